@@ -1,0 +1,330 @@
+"""An experiment as frozen, validated data: every field with its one default.
+
+A configuration file is a Python file whose `get_config()` returns an `ExperimentConfig`; any field can be replaced
+by its dotted name (`override`, the command line) and a run's `config.json` gives the same object back (`from_json`).
+"""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from stepwise_jax.errors import InputError
+
+LearningRateRule = Literal["eq9", "eq9_recursive", "eq9_literal", "eq9_base_batch", "constant", "linear_scaling"]
+StrategyName = Literal["stepwise", "baseline", "single_set"]
+
+
+def _type_matches(value: object, hint: Any) -> bool:
+    """Whether `value` is of the annotated type; an int serves as a float, a bool never as a number."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return any(value == choice and type(value) is type(choice) for choice in args)
+    if origin in (types.UnionType, typing.Union):
+        return any(_type_matches(value, arg) for arg in args)
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_type_matches(item, args[0]) for item in value)
+    if origin is Callable:
+        return callable(value)
+    if hint in (int, float):
+        return isinstance(value, int if hint is int else (int, float)) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def type_name(hint: Any) -> str:
+    """A field's type as a user reads it: `int`, `one of 'a', 'b'`, `a tuple of float`."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return "one of " + ", ".join(map(repr, args))
+    if origin in (types.UnionType, typing.Union):
+        return " or ".join(type_name(arg) for arg in args)
+    if origin is tuple:
+        return f"a tuple of {type_name(args[0])}"
+    if origin is Callable:
+        return "a function"
+    return "None" if hint is type(None) else hint.__name__
+
+
+def require(condition: bool, name: str, value: object, wanted: str) -> None:
+    """Raises an `InputError` that names a field, its value and what would be right, unless `condition` holds."""
+    if not condition:
+        raise InputError(f"{name} is {value!r}: it must be {wanted}")
+
+
+class _Section:
+    """Checks every field's type at construction; `_prefix` is the section's place in dotted names."""
+
+    _prefix: typing.ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        for name, hint in typing.get_type_hints(type(self)).items():
+            if not name.startswith("_"):
+                value = getattr(self, name)
+                require(_type_matches(value, hint), self._prefix + name, value, type_name(hint))
+        self._validate()
+
+    def _validate(self) -> None:
+        """Checks of values; types are right by now."""
+
+    def _require(self, condition: bool, name: str, wanted: str) -> None:
+        require(condition, self._prefix + name, getattr(self, name), wanted)
+
+
+@dataclass(frozen=True)
+class DataConfig(_Section):
+    """Which images, at which size, and how the nested subsets are drawn from them."""
+
+    _prefix = "data."
+
+    name: str = "digits"
+    """Data set: digits, image_folder, or the name of a prepared TFDS data set."""
+    root: str | None = None
+    """Folder of an image_folder: root/train/CLASS/* and root/test/CLASS/*, or root/CLASS/* alone."""
+    data_dir: str | None = None
+    """Where prepared data sets are kept; by default $TFDS_DATA_DIR or ~/tensorflow_datasets."""
+    image_size: int = 224
+    """Height and width, in pixels, that the network sees; smaller images are scaled up on the device."""
+    test_fraction: float = 0.2
+    """Share drawn for testing, by class, from an image_folder that has no test folder of its own."""
+    normalisation: Literal["imagenet", "dataset", "none"] = "imagenet"
+    """Per-channel mean and standard deviation: of ImageNet, of this data set's training images, or 0 and 1."""
+    subset_draw: Literal["tfds", "seeded", "stratified"] = "tfds"
+    """How M_i is drawn: TFDS subsplits of the hash-shuffled data, a permutation by seed, or by class and seed."""
+
+    def _validate(self) -> None:
+        self._require(self.image_size >= 1, "image_size", "at least 1 pixel")
+        self._require(0 < self.test_fraction < 1, "test_fraction", "between 0 and 1")
+
+
+@dataclass(frozen=True)
+class ModelConfig(_Section):
+    """Which network."""
+
+    _prefix = "model."
+
+    name: str = "resnet50"
+    """Network, by timm's name."""
+    small_images: bool = False
+    """A 3x3 stem of stride 1 without max-pooling, for images of about 32 pixels."""
+    width: int | None = None
+    """Channels of the first network stage; by default the network's own (64 in the paper's)."""
+    blocks: tuple[int, ...] | None = None
+    """Blocks per network stage; by default the network's own, (3, 4, 6, 3) for the 50-layer members."""
+    initial_weights: str | None = None
+    """File of weights to start from; by default random weights drawn from the seed."""
+
+    def _validate(self) -> None:
+        self._require(self.width is None or self.width >= 1, "width", "at least 1")
+        wanted = "four positive numbers, one for each network stage"
+        self._require(self.blocks is None or (len(self.blocks) == 4 and min(self.blocks) >= 1), "blocks", wanted)
+
+
+@dataclass(frozen=True)
+class PlanConfig(_Section):
+    """The stages: how much data, which batch size, which learning rate, and when (Sections III-B and III-C)."""
+
+    _prefix = "plan."
+
+    strategy: StrategyName | Callable[..., Any] = "stepwise"
+    """The rule that makes the stages; in a configuration file also a function of (plan, examples)."""
+    fractions: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8, 1.0)
+    """Share of the training set in each stage, M_i / M: sets A, B, C, D and O."""
+    batch_size: int = 24
+    """The paper's b: the base batch size."""
+    batch_multipliers: tuple[float, ...] = (1.0, 2.0, 3.0, 4.0, 1.0)
+    """b_i / b, the batch size of each stage over the base batch size."""
+    learning_rate: float = 0.001
+    """The paper's lambda: the initial learning rate, for the mean gradient."""
+    learning_rate_rule: LearningRateRule = "eq9"
+    """How lambda_i follows from lambda (Eq. 9 and its readings)."""
+    epochs_per_stage: int = 20
+    """Epochs in each stage."""
+    decay_every: int = 10
+    """The rate is multiplied by decay_factor each time so many epochs of a stage are done."""
+    decay_factor: float = 0.1
+    """The paper's gamma."""
+    milestones: tuple[int, ...] | None = None
+    """Completed epochs of a stage at which its rate decays, instead of decay_every."""
+    baseline_epochs: int = 100
+    """Epochs of the baseline: set O alone."""
+    baseline_decay_every: int = 30
+    """The baseline's rate decays each time so many epochs are done."""
+    carry: Literal["state", "weights", "nothing"] = "state"
+    """What crosses a stage boundary: all (weights, statistics, momentum), all but momentum, or nothing."""
+    batch_statistics: Literal["carried", "reset", "reestimated"] = "carried"
+    """Batch statistics at a stage boundary: kept, set to 0 and 1, or measured on the stage's subset."""
+
+    def _validate(self) -> None:
+        self._validate_fractions()
+        wanted = f"one positive number for each of the {len(self.fractions)} fractions"
+        multipliers_fit = len(self.batch_multipliers) == len(self.fractions) and min(self.batch_multipliers) > 0
+        self._require(multipliers_fit, "batch_multipliers", wanted)
+        for name in ("batch_size", "epochs_per_stage", "decay_every", "baseline_epochs", "baseline_decay_every"):
+            self._require(getattr(self, name) >= 1, name, "at least 1")
+        self._require(0 < self.learning_rate < float("inf"), "learning_rate", "a positive number")
+        self._require(0 < self.decay_factor <= 1, "decay_factor", "above 0 and at most 1")
+        rising = self.milestones is None or _rising((0, *self.milestones))
+        self._require(rising, "milestones", "positive numbers of epochs, each above the one before")
+        kept = self.carry != "nothing" or self.batch_statistics == "carried"
+        self._require(kept, "batch_statistics", "'carried' where plan.carry is 'nothing': all starts anew there")
+
+    def _validate_fractions(self) -> None:
+        grow = len(self.fractions) > 0 and _rising((0.0, *self.fractions))
+        self._require(grow, "fractions", "positive numbers, each above the one before")
+        if self.strategy == "single_set":
+            self._require(self.fractions[-1] <= 1, "fractions", "at most 1")
+        else:
+            self._require(self.fractions[-1] == 1, "fractions", "growing to 1, the whole training set, at the end")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig(_Section):
+    """SGD as PyTorch's: weight decay is added to the gradient before momentum."""
+
+    _prefix = "optimizer."
+
+    momentum: float = 0.9
+    """The paper's phi."""
+    weight_decay: float = 1e-4
+    """The paper's omega."""
+    decay_on: Literal["all", "kernels"] = "all"
+    """Which parameters decay: every one, or all but biases and norms."""
+
+    def _validate(self) -> None:
+        self._require(0 <= self.momentum < 1, "momentum", "at least 0 and below 1")
+        self._require(0 <= self.weight_decay < float("inf"), "weight_decay", "a number that is not negative")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig(_Section):
+    """How the test set is scored."""
+
+    _prefix = "evaluation."
+
+    batch_size: int = 250
+    """Images in one evaluation call; the scores do not depend on it."""
+    every_epochs: int = 1
+    """Score the test set each time so many epochs of a stage are done, and at its end."""
+
+    def _validate(self) -> None:
+        self._require(self.batch_size >= 1, "batch_size", "at least 1")
+        self._require(self.every_epochs >= 1, "every_epochs", "at least 1")
+
+
+@dataclass(frozen=True)
+class CheckpointConfig(_Section):
+    """When the state is written; always at the end of a stage."""
+
+    _prefix = "checkpoint."
+
+    every_seconds: float = 300.0
+    """The most seconds of training between two checkpoints."""
+    keep: int = 3
+    """Checkpoints kept; the older ones serve where the newest is damaged."""
+
+    def _validate(self) -> None:
+        self._require(self.every_seconds > 0, "every_seconds", "a positive number of seconds")
+        self._require(self.keep >= 2, "keep", "at least 2, so that a damaged one has one before it")
+
+
+@dataclass(frozen=True)
+class ExperimentConfig(_Section):
+    """One run, whole: everything that decides what is computed."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    plan: PlanConfig = field(default_factory=PlanConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    seed: int = 0
+    """Decides initial weights, the order of examples, and subsets that are not drawn by TFDS."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """What the network computes in; parameters are float32 always."""
+    steps_per_call: int = 0
+    """Optimiser steps in one compiled call (lax.scan); 0 takes 1 on a CPU and 32 elsewhere."""
+
+    def _validate(self) -> None:
+        self._require(0 <= self.seed < 2**32, "seed", "between 0 and 4294967295")
+        self._require(self.steps_per_call >= 0, "steps_per_call", "at least 1, or 0 to choose by device")
+
+
+def _rising(numbers: tuple[float, ...]) -> bool:
+    return all(before < after for before, after in zip(numbers, numbers[1:], strict=False))
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Every field by its dotted name: `{"data.name": "digits", ..., "seed": 0}`."""
+    flat: dict[str, Any] = {}
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if dataclasses.is_dataclass(value):
+            flat |= flatten(value, f"{prefix}{item.name}.")
+        else:
+            flat[prefix + item.name] = value
+    return flat
+
+
+def override(config: ExperimentConfig, changes: Mapping[str, Any]) -> ExperimentConfig:
+    """The experiment with fields replaced by dotted name, checked anew.
+
+    Raises:
+      InputError: for a name that is no field, or a value that is not valid.
+    """
+    known = flatten(config)
+    for name in changes:
+        if name not in known:
+            raise InputError(f"{name!r} is no field of an experiment: the fields are {', '.join(known)}")
+    return _rebuild(config, changes, "")
+
+
+def _rebuild(section: Any, changes: Mapping[str, Any], prefix: str) -> Any:
+    values = {}
+    for item in dataclasses.fields(section):
+        value, name = getattr(section, item.name), prefix + item.name
+        nested = dataclasses.is_dataclass(value)
+        values[item.name] = _rebuild(value, changes, name + ".") if nested else changes.get(name, value)
+    return type(section)(**values)
+
+
+def differences(ours: ExperimentConfig, theirs: ExperimentConfig) -> tuple[str, ...]:
+    """One phrase for each field that differs: `plan.batch_size: 24 instead of 16`."""
+    left, right = flatten(ours), flatten(theirs)
+    return tuple(f"{name}: {left[name]!r} instead of {right[name]!r}" for name in left if left[name] != right[name])
+
+
+def to_json(config: ExperimentConfig) -> dict[str, Any]:
+    """The experiment as plain dictionaries, lists and scalars; a strategy of the user's own by its name."""
+    data = dataclasses.asdict(config)
+    if callable(data["plan"]["strategy"]):
+        data["plan"]["strategy"] = getattr(data["plan"]["strategy"], "__name__", "function")
+    return data
+
+
+def from_json(data: Mapping[str, Any], strategy: Callable[..., Any] | None = None) -> ExperimentConfig:
+    """The experiment that `to_json` wrote; `strategy` stands in where the run had a function of the user's own.
+
+    Raises:
+      InputError: for fields that are missing, unknown, or of another type.
+    """
+    try:
+        sections = {name: section for name, section in _sections().items() if name in data}
+        values = {name: section(**_tuples(data[name])) for name, section in sections.items() if name != "plan"}
+        plan = _tuples(data["plan"])
+        if strategy is not None:
+            plan["strategy"] = strategy
+        values["plan"] = PlanConfig(**plan)
+        return ExperimentConfig(**{**dict(data), **values})
+    except (TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"the recorded experiment does not fit this version of stepwise-jax: {error}") from error
+
+
+def _sections() -> dict[str, Callable[..., Any]]:
+    hints = typing.get_type_hints(ExperimentConfig)
+    return {name: hint for name, hint in hints.items() if dataclasses.is_dataclass(hint)}  # pyright: ignore
+
+
+def _tuples(section: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in section.items()}

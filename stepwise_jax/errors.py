@@ -1,0 +1,25 @@
+"""What ends a run before its end, each with the exit status that scripts rely on."""
+
+
+class StepwiseError(Exception):
+    """A failure that is told in one sentence; `status` is the exit status of the process."""
+
+    status = 1
+
+
+class InputError(StepwiseError, ValueError):
+    """Something that the user gave cannot be used; raised before anything expensive starts."""
+
+    status = 2
+
+
+class NonFiniteLossError(StepwiseError):
+    """The training loss became infinite or NaN."""
+
+    status = 3
+
+
+class InterruptedRunError(StepwiseError):
+    """A signal stopped the run after a checkpoint was written; running it again goes on."""
+
+    status = 75
