@@ -1,0 +1,1 @@
+"""Progressive step-wise training: how much data, which batch size and which learning rate, when."""

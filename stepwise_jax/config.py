@@ -5,6 +5,7 @@ by its dotted name (`override`, the command line) and a run's `config.json` give
 """
 
 import dataclasses
+import itertools
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -174,9 +175,9 @@ class PlanConfig(_Section):
         grow = len(self.fractions) > 0 and _rising((0.0, *self.fractions))
         self._require(grow, "fractions", "positive numbers, each above the one before")
         if self.strategy == "single_set":
-            self._require(self.fractions[-1] <= 1, "fractions", "at most 1")
+            self._require(max(self.fractions) <= 1, "fractions", "at most 1")
         else:
-            self._require(self.fractions[-1] == 1, "fractions", "growing to 1, the whole training set, at the end")
+            self._require(max(self.fractions) == 1, "fractions", "growing to 1, the whole training set, at the end")
 
 
 @dataclass(frozen=True)
@@ -252,7 +253,7 @@ class ExperimentConfig(_Section):
 
 
 def _rising(numbers: tuple[float, ...]) -> bool:
-    return all(before < after for before, after in zip(numbers, numbers[1:], strict=False))
+    return all(before < after for before, after in itertools.pairwise(numbers))
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
