@@ -1,0 +1,146 @@
+"""The parts that decide speed and determinism: convolution, batch normalisation, pooling.
+
+Everything is NHWC. Kernels are HWIO and padding is PyTorch's (half the kernel on both sides), so that weights trained
+there mean the same here.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax import lax
+
+Initializer = Callable[..., jax.Array]
+
+he_normal_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+"""He et al. (2015) over the fan out, as PyTorch's reference ResNets are initialised."""
+
+
+class Conv(nn.Module):
+    """A square convolution without bias.
+
+    Attributes:
+      features: output channels.
+      size: side of the kernel in pixels.
+      stride: step of the window in pixels.
+      groups: cardinality, the number of groups that the channels are divided into.
+      dtype: computation type; the kernel itself is kept in float32.
+    """
+
+    features: int
+    size: int
+    stride: int = 1
+    groups: int = 1
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map [N, H, W, C] to [N, ceil(H / stride), ceil(W / stride), features]."""
+        shape = (self.size, self.size, x.shape[-1] // self.groups, self.features)
+        kernel = self.param("kernel", he_normal_fan_out, shape, jnp.float32)
+        return convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, self.groups)
+
+
+def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1, groups: int = 1) -> jax.Array:
+    """Convolve [N, H, W, C] with an HWIO kernel, padded by half the kernel."""
+    half = kernel.shape[0] // 2
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(stride, stride),
+        padding=((half, half), (half, half)),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+    )
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation as PyTorch keeps it.
+
+    The running variance is the unbiased one (flax's own layer keeps the biased one), `momentum` is the weight of the
+    new batch, and everything is computed in float32 whatever `dtype` is. Under `jit` with sharded images the means are
+    over the global batch, because they are ordinary means of a global array.
+
+    Attributes:
+      momentum: weight of the batch's statistics in the running ones.
+      epsilon: added to the variance.
+      scale_init: initialiser of the scale.
+      dtype: type of the result.
+    """
+
+    momentum: float = 0.1
+    epsilon: float = 1e-5
+    scale_init: Initializer = nn.initializers.ones
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Normalise [..., C] over all axes but the last, by the batch's statistics if `train`."""
+        channels = (x.shape[-1],)
+        scale = self.param("scale", self.scale_init, channels, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, channels, jnp.float32)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
+        running_var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
+        if train:
+            mean, var = batch_statistics(x)
+            if not self.is_initializing():
+                running_mean.value += self.momentum * (mean - running_mean.value)
+                running_var.value += self.momentum * (unbiased(var, x) - running_var.value)
+        else:
+            mean, var = running_mean.value, running_var.value
+        gain = scale * lax.rsqrt(var + self.epsilon)
+        return ((x.astype(jnp.float32) - mean) * gain + bias).astype(self.dtype)
+
+
+def batch_statistics(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean and biased variance of each channel, float32 [C]."""
+    axes = tuple(range(x.ndim - 1))
+    x = x.astype(jnp.float32)
+    mean = x.mean(axes)
+    return mean, jnp.square(x - mean).mean(axes)
+
+
+def unbiased(var: jax.Array, x: jax.Array) -> jax.Array:
+    """The variance of the population that `x` is a sample of, from the sample's own."""
+    count = math.prod(x.shape[:-1])
+    if count < 2:
+        raise ValueError(
+            f"images: a batch whose maps shrink to {x.shape} has one value per channel, which has no variance; "
+            "train with at least two images or larger ones"
+        )
+    return var * (count / (count - 1))
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+    """The largest of each 3x3 window at stride 2, padded by one: [N, H, W, C] to [N, ceil(H/2), ceil(W/2), C]."""
+    lowest = np.asarray(-np.inf, x.dtype)[()]
+    return lax.reduce_window(x, lowest, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (1, 1), (1, 1), (0, 0)))
+
+
+def avg_pool(x: jax.Array, stride: int) -> jax.Array:
+    """Mean of each 3x3 window; padding counts as zeros (PyTorch's `count_include_pad`)."""
+    return _window_sum(x, 3, stride, (1, 1), (1, 1)) / 9
+
+
+def shrink_average(x: jax.Array, stride: int) -> jax.Array:
+    """Mean of disjoint windows of side `stride`; windows over an odd edge average the pixels that they have."""
+    if stride == 1:
+        return x
+    missing_height, missing_width = (-x.shape[1] % stride, -x.shape[2] % stride)
+    totals = _window_sum(x, stride, stride, (0, missing_height), (0, missing_width))
+    counts = np.outer(_pixels_per_window(x.shape[1], stride), _pixels_per_window(x.shape[2], stride))
+    return totals / counts.astype(x.dtype)[None, :, :, None]
+
+
+def _pixels_per_window(length: int, stride: int) -> np.ndarray:
+    starts = np.arange(0, length, stride)
+    return np.minimum(starts + stride, length) - starts
+
+
+def _window_sum(x: jax.Array, size: int, stride: int, height: tuple[int, int], width: tuple[int, int]) -> jax.Array:
+    padding = ((0, 0), height, width, (0, 0))
+    return lax.reduce_window(x, np.zeros((), x.dtype)[()], lax.add, (1, size, size, 1), (1, stride, stride, 1), padding)
