@@ -270,6 +270,17 @@ def without_seconds(epochs: Iterable[Row]) -> tuple[Row, ...]:
     return tuple(comparable(epoch) for epoch in epochs)
 
 
+def percent(fraction: float | None) -> str:
+    """An accuracy as people read it: fractions in files, per cent on screen, a dash where none was measured."""
+    return "–" if fraction is None else f"{100 * fraction:.2f} %"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as h:mm:ss."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
 def write_json(path: Path, document: Any) -> None:
     """Writes sorted, indented JSON in one step: a reader sees the old file or the new one, also after a power cut.
 
