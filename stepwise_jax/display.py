@@ -268,13 +268,15 @@ def stages_table(rows: Sequence[Row], columns: Sequence[str] | None = None, titl
 def print_stages(rows: Sequence[Row], title: str | None = None, stream: TextIO | None = None) -> None:
     """Prints the table of stages, by default on stdout, with as many of its columns as fit."""
     console = _console(stream)
-    for columns in (None, *_NARROWER):
-        table = stages_table(rows, columns, title)
-        needed = console.measure(table, options=console.options.update(max_width=_PIPE_WIDTH)).maximum
-        if needed <= console.width:
-            break
-    table.padding = (0, 1, 0, 0) if needed + len(table.columns) <= console.width else 0
+    tables = [stages_table(rows, columns, title) for columns in (None, *_NARROWER)]
+    table = next((table for table in tables if _width(table, console) <= console.width), tables[-1])
+    if _width(table, console) + len(table.columns) <= console.width:
+        table.padding = (0, 1, 0, 0)
     console.print(table)
+
+
+def _width(table: Table, console: Console) -> int:
+    return console.measure(table, options=console.options.update(max_width=_PIPE_WIDTH)).maximum
 
 
 def print_result(stages: Sequence[Row], summary: Row, stream: TextIO | None = None) -> None:
