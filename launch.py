@@ -1,0 +1,204 @@
+"""stepwise-jax: train image classifiers in stages of growing data, and see what that is worth.
+
+python launch.py COMMAND --help tells more of each command.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from stepwise_jax.command_line import load_config, parse_fields, print_fields
+from stepwise_jax.config import DataConfig, ExperimentConfig
+from stepwise_jax.errors import InputError, StepwiseError
+
+
+def plan(options: argparse.Namespace, fields: Sequence[str]) -> None:
+    """Shows the stages of a run and its cost against the baseline, without data and without running it."""
+    from stepwise_jax import datasets, display, stages
+
+    experiment = _experiment(options, fields)
+    examples = datasets.sizes(experiment.data).train
+    planned = stages.make_plan(experiment.plan, experiment.optimizer, examples)
+    document = stages.plan_document(planned, _baseline(experiment, examples))
+    if options.json:
+        _print_json(document)
+    else:
+        display.print_plan(document, examples)
+
+
+def train(options: argparse.Namespace, fields: Sequence[str]) -> None:
+    """Trains, or goes on where the workdir's run stopped; ends with a table of the stages and curves.png."""
+    from stepwise_jax import datasets, loop, report, stages
+    from stepwise_jax.display import make_display, print_result
+
+    experiment = _experiment(options, fields)
+    sizes = datasets.sizes(experiment.data)
+    network = _network(experiment, sizes.num_classes)
+    planned = stages.make_plan(experiment.plan, experiment.optimizer, sizes.train)
+    display = make_display(sys.stderr)
+    try:
+        summary = loop.run(experiment, planned, network, options.workdir, display, config_path=options.config)
+    finally:
+        display.finish()
+    report.draw_curves([options.workdir], options.workdir / "curves")
+    print_result([stages.stage_document(stage) for stage in planned], summary)
+    print(f"curves: {options.workdir / 'curves.png'}")
+
+
+def evaluate(options: argparse.Namespace, _: Sequence[str]) -> None:
+    """Scores the newest checkpoint of a finished or stopped run on its whole test set."""
+    from stepwise_jax import datasets, loop, workdir
+    from stepwise_jax.display import make_display, percent
+
+    experiment, stages = workdir.recorded_experiment(workdir.read_config(options.run))
+    network = _network(experiment, datasets.sizes(experiment.data).num_classes)
+    display = make_display(sys.stderr)
+    try:
+        result = loop.evaluate(experiment, stages, network, options.run, display)
+    finally:
+        display.finish()
+    if options.json:
+        _print_json(result)
+    else:
+        scores = f"top-1 {percent(result['top1'])}, top-5 {percent(result['top5'])}, loss {result['loss']:.4f}"
+        print(f"{scores} after {result['updates']} updates")
+
+
+def report(options: argparse.Namespace, _: Sequence[str]) -> None:
+    """Writes report.md, report.html and the curves of one or several runs."""
+    from stepwise_jax.report import write_report
+
+    print(f"report: {write_report(options.runs, options.out)}")
+
+
+def prepare(options: argparse.Namespace, _: Sequence[str]) -> None:
+    """Makes a data set ready for training, once, or checks that it is."""
+    from stepwise_jax import datasets
+    from stepwise_jax.display import make_display
+
+    data = DataConfig(name=options.dataset, root=options.source, data_dir=options.data_dir)
+    display = make_display(sys.stderr)
+    try:
+        datasets.prepare(data, display.preparing)
+    finally:
+        display.finish()
+    opened, sizes = datasets.open_dataset(data), datasets.sizes(data)
+    found = f"{sizes.train} training and {sizes.test} test images, {sizes.num_classes} classes"
+    print(f"{data.name} {opened.version}: {found}")
+
+
+Command = Callable[[argparse.Namespace, Sequence[str]], None]
+
+
+def _experiment(options: argparse.Namespace, fields: Sequence[str]) -> ExperimentConfig:
+    return parse_fields(load_config(options.config), fields, f"launch.py {options.command} {options.config}")
+
+
+def _baseline(experiment: ExperimentConfig, examples: int) -> Any:
+    from stepwise_jax import stages
+
+    plan = dataclasses.replace(experiment.plan, strategy="baseline")
+    return stages.make_plan(plan, experiment.optimizer, examples)
+
+
+def _network(experiment: ExperimentConfig, num_classes: int) -> Any:
+    import models
+
+    config = experiment.model
+    if config.initial_weights is not None:
+        raise InputError("model.initial_weights: starting from a weight file is not supported yet")
+    try:
+        return models.build(
+            config.name,
+            num_classes=num_classes,
+            small_images=config.small_images,
+            dtype=experiment.dtype,
+            width=config.width,
+            blocks=config.blocks,
+        )
+    except ValueError as error:
+        raise InputError(f"model: {error}") from error
+
+
+def _print_json(document: Any) -> None:
+    print(json.dumps(document, indent=2))
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The commands and their own options; the fields of the experiment are parsed after the CONFIG is known."""
+    parser = argparse.ArgumentParser(
+        prog="launch.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def add(function: Command, usage: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(
+            function.__name__,
+            help=function.__doc__,
+            description=function.__doc__,
+            usage=f"launch.py {function.__name__} {usage}",
+            allow_abbrev=False,
+        )
+        command.set_defaults(function=function)
+        return command
+
+    command = add(plan, "CONFIG [--json] [--FIELD VALUE ...]")
+    command.add_argument("config", metavar="CONFIG", help="a configuration file, such as configs/digits.py")
+    command.add_argument("--json", action="store_true", help="print one JSON document")
+    command = add(train, "CONFIG --workdir DIR [--FIELD VALUE ...]")
+    command.add_argument("config", metavar="CONFIG", help="a configuration file, such as configs/digits.py")
+    command.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="folder of the run, new or stopped")
+    command = add(evaluate, "DIR [--json]")
+    command.add_argument("run", type=Path, metavar="DIR", help="folder of a run")
+    command.add_argument("--json", action="store_true", help="print one JSON document")
+    command = add(report, "DIR... --out DIR")
+    command.add_argument("runs", type=Path, nargs="+", metavar="DIR", help="folders of runs")
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the report")
+    command = add(prepare, "DATASET [--from PATH] [--data-dir DIR]")
+    command.add_argument("dataset", metavar="DATASET", help="digits or image_folder")
+    command.add_argument("--from", dest="source", metavar="PATH", help="folder of images, for image_folder")
+    command.add_argument("--data-dir", metavar="DIR", help="where to keep it; $TFDS_DATA_DIR or ~/tensorflow_datasets")
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs one command and returns its exit status: what went wrong is told in one sentence on stderr."""
+    try:
+        if arguments and arguments[0] in ("plan", "train") and {"-h", "--help"} & set(arguments):
+            return _help(arguments)
+        options, rest = make_parser().parse_known_args(arguments)
+        if rest and options.command not in ("plan", "train"):
+            raise InputError(
+                f"{rest[0]} is no option of {options.command}: launch.py {options.command} --help lists them"
+            )
+        options.function(options, rest)
+    except StepwiseError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.status
+    except KeyboardInterrupt:
+        print("error: interrupted before there was anything to save", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _help(arguments: Sequence[str]) -> int:
+    """The help of a command whose fields come from a CONFIG: those of the named one, or of the defaults."""
+    config = next((word for word in arguments[1:] if not word.startswith("-")), None)
+    experiment = load_config(config) if config else ExperimentConfig()
+    parser = make_parser()
+    try:
+        parser.parse_args([arguments[0], "--help"])
+    except SystemExit:
+        print(f"\nFields of {config or 'an experiment, and their defaults'}:\n")
+        print_fields(experiment, f"launch.py {arguments[0]} {config or 'CONFIG'}")
+    return 0
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    sys.exit(main(sys.argv[1:]))

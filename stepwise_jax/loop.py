@@ -1,0 +1,302 @@
+"""The training loop: executes a tuple of stages, from the start or from where a checkpoint left off."""
+
+import dataclasses
+import math
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen as nn
+
+from stepwise_jax import outcome, records, workdir
+from stepwise_jax.batches import calls, epoch_order, steps_in_call
+from stepwise_jax.config import ExperimentConfig
+from stepwise_jax.display import Display
+from stepwise_jax.errors import InputError, InterruptedRunError, NonFiniteLossError
+from stepwise_jax.evaluate import Scores, reestimate
+from stepwise_jax.optimizer import set_hyperparameters
+from stepwise_jax.outcome import score
+from stepwise_jax.records import EpochRecord, StageRecord
+from stepwise_jax.session import Session, open_session, resolve
+from stepwise_jax.stages import Stage, learning_rate_at, noise_scale, stage_document
+from stepwise_jax.state import TrainState, cross_boundary
+
+# Calls that may be under way on the device before the host waits for the oldest: enough that the device never waits,
+# few enough that a signal or a loss that is not finite is noticed at once.
+CALLS_IN_FLIGHT = 2
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A place in training, and the sums of what came before it in its epoch and in the run."""
+
+    stage: int = 1
+    """From 1; one past the last stage when the run is done."""
+    epoch: int = 1
+    """From 1 within the stage."""
+    step: int = 0
+    """Steps of this epoch that are done."""
+    updates: int = 0
+    """Steps of the run that are done."""
+    examples_seen: int = 0
+    loss_sum: float = 0.0
+    """Over this epoch's steps."""
+    best_top1: float | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Of this epoch, by kind, in earlier processes too."""
+
+
+def run(
+    experiment: ExperimentConfig,
+    stages: tuple[Stage, ...],
+    network: nn.Module,
+    folder: Path,
+    display: Display,
+    *,
+    variables: Any | None = None,
+    config_path: str = "",
+) -> dict[str, Any]:
+    """Trains `stages` in `folder`, or goes on where it stopped, and returns the contents of `summary.json`.
+
+    Args:
+      experiment: what to train on, and how.
+      stages: the plan, from `stages.make_plan`.
+      network: called as `network.apply(variables, images, train=...)`, with the data set's number of classes.
+      folder: the workdir; made where it does not exist.
+      display: where progress is shown.
+      variables: `{"params", "batch_stats"}` to start from; random ones from the seed by default.
+      config_path: the configuration file, for the record.
+
+    Raises:
+      InputError: before any work, for a workdir, data or plan that cannot be used.
+      NonFiniteLossError: when the loss is infinite or NaN.
+      InterruptedRunError: when a signal came; the state is saved.
+    """
+    with workdir.locked(folder):
+        experiment = resolve(experiment, workdir.recorded(folder))
+        stages = workdir.continue_or_start(folder, experiment, stages, config_path)
+        with open_session(experiment, stages, network, variables, folder, display) as session:
+            state, progress = _begin(session)
+            if progress.stage > len(stages) and (folder / workdir.SUMMARY).exists():
+                session.note("done", "this run is finished: nothing to do")
+                return records.read_json(folder / workdir.SUMMARY)
+            while progress.stage <= len(stages):
+                state, progress = run_stage(session, state, progress)
+            return outcome.finish(session, state, folder)
+
+
+def _begin(session: Session) -> tuple[TrainState, Progress]:
+    """The state and place of the newest good checkpoint, or of the start."""
+    initial = session.initial()
+    restored = session.checkpoints.restore(initial, lambda message: session.note("fallback", message))
+    state, progress = (initial, Progress()) if restored is None else (restored[0], Progress(**restored[1]))
+    updates = sum(stage.updates for stage in session.stages)
+    total = sum(stage.updates * stage.batch_size for stage in session.stages)
+    title = f"{session.experiment.model.name} on {session.experiment.data.name}"
+    session.clock.reset(progress.seconds)
+    session.display.start(title, [stage_document(stage) for stage in session.stages], total)
+    if restored is None:
+        session.note("start", f"starting: {len(session.stages)} stages, {updates} updates")
+    else:
+        session.note("resume", f"going on after {progress.updates} of {updates} updates")
+    return state, progress
+
+
+def run_stage(session: Session, state: TrainState, progress: Progress) -> tuple[TrainState, Progress]:
+    """Trains from `progress` to the end of its stage, and saves what the next one starts from."""
+    stage = session.stages[progress.stage - 1]
+    _announce(session, stage, progress)
+    if progress.stage > 1 and (progress.epoch, progress.step) == (1, 0):
+        state = enter_stage(session, state, stage, progress.stage)
+    _compile(session, stage, state)
+    while progress.epoch < stage.epochs:
+        state, progress = run_epoch(session, stage, state, progress)
+        _save_or_stop(session, state, progress, due=_save_is_due(session))
+    state, progress = run_epoch(session, stage, state, progress)
+    progress = dataclasses.replace(progress, stage=progress.stage + 1, epoch=1)
+    _save_or_stop(session, state, progress, due=True)
+    return state, progress
+
+
+def _announce(session: Session, stage: Stage, progress: Progress) -> None:
+    subset, document = session.subsets[progress.stage - 1], stage_document(stage)
+    names = {item.name for item in dataclasses.fields(StageRecord)} & document.keys()
+    planned = {name: document[name] for name in names}
+    session.writer.append(StageRecord(stage=progress.stage, split=subset.split, sha256=subset.sha256, **planned))
+    text = f"{stage.examples} examples, batch {stage.batch_size}, learning rate {stage.learning_rate:g}"
+    session.display.stage(progress.stage, stage.name, text)
+
+
+def enter_stage(session: Session, state: TrainState, stage: Stage, number: int) -> TrainState:
+    """What crosses the boundary into stage `number`, by `plan.carry` and `plan.batch_statistics`."""
+    plan = session.experiment.plan
+    state = cross_boundary(state, session.initial(), session.optimizer, plan)
+    state = session.place(state)
+    if plan.batch_statistics == "reestimated":
+        rows = epoch_order(session.experiment.seed, number, 0, session.subsets[number - 1].rows, stage.batch_size)
+
+        def statistics(batch_stats: Any, batch: np.ndarray) -> Any:
+            return session.programs.statistics(batch_stats, state, session.train, batch)
+
+        return state._replace(batch_stats=reestimate(statistics, state.batch_stats, rows))
+    return state
+
+
+def _compile(session: Session, stage: Stage, state: TrainState) -> None:
+    """Compiles the stage's calls ahead of its first step: whole ones, and the shorter one that ends an epoch."""
+    steps = steps_in_call(stage.updates_per_epoch, session.experiment.steps_per_call)
+    for length in {steps, stage.updates_per_epoch % steps} - {0}:
+        session.programs.prepare_train(state, session.train, length, stage.batch_size)
+
+
+def run_epoch(session: Session, stage: Stage, state: TrainState, progress: Progress) -> tuple[TrainState, Progress]:
+    """Trains from `progress` to the end of its epoch, scores the test set where that is due, and records both."""
+    rate = learning_rate_at(stage, progress.epoch)
+    assert stage.momentum is not None
+    assert stage.weight_decay is not None
+    opt_state = set_hyperparameters(
+        state.opt_state, learning_rate=rate, momentum=stage.momentum, weight_decay=stage.weight_decay
+    )
+    state, progress = take_steps(session, stage, state._replace(opt_state=opt_state), progress)
+    scores = None
+    if progress.epoch % session.experiment.evaluation.every_epochs == 0 or progress.epoch == stage.epochs:
+        with session.clock.measure("evaluate"):
+            scores = score(session, state)
+        progress = dataclasses.replace(progress, best_top1=max(scores.top1, progress.best_top1 or 0.0))
+    _record(session, stage, rate, progress, scores)
+    session.clock.reset()
+    return state, dataclasses.replace(progress, epoch=progress.epoch + 1, step=0, loss_sum=0.0, seconds={})
+
+
+def take_steps(session: Session, stage: Stage, state: TrainState, progress: Progress) -> tuple[TrainState, Progress]:
+    """The steps of one epoch that are not done yet, several under way on the device at a time."""
+    under_way: deque[jax.Array] = deque()
+    started, fed_before = time.perf_counter(), progress.examples_seen
+    for rows in _placed_rows(session, stage, progress):
+        with session.clock.measure("train"):
+            state, losses = session.programs.train(state, session.train, rows)
+            under_way.append(losses)
+            while len(under_way) > CALLS_IN_FLIGHT:
+                progress = settle(stage, progress, under_way.popleft())
+        speed = (progress.examples_seen - fed_before) / (time.perf_counter() - started)
+        loss = progress.loss_sum / progress.step if progress.step else None
+        session.display.steps(progress.epoch, stage.epochs, progress.examples_seen, speed, loss)
+        if session.stop or _save_is_due(session):
+            progress = _settle_all(session, stage, progress, under_way)
+            if progress.step < stage.updates_per_epoch:
+                _save_or_stop(session, state, progress, due=True)
+    return state, _settle_all(session, stage, progress, under_way)
+
+
+def _placed_rows(session: Session, stage: Stage, progress: Progress) -> Iterator[jax.Array]:
+    """Rows [k, b] for each call, on the devices; the time that this takes is what training waits for input."""
+    with session.clock.measure("input_wait"):
+        subset = session.subsets[progress.stage - 1]
+        order = epoch_order(session.experiment.seed, progress.stage, progress.epoch, subset.rows, stage.batch_size)
+        steps = steps_in_call(len(order), session.experiment.steps_per_call)
+    for rows in calls(order, progress.step, steps):
+        with session.clock.measure("input_wait"):
+            placed = session.programs.place_rows(rows)
+        yield placed
+
+
+def settle(stage: Stage, progress: Progress, losses: jax.Array) -> Progress:
+    """Waits for one call's losses [k] and counts its steps.
+
+    Raises:
+      NonFiniteLossError: with the step, the rate and the batch.
+    """
+    values = np.asarray(losses, np.float64).tolist()
+    loss_sum = progress.loss_sum
+    for offset, value in enumerate(values, start=1):
+        if not math.isfinite(value):
+            raise NonFiniteLossError(
+                f"the loss is {value} at update {progress.updates + offset} (stage {progress.stage} {stage.name}, "
+                f"epoch {progress.epoch}, learning rate {learning_rate_at(stage, progress.epoch):g}, batch size "
+                f"{stage.batch_size}): a lower plan.learning_rate may help"
+            )
+        # Added one by one, so that the sum does not depend on where a run was stopped.
+        loss_sum += value
+    return dataclasses.replace(
+        progress,
+        step=progress.step + len(values),
+        updates=progress.updates + len(values),
+        examples_seen=progress.examples_seen + len(values) * stage.batch_size,
+        loss_sum=loss_sum,
+    )
+
+
+def _settle_all(session: Session, stage: Stage, progress: Progress, under_way: deque[jax.Array]) -> Progress:
+    with session.clock.measure("train"):
+        while under_way:
+            progress = settle(stage, progress, under_way.popleft())
+    return progress
+
+
+def _record(session: Session, stage: Stage, rate: float, progress: Progress, scores: Scores | None) -> None:
+    record = EpochRecord(
+        stage=progress.stage,
+        stage_name=stage.name,
+        epoch=progress.epoch,
+        step=progress.updates,
+        examples_seen=progress.examples_seen,
+        updates=progress.updates,
+        learning_rate=rate,
+        batch_size=stage.batch_size,
+        noise_scale=noise_scale(stage, rate),
+        train_loss=progress.loss_sum / progress.step,
+        test_loss=scores.loss if scores else None,
+        top1=scores.top1 if scores else None,
+        top5=scores.top5 if scores else None,
+        best_top1=progress.best_top1,
+        seconds=session.clock.read(),
+    )
+    session.writer.append(record)
+    session.display.epoch(record)
+
+
+def _save_is_due(session: Session) -> bool:
+    return session.checkpoints.seconds_since_save() >= session.experiment.checkpoint.every_seconds
+
+
+def _save_or_stop(session: Session, state: TrainState, progress: Progress, *, due: bool) -> None:
+    """Saves where that is due, and before the run stops for a signal.
+
+    Raises:
+      InterruptedRunError: after the state is on disk, if a signal has come.
+    """
+    if due or session.stop:
+        with session.clock.measure("checkpoint"):
+            session.writer.sync()
+            place = dataclasses.replace(progress, seconds=session.clock.read())
+            session.checkpoints.save(state, dataclasses.asdict(place))
+    if session.stop:
+        session.checkpoints.wait()
+        message = f"stopped by {session.stop.name} after {progress.updates} updates: run the same command to go on"
+        session.note("stop", message)
+        raise InterruptedRunError(message)
+
+
+def evaluate(
+    experiment: ExperimentConfig, stages: tuple[Stage, ...], network: nn.Module, folder: Path, display: Display
+) -> dict[str, Any]:
+    """Scores the newest good checkpoint of a run: `{"top1", "top5", "loss", "updates", "stage", "epoch"}`.
+
+    Raises:
+      InputError: if the run has no checkpoint yet, its data has changed, or a process is training in it.
+    """
+    with (
+        workdir.locked(folder),
+        open_session(experiment, stages, network, None, folder, display) as session,
+    ):
+        restored = session.checkpoints.restore(session.initial(), lambda message: session.note("fallback", message))
+        if restored is None:
+            raise InputError(f"{folder} has no checkpoint yet: train it first")
+        state, progress = restored[0], Progress(**restored[1])
+        scores = score(session, state)
+    return {**scores._asdict(), "updates": progress.updates, "stage": progress.stage, "epoch": progress.epoch}

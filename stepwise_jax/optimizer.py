@@ -1,0 +1,43 @@
+"""SGD as PyTorch's, with its hyperparameters injected, so that a stage can set them without a new compilation."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from stepwise_jax.config import OptimizerConfig
+
+
+def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
+    """Decay added to the gradient, then momentum, then the rate; the three numbers live in the optimizer's state.
+
+    The learning rate starts at 0 and is set by `set_hyperparameters` before the first step.
+    """
+
+    def decaying(params: Any) -> Any:
+        return jax.tree.map(lambda leaf: config.decay_on == "all" or leaf.ndim > 1, params)
+
+    def sgd(learning_rate: float, momentum: float, weight_decay: float) -> optax.GradientTransformation:
+        decay = optax.add_decayed_weights(weight_decay, mask=decaying)
+        return optax.chain(decay, optax.sgd(learning_rate, momentum=momentum))
+
+    injected = optax.inject_hyperparams(sgd, hyperparam_dtype=jnp.float32)
+    return injected(learning_rate=0.0, momentum=config.momentum, weight_decay=config.weight_decay)
+
+
+def set_hyperparameters(opt_state: Any, **values: float) -> Any:
+    """The optimizer's state with e.g. `learning_rate=0.1`.
+
+    The new arrays keep dtype, sharding and strong type: a Python float in their place would compile the step anew.
+    """
+    hyperparams = dict(opt_state.hyperparams)
+    for name, value in values.items():
+        old = hyperparams[name]
+        hyperparams[name] = jax.device_put(jnp.full(old.shape, value, old.dtype), old.sharding)
+    return opt_state._replace(hyperparams=hyperparams)
+
+
+def momentum_buffer(opt_state: Any) -> Any:
+    """The momentum of every parameter, a tree of the parameters' shape."""
+    return optax.tree_utils.tree_get(opt_state, "trace")

@@ -1,0 +1,88 @@
+"""What a trained state is worth: scores, predictions, and the summary of a run."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stepwise_jax import records, workdir
+from stepwise_jax.batches import pad_rows
+from stepwise_jax.evaluate import Scores, total
+from stepwise_jax.session import Session
+from stepwise_jax.state import TrainState, digest, learned
+
+
+def score(session: Session, state: TrainState) -> Scores:
+    """Top-1, top-5 and loss of the whole test set, exact for any batch size."""
+    examples, batches = _test_batches(session)
+    counts = [session.programs.count(state, session.test, rows, mask) for rows, mask in zip(*batches, strict=True)]
+    return total(counts, examples)
+
+
+def predict(session: Session, state: TrainState) -> np.ndarray:
+    """Class probabilities of every test example, float32 [N, C]."""
+    examples, (rows, _) = _test_batches(session)
+    return np.concatenate([np.asarray(session.programs.predict(state, session.test, batch)) for batch in rows])[
+        :examples
+    ]
+
+
+def _test_batches(session: Session) -> tuple[int, tuple[np.ndarray, np.ndarray]]:
+    examples = len(session.test_ids)
+    return examples, pad_rows(
+        examples, session.programs.evaluation_batch(session.experiment.evaluation.batch_size, examples)
+    )
+
+
+def finish(session: Session, state: TrainState, folder: Path) -> dict[str, Any]:
+    """Writes `predictions.npz` and `summary.json`, whose contents it returns."""
+    session.checkpoints.wait()
+    write_predictions(session, state, folder / workdir.PREDICTIONS)
+    summary = summarise(session, state, records.read(folder))
+    records.write_json(folder / workdir.SUMMARY, summary)
+    session.note("done", f"done: top-1 {100 * summary['top1']:.2f} %, top-5 {100 * summary['top5']:.2f} %")
+    return summary
+
+
+def write_predictions(session: Session, state: TrainState, path: Path) -> None:
+    """Test ids, labels and probabilities, in the order of the test set on disk; in one step, so that it is whole."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with open(temporary, "wb") as file:
+        np.savez_compressed(
+            file,
+            ids=np.asarray(session.test_ids),
+            labels=np.asarray(session.test.labels),
+            probabilities=predict(session, state),
+        )
+    os.replace(temporary, path)
+
+
+def summarise(session: Session, state: TrainState, rows: records.Records) -> dict[str, Any]:
+    """The contents of `summary.json`, from the run's records and its final state."""
+    last = rows.epochs[-1]
+    ends = {row["stage"]: row for row in rows.epochs}
+    after = session.clock.read()
+    seconds = {kind: sum(row["seconds"][kind] for row in rows.epochs) + after[kind] for kind in records.SECONDS}
+    reached = ("top1", "top5", "test_loss", "train_loss", "examples_seen", "updates")
+    return {
+        "top1": last["top1"],
+        "top5": last["top5"],
+        "best_top1": last["best_top1"],
+        "samples": sum(stage.samples for stage in session.stages),
+        "updates": sum(stage.updates for stage in session.stages),
+        "flops": training_flops(session, state),
+        "seconds": seconds,
+        "stages": [
+            {"name": stage.name, **{name: ends[number][name] for name in reached}}
+            for number, stage in enumerate(session.stages, start=1)
+        ],
+        "state_sha256": digest(learned(state)),
+    }
+
+
+def training_flops(session: Session, state: TrainState) -> float:
+    """Floating-point operations of all optimiser steps, as XLA counts one step of each batch size."""
+    sizes = {stage.batch_size for stage in session.stages}
+    step = {size: session.programs.flops_per_step(state, session.train, size) for size in sizes}
+    return sum(stage.updates * step[stage.batch_size] for stage in session.stages)

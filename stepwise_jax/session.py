@@ -1,0 +1,170 @@
+"""Everything that a run needs, opened and placed before its first step."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from flax import linen as nn
+from jax.sharding import Mesh
+
+from stepwise_jax import datasets, parallel, subsets, workdir
+from stepwise_jax.batches import Resident, make_preprocessing
+from stepwise_jax.checkpoint import Checkpoints
+from stepwise_jax.clock import Clock
+from stepwise_jax.config import ExperimentConfig
+from stepwise_jax.datasets import Examples
+from stepwise_jax.display import Display
+from stepwise_jax.errors import InputError
+from stepwise_jax.interruption import StopRequest, stop_on_signals
+from stepwise_jax.optimizer import make_optimizer
+from stepwise_jax.programs import Programs
+from stepwise_jax.records import EventRecord, Writer, read_json, write_json
+from stepwise_jax.stages import Stage
+from stepwise_jax.state import TrainState, create_state, state_from
+
+
+@dataclass(frozen=True)
+class Session:
+    """What stays the same from the first step of a run to its last."""
+
+    experiment: ExperimentConfig
+    stages: tuple[Stage, ...]
+    subsets: tuple[subsets.Subset, ...]
+    optimizer: optax.GradientTransformation
+    initial: Callable[[], TrainState]
+    """Makes the state before the first step."""
+    train: Resident
+    test: Resident
+    test_ids: tuple[str, ...]
+    programs: Programs
+    clock: Clock
+    checkpoints: Checkpoints
+    writer: Writer
+    display: Display
+    stop: StopRequest
+    mesh: Mesh
+
+    def place(self, state: TrainState) -> TrainState:
+        """The state on every device; one placement from the first step on, so that nothing compiles twice."""
+        return jax.device_put(state, parallel.replicated(self.mesh))
+
+    def note(self, name: str, message: str) -> None:
+        """Puts an event on the record and on the screen."""
+        self.writer.append(EventRecord(name, message))
+        self.display.message(message)
+
+
+@contextmanager
+def open_session(
+    experiment: ExperimentConfig,
+    stages: tuple[Stage, ...],
+    network: nn.Module,
+    variables: Any | None,
+    folder: Path,
+    display: Display,
+) -> Iterator[Session]:
+    """Opens the data, draws and records the subsets, and puts everything in its place on the devices.
+
+    Args:
+      experiment: with every open choice resolved.
+      stages: what will be run.
+      network: called as `network.apply(variables, images, train=...)`.
+      variables: `{"params", "batch_stats"}` to start from, or None for random ones.
+      folder: the run's workdir, locked by the caller.
+      display: where progress is shown.
+    """
+    with ExitStack() as stack:
+        mesh = parallel.make_mesh()
+        parallel.check_batches(stages, mesh)
+        train, test, dataset = _load(experiment, stages, display)
+        drawn = _draw(experiment, stages, train, test, dataset, folder)
+        optimizer = make_optimizer(experiment.optimizer)
+        preprocessing = make_preprocessing(experiment.data.normalisation, experiment.data.image_size, train.images)
+        clock, writer = Clock(), stack.enter_context(Writer(folder))
+
+        def report_compilation(message: str) -> None:
+            writer.append(EventRecord("compile", message))
+            display.message(message)
+
+        def initial() -> TrainState:
+            if variables is not None:
+                state = state_from(variables, optimizer)
+            else:
+                state = create_state(network, optimizer, experiment.seed, experiment.data.image_size)
+            return jax.device_put(state, parallel.replicated(mesh))
+
+        yield Session(
+            experiment=experiment,
+            stages=stages,
+            subsets=drawn,
+            optimizer=optimizer,
+            initial=initial,
+            train=_place(train, mesh),
+            test=_place(test, mesh),
+            test_ids=test.ids,
+            programs=Programs(network, optimizer, preprocessing, mesh, clock, report_compilation),
+            clock=clock,
+            checkpoints=stack.enter_context(Checkpoints(folder / workdir.CHECKPOINTS, experiment.checkpoint.keep)),
+            writer=writer,
+            display=display,
+            stop=stack.enter_context(stop_on_signals()),
+            mesh=mesh,
+        )
+
+
+def resolve(experiment: ExperimentConfig, recorded: ExperimentConfig | None) -> ExperimentConfig:
+    """The experiment with what depends on the machine decided, as an earlier process of the run decided it."""
+    if experiment.steps_per_call:
+        return experiment
+    chosen = recorded.steps_per_call if recorded else 1 if jax.default_backend() == "cpu" else 32
+    return dataclasses.replace(experiment, steps_per_call=chosen)
+
+
+def _load(
+    experiment: ExperimentConfig, stages: tuple[Stage, ...], display: Display
+) -> tuple[Examples, Examples, datasets.Dataset]:
+    datasets.prepare(experiment.data, display.preparing)
+    dataset = datasets.open_dataset(experiment.data)
+    size = experiment.data.image_size
+    train, test = (datasets.load(dataset, split, size, display.preparing) for split in ("train", "test"))
+    largest = max(stage.examples for stage in stages)
+    if largest > len(train.labels):
+        raise InputError(
+            f"the plan needs {largest} training examples and data.name {experiment.data.name!r} has {len(train.labels)}"
+        )
+    return train, test, dataset
+
+
+def _draw(
+    experiment: ExperimentConfig,
+    stages: tuple[Stage, ...],
+    train: Examples,
+    test: Examples,
+    dataset: datasets.Dataset,
+    folder: Path,
+) -> tuple[subsets.Subset, ...]:
+    """The stages' subsets, with their proof in `subsets.json`; a resumed run must find the same there.
+
+    Raises:
+      InputError: if the data is no longer what the run began with.
+    """
+    counts = [stage.examples for stage in stages]
+    drawn = subsets.draw(experiment.data.subset_draw, experiment.seed, train.labels, train.ids, counts, dataset.builder)
+    manifest = subsets.manifest(drawn, [stage.name for stage in stages], dataset, train.ids, test.ids)
+    path = folder / workdir.SUBSETS
+    if not path.exists():
+        write_json(path, manifest)
+    elif read_json(path) != manifest:
+        raise InputError(f"{path} records other examples than {experiment.data.name} holds now: the data has changed")
+    return drawn
+
+
+def _place(examples: Examples, mesh: Mesh) -> Resident:
+    whole = parallel.replicated(mesh)
+    return Resident(jax.device_put(examples.images, whole), jax.device_put(examples.labels.astype(np.int32), whole))

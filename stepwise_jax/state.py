@@ -1,0 +1,87 @@
+"""All that training changes, as one flat pytree, and what of it crosses a stage boundary."""
+
+import hashlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+
+from stepwise_jax.config import PlanConfig
+from stepwise_jax.optimizer import momentum_buffer
+
+
+class TrainState(NamedTuple):
+    """What a training step takes and returns."""
+
+    step: jax.Array
+    """int32 scalar: optimiser steps since the start of the run."""
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+
+
+def create_state(
+    network: nn.Module, optimizer: optax.GradientTransformation, seed: int, image_size: int, channels: int = 3
+) -> TrainState:
+    """The state before the first step: weights drawn from `seed`, batch statistics 0 and 1, no momentum.
+
+    Args:
+      network: called as `network.apply(variables, images, train=...)`.
+      optimizer: gives the first `opt_state`.
+      seed: decides the weights.
+      image_size: height and width of the images, in pixels.
+      channels: of the images.
+    """
+    images = jnp.zeros((1, image_size, image_size, channels), jnp.float32)
+    variables = jax.jit(network.init, static_argnames="train")(jax.random.key(seed), images, train=False)
+    return state_from(variables, optimizer)
+
+
+def state_from(variables: Any, optimizer: optax.GradientTransformation) -> TrainState:
+    """The state before the first step from given `{"params", "batch_stats"}`."""
+    params = variables["params"]
+    return TrainState(jnp.zeros((), jnp.int32), params, variables.get("batch_stats", {}), optimizer.init(params))
+
+
+def cross_boundary(
+    state: TrainState, initial: TrainState, optimizer: optax.GradientTransformation, plan: PlanConfig
+) -> TrainState:
+    """What a stage starts from, given the previous stage's end and the run's initial state (`plan.carry`).
+
+    "Re-estimated" batch statistics need the stage's images; `evaluate.reestimate` does that.
+    """
+    if plan.carry == "nothing":
+        return initial._replace(step=state.step)
+    batch_stats = state.batch_stats if plan.batch_statistics == "carried" else initial_statistics(state.batch_stats)
+    opt_state = state.opt_state if plan.carry == "state" else optimizer.init(state.params)
+    return state._replace(batch_stats=batch_stats, opt_state=opt_state)
+
+
+def initial_statistics(batch_stats: Any) -> Any:
+    """Running means of 0 and running variances of 1."""
+
+    def value(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
+        return jnp.full_like(leaf, 1.0 if jax.tree_util.keystr(path[-1:], simple=True) == "var" else 0.0)
+
+    return jax.tree_util.tree_map_with_path(value, batch_stats)
+
+
+def learned(state: TrainState) -> dict[str, Any]:
+    """Parameters, batch statistics and momentum: what two runs are compared by (`state_sha256`)."""
+    momentum = momentum_buffer(state.opt_state)
+    return {"params": state.params, "batch_stats": state.batch_stats, "momentum": momentum}
+
+
+def digest(tree: Any) -> str:
+    """SHA-256 over every leaf's place, dtype, shape and bytes, in the order of the places."""
+    sha256 = hashlib.sha256()
+    leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(tree))
+    for name, leaf in sorted(
+        ((jax.tree_util.keystr(path), np.asarray(leaf)) for path, leaf in leaves), key=lambda pair: pair[0]
+    ):
+        sha256.update(f"{name} {leaf.dtype} {leaf.shape}\n".encode())
+        sha256.update(leaf.tobytes())
+    return sha256.hexdigest()

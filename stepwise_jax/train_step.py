@@ -1,0 +1,54 @@
+"""The loss and the optimiser step: `state, batch -> state, metrics`."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from stepwise_jax.state import TrainState
+
+
+class Batch(NamedTuple):
+    """Images ready for the network, and their classes."""
+
+    images: jax.Array
+    """float [b, H, W, 3], scaled and normalised."""
+    labels: jax.Array
+    """int32 [b]."""
+
+
+Metrics = dict[str, jax.Array]
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """The loss of each example: logits [b, C] and int labels [b] to float32 [b]."""
+    return optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
+
+
+def make_train_step(network: nn.Module, optimizer: optax.GradientTransformation) -> TrainStep:
+    """One step of Eq. 7 in its mean form: the gradient of the batch's mean loss, and the update that follows.
+
+    Returns:
+      A pure function `state, batch -> state, {"loss": float32 scalar}`, to be jit-compiled by the caller.
+    """
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        chex.assert_rank([batch.images, batch.labels], [4, 1])
+        chex.assert_equal_shape_prefix([batch.images, batch.labels], 1)
+
+        def loss_and_statistics(params: Any) -> tuple[jax.Array, Any]:
+            variables = {"params": params, "batch_stats": state.batch_stats}
+            logits, updated = network.apply(variables, batch.images, train=True, mutable=["batch_stats"])  # pyright: ignore
+            return cross_entropy(logits, batch.labels).mean(), updated["batch_stats"]
+
+        (loss, batch_stats), gradients = jax.value_and_grad(loss_and_statistics, has_aux=True)(state.params)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(state.step + 1, params, batch_stats, opt_state), {"loss": loss}
+
+    return step

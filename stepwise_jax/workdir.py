@@ -1,0 +1,159 @@
+"""The folder of one run: who may use it, which experiment it belongs to, and the names of its files."""
+
+import dataclasses
+import fcntl
+import hashlib
+import importlib.metadata
+import os
+import platform
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from stepwise_jax.config import ExperimentConfig, differences, from_json, to_json
+from stepwise_jax.errors import InputError
+from stepwise_jax.records import read_json, write_json
+from stepwise_jax.stages import Stage, stage_document, stage_from_document
+
+CONFIG, SUBSETS, SUMMARY = "config.json", "subsets.json", "summary.json"
+CHECKPOINTS, PREDICTIONS, CURVES = "checkpoints", "predictions.npz", "curves"
+
+# Fields that may change between two processes of one run, because what is computed does not depend on them.
+FREE_FIELDS = ("checkpoint.", "data.root", "data.data_dir", "evaluation.batch_size")
+
+_LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy", "stepwise-jax")
+
+
+@contextmanager
+def locked(workdir: Path) -> Iterator[None]:
+    """Holds the workdir for this process, creating it where it does not exist; the lock of a dead owner is free.
+
+    Raises:
+      InputError: if the folder cannot be made or written, is no run's folder, or another process trains in it.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        if any(workdir.iterdir()) and not _is_run(workdir):
+            raise InputError(
+                f"--workdir {workdir} is not empty and not a run: name a new folder, or a run to go on with"
+            )
+        handle = os.open(workdir / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise InputError(f"--workdir {workdir} cannot be written: {error.strerror}") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(handle)
+        raise InputError(f"--workdir {workdir} is in use by another process that trains in it") from error
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def _is_run(workdir: Path) -> bool:
+    # The lock comes first: a run that was killed before its config.json is still a run.
+    return (workdir / CONFIG).exists() or (workdir / "lock").exists()
+
+
+def describe(experiment: ExperimentConfig, stages: Sequence[Stage], config_path: str) -> dict[str, Any]:
+    """What `config.json` holds: the whole resolved experiment, and what it ran with."""
+    return {
+        "experiment": to_json(experiment),
+        "stages": [stage_document(stage) for stage in stages],
+        "strategy": describe_strategy(experiment),
+        "versions": {name: _version(name) for name in _LIBRARIES} | {"python": platform.python_version()},
+        "device": describe_device(),
+        "config": config_path,
+    }
+
+
+def describe_device() -> str:
+    """The devices in words: `1 x cpu`, `8 x NVIDIA H200`."""
+    return f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+
+
+def describe_strategy(experiment: ExperimentConfig) -> dict[str, str | None]:
+    """The strategy's name, and for a function of the user's own the hash of the file that it stands in."""
+    strategy = experiment.plan.strategy
+    if not callable(strategy):
+        return {"name": strategy, "file_sha256": None}
+    path = Path(getattr(getattr(strategy, "__code__", None), "co_filename", ""))
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+    return {"name": getattr(strategy, "__name__", "function"), "file_sha256": sha256}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def read_config(workdir: Path) -> dict[str, Any]:
+    """A run's `config.json`.
+
+    Raises:
+      InputError: where there is none, or it is damaged.
+    """
+    document = read_json(workdir / CONFIG)
+    if not isinstance(document, dict) or not {"experiment", "stages", "strategy"} <= document.keys():
+        raise InputError(f"{workdir / CONFIG} is no run's: it has no experiment, stages and strategy")
+    return document
+
+
+def recorded_experiment(document: dict[str, Any]) -> tuple[ExperimentConfig, tuple[Stage, ...]]:
+    """The exact experiment and stages of a run from its `config.json`.
+
+    A strategy of the user's own comes back as a function that returns the recorded stages.
+    """
+    stages = tuple(stage_from_document(stage) for stage in document["stages"])
+
+    def recorded_strategy(*_: object) -> tuple[Stage, ...]:
+        return stages
+
+    recorded_strategy.__name__ = document["strategy"]["name"]
+    own = document["strategy"]["file_sha256"] is not None
+    return from_json(document["experiment"], recorded_strategy if own else None), stages
+
+
+def recorded(workdir: Path) -> ExperimentConfig | None:
+    """The experiment of the run in this folder, or None where there is no run yet."""
+    return recorded_experiment(read_config(workdir))[0] if (workdir / CONFIG).exists() else None
+
+
+def continue_or_start(
+    workdir: Path, experiment: ExperimentConfig, stages: tuple[Stage, ...], config_path: str
+) -> tuple[Stage, ...]:
+    """The stages to run: the recorded ones where the workdir has a run, else these, recorded now.
+
+    Raises:
+      InputError: if the workdir's run is another experiment, with each differing field.
+    """
+    if not (workdir / CONFIG).exists():
+        write_json(workdir / CONFIG, describe(experiment, stages, config_path))
+        return stages
+    document = read_config(workdir)
+    recorded, recorded_stages = recorded_experiment(document)
+    changed = [each for each in differences(experiment, recorded) if not each.startswith(FREE_FIELDS)]
+    if document["strategy"]["name"] == describe_strategy(experiment)["name"]:
+        # A function of the user's own never equals the recorded one: its stages are compared instead.
+        changed = [each for each in changed if not each.startswith("plan.strategy:")]
+    changed = changed or _stage_differences(stages, recorded_stages)
+    if changed:
+        raise InputError(f"{workdir} holds another experiment ({'; '.join(changed)}): use another workdir for this one")
+    return recorded_stages
+
+
+def _stage_differences(ours: Sequence[Stage], theirs: Sequence[Stage]) -> list[str]:
+    if len(ours) != len(theirs):
+        return [f"stages: {len(ours)} instead of {len(theirs)}"]
+    return [
+        f"{name} of stage {index}: {value!r} instead of {getattr(other, name)!r}"
+        for index, (stage, other) in enumerate(zip(ours, theirs, strict=True), start=1)
+        for name, value in dataclasses.asdict(stage).items()
+        if value != getattr(other, name)
+    ]
