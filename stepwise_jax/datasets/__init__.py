@@ -1,0 +1,140 @@
+"""Data sets: which there are, making one ready once, opening it, and decoding it into memory.
+
+Each data set is one module whose `source(data)` describes it as plain data; it is entered in `_SOURCES`. On disk they
+are TFDS data sets (array_record) whose names begin with `stepwise_`, so that none is taken for TFDS's own of the same
+name. Any other data set that TFDS has prepared as array_record opens under its TFDS name.
+"""
+
+import difflib
+import importlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stepwise_jax.config import DataConfig
+from stepwise_jax.datasets.dataset import Dataset, Examples, Sizes
+from stepwise_jax.datasets.meter import Progress
+from stepwise_jax.datasets.published import SIZES
+from stepwise_jax.errors import InputError
+
+if TYPE_CHECKING:
+    from stepwise_jax.datasets.source import Source
+
+__all__ = ["Dataset", "Examples", "Sizes", "load", "names", "open_dataset", "prepare", "sizes"]
+
+_SOURCES = {"digits": "stepwise_jax.datasets.digits", "image_folder": "stepwise_jax.datasets.image_folder"}
+
+
+def names() -> tuple[str, ...]:
+    """The data sets that `prepare` can make."""
+    return tuple(_SOURCES)
+
+
+def data_dir(data: DataConfig) -> Path:
+    """Where prepared data sets are kept: `data.data_dir`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    return Path(data.data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+
+
+def sizes(data: DataConfig) -> Sizes:
+    """How many examples and classes a data set has, without preparing it.
+
+    Published numbers for the data sets of the paper; files are counted for an image folder, and the metadata read of
+    any other data set that is prepared.
+
+    Raises:
+      InputError: for an unknown data set, or an image folder that cannot be used.
+    """
+    if data.name in SIZES:
+        return SIZES[data.name]
+    if data.name in _SOURCES:
+        source = _source(data)
+        train, test = (len(source.splits[split].ids) for split in ("train", "test"))
+        return Sizes(train, test, len(source.class_names))
+    dataset = open_dataset(data)
+    splits = dataset.builder.info.splits
+    return Sizes(splits["train"].num_examples, splits["test"].num_examples, len(dataset.class_names))
+
+
+def prepare(data: DataConfig, progress: Progress) -> None:
+    """Makes a data set ready under its `data_dir`, once; returns at once if it is.
+
+    A folder of images is prepared anew after a file in it was added, removed or written again.
+
+    Args:
+      data: which data set.
+      progress: called as `progress(done, total, what)`, several times a second.
+
+    Raises:
+      InputError: for an unknown data set, images that cannot be read, or a place that cannot be written.
+    """
+    if data.name not in _SOURCES:
+        open_dataset(data)
+        return
+    from stepwise_jax.datasets import preparation
+
+    preparation.prepare(_source(data), data_dir(data), progress)
+
+
+def open_dataset(data: DataConfig) -> Dataset:
+    """Opens a prepared data set.
+
+    Raises:
+      InputError: if it is unknown, not prepared, or cannot be used for classification.
+    """
+    from stepwise_jax.datasets import opening
+
+    folder = _find(data)
+    if not folder.exists():
+        raise InputError(f"data.name is {data.name!r}: it is not prepared under {str(data_dir(data))!r}")
+    return opening.open_folder(data.name, folder)
+
+
+def load(dataset: Dataset, split: str, image_size: int, progress: Progress) -> Examples:
+    """A whole split decoded into memory, in the order on disk.
+
+    Images of one shape no larger than image_size x image_size stay as they are, for the device to scale up; others
+    are scaled here to image_size x image_size pixels.
+
+    Args:
+      dataset: an opened data set.
+      split: "train" or "test".
+      image_size: height and width, in pixels, that the network sees.
+      progress: called as `progress(done, total, what)`, several times a second.
+    """
+    from stepwise_jax.datasets import reading
+
+    return reading.load(dataset, split, image_size, progress)
+
+
+def _source(data: DataConfig) -> "Source":
+    return importlib.import_module(_SOURCES[data.name]).source(data)
+
+
+def _find(data: DataConfig) -> Path:
+    if data.name in _SOURCES:
+        from stepwise_jax.datasets import preparation
+
+        return preparation.folder(_source(data), data_dir(data))
+    found = sorted(_versions(data), key=_version)
+    if not found:
+        raise InputError(_unknown(data))
+    return found[-1]
+
+
+def _versions(data: DataConfig) -> list[Path]:
+    """Folders NAME[/CONFIG]/VERSION that TFDS has prepared."""
+    return [path.parent for path in (data_dir(data) / data.name).glob("**/dataset_info.json")]
+
+
+def _version(path: Path) -> tuple[int, ...]:
+    return tuple(int(part) for part in path.name.split(".") if part.isdigit())
+
+
+def _unknown(data: DataConfig) -> str:
+    where = data_dir(data)
+    prepared = [path.name for path in where.iterdir() if path.is_dir()] if where.is_dir() else []
+    near = difflib.get_close_matches(data.name, [*names(), *SIZES, *prepared])
+    hint = f"did you mean {', '.join(dict.fromkeys(near))}?" if near else f"there are {', '.join(names())}"
+    if data.name in SIZES:
+        hint = f"prepare can make {', '.join(names())}"
+    return f"data.name is {data.name!r}: no such data set, nor one prepared under {str(where)!r}; {hint}"

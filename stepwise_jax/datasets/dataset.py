@@ -1,0 +1,52 @@
+"""What the rest of the library sees of a data set: its sizes, its opened form, its decoded examples."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Number of training examples, of test examples, and of classes."""
+
+    train: int
+    test: int
+    num_classes: int
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A prepared data set, opened for reading.
+
+    Attributes:
+      name: as in `data.name`.
+      version: version of the prepared data.
+      class_names: in the order of the labels.
+      image_shape: (height, width, channels) if all images have one shape, None otherwise.
+      builder: TFDS's read-only builder; `builder.info.splits` has the arithmetic of subsplits.
+    """
+
+    name: str
+    version: str
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int] | None
+    builder: "tfds.core.DatasetBuilder"
+
+
+@dataclass(frozen=True)
+class Examples:
+    """A whole split in memory, in the order on disk.
+
+    Attributes:
+      images: uint8 [N, H, W, C]; C is 1 for greyscale data sets and 3 otherwise.
+      labels: int32 [N].
+      ids: N names, unique within the split.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    ids: tuple[str, ...]

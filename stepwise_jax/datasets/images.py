@@ -1,0 +1,95 @@
+"""Encoded images: checking them once, and decoding them to RGB the same way everywhere."""
+
+import io
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import cv2
+import numpy as np
+from PIL import Image
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+
+# GIF is taken where a file is misnamed .jpg; formats that start other programs (EPS) are not.
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
+
+
+class UnreadableImageError(ValueError):
+    """An image cannot be decoded as a whole; the message says why."""
+
+
+def workers() -> int:
+    """Threads that decode: one for each core that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def bombs_refused() -> Iterator[None]:
+    """Within it, images above Pillow's limit of pixels raise, and Pillow's other warnings are silent.
+
+    Set once around all threads, as the warning filters are the process's.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+def check(encoded: bytes) -> tuple[int, int, int]:
+    """Decodes an image completely; its shape (height, width, 3) as `decode` gives it.
+
+    Pillow does it, as OpenCV takes the first half of a JPEG for the whole.
+
+    Raises:
+      UnreadableImageError: for truncated, damaged, empty or unknown data, and for decompression bombs.
+    """
+    try:
+        with Image.open(io.BytesIO(encoded), formats=_FORMATS) as image:
+            image.load()
+            size, turned = image.size, len(image.getexif()) > 0
+    except Image.UnidentifiedImageError as error:
+        raise UnreadableImageError("no image, or of an unknown format" if encoded else "empty file") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise UnreadableImageError(f"more than {Image.MAX_IMAGE_PIXELS} pixels") from error
+    # Pillow's decoders raise nearly anything on damaged data.
+    except Exception as error:
+        raise UnreadableImageError(str(error) or type(error).__name__) from error
+    return _shape(decode(encoded)) if turned else (size[1], size[0], 3)
+
+
+def _shape(image: np.ndarray) -> tuple[int, int, int]:
+    height, width, channels = image.shape
+    return height, width, channels
+
+
+def decode(encoded: bytes, channels: int = 3) -> np.ndarray:
+    """An image as uint8 [H, W, channels], turned upright by its EXIF tag.
+
+    Greyscale, palette, CMYK and 16-bit images become 8-bit RGB; an alpha channel is dropped.
+
+    Args:
+      encoded: JPEG, PNG, WebP or BMP.
+      channels: 3 for RGB, 1 for grey.
+
+    Raises:
+      UnreadableImageError: if nothing can be decoded.
+    """
+    flag = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB
+    try:
+        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), flag)
+    except cv2.error as error:
+        raise UnreadableImageError("no image, or of an unknown format") from error
+    if image is None:
+        raise UnreadableImageError("no image, or of an unknown format")
+    return image.reshape(*image.shape[:2], channels)
+
+
+def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """uint8 [H, W, C] scaled to [height, width, C]: by area when it shrinks, else bilinear."""
+    if image.shape[:2] == (height, width):
+        return image
+    shrinks = image.shape[0] >= height and image.shape[1] >= width
+    scaled = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return scaled.reshape(height, width, image.shape[2])

@@ -1,0 +1,63 @@
+"""Opens prepared data sets: ours, and any that TFDS has prepared as array_record."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from stepwise_jax.datasets.dataset import Dataset
+from stepwise_jax.errors import InputError
+
+
+def open_folder(name: str, folder: Path) -> Dataset:
+    """The data set that is prepared in a folder NAME[/CONFIG]/VERSION.
+
+    Raises:
+      InputError: if files are missing or damaged, or there are no images and labels to classify, or no train and test
+        split, or the files are not array_record.
+    """
+    try:
+        builder = tfds.builder_from_directory(folder)
+    # Damaged metadata raises what its parser raises: JSON's, protobuf's or TFDS's own errors.
+    except Exception as error:
+        raise InputError(f"data.name is {name!r}: {str(folder)!r} cannot be opened: {error}") from error
+    fault = _features_fault(builder.info) or _files_fault(builder.info)
+    if fault:
+        raise InputError(f"data.name is {name!r}: {str(folder)!r} {fault}")
+    return Dataset(name, str(builder.version), _class_names(builder.info), _image_shape(builder.info), builder)
+
+
+def _features_fault(info: Any) -> str | None:
+    """What keeps the features from being classified, if anything does."""
+    features: dict[str, Any] = dict(info.features.items())
+    image, label = features.get("image"), features.get("label")
+    stored = isinstance(image, (tfds.features.Tensor, tfds.features.Image))
+    if not stored or features["image"].np_dtype != np.uint8:
+        return f"has no feature 'image' of 8 bits to train on: it has {', '.join(features)}"
+    if not isinstance(label, tfds.features.ClassLabel):
+        return f"has no feature 'label' of classes to train on: it has {', '.join(features)}"
+    shape = features["image"].shape
+    if len(shape) != 3 or shape[2] not in (1, 3):
+        return f"has images of shape {shape}: it must be height, width and 1 or 3 channels"
+    return None
+
+
+def _files_fault(info: Any) -> str | None:
+    """What keeps the files from being read, if anything does."""
+    if not {"train", "test"} <= set(info.splits):
+        return f"has the splits {', '.join(info.splits) or '(none)'}: train and test are needed"
+    if info.file_format.value != "array_record":
+        return f"holds {info.file_format.value} files: prepare it with file_format='array_record'"
+    missing = [path.name for split in info.splits.values() for path in split.filepaths if not path.exists()]
+    return f"lacks {missing[0]}: remove the folder and prepare it again" if missing else None
+
+
+def _class_names(info: Any) -> tuple[str, ...]:
+    names = (info.metadata or {}).get("class_names") or info.features["label"].names
+    return tuple(names)
+
+
+def _image_shape(info: Any) -> tuple[int, int, int] | None:
+    shape = (info.metadata or {}).get("image_shape") or info.features["image"].shape
+    return None if None in shape else tuple(shape)

@@ -1,0 +1,189 @@
+"""Writes a data set as TFDS array_record files: once, whole or not at all, and without TensorFlow.
+
+TFDS's own generator of examples shuffles through TensorFlow's file system once a split is larger than a gigabyte. So
+the builder writes shard by shard instead, in the order that TFDS would give: by the MD5 hash of split name and key.
+"""
+
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+from stepwise_jax.datasets import images
+from stepwise_jax.datasets.ahead import run_ahead
+from stepwise_jax.datasets.lock import locked
+from stepwise_jax.datasets.meter import Meter, Progress, metered
+from stepwise_jax.datasets.source import Source, SourceSplit
+from stepwise_jax.errors import InputError
+
+NAMESPACE = "stepwise_"
+"""Before our data sets' names on disk, so that none is taken for TFDS's own data set of that name."""
+
+_SHARD_BYTES = 128 << 20
+_CHUNK = 16
+"""Images read by one task of the pool."""
+
+Fetched = tuple[bytes | np.ndarray, tuple[int, ...]] | str
+"""An image and its shape, or the sentence that says why it cannot be read."""
+
+
+def folder(source: Source, data_dir: Path) -> Path:
+    """Where a source is prepared: data_dir/stepwise_NAME[/FINGERPRINT]/VERSION."""
+    return data_dir / (NAMESPACE + source.name) / (source.fingerprint or "") / source.version
+
+
+def prepare(source: Source, data_dir: Path, progress: Progress) -> None:
+    """Writes a source under `data_dir`, unless it is there already.
+
+    Of several processes that prepare the same source one works and the others wait for it. What a killed one left
+    behind is removed by the next.
+
+    Raises:
+      InputError: for images that cannot be read as a whole, a `data_dir` that cannot be written, or a full disk.
+    """
+    target = folder(source, data_dir)
+    if target.exists():
+        return
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        waiting = partial(progress, 0, 1, f"{source.name}: another process prepares it")
+        with locked(target.parent / ".lock", waiting) as held:
+            if not target.exists():
+                if held:
+                    _remove_incomplete(target.parent)
+                _check_space(source, data_dir)
+                _write(source, data_dir, progress)
+    except OSError as error:
+        raise InputError(f"data.data_dir: cannot write {str(target)!r}: {error.strerror or error}") from error
+
+
+def _remove_incomplete(parent: Path) -> None:
+    for path in parent.glob("incomplete.*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _check_space(source: Source, data_dir: Path) -> None:
+    free, needed = shutil.disk_usage(data_dir).free, int(source.size_bytes * 1.05) + (1 << 20)
+    if free < needed:
+        raise InputError(f"data.data_dir: {str(data_dir)!r} has {free >> 20} MiB free, {needed >> 20} MiB are needed")
+
+
+def _write(source: Source, data_dir: Path, progress: Progress) -> None:
+    total = sum(len(split.ids) for split in source.splits.values())
+    with metered(progress, total, f"{source.name}: checking and storing images") as meter, images.bombs_refused():
+        builder = _Builder(source, data_dir, meter)
+        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+
+
+class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
+    """A source as a TFDS builder, good for preparing it once; opening needs `tfds.builder_from_directory` alone."""
+
+    # Nothing is downloaded; looking for checksums beside the code needs a package that TFDS does not install.
+    code_path = None
+    url_infos = None
+
+    def __init__(self, source: Source, data_dir: Path, meter: Meter):
+        self.name = NAMESPACE + source.name  # pyright: ignore[reportAttributeAccessIssue]
+        self.VERSION = tfds.core.Version(source.version)
+        self._source, self._meter = source, meter
+        self._shapes: set[tuple[int, ...]] = set()
+        self._unreadable: list[str] = []
+        self._metadata = tfds.core.MetadataDict(class_names=source.class_names)
+        config = tfds.core.BuilderConfig(name=source.fingerprint) if source.fingerprint else None
+        super().__init__(data_dir=data_dir, config=config, file_format="array_record")
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        shape = self._source.array_shape
+        image = tfds.features.Tensor(shape=shape, dtype=np.uint8, encoding="bytes") if shape else tfds.features.Image()
+        label = tfds.features.ClassLabel(names=self._source.class_names)
+        features = tfds.features.FeaturesDict({"image": image, "label": label, "id": tfds.features.Text()})
+        return tfds.core.DatasetInfo(builder=self, features=features, metadata=self._metadata)
+
+    def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
+        super()._download_and_prepare(dl_manager, download_config)
+        _refuse_unreadable(self._unreadable)
+        _check_shards(self.info.splits)
+        self._metadata["image_shape"] = next(iter(self._shapes)) if len(self._shapes) == 1 else None
+
+    def _shard_iterators_per_split(self, dl_manager: Any) -> Mapping[str, Sequence[Callable[[], Iterator[Any]]]]:
+        del dl_manager
+        shards = {name: _shards(name, split, _shard_count(self._source)) for name, split in self._source.splits.items()}
+        return {
+            name: [partial(self._examples, self._source.splits[name], rows) for rows in parts]
+            for name, parts in shards.items()
+        }
+
+    def _examples(self, split: SourceSplit, rows: np.ndarray) -> Iterator[tuple[str, dict[str, Any]]]:
+        parts = np.array_split(rows, -(-len(rows) // _CHUNK))
+        with ThreadPoolExecutor(images.workers()) as pool:
+            for part, future in zip(parts, run_ahead(pool, partial(_fetch, self._source, split), parts), strict=True):
+                for row, fetched in zip(part.tolist(), self._meter.result(future), strict=True):
+                    if isinstance(fetched, str):
+                        self._unreadable.append(fetched)
+                    else:
+                        image, shape = fetched
+                        self._shapes.add(shape)
+                        yield split.ids[row], {"image": image, "label": split.labels[row], "id": split.ids[row]}
+                    self._meter.advance()
+
+    # TFDS's own warns of a configuration that is not in the code.
+    def _create_builder_config(self, builder_config: Any, version: Any) -> Any:
+        del version
+        return builder_config
+
+    # TFDS's own makes a folder for downloads, of which there are none.
+    def _make_download_manager(self, *arguments: Any, **options: Any) -> Any:
+        return SimpleNamespace(downloaded_size=0)
+
+    # TFDS prints these two on stdout, where a live display or a JSON document may be.
+    def _log_download_bytes(self) -> None:
+        pass
+
+    def _log_download_done(self) -> None:
+        pass
+
+
+def _shard_count(source: Source) -> int:
+    return 1 + source.size_bytes // _SHARD_BYTES
+
+
+def _shards(name: str, split: SourceSplit, count: int) -> list[np.ndarray]:
+    """Rows of each shard: all rows in the order of the hash of their ids, cut into parts of nearly one size."""
+    keys = [(hashlib.md5(f"{name}{key}".encode()).digest(), key) for key in split.ids]
+    order = np.array(sorted(range(len(keys)), key=keys.__getitem__))
+    return np.array_split(order, min(count, len(order)))
+
+
+def _fetch(source: Source, split: SourceSplit, rows: np.ndarray) -> list[Fetched]:
+    return [_fetch_one(source, split.ids[row]) for row in rows.tolist()]
+
+
+def _fetch_one(source: Source, name: str) -> Fetched:
+    try:
+        image = source.read(name)
+        return image, images.check(image) if isinstance(image, bytes) else image.shape
+    except (images.UnreadableImageError, OSError) as error:
+        return f"{name} ({getattr(error, 'strerror', None) or error})"
+
+
+def _refuse_unreadable(names: Sequence[str]) -> None:
+    if names:
+        some = ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
+        verb = "image cannot" if len(names) == 1 else "images cannot"
+        raise InputError(f"{len(names)} {verb} be read as a whole: {some}; repair or remove what is damaged")
+
+
+def _check_shards(splits: Any) -> None:
+    """A disk that fills up leaves files that end early without telling the writer."""
+    for split in splits.values():
+        for path, length in zip(split.filepaths, split.shard_lengths, strict=True):
+            if len(ArrayRecordDataSource([str(path)])) != length:
+                raise OSError(f"{path} was not written as a whole: the disk may be full")
