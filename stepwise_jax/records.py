@@ -260,6 +260,56 @@ def _rows(path: Path) -> list[Row]:
     return [row for row in rows if row is not None]
 
 
+@dataclass(frozen=True)
+class Run:
+    """What a run's folder tells, finished or not, with at least one finished epoch."""
+
+    name: str
+    """The folder's name, with as much of its path as tells it from the other runs."""
+    config: Row
+    """The document `config.json`."""
+    records: Records
+    summary: Row | None
+    """The document `summary.json`; None where the run is unfinished."""
+
+    @property
+    def stages(self) -> Sequence[Row]:
+        """The planned stages."""
+        return self.config["stages"]
+
+
+def read_runs(workdirs: Iterable[Path]) -> tuple[Run, ...]:
+    """The runs in these folders, in order, each folder once.
+
+    Raises:
+      InputError: for a folder that is no run or has no finished epoch.
+    """
+    folders = tuple(dict.fromkeys(Path(workdir).resolve() for workdir in workdirs))
+    names = _distinct_names(folders)
+    return tuple(_read_run(folder, name) for folder, name in zip(folders, names, strict=True))
+
+
+def _read_run(workdir: Path, name: str) -> Run:
+    config = read_json(workdir / "config.json")
+    if not isinstance(config, dict) or not {"experiment", "stages"} <= config.keys():
+        raise InputError(f"{workdir / 'config.json'} is no run's: it has no experiment and stages")
+    records = read(workdir)
+    if not records.epochs:
+        raise InputError(f"{workdir} has no finished epoch yet: there is nothing to show")
+    summary = read_json(workdir / "summary.json") if (workdir / "summary.json").exists() else None
+    return Run(name, config, records, summary)
+
+
+def _distinct_names(folders: Sequence[Path]) -> list[str]:
+    """The last part of each path, or as many parts as tell all of them apart."""
+    longest = max((len(folder.parts) for folder in folders), default=1)
+    for parts in range(1, longest + 1):
+        names = [str(Path(*folder.parts[-parts:])) for folder in folders]
+        if len(set(names)) == len(names):
+            return names
+    return [str(folder) for folder in folders]
+
+
 def comparable(epoch: Row) -> Row:
     """An epoch's row without its seconds: what two runs of one experiment have in common, bit for bit."""
     return {name: value for name, value in epoch.items() if name != "seconds"}

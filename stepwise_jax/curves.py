@@ -1,0 +1,256 @@
+"""A picture of runs: accuracy, loss, rate, batch and noise scale, by epoch and by samples seen.
+
+A strip along the top shows the stages of each run; the same records draw the same bytes.
+"""
+
+import io
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import matplotlib.style
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from stepwise_jax.records import Row, Run, read_runs
+
+Axis = Literal["epoch", "samples"]
+AXES: tuple[Axis, ...] = ("epoch", "samples")
+_AXIS_LABELS = {"epoch": "epochs", "samples": "samples seen"}
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of a picture; those of the runs can be told apart by colour-blind readers (after Okabe and Ito)."""
+
+    background: str
+    ink: str
+    faint: str
+    band: str
+    runs: tuple[str, ...]
+
+
+LIGHT = Theme(
+    "#ffffff", "#24292f", "#d0d7de", "#f3f5f8", ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b58900", "#56b4e9")
+)
+DARK = Theme(
+    "#15191f", "#e6edf3", "#3d444d", "#1c222a", ("#56b4e9", "#f0883e", "#2fbf95", "#e49ac6", "#f0e442", "#7d8fff")
+)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One quantity of the records."""
+
+    label: str
+    fields: tuple[str, ...]
+    height: float
+    stepped: bool = False
+    """Constant during an epoch, rather than measured at its end."""
+    scale: float = 1.0
+
+
+PANELS = (
+    Panel("Test accuracy, top-1 (%)", ("top1",), 2.8, scale=100),
+    Panel("Test accuracy, top-5 (%)", ("top5",), 1.6, scale=100),
+    Panel("Cross-entropy loss (nats)", ("test_loss", "train_loss"), 1.8),
+    Panel("Learning rate", ("learning_rate",), 1.0, stepped=True),
+    Panel("Batch size (images)", ("batch_size",), 1.0, stepped=True),
+    Panel("Noise scale (learning rate × examples / batch size)", ("noise_scale",), 1.0, stepped=True),
+)
+_TRAINING = {"linewidth": 0.9, "alpha": 0.65}
+_DASHES = ("-", "--", "-.", ":")
+_WIDTH, _UNIT = 6.2, 0.88  # inches: of a column, and of a panel of height 1
+
+
+def draw_curves(workdirs: Sequence[Path], path_without_suffix: Path) -> tuple[Path, Path]:
+    """Draws the runs in these folders as PNG and SVG, by epoch on the left and by samples seen on the right.
+
+    Returns:
+      The two files.
+
+    Raises:
+      InputError: for a folder that is no run or has no finished epoch.
+    """
+    runs = read_runs(workdirs)
+    path_without_suffix.parent.mkdir(parents=True, exist_ok=True)
+    png, svg = (path_without_suffix.with_name(path_without_suffix.name + suffix) for suffix in (".png", ".svg"))
+    png.write_bytes(picture(runs, "png"))
+    svg.write_bytes(picture(runs, "svg"))
+    return png, svg
+
+
+def picture(
+    runs: Sequence[Run], form: Literal["png", "svg"], axes: Sequence[Axis] = AXES, theme: Theme = LIGHT
+) -> bytes:
+    """The contents of a picture file of runs, with one column for each of `axes`."""
+    settings = {
+        # Without a salt, matplotlib names the parts of an SVG at random.
+        "svg.hashsalt": "stepwise-jax",
+        "font.size": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.edgecolor": theme.faint,
+        "axes.labelcolor": theme.ink,
+        "axes.facecolor": "none",
+        "text.color": theme.ink,
+        "xtick.color": theme.ink,
+        "ytick.color": theme.ink,
+    }
+    undated = {"Date": None, "Creator": None} if form == "svg" else {"Software": None}
+    file = io.BytesIO()
+    with matplotlib.style.context(["default", settings]):
+        figure = _figure(runs, axes, theme)
+        figure.savefig(file, format=form, dpi=160, facecolor=theme.background, metadata=undated)
+    return file.getvalue()
+
+
+def _figure(runs: Sequence[Run], axes: Sequence[Axis], theme: Theme) -> Figure:
+    heights = [0.34 * len(runs), *(panel.height for panel in PANELS)]
+    legend = 0.55 + 0.25 * ((len(runs) - 1) // (2 * len(axes)))
+    size = (_WIDTH * len(axes), sum(heights) * _UNIT + legend + 0.9)
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(len(heights), len(axes), squeeze=False, sharex="col", sharey="row", height_ratios=heights)
+    for column, axis in enumerate(axes):
+        _draw_strip(grid[0, column], runs, axis, theme)
+        for row, panel in enumerate(PANELS, start=1):
+            _draw_panel(grid[row, column], panel, runs, axis, theme)
+        _label_x(grid[-1, column], runs, axis)
+    for row, panel in enumerate(PANELS, start=1):
+        _scale_y(grid[row, 0], panel, runs)
+    figure.legend(handles=_legend(runs, theme), loc="outside upper left", ncols=2 * len(axes), frameon=False)
+    return figure
+
+
+def _legend(runs: Sequence[Run], theme: Theme) -> list[Line2D]:
+    def label(run: Run) -> str:
+        scores = [row["top1"] for row in run.records.epochs if row["top1"] is not None]
+        reached = f", top-1 {100 * scores[-1]:.2f} %" if scores else ""
+        return f"{run.name}{reached}{'' if run.summary else ' so far'}"
+
+    return [Line2D([], [], **_line(place, theme), label=label(run)) for place, run in enumerate(runs)]
+
+
+def _line(place: int, theme: Theme) -> dict[str, Any]:
+    """Colour and dashes of a run, different for as many runs as there are pairs of the two."""
+    count = len(theme.runs)
+    return {"color": theme.runs[place % count], "linestyle": _DASHES[place // count % len(_DASHES)], "linewidth": 1.6}
+
+
+def boundaries(run: Run, axis: Axis) -> list[float]:
+    """Where the stages begin, and the end of the last one, in planned epochs or examples."""
+    sizes = [stage["epochs"] * (1 if axis == "epoch" else fed_per_epoch(stage)) for stage in run.stages]
+    return [0, *itertools.accumulate(sizes)]
+
+
+def fed_per_epoch(stage: Row) -> int:
+    """Examples that an epoch feeds: whole batches, the rest is dropped."""
+    return stage["examples"] // stage["batch_size"] * stage["batch_size"]
+
+
+def places(run: Run, axis: Axis) -> list[float]:
+    """Where on an axis each of the run's recorded epochs ends."""
+    if axis == "samples":
+        return [row["examples_seen"] for row in run.records.epochs]
+    begins = boundaries(run, "epoch")
+    return [begins[row["stage"] - 1] + row["epoch"] for row in run.records.epochs]
+
+
+def _draw_strip(axes: Axes, runs: Sequence[Run], axis: Axis, theme: Theme) -> None:
+    whole = max(boundaries(run, axis)[-1] for run in runs)
+    for place, run in enumerate(runs):
+        color = _line(place, theme)["color"]
+        axes.barh(place, boundaries(run, axis)[-1], 0.8, color=color, alpha=0.35, linewidth=0)
+        axes.barh(place, places(run, axis)[-1], 0.8, color=color, linewidth=0)
+        for stage, (left, right) in zip(run.stages, itertools.pairwise(boundaries(run, axis)), strict=True):
+            axes.plot([right, right], [place - 0.4, place + 0.4], color=theme.background, linewidth=1.5)
+            name = _fitting_name(stage, (right - left) / whole)
+            middle = (left + right) / 2
+            ink = theme.background if middle <= places(run, axis)[-1] else theme.ink
+            axes.text(middle, place, name, ha="center", va="center_baseline", color=ink, weight="bold")
+    axes.set_ylim(len(runs) - 0.5, -0.5)
+    axes.set_axis_off()
+
+
+def _fitting_name(stage: Row, share: float) -> str:
+    """The longest name of a stage that fits into its share of the strip's width: `A · 20 %`, `A`, or none."""
+    name, fraction = str(stage["name"]), f"{100 * stage['fraction']:.3g} %"
+    names = (name if "%" in name else f"{name} · {fraction}", name, "")
+    return next(each for each in names if len(each) * 0.0175 < share)
+
+
+def _draw_panel(axes: Axes, panel: Panel, runs: Sequence[Run], axis: Axis, theme: Theme) -> None:
+    axes.set_title(panel.label, loc="left", fontsize=9, pad=4)
+    axes.grid(axis="y", color=theme.faint, linewidth=0.5, alpha=0.6)
+    axes.tick_params(length=2.5)
+    _draw_boundaries(axes, runs, axis, theme)
+    for place, run in enumerate(runs):
+        style = _line(place, theme)
+        if panel.stepped:
+            # Schedules coincide more often than not: the ones below show as a rim.
+            style["linewidth"] += 0.9 * min(len(runs) - 1 - place, 3)
+        for field in panel.fields:
+            _draw_line(axes, panel, field, run, axis, style | (_TRAINING if field == "train_loss" else {}))
+    if len(panel.fields) > 1:
+        handles = [Line2D([], [], **{"color": theme.ink, "linewidth": 1.6, **style}) for style in ({}, _TRAINING)]
+        axes.legend(handles, ["test", "training"], frameon=False, loc="upper right", fontsize=8, ncols=2)
+
+
+def _draw_boundaries(axes: Axes, runs: Sequence[Run], axis: Axis, theme: Theme) -> None:
+    edges = {tuple(boundaries(run, axis)) for run in runs}
+    if len(edges) == 1:
+        for left, right in itertools.islice(itertools.pairwise(*edges), 0, None, 2):
+            axes.axvspan(left, right, color=theme.band, linewidth=0, zorder=0)
+    else:
+        for edge in sorted({edge for each in edges for edge in each[1:-1]}):
+            axes.axvline(edge, color=theme.faint, linewidth=0.9, zorder=0)
+
+
+def _draw_line(axes: Axes, panel: Panel, field: str, run: Run, axis: Axis, style: dict[str, Any]) -> None:
+    ends = places(run, axis)
+    values = [row[field] for row in run.records.epochs]
+    if panel.stepped:
+        axes.step([0, *ends], [values[0], *values], where="pre", **style)
+        return
+    points = [(x, panel.scale * y) for x, y in zip(ends, values, strict=True) if y is not None]
+    # A single point makes no line, and few of them should be seen.
+    marker = {"marker": "o", "markersize": 2.5} if len(points) <= 12 else {}
+    axes.plot([x for x, _ in points], [y for _, y in points], **style, **marker)
+
+
+def _scale_y(axes: Axes, panel: Panel, runs: Iterable[Run]) -> None:
+    rows = [row for run in runs for row in run.records.epochs]
+    values = [row[field] for row in rows for field in panel.fields if row[field] is not None]
+    if values and min(values) > 0 and max(values) / min(values) > 12:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.minorticks_off()
+    elif panel.stepped:
+        axes.set_ylim(0, 1.15 * max(values))
+    elif panel.scale == 100:
+        axes.set_ylim(top=min(axes.get_ylim()[1], 100.8))
+
+
+def _label_x(axes: Axes, runs: Sequence[Run], axis: Axis) -> None:
+    axes.set_xlim(0, max(boundaries(run, axis)[-1] for run in runs))
+    axes.set_xlabel(_AXIS_LABELS[axis])
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10], integer=True))
+    axes.xaxis.set_major_formatter(FuncFormatter(_short(axis)))
+
+
+def _short(axis: Axis) -> Callable[[float, object], str]:
+    """Tick labels: 20, 40, ...; and for samples 5 k, 1.5 M."""
+
+    def label(value: float, _: object) -> str:
+        for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+            if axis == "samples" and value >= size:
+                return f"{value / size:g}{unit}"
+        return f"{value:g}"
+
+    return label
