@@ -225,9 +225,8 @@ def _parse(line: bytes) -> Row | None:
         row = json.loads(line)
     except ValueError:
         return None
-    if not isinstance(row, dict) or not _REQUIRED.get(row.get("kind", ""), {""}) <= row.keys():
-        return None
-    return row
+    required = _REQUIRED.get(str(row.get("kind"))) if isinstance(row, dict) else None
+    return row if required is not None and required <= row.keys() else None
 
 
 def read(workdir: Path) -> Records:
