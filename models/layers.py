@@ -58,11 +58,16 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1, groups: int = 1) 
     )
 
 
+def at_least_float32(x: jax.Array) -> jax.Array:
+    """`x` in float32, or in float64 if it already is."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 class BatchNorm(nn.Module):
     """Batch normalisation as PyTorch keeps it.
 
     The running variance is the unbiased one (flax's own layer keeps the biased one), `momentum` is the weight of the
-    new batch, and everything is computed in float32 whatever `dtype` is. Under `jit` with sharded images the means are
+    new batch, and everything is computed in float32 under bfloat16. Under `jit` with sharded images the means are
     over the global batch, because they are ordinary means of a global array.
 
     Attributes:
@@ -80,26 +85,25 @@ class BatchNorm(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Normalise [..., C] over all axes but the last, by the batch's statistics if `train`."""
-        channels = (x.shape[-1],)
+        channels, wide = (x.shape[-1],), at_least_float32(x)
         scale = self.param("scale", self.scale_init, channels, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, channels, jnp.float32)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
         if train:
-            mean, var = batch_statistics(x)
+            mean, var = batch_statistics(wide)
             if not self.is_initializing():
                 running_mean.value += self.momentum * (mean - running_mean.value)
                 running_var.value += self.momentum * (unbiased(var, x) - running_var.value)
         else:
             mean, var = running_mean.value, running_var.value
         gain = scale * lax.rsqrt(var + self.epsilon)
-        return ((x.astype(jnp.float32) - mean) * gain + bias).astype(self.dtype)
+        return ((wide - mean) * gain + bias).astype(self.dtype)
 
 
 def batch_statistics(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Mean and biased variance of each channel, float32 [C]."""
+    """Mean and biased variance of each channel, [C]."""
     axes = tuple(range(x.ndim - 1))
-    x = x.astype(jnp.float32)
     mean = x.mean(axes)
     return mean, jnp.square(x - mean).mean(axes)
 

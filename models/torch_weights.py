@@ -1,0 +1,157 @@
+"""PyTorch's `state_dict` and Flax's variables, either way, by one table of names. Needs no PyTorch."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from models.family import build
+from models.resnet import ResNet
+
+# Flax's name of a module or leaf -> PyTorch's; the first pattern that matches the whole name counts.
+_NAMES = (
+    (r"layer(\d+)_(\d+)", r"layer\1.\2"),
+    (r"(convs|bns|conv1)_(\d+)", r"\1.\2"),
+    (r"kernel|scale", "weight"),
+    (r"mean|var", r"running_\g<0>"),
+)
+_SHORTCUT = (("downsample_conv", "downsample.0"), ("downsample_bn", "downsample.1"))
+_POOLED_SHORTCUT = (("downsample_conv", "downsample.1"), ("downsample_bn", "downsample.2"))
+
+_Path = tuple[str, ...]
+
+
+def from_torch(
+    name: str,
+    state_dict: Mapping[str, Any],
+    *,
+    num_classes: int | None = None,
+    keep_head: bool = True,
+    seed: int = 0,
+    small_images: bool = False,
+    width: int | None = None,
+    blocks: Sequence[int] | None = None,
+) -> dict[str, Any]:
+    """Flax variables of the network `name` from a PyTorch `state_dict`.
+
+    Args:
+      name: one of `names()`.
+      state_dict: arrays (numpy, or whatever numpy takes) by PyTorch's names; `num_batches_tracked` is not needed.
+      num_classes: classes of the network; those of the file by default.
+      keep_head: take the linear head from the file. Otherwise it is the one that `init(jax.random.key(seed), …)` draws.
+      seed: see `keep_head`.
+      small_images: see `build`; so are `width` and `blocks`.
+      width: see `build`.
+      blocks: see `build`.
+
+    Returns:
+      `{"params", "batch_stats"}`, numpy arrays of float32 (of float64 if the file's are).
+
+    Raises:
+      ValueError: if an array is missing, left over, or of another shape than the network's.
+    """
+    num_classes = num_classes or _classes_in(name, state_dict)
+    net = build(name, num_classes=num_classes, small_images=small_images, width=width, blocks=blocks)
+    paths = _paths(net, _channels_in(state_dict))
+    table = {path: torch_name(path, net.v1b) for path in paths if keep_head or path[1] != "fc"}
+    _check(name, state_dict, {table[path]: _torch_shape(paths[path]) for path in table})
+    leaves = {path: _to_flax_layout(_at_least_float32(state_dict[key])) for path, key in table.items()}
+    if not keep_head:
+        leaves |= _new_head(net, _channels_in(state_dict), seed)
+    return traverse_util.unflatten_dict(leaves)
+
+
+def to_torch(name: str, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The PyTorch `state_dict` of Flax variables: the exact inverse of `from_torch`.
+
+    Args:
+      name: one of `names()`.
+      variables: `{"params", "batch_stats"}` of that network.
+    """
+    v1b = build(name, num_classes=2).v1b
+    leaves = traverse_util.flatten_dict({key: variables[key] for key in ("params", "batch_stats")})
+    return {torch_name(path, v1b): _to_torch_layout(np.asarray(leaf)) for path, leaf in leaves.items()}
+
+
+def torch_name(path: _Path, v1b: bool) -> str:
+    """PyTorch's name of the leaf at `path` (collection first, as `("params", "layer1_0", "conv1", "kernel")`)."""
+    patterns = _NAMES + (_POOLED_SHORTCUT if v1b else _SHORTCUT)
+    return ".".join(_translate(part, patterns) for part in path[1:])
+
+
+def _translate(part: str, patterns: Sequence[tuple[str, str]]) -> str:
+    for pattern, replacement in patterns:
+        if match := re.fullmatch(pattern, part):
+            return match.expand(replacement)
+    return part
+
+
+def _at_least_float32(array: Any) -> np.ndarray:
+    array = np.asarray(array)
+    return array.astype(np.promote_types(array.dtype, np.float32))
+
+
+def _to_flax_layout(array: np.ndarray) -> np.ndarray:
+    """OIHW to HWIO, and the head's [out, in] to [in, out]."""
+    return np.ascontiguousarray(array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T)
+
+
+def _to_torch_layout(array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T)
+
+
+def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (shape[3], shape[2], shape[0], shape[1]) if len(shape) == 4 else shape[::-1]
+
+
+def _paths(net: ResNet, channels: int) -> dict[_Path, tuple[int, ...]]:
+    """Shape of every leaf of the network's variables."""
+    images = jax.ShapeDtypeStruct((1, 64, 64, channels), jnp.float32)
+    variables = jax.eval_shape(lambda key, x: net.init(key, x, train=False), jax.random.key(0), images)
+    leaves: dict[_Path, Any] = traverse_util.flatten_dict(variables)
+    return {path: leaf.shape for path, leaf in leaves.items()}
+
+
+def _new_head(net: ResNet, channels: int, seed: int) -> dict[_Path, np.ndarray]:
+    # Compiled, everything but the head is dead code: the whole network need not be drawn.
+    images = jnp.zeros((1, 64, 64, channels))
+    head = jax.jit(lambda key: net.init(key, images, train=False)["params"]["fc"])(jax.random.key(seed))
+    return {("params", "fc", leaf): np.asarray(array) for leaf, array in head.items()}
+
+
+def _classes_in(name: str, state_dict: Mapping[str, Any]) -> int:
+    if "fc.weight" not in state_dict:
+        raise ValueError(f"weights: no fc.weight among {len(state_dict)} arrays, so these are not {name}'s")
+    return len(state_dict["fc.weight"])
+
+
+def _channels_in(state_dict: Mapping[str, Any]) -> int:
+    """Channels of the images that the weights are for."""
+    for key in ("conv1.weight", "conv1.0.weight"):
+        if key in state_dict:
+            return state_dict[key].shape[1]
+    return 3
+
+
+def _check(name: str, state_dict: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]]) -> None:
+    # Kernels first: they say more about what is wrong than the vectors beside them.
+    expected = dict(sorted(expected.items(), key=lambda item: -len(item[1])))
+    missing = [key for key in expected if key not in state_dict]
+    if missing:
+        raise ValueError(f"weights: {missing[0]} of {name} is missing ({len(missing)} of {len(expected)} arrays are)")
+    for key, shape in expected.items():
+        found = tuple(state_dict[key].shape)
+        if found != shape:
+            hint = "; give up the head with keep_head=False" if key.startswith("fc.") else ""
+            raise ValueError(f"weights: {key} is {list(found)} in the file and {list(shape)} in {name}{hint}")
+    unknown = [key for key in state_dict if key not in expected and not _ignored(key)]
+    if unknown:
+        raise ValueError(f"weights: {unknown[0]} is no part of {name} ({len(unknown)} arrays are not)")
+
+
+def _ignored(key: str) -> bool:
+    return key.startswith("fc.") or key.endswith("num_batches_tracked")
