@@ -15,8 +15,6 @@ import numpy as np
 from stepwise_jax.errors import InputError
 
 if TYPE_CHECKING:
-    import tensorflow_datasets as tfds
-
     from stepwise_jax.datasets import Dataset
 
 # Sets the random bits of subsets apart from those that the same seed gives elsewhere.
@@ -48,7 +46,7 @@ def draw(
     labels: np.ndarray,
     ids: Sequence[str],
     counts: Sequence[int],
-    builder: "tfds.core.DatasetBuilder | None" = None,
+    builder: Any = None,
 ) -> tuple[Subset, ...]:
     """Draws nested subsets of the training set.
 
@@ -60,7 +58,7 @@ def draw(
       labels: int [N], of the training examples in the order on disk.
       ids: N names in the same order.
       counts: examples of each subset, not falling.
-      builder: of the prepared data set; needed by "tfds".
+      builder: TFDS's, of the prepared data set; needed by "tfds".
 
     Raises:
       InputError: for counts that fall, or are not between 1 and N.

@@ -5,13 +5,13 @@ are TFDS data sets (array_record) whose names begin with `stepwise_`, so that no
 name. Any other data set that TFDS has prepared as array_record opens under its TFDS name.
 """
 
-import difflib
 import importlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stepwise_jax.config import DataConfig
+from stepwise_jax.datasets import finding
 from stepwise_jax.datasets.dataset import Dataset, Examples, Sizes
 from stepwise_jax.datasets.meter import Progress
 from stepwise_jax.datasets.published import SIZES
@@ -115,26 +115,7 @@ def _find(data: DataConfig) -> Path:
         from stepwise_jax.datasets import preparation
 
         return preparation.folder(_source(data), data_dir(data))
-    found = sorted(_versions(data), key=_version)
-    if not found:
-        raise InputError(_unknown(data))
-    return found[-1]
-
-
-def _versions(data: DataConfig) -> list[Path]:
-    """Folders NAME[/CONFIG]/VERSION that TFDS has prepared."""
-    return [path.parent for path in (data_dir(data) / data.name).glob("**/dataset_info.json")]
-
-
-def _version(path: Path) -> tuple[int, ...]:
-    return tuple(int(part) for part in path.name.split(".") if part.isdigit())
-
-
-def _unknown(data: DataConfig) -> str:
-    where = data_dir(data)
-    prepared = [path.name for path in where.iterdir() if path.is_dir()] if where.is_dir() else []
-    near = difflib.get_close_matches(data.name, [*names(), *SIZES, *prepared])
-    hint = f"did you mean {', '.join(dict.fromkeys(near))}?" if near else f"there are {', '.join(names())}"
-    if data.name in SIZES:
-        hint = f"prepare can make {', '.join(names())}"
-    return f"data.name is {data.name!r}: no such data set, nor one prepared under {str(where)!r}; {hint}"
+    folder = finding.find(data.name, data_dir(data))
+    if folder is None:
+        raise finding.unknown(data.name, data_dir(data), names(), SIZES)
+    return folder

@@ -1,12 +1,9 @@
 """What the rest of the library sees of a data set: its sizes, its opened form, its decoded examples."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
-
-if TYPE_CHECKING:
-    import tensorflow_datasets as tfds
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,7 @@ class Dataset:
     version: str
     class_names: tuple[str, ...]
     image_shape: tuple[int, int, int] | None
-    builder: "tfds.core.DatasetBuilder"
+    builder: Any
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """Encoded images: checking them once, and decoding them to RGB the same way everywhere."""
 
 import io
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,11 +17,6 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 
 class UnreadableImageError(ValueError):
     """An image cannot be decoded as a whole; the message says why."""
-
-
-def workers() -> int:
-    """Threads that decode: one for each core that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

@@ -7,7 +7,6 @@ the builder writes shard by shard instead, in the order that TFDS would give: by
 import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +17,7 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 from stepwise_jax.datasets import images
-from stepwise_jax.datasets.ahead import run_ahead
+from stepwise_jax.datasets.ahead import chunk_length, run_ahead
 from stepwise_jax.datasets.lock import locked
 from stepwise_jax.datasets.meter import Meter, Progress, metered
 from stepwise_jax.datasets.source import Source, SourceSplit
@@ -28,8 +27,7 @@ NAMESPACE = "stepwise_"
 """Before our data sets' names on disk, so that none is taken for TFDS's own data set of that name."""
 
 _SHARD_BYTES = 128 << 20
-_CHUNK = 16
-"""Images read by one task of the pool."""
+_MOST_AT_ONCE = 32
 
 Fetched = tuple[bytes | np.ndarray, tuple[int, ...]] | str
 """An image and its shape, or the sentence that says why it cannot be read."""
@@ -122,17 +120,16 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
         }
 
     def _examples(self, split: SourceSplit, rows: np.ndarray) -> Iterator[tuple[str, dict[str, Any]]]:
-        parts = np.array_split(rows, -(-len(rows) // _CHUNK))
-        with ThreadPoolExecutor(images.workers()) as pool:
-            for part, future in zip(parts, run_ahead(pool, partial(_fetch, self._source, split), parts), strict=True):
-                for row, fetched in zip(part.tolist(), self._meter.result(future), strict=True):
-                    if isinstance(fetched, str):
-                        self._unreadable.append(fetched)
-                    else:
-                        image, shape = fetched
-                        self._shapes.add(shape)
-                        yield split.ids[row], {"image": image, "label": split.labels[row], "id": split.ids[row]}
-                    self._meter.advance()
+        parts = _parts(rows, _bytes_each(self._source))
+        for part, future in zip(parts, run_ahead(partial(_fetch, self._source, split), parts), strict=True):
+            for row, fetched in zip(part, self._meter.result(future), strict=True):
+                if isinstance(fetched, str):
+                    self._unreadable.append(fetched)
+                else:
+                    image, shape = fetched
+                    self._shapes.add(shape)
+                    yield split.ids[row], {"image": image, "label": split.labels[row], "id": split.ids[row]}
+                self._meter.advance()
 
     # TFDS's own warns of a configuration that is not in the code.
     def _create_builder_config(self, builder_config: Any, version: Any) -> Any:
@@ -162,8 +159,18 @@ def _shards(name: str, split: SourceSplit, count: int) -> list[np.ndarray]:
     return np.array_split(order, min(count, len(order)))
 
 
-def _fetch(source: Source, split: SourceSplit, rows: np.ndarray) -> list[Fetched]:
-    return [_fetch_one(source, split.ids[row]) for row in rows.tolist()]
+def _bytes_each(source: Source) -> float:
+    return source.size_bytes / sum(len(split.ids) for split in source.splits.values())
+
+
+def _parts(rows: np.ndarray, bytes_each: float) -> list[list[int]]:
+    """Rows for one thread at a time, in order."""
+    length = chunk_length(bytes_each, _MOST_AT_ONCE)
+    return [rows[start : start + length].tolist() for start in range(0, len(rows), length)]
+
+
+def _fetch(source: Source, split: SourceSplit, rows: Sequence[int]) -> list[Fetched]:
+    return [_fetch_one(source, split.ids[row]) for row in rows]
 
 
 def _fetch_one(source: Source, name: str) -> Fetched:

@@ -1,7 +1,6 @@
 """Reads the records of an opened data set, and decodes them into memory."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -10,14 +9,13 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
 from stepwise_jax.datasets import images
-from stepwise_jax.datasets.ahead import run_ahead
+from stepwise_jax.datasets.ahead import chunk_length, run_ahead
 from stepwise_jax.datasets.dataset import Dataset, Examples
 from stepwise_jax.datasets.meter import Progress, metered
 
 _Example: Any = getattr(tf_example_pb2, "Example")  # noqa: B009 - the class is made at import, unseen by checkers
 
-_CHUNK = 256
-"""Records read by one task of the pool."""
+_MOST_AT_ONCE = 1024
 
 
 class Records:
@@ -28,13 +26,19 @@ class Records:
 
     def __init__(self, dataset: Dataset, split: str):
         raw = tfds.decode.DeserializeMethod.RAW_BYTES
-        builder: Any = dataset.builder
+        builder = dataset.builder
         features = builder.info.features
         self._source = builder.as_data_source(split, deserialize_method=raw)
-        self._image, self._label, self._split = features["image"], features["label"], split
+        self._image, self._split, self._bytes = features["image"], split, builder.info.splits[split].num_bytes
 
     def __len__(self) -> int:
         return len(self._source)
+
+    def chunks(self) -> list[range]:
+        """All rows, in parts that are worth reading at once."""
+        count, size = len(self), self._bytes / len(self)
+        length = chunk_length(size, _MOST_AT_ONCE)
+        return [range(start, min(start + length, count)) for start in range(0, count, length)]
 
     def read(self, rows: Sequence[int]) -> list[tuple[bytes | np.ndarray, int, str]]:
         """Image (encoded bytes, or uint8 [H, W, C]), label and id of each row; the id is the place if there is none."""
@@ -62,7 +66,7 @@ def _text(field: Any) -> str:
 def index(dataset: Dataset, split: str) -> tuple[np.ndarray, tuple[str, ...]]:
     """Labels, int32 [N], and ids of a split in the order on disk, without decoding images."""
     records = Records(dataset, split)
-    read = [(label, name) for rows in _chunks(len(records)) for _, label, name in records.read(rows)]
+    read = [(label, name) for rows in records.chunks() for _, label, name in records.read(rows)]
     return np.array([label for label, _ in read], np.int32), tuple(name for _, name in read)
 
 
@@ -72,9 +76,8 @@ def load(dataset: Dataset, split: str, image_size: int, progress: Progress) -> E
     pixels = np.empty((len(records), *_loaded_shape(dataset, image_size)), np.uint8)
     labels = np.empty(len(records), np.int32)
     ids: list[str] = []
-    what = f"{dataset.name}: decoding {split} images"
-    with metered(progress, len(records), what) as meter, ThreadPoolExecutor(images.workers()) as pool:
-        for future in run_ahead(pool, partial(_decode, records, pixels, labels), _chunks(len(records))):
+    with metered(progress, len(records), f"{dataset.name}: decoding {split} images") as meter:
+        for future in run_ahead(partial(_decode, records, pixels, labels), records.chunks()):
             names = meter.result(future)
             ids += names
             meter.advance(len(names))
@@ -84,12 +87,7 @@ def load(dataset: Dataset, split: str, image_size: int, progress: Progress) -> E
 def _loaded_shape(dataset: Dataset, image_size: int) -> tuple[int, int, int]:
     if dataset.image_shape and max(dataset.image_shape[:2]) <= image_size:
         return dataset.image_shape
-    features: Any = dataset.builder.info.features
-    return image_size, image_size, features["image"].shape[2]
-
-
-def _chunks(count: int) -> list[range]:
-    return [range(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]
+    return image_size, image_size, dataset.builder.info.features["image"].shape[2]
 
 
 def _decode(records: Records, pixels: np.ndarray, labels: np.ndarray, rows: range) -> list[str]:

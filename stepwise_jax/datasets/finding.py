@@ -1,0 +1,50 @@
+"""Where a data set that TFDS has prepared lies on disk."""
+
+import difflib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from stepwise_jax.errors import InputError
+
+_NAME = re.compile(r"(?P<name>[A-Za-z]\w*)(/(?P<config>\w[\w.\-]*))?(:(?P<version>\d+\.\d+\.\d+))?")
+
+
+def find(name: str, data_dir: Path) -> Path | None:
+    """The folder of data set NAME[/CONFIG][:VERSION] under `data_dir`, at its newest version; None if it has none.
+
+    Raises:
+      InputError: if it is prepared in several configurations and none is named.
+    """
+    parts = _NAME.fullmatch(name)
+    if parts is None:
+        return None
+    folder = data_dir / parts["name"] / (parts["config"] or "")
+    versions = _versions(folder, parts["version"]) or _versions(_only_config(name, folder), parts["version"])
+    return max(versions, key=_numbers, default=None)
+
+
+def _versions(folder: Path, version: str | None) -> list[Path]:
+    found = [path.parent for path in folder.glob("*/dataset_info.json") if _numbers(path.parent)]
+    return [path for path in found if version in (None, path.name)]
+
+
+def _numbers(path: Path) -> tuple[int, ...]:
+    return tuple(map(int, path.name.split("."))) if re.fullmatch(r"\d+\.\d+\.\d+", path.name) else ()
+
+
+def _only_config(name: str, folder: Path) -> Path:
+    configs = sorted(path for path in folder.glob("*") if _versions(path, None))
+    if len(configs) > 1:
+        several = ", ".join(path.name for path in configs)
+        raise InputError(f"data.name is {name!r}: it is prepared as {several}; name one as {name}/{configs[0].name}")
+    return configs[0] if configs else folder / "none"
+
+
+def unknown(name: str, data_dir: Path, makeable: Iterable[str], published: Iterable[str]) -> InputError:
+    """The error that tells of a data set that is not there, with the nearest names."""
+    prepared = [path.name for path in data_dir.iterdir() if path.is_dir()] if data_dir.is_dir() else []
+    near = difflib.get_close_matches(name, [*makeable, *published, *prepared])
+    known = f"prepare can make {', '.join(makeable)}"
+    hint = f"did you mean {', '.join(dict.fromkeys(near))}?" if near and name not in published else known
+    return InputError(f"data.name is {name!r}: no such data set, nor one prepared under {str(data_dir)!r}; {hint}")
