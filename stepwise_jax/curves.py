@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import matplotlib.style
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from stepwise_jax.records import Row, Run, read_runs
 
@@ -59,13 +60,15 @@ PANELS = (
     Panel("Test accuracy, top-1 (%)", ("top1",), 2.8, scale=100),
     Panel("Test accuracy, top-5 (%)", ("top5",), 1.6, scale=100),
     Panel("Cross-entropy loss (nats)", ("test_loss", "train_loss"), 1.8),
-    Panel("Learning rate", ("learning_rate",), 1.0, stepped=True),
-    Panel("Batch size (images)", ("batch_size",), 1.0, stepped=True),
-    Panel("Noise scale (learning rate × examples / batch size)", ("noise_scale",), 1.0, stepped=True),
+    Panel("Learning rate", ("learning_rate",), 1.15, stepped=True),
+    Panel("Batch size (images)", ("batch_size",), 1.15, stepped=True),
+    Panel("Noise scale (learning rate × examples / batch size)", ("noise_scale",), 1.15, stepped=True),
 )
 _TRAINING = {"linewidth": 0.9, "alpha": 0.65}
 _DASHES = ("-", "--", "-.", ":")
-_WIDTH, _UNIT = 6.2, 0.88  # inches: of a column, and of a panel of height 1
+# Inches: a column's width, a panel of height 1, and what is left free around and between.
+_WIDTH, _UNIT = 6.2, 0.72
+_LEFT, _RIGHT, _BELOW, _GAP, _BETWEEN = 0.62, 0.15, 0.46, 0.3, 0.3
 
 
 def draw_curves(workdirs: Sequence[Path], path_without_suffix: Path) -> tuple[Path, Path]:
@@ -111,12 +114,7 @@ def picture(
 
 
 def _figure(runs: Sequence[Run], axes: Sequence[Axis], theme: Theme) -> Figure:
-    heights = [0.34 * len(runs), *(panel.height for panel in PANELS)]
-    legend = 0.55 + 0.25 * ((len(runs) - 1) // (2 * len(axes)))
-    size = (_WIDTH * len(axes), sum(heights) * _UNIT + legend + 0.9)
-    figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
-    grid = figure.subplots(len(heights), len(axes), squeeze=False, sharex="col", sharey="row", height_ratios=heights)
+    figure, grid = _empty_figure(len(runs), len(axes))
     for column, axis in enumerate(axes):
         _draw_strip(grid[0, column], runs, axis, theme)
         for row, panel in enumerate(PANELS, start=1):
@@ -124,15 +122,33 @@ def _figure(runs: Sequence[Run], axes: Sequence[Axis], theme: Theme) -> Figure:
         _label_x(grid[-1, column], runs, axis)
     for row, panel in enumerate(PANELS, start=1):
         _scale_y(grid[row, 0], panel, runs)
-    figure.legend(handles=_legend(runs, theme), loc="outside upper left", ncols=2 * len(axes), frameon=False)
+    figure.legend(handles=_legend(runs, theme), loc="upper left", ncols=2 * len(axes), frameon=False)
     return figure
+
+
+def _empty_figure(runs: int, columns: int) -> tuple[Figure, np.ndarray]:
+    """A figure and its axes [1 + panels, columns], of which the first row is the strip."""
+    # Every size is in inches and known beforehand: matplotlib's own layout would double the time.
+    heights = [0.3 * runs, *(_UNIT * panel.height for panel in PANELS)]
+    above = 0.2 + 0.18 * -(-runs // (2 * columns))
+    width, height = _WIDTH * columns, above + sum(heights) + _GAP * len(PANELS) + _BELOW
+    figure = Figure(figsize=(width, height))
+    FigureCanvasAgg(figure)
+    sides = {"left": _LEFT / width, "right": 1 - _RIGHT / width, "bottom": _BELOW / height, "top": 1 - above / height}
+    between = columns * _BETWEEN / (width - _LEFT - _RIGHT - (columns - 1) * _BETWEEN)
+    ratios = {"height_ratios": heights, "hspace": _GAP * len(heights) / sum(heights), "wspace": between}
+    grid = figure.subplots(
+        len(heights), columns, squeeze=False, sharex="col", sharey="row", gridspec_kw={**sides, **ratios}
+    )
+    return figure, grid
 
 
 def _legend(runs: Sequence[Run], theme: Theme) -> list[Line2D]:
     def label(run: Run) -> str:
         scores = [row["top1"] for row in run.records.epochs if row["top1"] is not None]
         reached = f", top-1 {100 * scores[-1]:.2f} %" if scores else ""
-        return f"{run.name}{reached}{'' if run.summary else ' so far'}"
+        name = run.name if len(run.name) <= 28 else f"{run.name[:27]}…"
+        return f"{name}{reached}{'' if run.summary else ' so far'}"
 
     return [Line2D([], [], **_line(place, theme), label=label(run)) for place, run in enumerate(runs)]
 
@@ -229,10 +245,12 @@ def _scale_y(axes: Axes, panel: Panel, runs: Iterable[Run]) -> None:
     values = [row[field] for row in rows for field in panel.fields if row[field] is not None]
     if values and min(values) > 0 and max(values) / min(values) > 12:
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(numticks=6))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.minorticks_off()
     elif panel.stepped:
         axes.set_ylim(0, 1.15 * max(values))
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
     elif panel.scale == 100:
         axes.set_ylim(top=min(axes.get_ylim()[1], 100.8))
 

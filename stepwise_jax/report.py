@@ -57,7 +57,7 @@ _TIME = {
     "evaluate": "evaluating",
     "checkpoint": "writing checkpoints",
 }
-_AXIS_TITLES: dict[Axis, str] = {"epoch": "By epoch", "samples": "By samples seen"}
+_AXIS_WORDS: dict[Axis, str] = {"epoch": "by epoch", "samples": "by samples seen"}
 
 
 def write_report(workdirs: Sequence[Path], out: Path) -> Path:
@@ -201,8 +201,11 @@ def time_table(run: Run) -> Table:
     """Seconds by kind, and their share of the whole."""
     seconds = _seconds(run)
     whole = sum(seconds.values())
-    rows = [(_TIME[kind], f"{spent:,.1f}", f"{spent / whole:.1%}" if whole else "–") for kind, spent in seconds.items()]
-    return Table(("kind", "seconds", "share"), (*rows, ("all", f"{whole:,.1f}", "100.0%")))
+    rows = [
+        (_TIME[kind], f"{spent:,.1f}", f"{100 * spent / whole:.1f} %" if whole else "–")
+        for kind, spent in seconds.items()
+    ]
+    return Table(("kind", "seconds", "share"), (*rows, ("all", f"{whole:,.1f}", "100.0 %")))
 
 
 def _pace(run: Run) -> str:
@@ -212,7 +215,7 @@ def _pace(run: Run) -> str:
         return "No time was recorded."
     examples = run.records.epochs[-1]["examples_seen"]
     wait = seconds["input_wait"] / steps
-    return f"{examples / steps:,.0f} images/s while training; {wait:.2%} of that time was spent waiting for input."
+    return f"{examples / steps:,.0f} images/s while training; {percent(wait)} of that time was spent waiting for input."
 
 
 def identity_table(run: Run) -> Table:
@@ -303,20 +306,19 @@ def _table_html(table: Table) -> str:
         + "</tr>\n"
         for row in table.rows
     )
-    kind = "prose" if table.prose else "numbers"
+    inner = f"<thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody>"
+    # A table that scrolls must be reachable by keyboard.
     return (
-        f'<div class="table"><table class="{kind}"><thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table></div>'
+        f'<div class="table" tabindex="0"><table class="{"prose" if table.prose else "numbers"}">{inner}</table></div>'
     )
 
 
 def _figure_html(description: str, axis: Axis, runs: Sequence[Run]) -> str:
-    title = _AXIS_TITLES[axis]
-    alternative = html.escape(f"{description}. {title}.")
+    alternative = html.escape(f"{description}, {_AXIS_WORDS[axis]}")
     return (
-        f"<figure><picture>"
+        "<figure><picture>"
         f'<source media="(prefers-color-scheme: dark)" srcset="{_inline(runs, axis, DARK)}">'
-        f'<img alt="{alternative}" src="{_inline(runs, axis, LIGHT)}"></picture>'
-        f"<figcaption>{title}</figcaption></figure>"
+        f'<img alt="{alternative}" src="{_inline(runs, axis, LIGHT)}"></picture></figure>'
     )
 
 
@@ -356,7 +358,6 @@ tbody tr:nth-child(even) { background: var(--band); }
 .pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); gap: 1.5rem; }
 figure { margin: 0; }
 figure img { display: block; width: 100%; height: auto; }
-figcaption { text-align: center; font-size: .9rem; margin-top: .25rem; }
 </style>
 </head>
 <body>

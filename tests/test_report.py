@@ -1,0 +1,242 @@
+"""A report says what the records say, in bytes that depend on nothing else."""
+
+import dataclasses
+import re
+import shutil
+import xml.etree.ElementTree
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stepwise_jax import report
+from stepwise_jax.config import ExperimentConfig, ModelConfig, PlanConfig, to_json
+from stepwise_jax.curves import boundaries, draw_curves, picture, places
+from stepwise_jax.errors import InputError
+from stepwise_jax.records import EpochRecord, StageRecord, Writer, read_runs, write_json
+from stepwise_jax.stages import Stage, learning_rate_at, make_plan, noise_scale, stage_document
+
+EXAMPLES = 1437
+STEPWISE = PlanConfig(epochs_per_stage=4, decay_every=2)
+BASELINE = PlanConfig(strategy="baseline", baseline_epochs=6, baseline_decay_every=3)
+ODD_NAME = "a <b>&`|_*[x](y) BODY TITLE"
+FILES = ("report.md", "report.html", "curves.png", "curves.svg")
+SECONDS = {"train": 6.0, "input_wait": 0.5, "compile": 2.0, "evaluate": 1.0, "checkpoint": 0.5}
+
+
+def make_run(folder: Path, plan: PlanConfig = STEPWISE, seed: int = 0, epochs: int | None = None) -> Path:
+    """A run's folder as training leaves it, or as it stands after so many epochs."""
+    experiment = ExperimentConfig(plan=plan, seed=seed, model=ModelConfig(name="res2net50_26w_4s"))
+    stages = make_plan(plan, experiment.optimizer, EXAMPLES)
+    folder.mkdir(parents=True)
+    config = {"experiment": to_json(experiment), "stages": [stage_document(stage) for stage in stages]}
+    config |= {"versions": {"jax": "0.10.2", "numpy": "2.4.0"}, "device": "1 x cpu", "config": "configs/digits.py"}
+    write_json(folder / "config.json", config)
+    rows = epoch_records(stages)[:epochs]
+    with Writer(folder) as writer:
+        for place, stage in enumerate(stages, start=1):
+            writer.append(stage_record(place, stage))
+        for row in rows:
+            writer.append(row)
+    if epochs is None:
+        write_json(folder / "summary.json", summary(rows, stages))
+    return folder
+
+
+def stage_record(place: int, stage: Stage) -> StageRecord:
+    shared = {item.name for item in dataclasses.fields(StageRecord)} & stage_document(stage).keys()
+    fields = {name: stage_document(stage)[name] for name in shared}
+    return StageRecord(stage=place, split=f"train[:{stage.examples}]", sha256=f"{place:064x}", **fields)
+
+
+def epoch_records(stages: tuple[Stage, ...]) -> list[EpochRecord]:
+    rows, step, seen = [], 0, 0
+    for place, stage in enumerate(stages, start=1):
+        for epoch in range(1, stage.epochs + 1):
+            step, seen = step + stage.updates_per_epoch, seen + stage.updates_per_epoch * stage.batch_size
+            rate, top1 = learning_rate_at(stage, epoch), 0.9 - 0.8 / (1 + len(rows))
+            row = EpochRecord(
+                stage=place,
+                stage_name=stage.name,
+                epoch=epoch,
+                step=step,
+                examples_seen=seen,
+                updates=step,
+                learning_rate=rate,
+                batch_size=stage.batch_size,
+                noise_scale=noise_scale(stage, rate),
+                train_loss=2.0 / (1 + len(rows)) ** 2,
+                test_loss=2.2 / (1 + len(rows)),
+                top1=top1,
+                top5=(1 + top1) / 2,
+                best_top1=top1,
+                seconds=SECONDS,
+            )
+            rows.append(row)
+    return rows
+
+
+def summary(rows: list[EpochRecord], stages: tuple[Stage, ...]) -> dict[str, Any]:
+    last = rows[-1]
+    return {
+        "top1": last.top1,
+        "top5": last.top5,
+        "best_top1": last.best_top1,
+        "samples": sum(stage.samples for stage in stages),
+        "updates": last.updates,
+        "flops": 1e12,
+        "seconds": {kind: len(rows) * seconds for kind, seconds in SECONDS.items()},
+        "stages": [{"name": stage.name} for stage in stages],
+        "state_sha256": "ab" * 32,
+    }
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def demo(folder) -> Path:
+    return make_run(folder / "demo")
+
+
+@pytest.fixture(scope="module")
+def alone(folder, demo) -> Path:
+    return report.write_report([demo], folder / "alone")
+
+
+@pytest.fixture(scope="module")
+def several(folder, demo) -> Path:
+    runs = [demo, make_run(folder / "baseline", BASELINE, seed=1), make_run(folder / ODD_NAME, epochs=5)]
+    return report.write_report(runs, folder / "several" / "out")
+
+
+def cells(markdown: str, first: str) -> list[str]:
+    """The cells of the table row that begins with `first`."""
+    (line,) = re.findall(rf"^\| {re.escape(first)} \|(.*)\|$", markdown, re.MULTILINE)
+    return [cell.strip() for cell in line.split("|")]
+
+
+def test_a_run_is_told_in_full(alone):
+    assert alone.name == "report.html"
+    text = alone.with_name("report.md").read_text()
+    assert "demo reached 86.00 % top-1 and 93.00 % top-5 on the test set at the end of 5 stages and 20 epochs" in text
+    assert "16,224 samples in 412 updates" in text
+    assert "res2net50\\_26w\\_4s on digits at 224×224 pixels in float32, seed 0, on 1 x cpu" in text
+    assert cells(text, "B") == ["40 %", "575", "48", "2e-05", "2", "4", "44", "2,300", "0.00024", "80.00 %", "90.00 %"]
+    assert cells(text, "waiting for input") == ["10.0", "5.0 %"]
+    assert cells(text, "all") == ["200.0", "100.0 %"]
+    assert "125 images/s while training; 7.69 % of that time was spent waiting for input." in text
+    assert cells(text, "versions") == ["jax 0.10.2, numpy 2.4.0"]
+    assert "A: train\\[:287\\], SHA-256 000000000000" in text
+    assert cells(text, r"plan.learning\_rate\_rule") == ["eq9"]
+
+
+def test_the_same_records_give_the_same_bytes(demo, alone, tmp_path):
+    shutil.copytree(demo, tmp_path / "elsewhere" / "demo")
+    report.write_report([tmp_path / "elsewhere" / "demo"], tmp_path / "out")
+    for name in FILES:
+        assert (tmp_path / "out" / name).read_bytes() == alone.with_name(name).read_bytes(), name
+
+
+def test_several_runs_stand_side_by_side(several):
+    text = several.with_name("report.md").read_text()
+    assert cells(text, "demo")[:5] == ["86.00 %", "93.00 %", "86.00 %", "20", "16,224"]
+    assert cells(text, "baseline")[:5] == ["76.67 %", "88.33 %", "76.67 %", "6", "8,496"]
+    assert "| plan.strategy | stepwise | baseline | stepwise |" in text
+    assert "| seed | 0 | 1 | 0 |" in text
+    svg = several.with_name("curves.svg").read_text()
+    assert xml.etree.ElementTree.fromstring(svg).tag == "{http://www.w3.org/2000/svg}svg"
+
+
+def test_an_unfinished_run_says_so(folder, tmp_path):
+    run = make_run(folder / "stopped", epochs=5)
+    (only,) = read_runs([run])
+    sentence = report.verdict(only)
+    assert sentence.startswith("stopped is unfinished: 5 of 20 epochs are done, in stage B; top-1 is 74.00 %")
+    rows = report.stages_table(only).rows
+    assert [row[-2] for row in rows] == ["70.00 %", "–", "–", "–", "–"]
+    assert report.time_table(only).rows[0] == ("training", "30.0", "60.0 %")
+
+
+def test_epochs_without_a_score_are_passed_over(folder):
+    run = make_run(folder / "sparse", epochs=3)
+    with Writer(run) as writer:
+        last = epoch_records(make_plan(STEPWISE, ExperimentConfig().optimizer, EXAMPLES))[3]
+        writer.append(dataclasses.replace(last, top1=None, top5=None, test_loss=None))
+    (only,) = read_runs([run])
+    assert "top-1 is 63.33 % and top-5 81.67 % so far" in report.verdict(only)
+    assert picture([only], "png").startswith(b"\x89PNG")
+
+
+class Page(HTMLParser):
+    """Collects what the tests ask of a page."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags: list[str] = []
+        self.sources: list[str] = []
+        self.words: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.sources += [value or "" for name, value in attrs if name in ("src", "srcset", "href")]
+        if tag not in ("meta", "img", "source"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+def test_the_page_needs_no_other_file_and_escapes_names(several):
+    page = Page(several.read_text())
+    assert page.open == []
+    assert len(page.sources) == 4
+    assert all(source.startswith("data:image/svg+xml;base64,") for source in page.sources)
+    assert not {"script", "link", "b"} & set(page.tags)
+    assert any(ODD_NAME in words for words in page.words)
+    assert f"Step-wise training: demo, baseline, {ODD_NAME}" in page.words
+
+
+def test_markdown_escapes_names(several):
+    text = several.with_name("report.md").read_text()
+    assert r"a \<b\>\&\`\|\_\*\[x\](y) BODY TITLE is unfinished" in text
+
+
+def test_what_is_no_run_is_bad_input_before_anything_is_written(demo, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for runs, message in (
+        ([demo, tmp_path / "empty"], "no run"),
+        ([tmp_path / "none"], "no run"),
+        ([], "at least one"),
+    ):
+        with pytest.raises(InputError, match=message):
+            report.write_report(runs, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_out_that_cannot_be_written_is_bad_input(demo, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"--out .* cannot be written"):
+        report.write_report([demo], tmp_path / "file")
+
+
+def test_epochs_and_samples_are_counted_through_the_run(demo):
+    (run,) = read_runs([demo])
+    assert boundaries(run, "epoch") == [0, 4, 8, 12, 16, 20]
+    assert boundaries(run, "samples") == [0, 1056, 3168, 6336, 10560, 16224]
+    assert places(run, "epoch") == list(range(1, 21))
+    assert places(run, "samples")[3::4] == boundaries(run, "samples")[1:]
+
+
+def test_curves_can_be_drawn_into_a_run_of_one_epoch(folder):
+    run = make_run(folder / "first", epochs=1)
+    assert draw_curves([run], run / "curves") == (run / "curves.png", run / "curves.svg")
+    assert (run / "curves.svg").read_text().count("<svg") == 1
