@@ -33,7 +33,7 @@ def plan(options: argparse.Namespace, fields: Sequence[str]) -> None:
 
 def train(options: argparse.Namespace, fields: Sequence[str]) -> None:
     """Trains, or goes on where the workdir's run stopped; ends with a table of the stages and curves.png."""
-    from stepwise_jax import datasets, loop, report, stages
+    from stepwise_jax import datasets, loop, stages
     from stepwise_jax.display import make_display, print_result
 
     experiment = _experiment(options, fields)
@@ -45,6 +45,8 @@ def train(options: argparse.Namespace, fields: Sequence[str]) -> None:
         summary = loop.run(experiment, planned, network, options.workdir, display, config_path=options.config)
     finally:
         display.finish()
+    from stepwise_jax import report
+
     report.draw_curves([options.workdir], options.workdir / "curves")
     print_result([stages.stage_document(stage) for stage in planned], summary)
     print(f"curves: {options.workdir / 'curves.png'}")

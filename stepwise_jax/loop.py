@@ -1,6 +1,7 @@
 """The training loop: executes a tuple of stages, from the start or from where a checkpoint left off."""
 
 import dataclasses
+import itertools
 import math
 import time
 from collections import deque
@@ -29,6 +30,7 @@ from stepwise_jax.state import TrainState, cross_boundary
 # Calls that may be under way on the device before the host waits for the oldest: enough that the device never waits,
 # few enough that a signal or a loss that is not finite is noticed at once.
 CALLS_IN_FLIGHT = 2
+CALLS_PLACED = 64
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ def _announce(session: Session, stage: Stage, progress: Progress) -> None:
 def enter_stage(session: Session, state: TrainState, stage: Stage, number: int) -> TrainState:
     """What crosses the boundary into stage `number`, by `plan.carry` and `plan.batch_statistics`."""
     plan = session.experiment.plan
-    state = cross_boundary(state, session.initial(), session.optimizer, plan)
+    state = cross_boundary(state, session.initial, session.optimizer, plan)
     state = session.place(state)
     if plan.batch_statistics == "reestimated":
         rows = epoch_order(session.experiment.seed, number, 0, session.subsets[number - 1].rows, stage.batch_size)
@@ -199,10 +201,14 @@ def _placed_rows(session: Session, stage: Stage, progress: Progress) -> Iterator
         subset = session.subsets[progress.stage - 1]
         order = epoch_order(session.experiment.seed, progress.stage, progress.epoch, subset.rows, stage.batch_size)
         steps = steps_in_call(len(order), session.experiment.steps_per_call)
-    for rows in calls(order, progress.step, steps):
+        ready = calls(order, progress.step, steps)
+    # Placing many small arrays at once costs little more than placing one.
+    while True:
         with session.clock.measure("input_wait"):
-            placed = session.programs.place_rows(rows)
-        yield placed
+            placed = session.programs.place_rows(list(itertools.islice(ready, CALLS_PLACED)))
+        if not placed:
+            return
+        yield from placed
 
 
 def settle(stage: Stage, progress: Progress, losses: jax.Array) -> Progress:

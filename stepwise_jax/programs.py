@@ -69,11 +69,11 @@ class Programs:
 
     def prepare_train(self, state: TrainState, examples: Resident, steps: int, batch_size: int) -> None:
         """Compiles the training call for rows [steps, batch_size] if it is not compiled yet."""
-        rows = self.place_rows(np.zeros((steps, batch_size), np.int32))
+        (rows,) = self.place_rows([np.zeros((steps, batch_size), np.int32)])
         self._program("train", self._train, state, examples, rows)
 
-    def place_rows(self, rows: np.ndarray) -> jax.Array:
-        """Rows [k, b] on the devices, each batch spread over them."""
+    def place_rows(self, rows: list[np.ndarray]) -> list[jax.Array]:
+        """Rows [k, b] of each call on the devices, each batch spread over them."""
         return jax.device_put(rows, split_along(self._mesh, 1))
 
     def evaluation_batch(self, wanted: int, examples: int) -> int:
@@ -83,7 +83,7 @@ class Programs:
 
     def flops_per_step(self, state: TrainState, examples: Resident, batch_size: int) -> float:
         """Floating-point operations of one optimiser step, as XLA counts them before it optimises; 0 if it cannot."""
-        rows = self.place_rows(np.zeros((1, batch_size), np.int32))
+        (rows,) = self.place_rows([np.zeros((1, batch_size), np.int32)])
         analysis = self._train.lower(state, examples, rows).cost_analysis()
         return float((analysis or {}).get("flops", 0.0))  # pyright: ignore[reportAttributeAccessIssue]
 

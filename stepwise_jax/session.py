@@ -26,7 +26,7 @@ from stepwise_jax.optimizer import make_optimizer
 from stepwise_jax.programs import Programs
 from stepwise_jax.records import EventRecord, Writer, read_json, write_json
 from stepwise_jax.stages import Stage
-from stepwise_jax.state import TrainState, create_state, state_from
+from stepwise_jax.state import TrainState, make_initializer, state_from
 
 
 @dataclass(frozen=True)
@@ -92,11 +92,11 @@ def open_session(
             writer.append(EventRecord("compile", message))
             display.message(message)
 
+        create_state = _compile_once(make_initializer(network, optimizer, experiment.data.image_size))
+
         def initial() -> TrainState:
-            if variables is not None:
-                state = state_from(variables, optimizer)
-            else:
-                state = create_state(network, optimizer, experiment.seed, experiment.data.image_size)
+            random = variables is None
+            state = create_state(jax.random.key(experiment.seed)) if random else state_from(variables, optimizer)
             return jax.device_put(state, parallel.replicated(mesh))
 
         yield Session(
@@ -168,3 +168,9 @@ def _draw(
 def _place(examples: Examples, mesh: Mesh) -> Resident:
     whole = parallel.replicated(mesh)
     return Resident(jax.device_put(examples.images, whole), jax.device_put(examples.labels.astype(np.int32), whole))
+
+
+def _compile_once(function: Callable[..., TrainState]) -> Callable[..., TrainState]:
+    # LLVM takes six times as long to optimise the random generators as they take to run once without.
+    quick = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    return jax.jit(function, compiler_options=quick)

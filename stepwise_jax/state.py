@@ -1,6 +1,7 @@
 """All that training changes, as one flat pytree, and what of it crosses a stage boundary."""
 
 import hashlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -23,21 +24,22 @@ class TrainState(NamedTuple):
     opt_state: Any
 
 
-def create_state(
-    network: nn.Module, optimizer: optax.GradientTransformation, seed: int, image_size: int, channels: int = 3
-) -> TrainState:
-    """The state before the first step: weights drawn from `seed`, batch statistics 0 and 1, no momentum.
+def make_initializer(
+    network: nn.Module, optimizer: optax.GradientTransformation, image_size: int
+) -> Callable[[jax.Array], TrainState]:
+    """A pure function from a random key to the state before the first step, to be jit-compiled by the caller.
 
     Args:
       network: called as `network.apply(variables, images, train=...)`.
       optimizer: gives the first `opt_state`.
-      seed: decides the weights.
       image_size: height and width of the images, in pixels.
-      channels: of the images.
     """
-    images = jnp.zeros((1, image_size, image_size, channels), jnp.float32)
-    variables = jax.jit(network.init, static_argnames="train")(jax.random.key(seed), images, train=False)
-    return state_from(variables, optimizer)
+
+    def create_state(key: jax.Array) -> TrainState:
+        images = jnp.zeros((1, image_size, image_size, 3), jnp.float32)
+        return state_from(network.init(key, images, train=False), optimizer)
+
+    return create_state
 
 
 def state_from(variables: Any, optimizer: optax.GradientTransformation) -> TrainState:
@@ -47,14 +49,14 @@ def state_from(variables: Any, optimizer: optax.GradientTransformation) -> Train
 
 
 def cross_boundary(
-    state: TrainState, initial: TrainState, optimizer: optax.GradientTransformation, plan: PlanConfig
+    state: TrainState, initial: Callable[[], TrainState], optimizer: optax.GradientTransformation, plan: PlanConfig
 ) -> TrainState:
     """What a stage starts from, given the previous stage's end and the run's initial state (`plan.carry`).
 
     "Re-estimated" batch statistics need the stage's images; `evaluate.reestimate` does that.
     """
     if plan.carry == "nothing":
-        return initial._replace(step=state.step)
+        return initial()._replace(step=state.step)
     batch_stats = state.batch_stats if plan.batch_statistics == "carried" else initial_statistics(state.batch_stats)
     opt_state = state.opt_state if plan.carry == "state" else optimizer.init(state.params)
     return state._replace(batch_stats=batch_stats, opt_state=opt_state)

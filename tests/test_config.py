@@ -1,0 +1,114 @@
+import dataclasses
+import json
+
+import pytest
+
+from stepwise_jax.config import (
+    CheckpointConfig,
+    DataConfig,
+    EvaluationConfig,
+    ExperimentConfig,
+    ModelConfig,
+    OptimizerConfig,
+    PlanConfig,
+    differences,
+    flatten,
+    from_json,
+    override,
+    to_json,
+)
+from stepwise_jax.errors import InputError
+
+CONTRACT = """seed dtype data.name data.root data.data_dir data.image_size data.subset_draw model.name model.small_images
+model.initial_weights plan.strategy plan.fractions plan.batch_size plan.batch_multipliers plan.learning_rate
+plan.learning_rate_rule plan.epochs_per_stage plan.decay_every plan.decay_factor plan.carry optimizer.momentum
+optimizer.weight_decay evaluation.batch_size checkpoint.every_seconds""".split()
+
+
+def test_fields_that_scripts_use_are_there():
+    assert set(CONTRACT) <= set(flatten(ExperimentConfig()))
+
+
+def test_defaults_are_the_papers():
+    config = flatten(ExperimentConfig())
+    assert config["plan.fractions"] == (0.2, 0.4, 0.6, 0.8, 1.0)
+    assert config["plan.batch_multipliers"] == (1, 2, 3, 4, 1)
+    assert (config["plan.batch_size"], config["plan.learning_rate"], config["plan.decay_factor"]) == (24, 0.001, 0.1)
+    assert (config["plan.epochs_per_stage"], config["plan.decay_every"]) == (20, 10)
+    assert (config["plan.baseline_epochs"], config["plan.baseline_decay_every"]) == (100, 30)
+    assert (config["optimizer.momentum"], config["optimizer.weight_decay"]) == (0.9, 1e-4)
+    assert (config["data.image_size"], config["plan.learning_rate_rule"], config["plan.carry"]) == (224, "eq9", "state")
+
+
+def test_json_restores_the_exact_experiment():
+    config = ExperimentConfig(
+        data=DataConfig(name="image_folder", root="/photos", image_size=64, subset_draw="stratified"),
+        model=ModelConfig(name="resnet18", blocks=(1, 1, 1, 1), width=8),
+        plan=PlanConfig(fractions=(0.1, 1.0), batch_multipliers=(1, 2), milestones=(3, 7), learning_rate=0.1 + 0.2),
+        optimizer=OptimizerConfig(momentum=0.5, decay_on="kernels"),
+        evaluation=EvaluationConfig(every_epochs=3),
+        checkpoint=CheckpointConfig(every_seconds=7.5),
+        seed=9,
+        dtype="bfloat16",
+    )
+    assert from_json(json.loads(json.dumps(to_json(config)))) == config
+
+
+def test_json_of_an_unknown_field_is_refused():
+    document = to_json(ExperimentConfig())
+    document["plan"]["batchsize"] = 3
+    with pytest.raises(InputError, match="batchsize"):
+        from_json(document)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("plan.batch_size", "24", "must be int"),
+        ("plan.batch_size", True, "must be int"),
+        ("plan.batch_size", 0, "at least 1"),
+        ("plan.fractions", (0.4, 0.2, 1.0), "above the one before"),
+        ("plan.fractions", (0.2, 0.4), "growing to 1"),
+        ("plan.fractions", (), "above the one before"),
+        ("plan.fractions", [0.2, 1.0], "a tuple of float"),
+        ("plan.batch_multipliers", (1.0,), "each of the 5 fractions"),
+        ("plan.learning_rate", float("nan"), "a positive number"),
+        ("plan.learning_rate", float("inf"), "a positive number"),
+        ("plan.decay_factor", 0.0, "above 0"),
+        ("plan.milestones", (4, 3), "each above the one before"),
+        ("plan.carry", "momentum", "'state', 'weights', 'nothing'"),
+        ("plan.strategy", "stepwize", "'stepwise'"),
+        ("data.test_fraction", 1.0, "between 0 and 1"),
+        ("data.image_size", 0, "at least 1"),
+        ("data.image_size", 2.5, "must be int"),
+        ("model.blocks", (1, 2), "four positive numbers"),
+        ("optimizer.momentum", 1.0, "below 1"),
+        ("optimizer.weight_decay", -0.1, "not negative"),
+        ("evaluation.batch_size", 0, "at least 1"),
+        ("checkpoint.keep", 1, "at least 2"),
+        ("seed", -1, "between 0"),
+        ("dtype", "float16", "'bfloat16'"),
+        ("steps_per_call", -1, "at least 1"),
+    ],
+)
+def test_a_value_that_is_not_right_is_told_with_field_value_and_what_would_be(name, value, told):
+    with pytest.raises(InputError, match=name) as caught:
+        override(ExperimentConfig(), {name: value})
+    assert told in str(caught.value)
+    assert repr(value) in str(caught.value)
+
+
+def test_statistics_need_something_that_crosses():
+    with pytest.raises(InputError, match=r"plan\.batch_statistics"):
+        PlanConfig(carry="nothing", batch_statistics="reset")
+
+
+def test_override_replaces_only_the_named_fields():
+    changed = override(ExperimentConfig(), {"plan.batch_size": 16, "seed": 3})
+    assert changed == dataclasses.replace(ExperimentConfig(), seed=3, plan=PlanConfig(batch_size=16))
+    assert differences(changed, ExperimentConfig()) == ("plan.batch_size: 16 instead of 24", "seed: 3 instead of 0")
+
+
+def test_override_of_no_field_is_refused():
+    with pytest.raises(InputError, match="no field"):
+        override(ExperimentConfig(), {"plan.batchsize": 16})
