@@ -255,7 +255,8 @@ def stages_table(rows: Sequence[Row], columns: Sequence[str] | None = None, titl
       columns: the fields to show; by default all that a row has.
       title: a line above the table.
     """
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
+    above = None if title is None else Text(title)
+    table = Table(title=above, title_justify="left", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
     shown = [name for name in columns or _COLUMNS if any(name in row for row in rows)]
     for name in shown:
         justify = "left" if name == "name" else "right"
