@@ -28,7 +28,6 @@ _PIPE_WIDTH = 120
 class Progress:
     """Where a run stands."""
 
-    title: str = ""
     stages: int = 0
     total: int = 0
     """Examples that the whole run feeds."""
@@ -61,13 +60,15 @@ def seconds_left(progress: Progress, now: float) -> float | None:
     return (progress.total - progress.done) * (now - began) / (progress.done - done_before)
 
 
-def epoch_line(record: EpochRecord, epochs: int, images_per_second: float) -> str:
-    """One line for a finished epoch; `epochs` are those of its stage."""
-    place = f"{record.stage_name}  epoch {record.epoch:>{len(str(epochs))}}/{epochs}"
-    parts = [place, f"loss {record.train_loss:.3f}"]
+def epoch_line(record: EpochRecord, stage: Row) -> str:
+    """One line for a finished epoch of a planned stage, its images/s over training and waiting for input."""
+    epochs, seconds = stage["epochs"], record.seconds
+    parts = [f"{record.stage_name}  epoch {record.epoch:>{len(str(epochs))}}/{epochs}", f"loss {record.train_loss:.3f}"]
     if record.top1 is not None:
         parts += [f"top-1 {percent(record.top1)}", f"top-5 {percent(record.top5)}"]
-    return "  ".join([*parts, f"{images_per_second:,.0f} images/s", f"{sum(record.seconds.values()):.1f} s"])
+    fed, spent = stage["examples"] // record.batch_size * record.batch_size, seconds["train"] + seconds["input_wait"]
+    pace = f"{fed / max(spent, 1e-9):,.0f} images/s"
+    return "  ".join([*parts, pace, f"{sum(seconds.values()):.1f} s"])
 
 
 class Display:
@@ -75,10 +76,11 @@ class Display:
 
     def __init__(self):
         self._progress = Progress()
+        self._stages: Sequence[Row] = ()
 
     def start(self, title: str, stages: Sequence[Row], total_samples: int) -> None:
         """The run begins, or goes on: its planned stages, and the examples that the whole run feeds."""
-        self._progress = Progress(title=title, stages=len(stages), total=total_samples)
+        self._progress, self._stages = Progress(stages=len(stages), total=total_samples), stages
         self._show(title, "bold")
 
     def preparing(self, done: int, total: int, what: str) -> None:
@@ -96,7 +98,9 @@ class Display:
         """Some steps are done. Called after each of them, so it only takes notes."""
         progress = self._progress
         progress.epoch, progress.epochs, progress.done = epoch, epochs, examples_done_in_run
-        progress.images_per_second, progress.loss = images_per_second, loss
+        progress.loss = loss
+        # The first steps of an epoch may still be under way: they have no pace yet.
+        progress.images_per_second = images_per_second or progress.images_per_second
         if progress.clock is None:
             progress.clock = (time.monotonic(), examples_done_in_run)
 
@@ -115,8 +119,7 @@ class Display:
         """The run ends, in whatever way; a second call does nothing."""
 
     def _epoch_line(self, record: EpochRecord) -> str:
-        progress = self._progress
-        return epoch_line(record, max(progress.epochs, record.epoch), progress.images_per_second)
+        return epoch_line(record, self._stages[record.stage - 1])
 
     def _show(self, text: str, style: str) -> None:
         """Shows a line that stays."""
@@ -200,7 +203,7 @@ def make_display(stream: TextIO | None = None) -> Display:
 def render(progress: Progress, now: float) -> RenderableType:
     """The live part of the display: where the run stands, and a bar over the whole run weighted by samples."""
     if progress.stage == 0:
-        return Text(progress.title)
+        return Text()
     left = seconds_left(progress, now)
     share = f"{progress.done / max(progress.total, 1):.0%}"
     ending = f"{share}  {'-:--:--' if left is None else duration(left)} to the end"
@@ -278,6 +281,24 @@ def print_stages(rows: Sequence[Row], title: str | None = None, stream: TextIO |
 
 def _width(table: Table, console: Console) -> int:
     return console.measure(table, options=console.options.update(max_width=_PIPE_WIDTH)).maximum
+
+
+def print_plan(document: Row, examples: int, stream: TextIO | None = None) -> None:
+    """Prints a plan, by default on stdout: its stages, and what it costs beside the baseline.
+
+    Args:
+      document: what `plan --json` prints.
+      examples: M, the size of the training set.
+      stream: where to print.
+    """
+    print_stages(document["stages"], f"The plan for {examples:,} training examples (M)", stream)
+    console = _console(stream)
+    console.print()
+    for name, plan in (("this plan", document), ("baseline", document["baseline"])):
+        cost = f"{plan['samples']:,} samples ({plan['samples'] / examples:.4g} M) in {plan['updates']:,} updates"
+        console.print(Text(f"{name:<10} {cost}"))
+    shares = [f"{100 * document[name]:.1f} %" for name in ("relative_samples", "relative_updates")]
+    console.print(Text(f"{'relative':<10} {shares[0]} of the samples, {shares[1]} of the updates"))
 
 
 def print_result(stages: Sequence[Row], summary: Row, stream: TextIO | None = None) -> None:

@@ -20,10 +20,11 @@ from stepwise_jax import display
 from stepwise_jax.config import OptimizerConfig, PlanConfig
 from stepwise_jax.display import LineDisplay, LiveDisplay, Progress, make_display, seconds_left
 from stepwise_jax.records import EpochRecord
-from stepwise_jax.stages import make_plan, stage_document
+from stepwise_jax.stages import make_plan, plan_document, stage_document
 
 ROOT = Path(__file__).parents[1]
 ROWS = [stage_document(stage) for stage in make_plan(PlanConfig(), OptimizerConfig(), 1437)]
+PLANS = (PlanConfig(), PlanConfig(strategy="baseline"))
 SUMMARY = {
     "top1": 0.97222,
     "top5": 1.0,
@@ -116,7 +117,7 @@ def test_a_terminal_shows_where_the_run_is(columns):
     assert re.search(r"50%\s+0:00:0\d\s+to\s+the\s+end", text)
     # What stays when the live part has gone.
     assert "stage 2 of 5 · B: 575 images, batch 48, rate 2e-05" in text
-    assert "B epoch 7/20 loss 0.412 top-1 95.28 % top-5 99.72 % 1,234 images/s 1.2 s" in text
+    assert "B epoch 7/20 loss 0.412 top-1 95.28 % top-5 99.72 % 528 images/s 1.2 s" in text
     assert "[red]checkpoint 12 is damaged[/red], going on from 10" in text
     assert "a stray line" in text
     assert text.endswith("done")
@@ -134,7 +135,7 @@ def test_a_pipe_gets_plain_lines():
         "digits, five stages",
         "stage 2 of 5 · B: 575 images, batch 48, rate 2e-05",
     ]
-    line = r"B  epoch  7/20  loss 0\.412  top-1 95\.28 %  top-5 99\.72 %  1,234 images/s  1\.2 s  0:00:0\d to the end"
+    line = r"B  epoch  7/20  loss 0\.412  top-1 95\.28 %  top-5 99\.72 %  528 images/s  1\.2 s  0:00:0\d to the end"
     assert re.fullmatch(line, lines[4])
     assert lines[5:] == ["[red]checkpoint 12 is damaged[/red], going on from 10"]
 
@@ -189,8 +190,9 @@ def test_an_epoch_without_a_score_keeps_the_last_one():
     shown.stage(2, "B", "")
     shown.epoch(RECORD)
     shown.steps(8, 20, 5100, 1000.0, None)
+    shown.steps(8, 20, 5100, 0.0, None)
     shown.epoch(dataclasses.replace(RECORD, epoch=8, top1=None, top5=None))
-    assert stream.getvalue().splitlines()[-1].startswith("B  epoch  8/20  loss 0.412  1,000 images/s  1.2 s")
+    assert stream.getvalue().splitlines()[-1].startswith("B  epoch  8/20  loss 0.412  528 images/s  1.2 s")
     console = Console(file=io.StringIO(), width=100, record=True)
     console.print(display.render(shown._progress, time.monotonic()))
     assert "stage 2 of 5 · B · epoch 8 of 20 · 1,000 images/s · top-1 95.28 %" in console.export_text()
@@ -209,6 +211,19 @@ def test_the_table_of_stages_has_every_quantity_of_a_plan():
     assert lines[0] == ["The", "[plan]"]
     assert ["B", "40", "%", "575", "48", "2e-05", "10", "20", "220", "11,500", "0.00024", "0.00022"] in lines
     assert ["O", "100", "%", "1,437", "24", "0.001", "10", "20", "1,180", "28,740", "0.0599", "0.0589"] in lines
+
+
+def test_a_plan_is_shown_with_its_cost_beside_the_baseline():
+    planned, baseline = (make_plan(plan, OptimizerConfig(), 50_000) for plan in PLANS)
+    stream = io.StringIO()
+    display.print_plan(plan_document(planned, baseline), 50_000, stream)
+    lines = stream.getvalue().splitlines()
+    assert lines[0].strip() == "The plan for 50,000 training examples (M)"
+    assert lines[-3:] == [
+        "this plan  3,000,000 samples (60 M) in 74,940 updates",
+        "baseline   5,000,000 samples (100 M) in 208,300 updates",
+        "relative   60.0 % of the samples, 36.0 % of the updates",
+    ]
 
 
 def test_the_result_shows_what_each_stage_reached():
