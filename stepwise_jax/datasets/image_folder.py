@@ -1,7 +1,6 @@
 """A user's own images: one folder per class."""
 
 import hashlib
-import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,8 +17,6 @@ from stepwise_jax.errors import InputError
 _LAYOUT = "root/train/CLASS/* with root/test/CLASS/*, or root/CLASS/* alone"
 _OTHER_IMAGES = (".gif", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".ppm", ".pgm", ".tga")
 _CLUTTER = ("thumbs.db", "desktop.ini", "__macosx")
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -57,10 +54,11 @@ def source(data: DataConfig) -> Source:
     """
     root = _root(data)
     folders = {split: _read_folder(root, path) for split, path in _split_folders(root).items()}
-    class_names = next(iter(folders.values())).class_names
     _check_classes(root, folders)
+    class_names = next(iter(folders.values())).class_names
     drawn = None if "test" in folders else data.test_fraction
     files = [file for folder in folders.values() for file in folder.files]
+    fingerprint = _fingerprint(files, drawn)
     return Source(
         name="image_folder",
         version="1.0.0",
@@ -69,20 +67,19 @@ def source(data: DataConfig) -> Source:
         read=lambda name: (root / name).read_bytes(),
         array_shape=None,
         size_bytes=sum(file.size for file in files),
-        fingerprint=_fingerprint(files, drawn),
+        fingerprint=fingerprint,
+        unchanged=lambda: source(data).fingerprint == fingerprint,
+        notes=_left_out(root, folders),
     )
 
 
-def log_left_out(data: DataConfig) -> None:
-    """Warns of files that lie in the folders but are no images."""
-    root = _root(data)
-    folders = _split_folders(root)
-    others = [name for path in folders.values() for name in _read_folder(root, path).others]
-    if others:
-        _log.warning("data.root: left out %d files that are no images: %s", len(others), _some(others))
-    beside = [name for name in _folder_names(root) if name not in folders]
-    if "train" in folders and beside:
-        _log.warning("data.root: only train and test are read, not %s", _some(beside))
+def _left_out(root: Path, folders: Mapping[str, _Folder]) -> tuple[str, ...]:
+    """Sentences about what lies in the folders and is not used."""
+    others = [name for folder in folders.values() for name in folder.others]
+    beside = [name for name in _folder_names(root) if name not in folders] if "train" in folders else []
+    counted = "1 file that is no image" if len(others) == 1 else f"{len(others)} files that are no images"
+    notes = [f"data.root: left out {counted}: {_some(others)}"] if others else []
+    return (*notes, *([f"data.root: only train and test are read, not {_some(beside)}"] if beside else []))
 
 
 def _root(data: DataConfig) -> Path:

@@ -32,9 +32,10 @@ def bombs_refused() -> Iterator[None]:
 
 
 def check(encoded: bytes) -> tuple[int, int, int]:
-    """Decodes an image completely; its shape (height, width, 3) as `decode` gives it.
+    """The shape (height, width, 3) of an image that decodes as a whole.
 
-    Pillow does it, as OpenCV takes the first half of a JPEG for the whole.
+    Pillow and OpenCV both decode it: OpenCV before version 5 takes half a JPEG for the whole, Pillow a PNG without its
+    end, and what one reads the other may not.
 
     Raises:
       UnreadableImageError: for truncated, damaged, empty or unknown data, and for decompression bombs.
@@ -42,7 +43,6 @@ def check(encoded: bytes) -> tuple[int, int, int]:
     try:
         with Image.open(io.BytesIO(encoded), formats=_FORMATS) as image:
             image.load()
-            size, turned = image.size, len(image.getexif()) > 0
     except Image.UnidentifiedImageError as error:
         raise UnreadableImageError("no image, or of an unknown format" if encoded else "empty file") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -50,11 +50,7 @@ def check(encoded: bytes) -> tuple[int, int, int]:
     # Pillow's decoders raise nearly anything on damaged data.
     except Exception as error:
         raise UnreadableImageError(str(error) or type(error).__name__) from error
-    return _shape(decode(encoded)) if turned else (size[1], size[0], 3)
-
-
-def _shape(image: np.ndarray) -> tuple[int, int, int]:
-    height, width, channels = image.shape
+    height, width, channels = decode(encoded).shape
     return height, width, channels
 
 
@@ -74,9 +70,9 @@ def decode(encoded: bytes, channels: int = 3) -> np.ndarray:
     try:
         image = cv2.imdecode(np.frombuffer(encoded, np.uint8), flag)
     except cv2.error as error:
-        raise UnreadableImageError("no image, or of an unknown format") from error
+        raise UnreadableImageError("truncated, damaged, or no image") from error
     if image is None:
-        raise UnreadableImageError("no image, or of an unknown format")
+        raise UnreadableImageError("truncated, damaged, or no image")
     return image.reshape(*image.shape[:2], channels)
 
 

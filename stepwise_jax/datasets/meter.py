@@ -2,8 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -33,13 +32,9 @@ class Meter:
 
     def result(self, future: "Future[Result]") -> Result:
         """The future's result, with reports while it is waited for."""
-        while True:
-            try:
-                return future.result(timeout=_SECONDS)
-            except FutureTimeoutError:
-                if future.done():
-                    raise
-                self.tell()
+        while not wait([future], timeout=_SECONDS).done:
+            self.tell()
+        return future.result()
 
 
 @contextmanager

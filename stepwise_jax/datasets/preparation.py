@@ -5,6 +5,7 @@ the builder writes shard by shard instead, in the order that TFDS would give: by
 """
 
 import hashlib
+import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -28,6 +29,8 @@ NAMESPACE = "stepwise_"
 
 _SHARD_BYTES = 128 << 20
 _MOST_AT_ONCE = 32
+
+_log = logging.getLogger(__name__)
 
 Fetched = tuple[bytes | np.ndarray, tuple[int, ...]] | str
 """An image and its shape, or the sentence that says why it cannot be read."""
@@ -75,6 +78,8 @@ def _check_space(source: Source, data_dir: Path) -> None:
 
 
 def _write(source: Source, data_dir: Path, progress: Progress) -> None:
+    for note in source.notes:
+        _log.warning(note)
     total = sum(len(split.ids) for split in source.splits.values())
     with metered(progress, total, f"{source.name}: checking and storing images") as meter, images.bombs_refused():
         builder = _Builder(source, data_dir, meter)
@@ -108,6 +113,8 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
     def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
         super()._download_and_prepare(dl_manager, download_config)
         _refuse_unreadable(self._unreadable)
+        if not self._source.unchanged():
+            raise InputError(f"data.root: files changed while {self._source.name} was prepared; prepare it again")
         _check_shards(self.info.splits)
         self._metadata["image_shape"] = next(iter(self._shapes)) if len(self._shapes) == 1 else None
 

@@ -12,6 +12,7 @@ from stepwise_jax.datasets import images
 from stepwise_jax.datasets.ahead import chunk_length, run_ahead
 from stepwise_jax.datasets.dataset import Dataset, Examples
 from stepwise_jax.datasets.meter import Progress, metered
+from stepwise_jax.errors import InputError
 
 _Example: Any = getattr(tf_example_pb2, "Example")  # noqa: B009 - the class is made at import, unseen by checkers
 
@@ -94,7 +95,15 @@ def _decode(records: Records, pixels: np.ndarray, labels: np.ndarray, rows: rang
     """Fills some rows of `pixels` and `labels`; the ids of these rows."""
     names = []
     for row, (image, label, name) in zip(rows, records.read(rows), strict=True):
-        decoded = images.decode(image, pixels.shape[3]) if isinstance(image, bytes) else image
-        pixels[row], labels[row] = images.resize(decoded, *pixels.shape[1:3]), label
+        pixels[row], labels[row] = images.resize(_decoded(name, image, pixels.shape[3]), *pixels.shape[1:3]), label
         names.append(name)
     return names
+
+
+def _decoded(name: str, image: bytes | np.ndarray, channels: int) -> np.ndarray:
+    try:
+        return images.decode(image, channels) if isinstance(image, bytes) else image
+    except images.UnreadableImageError as error:
+        raise InputError(
+            f"the prepared image {name!r} cannot be decoded: {error}; prepare the data set again"
+        ) from error

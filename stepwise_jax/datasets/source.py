@@ -27,6 +27,8 @@ class Source:
       array_shape: shape of the images where `read` gives arrays, None where it gives encoded bytes.
       size_bytes: about how much all images take.
       fingerprint: tells apart what may be prepared under one name; None where there is but one.
+      unchanged: whether the data are still those that this source was made from.
+      notes: sentences to warn the user with when the data set is prepared.
     """
 
     name: str
@@ -37,3 +39,5 @@ class Source:
     array_shape: tuple[int, int, int] | None
     size_bytes: int
     fingerprint: str | None = None
+    unchanged: Callable[[], bool] = lambda: True
+    notes: tuple[str, ...] = ()
