@@ -1,0 +1,112 @@
+"""What the tests share: a digits data set prepared once, a network that compiles in a moment, a run in one call."""
+
+import atexit
+import os
+import shutil
+import tempfile
+
+# Before jax is imported, and in the environment, where workers and the processes that tests start find it: no program
+# is compiled twice in one run of the tests.
+os.environ["JAX_PLATFORMS"] = "cpu"
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="stepwise-tests-")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import linen as nn
+
+from stepwise_jax import datasets, loop, stages
+from stepwise_jax.config import (
+    CheckpointConfig,
+    DataConfig,
+    EvaluationConfig,
+    ExperimentConfig,
+    ModelConfig,
+    PlanConfig,
+    override,
+)
+from stepwise_jax.display import Display
+
+
+class TinyNet(nn.Module):
+    """One convolution with batch norm and a classifier: all that the loop can tell of a network."""
+
+    num_classes: int = 10
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+        x = nn.Conv(8, (3, 3), strides=2, dtype=self.dtype)(images)
+        x = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9, dtype=self.dtype)(x))
+        return nn.Dense(self.num_classes, dtype=self.dtype)(x.reshape(len(x), -1)).astype(jnp.float32)
+
+
+class Recorder(Display):
+    """A display that keeps the messages."""
+
+    def __init__(self):
+        super().__init__()
+        self.messages: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The digits, prepared once for all the workers of a test run; preparing waits for whoever prepares first."""
+    folder = tmp_path_factory.getbasetemp().parent / "prepared"
+    datasets.prepare(DataConfig(name="digits", data_dir=str(folder)), lambda *_: None)
+    return folder
+
+
+@pytest.fixture
+def experiment(data_dir: Path) -> ExperimentConfig:
+    """Three short stages on the digits at their own size."""
+    return ExperimentConfig(
+        data=DataConfig(name="digits", data_dir=str(data_dir), image_size=8),
+        model=ModelConfig(name="resnet_small", small_images=True, width=4),
+        plan=PlanConfig(
+            fractions=(0.1, 0.5, 1.0),
+            batch_multipliers=(1, 2, 1),
+            batch_size=32,
+            learning_rate=0.05,
+            epochs_per_stage=2,
+            decay_every=1,
+        ),
+        evaluation=EvaluationConfig(batch_size=100),
+        checkpoint=CheckpointConfig(every_seconds=1e9),
+    )
+
+
+Train = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def train(experiment: ExperimentConfig) -> Train:
+    """Trains the tiny network in a folder: `train(folder, network=..., **{"plan.batch_size": 16})`."""
+
+    def run(
+        folder: Path, network: nn.Module | None = None, display: Display | None = None, **changes: Any
+    ) -> dict[str, Any]:
+        config = override(experiment, changes)
+        examples = datasets.sizes(config.data).train
+        planned = stages.make_plan(config.plan, config.optimizer, examples)
+        return loop.run(config, planned, network or TinyNet(), folder, display or Recorder())
+
+    return run
+
+
+def shrink(config: ExperimentConfig, data: DataConfig) -> ExperimentConfig:
+    """A shipped experiment with its stages and rules, small enough for a test: thin, shallow, two epochs a stage."""
+    model = dataclasses.replace(config.model, width=8, blocks=(1, 1, 1, 1))
+    plan = dataclasses.replace(config.plan, epochs_per_stage=2, decay_every=1, batch_size=4, baseline_epochs=2)
+    return dataclasses.replace(config, data=data, model=model, plan=plan)

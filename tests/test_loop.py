@@ -1,0 +1,219 @@
+"""Whole runs of a tiny network: what they leave behind, and what every choice does to them."""
+
+import dataclasses
+import json
+
+import jax
+import jax.monitoring
+import numpy as np
+import pytest
+from conftest import Recorder, TinyNet
+
+from stepwise_jax import records, stages, workdir
+from stepwise_jax.errors import InputError, NonFiniteLossError
+from stepwise_jax.stages import Stage
+
+
+@pytest.fixture
+def compilations():
+    """The number of compilations so far in this test, from JAX's own events."""
+    seen = []
+
+    def listen(name, *_, **__):
+        if name == "/jax/core/compile/backend_compile_duration":
+            seen.append(name)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield seen
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def test_a_run_leaves_what_the_contract_says(train, tmp_path):
+    summary = train(tmp_path / "run")
+    folder = tmp_path / "run"
+    assert summary == json.loads((folder / "summary.json").read_text())
+    assert {"top1", "top5", "best_top1", "samples", "updates", "flops", "seconds", "stages", "state_sha256"} <= set(
+        summary
+    )
+    rows = records.read(folder)
+    assert [(row["stage"], row["epoch"]) for row in rows.epochs] == [(s, e) for s in (1, 2, 3) for e in (1, 2)]
+    assert [row["batch_size"] for row in rows.epochs] == [32, 32, 64, 64, 32, 32]
+    assert [row["examples_seen"] for row in rows.epochs] == [128, 256, 960, 1664, 3072, 4480]
+    assert [row["updates"] for row in rows.epochs] == [4, 8, 19, 30, 74, 118]
+    rates = [0.05, 0.005, 0.05 / 30, 0.005 / 30, 0.05, 0.005]
+    assert [row["learning_rate"] for row in rows.epochs] == pytest.approx(rates)
+    assert rows.epochs[1]["noise_scale"] == pytest.approx(0.005 * 144 / 32)
+    assert summary["top1"] == rows.epochs[-1]["top1"] > 0.8
+    assert summary["best_top1"] == max(row["top1"] for row in rows.epochs)
+    assert summary["samples"] == 2 * (144 + 718 + 1437)
+    assert summary["updates"] == 118
+    assert summary["flops"] > 118 * 32 * 2 * 16 * 9 * 3 * 8
+    assert all(value >= 0 for row in rows.epochs for value in row["seconds"].values())
+
+
+def test_predictions_are_of_the_final_state(train, tmp_path):
+    summary = train(tmp_path / "run")
+    with np.load(tmp_path / "run" / "predictions.npz") as predictions:
+        probabilities, labels = predictions["probabilities"], predictions["labels"]
+        assert len(set(predictions["ids"].tolist())) == 360
+    assert probabilities.shape == (360, 10)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+    assert np.mean(probabilities.argmax(axis=1) == labels) == summary["top1"]
+    in_five = np.argsort(-probabilities, axis=1)[:, :5] == labels[:, None]
+    assert in_five.any(axis=1).mean() == pytest.approx(summary["top5"])
+
+
+def test_config_json_restores_the_experiment(train, tmp_path, experiment):
+    train(tmp_path / "run")
+    restored, planned = workdir.recorded_experiment(workdir.read_config(tmp_path / "run"))
+    assert restored == dataclasses.replace(experiment, steps_per_call=1)
+    assert planned == stages.make_plan(experiment.plan, experiment.optimizer, 1437)
+
+
+def test_two_runs_of_one_experiment_are_the_same_to_the_bit(train, tmp_path):
+    first, second = train(tmp_path / "a"), train(tmp_path / "b")
+    assert first["state_sha256"] == second["state_sha256"]
+    ours, theirs = (records.without_seconds(records.read(tmp_path / name).epochs) for name in "ab")
+    assert ours == theirs
+    assert train(tmp_path / "c", seed=1)["state_sha256"] != first["state_sha256"]
+
+
+def test_each_batch_size_compiles_once_and_no_hyperparameter_compiles(train, tmp_path, compilations):
+    train(tmp_path / "short")  # everything small that the process needs once
+    before = len(compilations)
+    fields = {"plan.fractions": (0.2, 0.4, 0.6, 0.8, 1.0), "plan.batch_multipliers": (1.0, 2.0, 3.0, 4.0, 1.0)}
+    display = Recorder()
+    train(tmp_path / "plan", display=display, **fields)
+    told = [message for message in display.messages if message.startswith("compiled train")]
+    assert told == [f"compiled train for 1 x {size} examples" for size in (32, 64, 96, 128)]
+    # Four train steps, one evaluation, one prediction, one initialisation.
+    assert len(compilations) - before == 7, "the plan compiled something else than one program for each distinct shape"
+
+
+def test_several_steps_in_one_call_are_the_same_training(train, tmp_path):
+    one, many = train(tmp_path / "one"), train(tmp_path / "many", steps_per_call=3)
+    ours, theirs = (records.read(tmp_path / name).epochs for name in ("one", "many"))
+    assert [row["updates"] for row in ours] == [row["updates"] for row in theirs]
+    np.testing.assert_allclose([row["train_loss"] for row in ours], [row["train_loss"] for row in theirs], rtol=2e-3)
+    assert one["top1"] == pytest.approx(many["top1"], abs=0.02)
+    assert json.loads((tmp_path / "many" / "config.json").read_text())["experiment"]["steps_per_call"] == 3
+
+
+def test_evaluation_does_not_depend_on_its_batch(train, tmp_path):
+    results = [train(tmp_path / str(size), **{"evaluation.batch_size": size}) for size in (7, 360, 1000)]
+    assert len({(result["top1"], result["top5"], result["state_sha256"]) for result in results}) == 1
+
+
+def test_evaluation_every_few_epochs_and_at_the_end_of_a_stage(train, tmp_path):
+    train(tmp_path / "run", **{"evaluation.every_epochs": 2, "plan.epochs_per_stage": 3})
+    assert [row["top1"] is not None for row in records.read(tmp_path / "run").epochs] == [False, True, True] * 3
+
+
+def test_bfloat16_computes_and_keeps_float32_parameters(train, tmp_path):
+    summary = train(tmp_path / "run", network=TinyNet(dtype=jax.numpy.bfloat16), dtype="bfloat16")
+    assert summary["top1"] > 0.7
+
+
+@pytest.mark.parametrize("draw", ["tfds", "seeded", "stratified"])
+def test_every_draw_trains_on_nested_subsets(train, tmp_path, draw):
+    train(tmp_path / "run", **{"data.subset_draw": draw})
+    proof = json.loads((tmp_path / "run" / "subsets.json").read_text())
+    assert [stage["count"] for stage in proof["stages"]] == [144, 718, 1437]
+    assert [sum(stage["class_counts"].values()) for stage in proof["stages"]] == [144, 718, 1437]
+
+
+@pytest.mark.parametrize("normalisation", ["imagenet", "dataset", "none"])
+def test_every_normalisation_trains(train, tmp_path, normalisation):
+    assert train(tmp_path / "run", **{"data.normalisation": normalisation})["top1"] > 0.6
+
+
+def test_choices_at_the_boundary_change_only_what_comes_after_it(train, tmp_path):
+    choices = {
+        "state": {},
+        "weights": {"plan.carry": "weights"},
+        "nothing": {"plan.carry": "nothing"},
+        "reset": {"plan.batch_statistics": "reset"},
+        "reestimated": {"plan.batch_statistics": "reestimated"},
+    }
+    hashes = {name: train(tmp_path / name, **changes)["state_sha256"] for name, changes in choices.items()}
+    assert len(set(hashes.values())) == len(choices)
+    first_stages = {name: records.without_seconds(records.read(tmp_path / name).epochs)[:2] for name in choices}
+    assert all(rows == first_stages["state"] for rows in first_stages.values())
+
+
+def test_without_sharing_each_stage_is_a_run_of_its_own(train, tmp_path):
+    """The rows "without weight sharing": the last stage knows nothing of the ones before it."""
+    train(tmp_path / "stages", **{"plan.carry": "nothing", "plan.learning_rate_rule": "constant"})
+    last = records.read(tmp_path / "stages").epochs[-1]
+    assert last["top1"] is not None
+    first_epoch_of_last = records.read(tmp_path / "stages").epochs[4]
+    first_epoch = records.read(tmp_path / "stages").epochs[0]
+    # Starting anew, the larger set's first epoch begins near the untrained loss again.
+    train(tmp_path / "shared", **{"plan.learning_rate_rule": "constant"})
+    shared = records.read(tmp_path / "shared").epochs[4]
+    assert first_epoch_of_last["train_loss"] > 2 * shared["train_loss"]
+    assert first_epoch_of_last["train_loss"] < first_epoch["train_loss"]
+
+
+def test_a_strategy_of_the_users_own_runs_and_is_recorded(train, tmp_path):
+    def two_batches(plan, examples):
+        return (
+            Stage("small", 1.0, examples, 16, 0.01, epochs=1, weight_decay=0.0),
+            Stage("large", 1.0, examples, 128, 0.01, epochs=1, momentum=0.0),
+        )
+
+    train(tmp_path / "run", **{"plan.strategy": two_batches})
+    document = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert document["strategy"]["name"] == "two_batches"
+    assert len(document["strategy"]["file_sha256"]) == 64
+    assert [stage["batch_size"] for stage in document["stages"]] == [16, 128]
+    assert [row["stage_name"] for row in records.read(tmp_path / "run").epochs] == ["small", "large"]
+    restored, planned = workdir.recorded_experiment(document)
+    assert callable(restored.plan.strategy)
+    assert planned[1].momentum == 0.0
+
+
+def test_a_finished_run_is_left_as_it_is(train, tmp_path):
+    first = train(tmp_path / "run")
+    before = (tmp_path / "run" / "summary.json").read_bytes()
+    display = Recorder()
+    assert train(tmp_path / "run", display=display) == first
+    assert (tmp_path / "run" / "summary.json").read_bytes() == before
+    assert "this run is finished: nothing to do" in display.messages
+
+
+def test_another_experiment_in_the_workdir_is_refused_with_the_fields_named(train, tmp_path):
+    train(tmp_path / "run")
+    with pytest.raises(InputError, match=r"plan\.batch_size: 16 instead of 32; seed: 5 instead of 0"):
+        train(tmp_path / "run", seed=5, **{"plan.batch_size": 16})
+
+
+def test_what_does_not_decide_the_result_may_change_on_resume(train, tmp_path):
+    train(tmp_path / "run")
+    train(tmp_path / "run", **{"checkpoint.every_seconds": 5.0, "evaluation.batch_size": 77})
+
+
+def test_data_that_changed_is_refused_on_resume(train, tmp_path):
+    train(tmp_path / "run")
+    path = tmp_path / "run" / "subsets.json"
+    path.write_text(path.read_text().replace("digits_", "other_").replace('"count": 144', '"count": 143'))
+    with pytest.raises(InputError, match="the data has changed"):
+        train(tmp_path / "run")
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(train, tmp_path):
+    with pytest.raises(
+        NonFiniteLossError, match=r"the loss is (nan|inf) at update \d+ \(stage 1 A?.*learning rate 1e\+30"
+    ):
+        train(tmp_path / "run", **{"plan.learning_rate": 1e30})
+
+
+def test_a_folder_with_other_things_in_it_is_refused(train, tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(InputError, match="not empty and not a run"):
+        train(tmp_path)
+
+
+def test_two_processes_in_one_workdir_are_refused(train, tmp_path):
+    with workdir.locked(tmp_path / "run"), pytest.raises(InputError, match="in use by another process"):
+        train(tmp_path / "run")
