@@ -252,7 +252,21 @@ def _scale_y(axes: Axes, panel: Panel, runs: Iterable[Run]) -> None:
         axes.set_ylim(0, 1.15 * max(values))
         axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
     elif panel.scale == 100:
-        axes.set_ylim(top=min(axes.get_ylim()[1], 100.8))
+        axes.set_ylim(*_accuracy_limits(values))
+
+
+def _accuracy_limits(values: Sequence[float]) -> tuple[float, float]:
+    """Limits in per cent of an axis that shows these fractions.
+
+    The first epochs of a run often span more than all that follow: where they do, the line comes in from below.
+    Less than five points are not spread over a whole axis, so that noise does not look like news.
+    """
+    ordered = sorted(values) or [0.0, 1.0]
+    lowest, settled, highest = ordered[0], ordered[len(ordered) // 25], ordered[-1]
+    bottom = settled if highest - settled < 0.5 * (highest - lowest) else lowest
+    bottom = min(bottom, highest - 0.05)
+    margin = 0.05 * (highest - bottom)
+    return 100 * (bottom - margin), 100 * min(highest + margin, 1.004)
 
 
 def _label_x(axes: Axes, runs: Sequence[Run], axis: Axis) -> None:

@@ -243,7 +243,7 @@ _COLUMNS = {
     "top1": ("top-1", percent),
     "top5": ("top-5", percent),
 }
-# What stays in the table where there is no room for all.
+# What stays in the table beside scores, and where there is no room for all.
 _NARROWER = (
     ("name", "examples", "batch_size", "learning_rate", "epochs", "updates", "samples", "noise_scale", "top1", "top5"),
     ("name", "examples", "batch_size", "learning_rate", "epochs", "top1", "top5"),
@@ -272,7 +272,8 @@ def stages_table(rows: Sequence[Row], columns: Sequence[str] | None = None, titl
 def print_stages(rows: Sequence[Row], title: str | None = None, stream: TextIO | None = None) -> None:
     """Prints the table of stages, by default on stdout, with as many of its columns as fit."""
     console = _console(stream)
-    tables = [stages_table(rows, columns, title) for columns in (None, *_NARROWER)]
+    choices = _NARROWER if any("top1" in row for row in rows) else (None, *_NARROWER)
+    tables = [stages_table(rows, columns, title) for columns in choices]
     table = next((table for table in tables if _width(table, console) <= console.width), tables[-1])
     if _width(table, console) + len(table.columns) <= console.width:
         table.padding = (0, 1, 0, 0)
@@ -299,6 +300,24 @@ def print_plan(document: Row, examples: int, stream: TextIO | None = None) -> No
         console.print(Text(f"{name:<10} {cost}"))
     shares = [f"{100 * document[name]:.1f} %" for name in ("relative_samples", "relative_updates")]
     console.print(Text(f"{'relative':<10} {shares[0]} of the samples, {shares[1]} of the updates"))
+
+
+def print_plan(document: Row, stream: TextIO | None = None) -> None:
+    """Prints a plan and its cost against the baseline, by default on stdout.
+
+    Args:
+      document: what `stages.plan_document` gives.
+      stream: where to print.
+    """
+    print_stages(document["stages"], stream=stream)
+    baseline = document["baseline"]
+    (against,) = {stage["examples"] for stage in baseline["stages"]}
+    console = _console(stream)
+    for what in ("samples", "updates"):
+        ours, theirs, share = document[what], baseline[what], document[f"relative_{what}"]
+        console.print(Text(f"{ours:>12,} {what}, the baseline {theirs:,}: {percent(share)} of it"))
+    epochs = (costs["samples"] / against for costs in (document, baseline))
+    console.print(Text("{:>12.4g} passes over the training set, the baseline {:.4g}".format(*epochs)))
 
 
 def print_result(stages: Sequence[Row], summary: Row, stream: TextIO | None = None) -> None:

@@ -235,7 +235,7 @@ def test_the_result_shows_what_each_stage_reached():
     assert "86,220 samples in 2,060 updates, 0:01:44" in text
 
 
-@pytest.mark.parametrize(("columns", "kept"), [(120, "exact"), (80, "samples"), (60, "batch")])
+@pytest.mark.parametrize(("columns", "kept"), [(120, "noise"), (80, "samples"), (60, "batch")])
 def test_tables_fit_the_terminal(columns, kept):
     program = "from tests.test_display import *; display.print_result(ROWS, SUMMARY)"
     written = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", run_in_terminal(program, columns))

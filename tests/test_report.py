@@ -4,6 +4,7 @@ import dataclasses
 import re
 import shutil
 import xml.etree.ElementTree
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,9 @@ import pytest
 
 from stepwise_jax import report
 from stepwise_jax.config import ExperimentConfig, ModelConfig, PlanConfig, to_json
-from stepwise_jax.curves import boundaries, draw_curves, picture, places
+from stepwise_jax.curves import _accuracy_limits, boundaries, draw_curves, picture, places
 from stepwise_jax.errors import InputError
-from stepwise_jax.records import EpochRecord, StageRecord, Writer, read_runs, write_json
+from stepwise_jax.records import EpochRecord, Run, StageRecord, Writer, read_runs, write_json
 from stepwise_jax.stages import Stage, learning_rate_at, make_plan, noise_scale, stage_document
 
 EXAMPLES = 1437
@@ -103,14 +104,13 @@ def demo(folder) -> Path:
 
 
 @pytest.fixture(scope="module")
-def alone(folder, demo) -> Path:
-    return report.write_report([demo], folder / "alone")
-
-
-@pytest.fixture(scope="module")
-def several(folder, demo) -> Path:
+def several(folder, demo) -> tuple[Run, ...]:
     runs = [demo, make_run(folder / "baseline", BASELINE, seed=1), make_run(folder / ODD_NAME, epochs=5)]
-    return report.write_report(runs, folder / "several" / "out")
+    return read_runs(runs)
+
+
+def markdown(runs: Sequence[Run]) -> str:
+    return report.to_markdown(report.page(runs))
 
 
 def cells(markdown: str, first: str) -> list[str]:
@@ -119,9 +119,8 @@ def cells(markdown: str, first: str) -> list[str]:
     return [cell.strip() for cell in line.split("|")]
 
 
-def test_a_run_is_told_in_full(alone):
-    assert alone.name == "report.html"
-    text = alone.with_name("report.md").read_text()
+def test_a_run_is_told_in_full(demo):
+    text = markdown(read_runs([demo]))
     assert "demo reached 86.00 % top-1 and 93.00 % top-5 on the test set at the end of 5 stages and 20 epochs" in text
     assert "16,224 samples in 412 updates" in text
     assert "res2net50\\_26w\\_4s on digits at 224×224 pixels in float32, seed 0, on 1 x cpu" in text
@@ -134,21 +133,23 @@ def test_a_run_is_told_in_full(alone):
     assert cells(text, r"plan.learning\_rate\_rule") == ["eq9"]
 
 
-def test_the_same_records_give_the_same_bytes(demo, alone, tmp_path):
+def test_the_same_records_give_the_same_bytes(demo, tmp_path):
     shutil.copytree(demo, tmp_path / "elsewhere" / "demo")
-    report.write_report([tmp_path / "elsewhere" / "demo"], tmp_path / "out")
+    here = report.write_report([demo], tmp_path / "deep" / "here")
+    there = report.write_report([tmp_path / "elsewhere" / "demo"], tmp_path / "there")
+    assert here.name == "report.html"
     for name in FILES:
-        assert (tmp_path / "out" / name).read_bytes() == alone.with_name(name).read_bytes(), name
+        assert here.with_name(name).read_bytes() == there.with_name(name).read_bytes(), name
+    svg = xml.etree.ElementTree.fromstring(here.with_name("curves.svg").read_text())
+    assert svg.tag == "{http://www.w3.org/2000/svg}svg"
 
 
 def test_several_runs_stand_side_by_side(several):
-    text = several.with_name("report.md").read_text()
+    text = markdown(several)
     assert cells(text, "demo")[:5] == ["86.00 %", "93.00 %", "86.00 %", "20", "16,224"]
     assert cells(text, "baseline")[:5] == ["76.67 %", "88.33 %", "76.67 %", "6", "8,496"]
     assert "| plan.strategy | stepwise | baseline | stepwise |" in text
     assert "| seed | 0 | 1 | 0 |" in text
-    svg = several.with_name("curves.svg").read_text()
-    assert xml.etree.ElementTree.fromstring(svg).tag == "{http://www.w3.org/2000/svg}svg"
 
 
 def test_an_unfinished_run_says_so(folder, tmp_path):
@@ -196,7 +197,7 @@ class Page(HTMLParser):
 
 
 def test_the_page_needs_no_other_file_and_escapes_names(several):
-    page = Page(several.read_text())
+    page = Page(report.to_html(report.page(several), several))
     assert page.open == []
     assert len(page.sources) == 4
     assert all(source.startswith("data:image/svg+xml;base64,") for source in page.sources)
@@ -206,8 +207,7 @@ def test_the_page_needs_no_other_file_and_escapes_names(several):
 
 
 def test_markdown_escapes_names(several):
-    text = several.with_name("report.md").read_text()
-    assert r"a \<b\>\&\`\|\_\*\[x\](y) BODY TITLE is unfinished" in text
+    assert r"a \<b\>\&\`\|\_\*\[x\](y) BODY TITLE is unfinished" in markdown(several)
 
 
 def test_what_is_no_run_is_bad_input_before_anything_is_written(demo, tmp_path):
@@ -234,6 +234,17 @@ def test_epochs_and_samples_are_counted_through_the_run(demo):
     assert boundaries(run, "samples") == [0, 1056, 3168, 6336, 10560, 16224]
     assert places(run, "epoch") == list(range(1, 21))
     assert places(run, "samples")[3::4] == boundaries(run, "samples")[1:]
+
+
+def test_accuracies_that_the_first_epochs_dwarf_are_shown_close():
+    def limits(fractions: list[float]) -> list[float]:
+        return [round(limit, 1) for limit in _accuracy_limits(fractions)]
+
+    assert limits([0.1 + 0.008 * epoch for epoch in range(100)]) == [6.0, 93.2]
+    assert limits([0.1, 0.7, *([0.9] * 38), 0.98]) == [68.6, 99.4]
+    assert limits([0.1, 0.2, *([0.9] * 38), 1.0]) == [5.5, 100.4]
+    assert limits([0.995]) == [94.3, 99.8]
+    assert limits([]) == [-5.0, 100.4]
 
 
 def test_curves_can_be_drawn_into_a_run_of_one_epoch(folder):
