@@ -122,6 +122,7 @@ def test_preparing_says_nothing_but_by_progress(tmp_path, capfd, caplog):
     calls = []
     datasets.prepare(digits(tmp_path), lambda *call: calls.append(call))
     assert calls[0][:2] == (0, 1797)
+    assert [call[:2] for call in calls].count((1797, 1797)) == 1
     assert calls[-1][:2] == (1797, 1797)
     assert "digits" in calls[0][2]
     assert capfd.readouterr() == ("", "")
@@ -233,6 +234,20 @@ def test_lost_file_is_named(tmp_path):
     lost.unlink()
     with pytest.raises(InputError, match=rf"lacks {lost.name}"):
         datasets.open_dataset(data)
+
+
+@pytest.mark.parametrize("damage", ["flipped", "shortened", "emptied"])
+def test_damaged_records_are_told(tmp_path, damage):
+    data = digits(tmp_path)
+    datasets.prepare(data, quiet)
+    path = next((tmp_path / "data/stepwise_digits/1.0.0").glob("*-train.*"))
+    content = bytearray(path.read_bytes())
+    content[30_000] ^= 1
+    path.write_bytes({"flipped": content, "shortened": content[:-70_000], "emptied": b""}[damage])
+    dataset = datasets.open_dataset(data)
+    for read in (lambda: datasets.load(dataset, "train", 8, quiet), lambda: reading.index(dataset, "train")):
+        with pytest.raises(InputError, match=r"is damaged: remove it and prepare it again"):
+            read()
 
 
 @pytest.mark.parametrize("name", ["dataset_info.json", "features.json"])

@@ -222,6 +222,16 @@ def test_broken_link_is_refused(root):
     refused(folder(root), r"gone.png.*cannot be read: No such file")
 
 
+def test_pipe_is_refused(root):
+    os.mkfifo(root / "train/cat/pipe.png")
+    refused(folder(root), r"pipe.png' is named like an image and is no file")
+
+
+def test_links_in_a_circle_end(root):
+    (root / "train/cat/again").symlink_to(root / "train/cat")
+    refused(folder(root), r"lies below a class folder")
+
+
 def test_image_that_is_lost_while_preparing(root, monkeypatch):
     data = folder(root)
     real = Path.read_bytes

@@ -7,13 +7,14 @@ name. Any other data set that TFDS has prepared as array_record opens under its 
 
 import importlib
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stepwise_jax.config import DataConfig
 from stepwise_jax.datasets import finding
 from stepwise_jax.datasets.dataset import Dataset, Examples, Sizes
-from stepwise_jax.datasets.meter import Progress
+from stepwise_jax.datasets.meter import Meter, Progress
 from stepwise_jax.datasets.published import SIZES
 from stepwise_jax.errors import InputError
 
@@ -72,7 +73,10 @@ def prepare(data: DataConfig, progress: Progress) -> None:
         return
     from stepwise_jax.datasets import preparation
 
-    preparation.prepare(_source(data), data_dir(data), progress)
+    meter = Meter(progress, 1, f"{data.name}: looking through the files")
+    with ThreadPoolExecutor(1) as pool:
+        source = meter.result(pool.submit(_source, data))
+    preparation.prepare(source, data_dir(data), progress)
 
 
 def open_dataset(data: DataConfig) -> Dataset:

@@ -2,9 +2,11 @@
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,8 +21,7 @@ _OTHER_IMAGES = (".gif", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jxl", ".j
 _CLUTTER = ("thumbs.db", "desktop.ini", "__macosx")
 
 
-@dataclass(frozen=True)
-class _File:
+class _File(NamedTuple):
     """One image: `id` is its path below the root, with forward slashes."""
 
     id: str
@@ -125,15 +126,15 @@ def _read_folder(root: Path, path: Path) -> _Folder:
 def _read_class(root: Path, path: Path) -> tuple[list[_File], list[str]]:
     """The images of one class, sorted by name, and the names of the files that are none."""
     _check_class_name(path)
-    prefix = path.relative_to(root).as_posix()
+    prefix, class_name = path.relative_to(root).as_posix(), path.name
     files, others = [], []
     for entry in _entries(path):
-        name, suffix = f"{prefix}/{entry.name}", os.path.splitext(entry.name)[1].lower()
+        name = f"{prefix}/{entry.name}"
         if entry.is_dir():
             _refuse_nested(Path(entry.path))
-        elif suffix in SUFFIXES:
-            files.append(_file(entry, name, path.name))
-        elif suffix in _OTHER_IMAGES:
+        elif _is_image(entry.name):
+            files.append(_file(entry, name, class_name))
+        elif entry.name.lower().endswith(_OTHER_IMAGES):
             raise InputError(f"{entry.path!r} is an image of a format that is not read: convert it to PNG or JPEG")
         else:
             others.append(name)
@@ -150,6 +151,8 @@ def _file(entry: os.DirEntry[str], name: str, class_name: str) -> _File:
         raise InputError(f"the name of {entry.path!r} is not valid UTF-8: rename the file") from error
     except OSError as error:
         raise InputError(f"{entry.path!r} cannot be read: {error.strerror}") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{entry.path!r} is named like an image and is no file")
     return _File(name, class_name, status.st_size, status.st_mtime_ns)
 
 

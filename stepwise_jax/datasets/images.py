@@ -11,6 +11,9 @@ from PIL import Image
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
+# Images are decoded side by side; OpenCV's own threads within each would only get in one another's way.
+cv2.setNumThreads(1)
+
 # GIF is taken where a file is misnamed .jpg; formats that start other programs (EPS) are not.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 

@@ -26,9 +26,13 @@ class Meter:
             self.tell()
 
     def tell(self) -> None:
-        """Reports at once."""
+        """Reports at once; the last one of `total` counts only when the task is finished."""
         self._told_at = time.monotonic()
-        self._progress(self._done, self._total, self._what)
+        self._progress(min(self._done, self._total - 1), self._total, self._what)
+
+    def finish(self) -> None:
+        """Reports that all is done."""
+        self._progress(self._total, self._total, self._what)
 
     def result(self, future: "Future[Result]") -> Result:
         """The future's result, with reports while it is waited for."""
@@ -43,4 +47,4 @@ def metered(progress: Progress, total: int, what: str) -> Iterator[Meter]:
     meter = Meter(progress, total, what)
     meter.tell()
     yield meter
-    meter.tell()
+    meter.finish()

@@ -8,6 +8,7 @@ import hashlib
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -64,6 +65,11 @@ def prepare(source: Source, data_dir: Path, progress: Progress) -> None:
                 _write(source, data_dir, progress)
     except OSError as error:
         raise InputError(f"data.data_dir: cannot write {str(target)!r}: {error.strerror or error}") from error
+    # What array_record's writer raises, whatever the cause.
+    except RuntimeError as error:
+        if "No space left" in str(error):
+            raise InputError(f"data.data_dir: cannot write {str(target)!r}: the disk is full") from error
+        raise
 
 
 def _remove_incomplete(parent: Path) -> None:
@@ -113,7 +119,9 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
     def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
         super()._download_and_prepare(dl_manager, download_config)
         _refuse_unreadable(self._unreadable)
-        if not self._source.unchanged():
+        with ThreadPoolExecutor(1) as pool:
+            unchanged = self._meter.result(pool.submit(self._source.unchanged))
+        if not unchanged:
             raise InputError(f"data.root: files changed while {self._source.name} was prepared; prepare it again")
         _check_shards(self.info.splits)
         self._metadata["image_shape"] = next(iter(self._shapes)) if len(self._shapes) == 1 else None

@@ -31,6 +31,7 @@ class Records:
         features = builder.info.features
         self._source = builder.as_data_source(split, deserialize_method=raw)
         self._image, self._split, self._bytes = features["image"], split, builder.info.splits[split].num_bytes
+        self._folder = builder.data_dir
 
     def __len__(self) -> int:
         return len(self._source)
@@ -43,8 +44,12 @@ class Records:
 
     def read(self, rows: Sequence[int]) -> list[tuple[bytes | np.ndarray, int, str]]:
         """Image (encoded bytes, or uint8 [H, W, C]), label and id of each row; the id is the place if there is none."""
-        records = self._source.__getitems__(list(rows))
-        return [self._parse(record, row) for record, row in zip(records, rows, strict=True)]
+        try:
+            records = self._source.__getitems__(list(rows))
+            return [self._parse(record, row) for record, row in zip(records, rows, strict=True)]
+        # What array_record raises for a checksum that is wrong, and the parser for a field that is not there.
+        except (RuntimeError, LookupError, ValueError) as error:
+            raise InputError(f"{str(self._folder)!r} is damaged: remove it and prepare it again ({error})") from error
 
     def _parse(self, record: bytes, row: int) -> tuple[bytes | np.ndarray, int, str]:
         fields = _Example.FromString(record).features.feature
