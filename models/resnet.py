@@ -196,12 +196,8 @@ class ResNet(nn.Module):
 
     def head(self, x: jax.Array) -> jax.Array:
         """Logits of pooled features [N, C], in float32, initialised as PyTorch's linear layer."""
-        bound = 1 / math.sqrt(x.shape[-1])
-
-        def uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
-            return jax.random.uniform(key, shape, dtype, -bound, bound)
-
-        return nn.Dense(self.num_classes, kernel_init=uniform, bias_init=uniform, name="fc")(x)
+        initial = layers.uniform_within(1 / math.sqrt(x.shape[-1]))
+        return nn.Dense(self.num_classes, kernel_init=initial, bias_init=initial, name="fc")(x)
 
     def check(self, images: jax.Array) -> None:
         """Refuse images that the network cannot take."""
