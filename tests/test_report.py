@@ -238,12 +238,12 @@ def test_epochs_and_samples_are_counted_through_the_run(demo):
 
 def test_accuracies_that_the_first_epochs_dwarf_are_shown_close():
     def limits(fractions: list[float]) -> list[float]:
-        return [round(limit, 1) for limit in _accuracy_limits(fractions)]
+        return [round(limit, 2) for limit in _accuracy_limits(fractions)]
 
-    assert limits([0.1 + 0.008 * epoch for epoch in range(100)]) == [6.0, 93.2]
+    assert limits([0.1 + 0.008 * epoch for epoch in range(100)]) == [6.04, 93.16]
     assert limits([0.1, 0.7, *([0.9] * 38), 0.98]) == [68.6, 99.4]
     assert limits([0.1, 0.2, *([0.9] * 38), 1.0]) == [5.5, 100.4]
-    assert limits([0.995]) == [94.3, 99.8]
+    assert limits([0.99]) == [93.75, 99.25]
     assert limits([]) == [-5.0, 100.4]
 
 
