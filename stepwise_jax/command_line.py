@@ -4,15 +4,18 @@ import contextlib
 import difflib
 import importlib.util
 import io
+import itertools
 import os
 import re
 import traceback
+import typing
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import tyro
 
-from stepwise_jax.config import ExperimentConfig, flatten
+from stepwise_jax.config import ExperimentConfig, StrategyName, field_type, flatten, type_name
 from stepwise_jax.errors import InputError
 
 # Every flag takes a value, `--model.small-images True`, as design and records write it.
@@ -71,17 +74,39 @@ def parse_fields(config: ExperimentConfig, arguments: Sequence[str], program: st
     if unknown:
         raise InputError(f"{unknown[0]} is no field of the experiment{_nearest_field(config, unknown[0])}")
     told = io.StringIO()
-    with contextlib.redirect_stderr(told), contextlib.redirect_stdout(told), _wide_terminal():
+    with contextlib.redirect_stderr(told), _wide_terminal():
         try:
-            return tyro.cli(ExperimentConfig, args=list(arguments), default=config, prog=program, config=_TYRO)
+            return _cli(arguments, config, program)
         except SystemExit as error:
-            raise InputError(_first_sentence(told.getvalue())) from error
+            raise InputError(_sentence(told.getvalue(), arguments)) from error
 
 
 def print_fields(config: ExperimentConfig, program: str) -> None:
     """Every field with its type, meaning and value, on stdout."""
     with contextlib.suppress(SystemExit):
-        tyro.cli(ExperimentConfig, args=["--help"], default=config, prog=program, config=_TYRO)
+        _cli(["--help"], config, program)
+
+
+def _cli(arguments: Sequence[str], config: ExperimentConfig, program: str) -> ExperimentConfig:
+    with _strategies:
+        return tyro.cli(ExperimentConfig, args=list(arguments), default=config, prog=program, config=_TYRO)
+
+
+_strategies = tyro.constructors.ConstructorRegistry()
+
+
+@_strategies.primitive_rule
+def _strategy_rule(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
+    """A strategy is given by name; a function comes from a configuration file only, and is shown by its name."""
+    if info.type != field_type("plan.strategy"):
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="{" + ",".join(typing.get_args(StrategyName)) + "}",
+        instance_from_str=lambda words: words[0],
+        is_instance=lambda value: isinstance(value, str) or callable(value),
+        str_from_instance=lambda value: [value if isinstance(value, str) else getattr(value, "__name__", "function")],
+    )
 
 
 def _field_name(word: str) -> str:
@@ -113,8 +138,24 @@ def _wide_terminal():
             os.environ["COLUMNS"] = before
 
 
-def _first_sentence(box: str) -> str:
-    """The first line inside the box that tyro draws around a complaint."""
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
-    lines = [line.strip("│ ").strip() for line in plain.splitlines() if line.startswith("│")]
-    return next((line for line in lines if line and not line.startswith("─")), plain.strip())
+def _sentence(box: str, arguments: Sequence[str]) -> str:
+    """One sentence from the box that tyro draws around a complaint: ours where it quotes us, else by field and type."""
+    lines = [line.strip("│| ") for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()]
+    told = next((line for line in lines[1:] if line and not set(line) <= set("-─")), box.strip())
+    ours = re.search(r"Error parsing \w+: (.*)", told)
+    if ours:
+        return ours.group(1)
+    flag = re.search(r"--([\w.-]+)", told)
+    if not flag:
+        return told
+    name = _field_name(flag.group(1))
+    given = " ".join(_words_of(name, arguments))
+    return f"--{name} is {given!r}: it must be {type_name(field_type(name))}"
+
+
+def _words_of(name: str, arguments: Sequence[str]) -> list[str]:
+    """The words that follow a field's flag."""
+    places = [i for i, word in enumerate(arguments) if word.startswith("--") and _field_name(word) == name]
+    after = arguments[places[-1] + 1 :] if places else []
+    joined = [arguments[places[-1]].split("=", 1)[1]] if places and "=" in arguments[places[-1]] else []
+    return joined or list(itertools.takewhile(lambda word: not word.startswith("--"), after))

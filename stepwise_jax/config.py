@@ -34,18 +34,21 @@ def _type_matches(value: object, hint: Any) -> bool:
     return isinstance(value, hint)
 
 
+_TYPE_NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "True or False", type(None): "None"}
+
+
 def type_name(hint: Any) -> str:
-    """A field's type as a user reads it: `int`, `one of 'a', 'b'`, `a tuple of float`."""
+    """A field's type as a user reads it: `a whole number`, `one of 'a', 'b'`, `a tuple, each a number`."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
         return "one of " + ", ".join(map(repr, args))
     if origin in (types.UnionType, typing.Union):
         return " or ".join(type_name(arg) for arg in args)
     if origin is tuple:
-        return f"a tuple of {type_name(args[0])}"
+        return f"a tuple, each {type_name(args[0])}"
     if origin is Callable:
         return "a function"
-    return "None" if hint is type(None) else hint.__name__
+    return _TYPE_NAMES.get(hint) or hint.__name__
 
 
 def require(condition: bool, name: str, value: object, wanted: str) -> None:
@@ -266,6 +269,13 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + item.name] = value
     return flat
+
+
+def field_type(name: str) -> Any:
+    """The annotated type of a field by its dotted name."""
+    section, _, leaf = name.rpartition(".")
+    owner = typing.get_type_hints(ExperimentConfig)[section] if section else ExperimentConfig
+    return typing.get_type_hints(owner)[leaf]
 
 
 def override(config: ExperimentConfig, changes: Mapping[str, Any]) -> ExperimentConfig:
