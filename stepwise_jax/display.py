@@ -284,42 +284,6 @@ def _width(table: Table, console: Console) -> int:
     return console.measure(table, options=console.options.update(max_width=_PIPE_WIDTH)).maximum
 
 
-def print_plan(document: Row, examples: int, stream: TextIO | None = None) -> None:
-    """Prints a plan, by default on stdout: its stages, and what it costs beside the baseline.
-
-    Args:
-      document: what `plan --json` prints.
-      examples: M, the size of the training set.
-      stream: where to print.
-    """
-    print_stages(document["stages"], f"The plan for {examples:,} training examples (M)", stream)
-    console = _console(stream)
-    console.print()
-    for name, plan in (("this plan", document), ("baseline", document["baseline"])):
-        cost = f"{plan['samples']:,} samples ({plan['samples'] / examples:.4g} M) in {plan['updates']:,} updates"
-        console.print(Text(f"{name:<10} {cost}"))
-    shares = [f"{100 * document[name]:.1f} %" for name in ("relative_samples", "relative_updates")]
-    console.print(Text(f"{'relative':<10} {shares[0]} of the samples, {shares[1]} of the updates"))
-
-
-def print_plan(document: Row, stream: TextIO | None = None) -> None:
-    """Prints a plan and its cost against the baseline, by default on stdout.
-
-    Args:
-      document: what `stages.plan_document` gives.
-      stream: where to print.
-    """
-    print_stages(document["stages"], stream=stream)
-    baseline = document["baseline"]
-    (against,) = {stage["examples"] for stage in baseline["stages"]}
-    console = _console(stream)
-    for what in ("samples", "updates"):
-        ours, theirs, share = document[what], baseline[what], document[f"relative_{what}"]
-        console.print(Text(f"{ours:>12,} {what}, the baseline {theirs:,}: {percent(share)} of it"))
-    epochs = (costs["samples"] / against for costs in (document, baseline))
-    console.print(Text("{:>12.4g} passes over the training set, the baseline {:.4g}".format(*epochs)))
-
-
 def print_result(stages: Sequence[Row], summary: Row, stream: TextIO | None = None) -> None:
     """Prints what a finished run reached: its stages with their scores, then the final ones, by default on stdout.
 
