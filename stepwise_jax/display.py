@@ -284,6 +284,24 @@ def _width(table: Table, console: Console) -> int:
     return console.measure(table, options=console.options.update(max_width=_PIPE_WIDTH)).maximum
 
 
+def print_plan(document: Row, examples: int, stream: TextIO | None = None) -> None:
+    """Prints a plan, by default on stdout: its stages, and what it costs beside the baseline.
+
+    Args:
+      document: what `plan --json` prints.
+      examples: M, the size of the training set.
+      stream: where to print.
+    """
+    print_stages(document["stages"], f"The plan for {examples:,} training examples (M)", stream)
+    console = _console(stream)
+    console.print()
+    for name, plan in (("this plan", document), ("baseline", document["baseline"])):
+        cost = f"{plan['samples']:,} samples ({plan['samples'] / examples:.4g} M) in {plan['updates']:,} updates"
+        console.print(Text(f"{name:<10} {cost}"))
+    shares = [f"{100 * document[name]:.1f} %" for name in ("relative_samples", "relative_updates")]
+    console.print(Text(f"{'relative':<10} {shares[0]} of the samples, {shares[1]} of the updates"))
+
+
 def print_result(stages: Sequence[Row], summary: Row, stream: TextIO | None = None) -> None:
     """Prints what a finished run reached: its stages with their scores, then the final ones, by default on stdout.
 

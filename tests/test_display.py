@@ -216,7 +216,7 @@ def test_the_table_of_stages_has_every_quantity_of_a_plan():
 def test_a_plan_is_shown_with_its_cost_beside_the_baseline():
     planned, baseline = (make_plan(plan, OptimizerConfig(), 50_000) for plan in PLANS)
     stream = io.StringIO()
-    display.print_plan(plan_document(planned, baseline), stream)
+    display.print_plan(plan_document(planned, baseline), 50_000, stream)
     lines = stream.getvalue().splitlines()
     assert lines[0].strip() == "The plan for 50,000 training examples (M)"
     assert lines[-3:] == [
