@@ -162,6 +162,9 @@ def manifest(
 ) -> dict[str, Any]:
     """What `subsets.json` holds: proof of what each stage was trained on.
 
+    Hashes are of the ordered ids; `content_sha256` is of all images of a split in the order on disk, taken when the
+    data set was prepared, or None where TFDS prepared it.
+
     Args:
       subsets: one for each stage.
       stage_names: their names, in the same order.
@@ -169,12 +172,12 @@ def manifest(
       train_ids: all training examples' names in the order on disk.
       test_ids: all test examples' names in the order on disk.
     """
+    content = (dataset.builder.info.metadata or {}).get("content_sha256") or {}
     return {
         "dataset": dataset.name,
         "version": dataset.version,
-        "tfds_name": dataset.builder.info.full_name,
-        "train": {"count": len(train_ids), "sha256": hash_ids(train_ids)},
-        "test": {"count": len(test_ids), "sha256": hash_ids(test_ids)},
+        "train": {"count": len(train_ids), "sha256": hash_ids(train_ids), "content_sha256": content.get("train")},
+        "test": {"count": len(test_ids), "sha256": hash_ids(test_ids), "content_sha256": content.get("test")},
         "stages": [
             _manifest_entry(name, subset, dataset.class_names)
             for name, subset in zip(stage_names, subsets, strict=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stepwise_jax import datasets
+from stepwise_jax import datasets, subsets
 from stepwise_jax.config import DataConfig
 from stepwise_jax.datasets import Sizes, meter, reading
 from stepwise_jax.errors import InputError
@@ -153,6 +153,20 @@ def test_a_changed_folder_is_prepared_again(root, change):
     after = prepared(data)
     assert after.builder.data_dir != before.builder.data_dir
     assert len(reading.index(after, "train")[1]) == {"added": 7, "removed": 5}.get(change, 6)
+
+
+def test_proof_tells_contents_and_not_times(root):
+    def proof():
+        dataset = prepared(folder(root))
+        (_, train), (_, test) = (reading.index(dataset, split) for split in ("train", "test"))
+        return subsets.manifest((), (), dataset, train, test)
+
+    before = proof()
+    os.utime(root / "train/cat/000.png", ns=(1, 1))
+    assert proof() == before
+    write(root / "train/cat/000.png", 222)
+    assert proof()["train"]["content_sha256"] != before["train"]["content_sha256"]
+    assert proof()["test"] == before["test"]
 
 
 def test_clutter_is_passed_over(root, caplog):

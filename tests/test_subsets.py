@@ -124,9 +124,14 @@ def test_manifest_tells_what_each_stage_saw(digits):
     test_ids = reading.index(digits, "test")[1]
     told = subsets.manifest(parts, ["A", "B", "C", "D", "O"], digits, ids, test_ids)
     assert told["dataset"] == "digits"
-    assert told["tfds_name"] == "stepwise_digits/1.0.0"
-    assert told["train"] == {"count": 1437, "sha256": subsets.hash_ids(ids)}
-    assert told["test"] == {"count": 360, "sha256": subsets.hash_ids(test_ids)}
+    examples = datasets.load(digits, "test", 8, quiet)
+    content = hashlib.sha256(b"".join(hashlib.sha256(image.tobytes()).digest() for image in examples.images))
+    assert told["test"] == {
+        "count": 360,
+        "sha256": subsets.hash_ids(test_ids),
+        "content_sha256": content.hexdigest(),
+    }
+    assert (told["train"]["count"], told["train"]["sha256"]) == (1437, subsets.hash_ids(ids))
     assert [stage["name"] for stage in told["stages"]] == ["A", "B", "C", "D", "O"]
     assert [stage["count"] for stage in told["stages"]] == list(COUNTS)
     expected = {str(label): int(count) for label, count in enumerate(np.bincount(labels))}

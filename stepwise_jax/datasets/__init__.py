@@ -21,7 +21,7 @@ from stepwise_jax.errors import InputError
 if TYPE_CHECKING:
     from stepwise_jax.datasets.source import Source
 
-__all__ = ["Dataset", "Examples", "Sizes", "load", "names", "open_dataset", "prepare", "sizes"]
+__all__ = ["Dataset", "Examples", "Sizes", "data_dir", "load", "names", "open_dataset", "prepare", "sizes"]
 
 _SOURCES = {"digits": "stepwise_jax.datasets.digits", "image_folder": "stepwise_jax.datasets.image_folder"}
 

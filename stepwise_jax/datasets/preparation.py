@@ -105,6 +105,7 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
         self._source, self._meter = source, meter
         self._shapes: set[tuple[int, ...]] = set()
         self._unreadable: list[str] = []
+        self._digests = {name: hashlib.sha256() for name in source.splits}
         self._metadata = tfds.core.MetadataDict(class_names=source.class_names)
         config = tfds.core.BuilderConfig(name=source.fingerprint) if source.fingerprint else None
         super().__init__(data_dir=data_dir, config=config, file_format="array_record")
@@ -125,26 +126,29 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
             raise InputError(f"data.root: files changed while {self._source.name} was prepared; prepare it again")
         _check_shards(self.info.splits)
         self._metadata["image_shape"] = next(iter(self._shapes)) if len(self._shapes) == 1 else None
+        self._metadata["content_sha256"] = {name: digest.hexdigest() for name, digest in self._digests.items()}
 
     def _shard_iterators_per_split(self, dl_manager: Any) -> Mapping[str, Sequence[Callable[[], Iterator[Any]]]]:
         del dl_manager
         shards = {name: _shards(name, split, _shard_count(self._source)) for name, split in self._source.splits.items()}
-        return {
-            name: [partial(self._examples, self._source.splits[name], rows) for rows in parts]
-            for name, parts in shards.items()
-        }
+        return {name: [partial(self._examples, name, rows) for rows in parts] for name, parts in shards.items()}
 
-    def _examples(self, split: SourceSplit, rows: np.ndarray) -> Iterator[tuple[str, dict[str, Any]]]:
-        parts = _parts(rows, _bytes_each(self._source))
+    def _examples(self, split_name: str, rows: np.ndarray) -> Iterator[tuple[str, dict[str, Any]]]:
+        split, parts = self._source.splits[split_name], _parts(rows, _bytes_each(self._source))
         for part, future in zip(parts, run_ahead(partial(_fetch, self._source, split), parts), strict=True):
             for row, fetched in zip(part, self._meter.result(future), strict=True):
                 if isinstance(fetched, str):
                     self._unreadable.append(fetched)
                 else:
-                    image, shape = fetched
-                    self._shapes.add(shape)
-                    yield split.ids[row], {"image": image, "label": split.labels[row], "id": split.ids[row]}
+                    self._note(split_name, *fetched)
+                    yield split.ids[row], {"image": fetched[0], "label": split.labels[row], "id": split.ids[row]}
                 self._meter.advance()
+
+    def _note(self, split_name: str, image: bytes | np.ndarray, shape: tuple[int, ...]) -> None:
+        """Keeps what the metadata tell of all images together: their shapes, and a hash over the hashes of each."""
+        self._shapes.add(shape)
+        content = image if isinstance(image, bytes) else image.tobytes()
+        self._digests[split_name].update(hashlib.sha256(content).digest())
 
     # TFDS's own warns of a configuration that is not in the code.
     def _create_builder_config(self, builder_config: Any, version: Any) -> Any:
@@ -198,14 +202,22 @@ def _fetch_one(source: Source, name: str) -> Fetched:
 
 def _refuse_unreadable(names: Sequence[str]) -> None:
     if names:
-        some = ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
+        some = ", ".join(sorted(names)[:5]) + (" ..." if len(names) > 5 else "")
         verb = "image cannot" if len(names) == 1 else "images cannot"
         raise InputError(f"{len(names)} {verb} be read as a whole: {some}; repair or remove what is damaged")
 
 
 def _check_shards(splits: Any) -> None:
-    """A disk that fills up leaves files that end early without telling the writer."""
+    """Reads the files' ends back, as not every file system tells the writer that it is full."""
     for split in splits.values():
         for path, length in zip(split.filepaths, split.shard_lengths, strict=True):
-            if len(ArrayRecordDataSource([str(path)])) != length:
-                raise OSError(f"{path} was not written as a whole: the disk may be full")
+            if _records_in(str(path)) != length:
+                raise OSError(f"{path.name} was not written as a whole: the disk may be full")
+
+
+def _records_in(path: str) -> int | None:
+    """How many records a file holds; None if it has no proper end."""
+    try:
+        return len(ArrayRecordDataSource([path]))
+    except RuntimeError:
+        return None
