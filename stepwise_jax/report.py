@@ -354,7 +354,7 @@ tbody th { font-weight: 600; }
 tbody tr:nth-child(even) { background: var(--band); }
 .numbers th + th, .numbers td { text-align: right; }
 .numbers td, .numbers tbody th { white-space: nowrap; }
-.prose td { overflow-wrap: anywhere; }
+.prose td { min-width: 7rem; }
 .pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); gap: 1.5rem; }
 figure { margin: 0; }
 figure img { display: block; width: 100%; height: auto; }
