@@ -302,23 +302,6 @@ def print_plan(document: Row, examples: int, stream: TextIO | None = None) -> No
     console.print(Text(f"{'relative':<10} {shares[0]} of the samples, {shares[1]} of the updates"))
 
 
-def print_plan(document: Row, examples: int, stream: TextIO | None = None) -> None:
-    """Prints a plan and its cost beside the baseline's, by default on stdout.
-
-    Args:
-      document: what `stages.plan_document` gives.
-      examples: the size of the training set, M.
-      stream: where to print.
-    """
-    print_stages(document["stages"], stream=stream)
-    console, baseline = _console(stream), document["baseline"]
-    for what in ("samples", "updates"):
-        share = percent(document[f"relative_{what}"])
-        console.print(Text(f"{document[what]:>12,} {what}: {share} of the baseline's {baseline[what]:,}"))
-    ours, theirs = (costs["samples"] / examples for costs in (document, baseline))
-    console.print(Text(f"{ours:>12,.4g} passes over the training set, the baseline {theirs:,.4g}"))
-
-
 def print_result(stages: Sequence[Row], summary: Row, stream: TextIO | None = None) -> None:
     """Prints what a finished run reached: its stages with their scores, then the final ones, by default on stdout.
 
