@@ -359,7 +359,7 @@ def _slow(folder: Path, seconds: float) -> subprocess.Popen[str]:
 
 
 def test_killed_preparation_leaves_nothing_to_open_and_is_begun_anew(tmp_path):
-    process = _slow(tmp_path, 0.2)
+    process = _slow(tmp_path, 1.0)
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("stepwise_made/incomplete.*/*train*")):
         assert time.monotonic() < deadline

@@ -13,6 +13,8 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 # Images are decoded side by side; OpenCV's own threads within each would only get in one another's way.
 cv2.setNumThreads(1)
+# What it would log of damaged images, in the middle of a live display, is told by errors.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 # GIF is taken where a file is misnamed .jpg; formats that start other programs (EPS) are not.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
