@@ -44,7 +44,16 @@ def source_of(images: np.ndarray, name: str = "made") -> Source:
     }
     shape = images.shape[1:]
     read = {key: images[row] for row, key in enumerate(ids)}.__getitem__
-    return Source(name, "1.0.0", ("even", "odd"), splits, read, (shape[0], shape[1], shape[2]), images.nbytes)
+    return Source(
+        name=name,
+        version="1.0.0",
+        class_names=("even", "odd"),
+        place="the test",
+        splits=splits,
+        read=read,
+        array_shape=(shape[0], shape[1], shape[2]),
+        size_bytes=images.nbytes,
+    )
 
 
 def test_digits_are_prepared_and_loaded_as_scikit_learn_has_them(tmp_path):

@@ -116,9 +116,7 @@ def _source(data: DataConfig) -> "Source":
 
 def _find(data: DataConfig) -> Path:
     if data.name in _SOURCES:
-        from stepwise_jax.datasets import preparation
-
-        return preparation.folder(_source(data), data_dir(data))
+        return finding.prepared_folder(_source(data), data_dir(data))
     folder = finding.find(data.name, data_dir(data))
     if folder is None:
         raise finding.unknown(data.name, data_dir(data), names(), SIZES)

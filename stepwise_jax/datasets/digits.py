@@ -23,6 +23,7 @@ def source(data: DataConfig) -> Source:
         name="digits",
         version="1.0.0",
         class_names=tuple(map(str, range(10))),
+        place="scikit-learn's digits",
         splits=splits,
         read=lambda name: images[int(name.removeprefix("digits_"))],
         array_shape=(8, 8, 1),

@@ -5,9 +5,18 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from stepwise_jax.datasets.source import Source
 from stepwise_jax.errors import InputError
 
+NAMESPACE = "stepwise_"
+"""Before our data sets' names on disk, so that none is taken for TFDS's own data set of that name."""
+
 _NAME = re.compile(r"(?P<name>[A-Za-z]\w*)(/(?P<config>\w[\w.\-]*))?(:(?P<version>\d+\.\d+\.\d+))?")
+
+
+def prepared_folder(source: Source, data_dir: Path) -> Path:
+    """Where a data set of ours is prepared: data_dir/stepwise_NAME[/FINGERPRINT]/VERSION."""
+    return data_dir / (NAMESPACE + source.name) / (source.fingerprint or "") / source.version
 
 
 def find(name: str, data_dir: Path) -> Path | None:
@@ -43,8 +52,9 @@ def _only_config(name: str, folder: Path) -> Path:
 
 def unknown(name: str, data_dir: Path, makeable: Iterable[str], published: Iterable[str]) -> InputError:
     """The error that tells of a data set that is not there, with the nearest names."""
-    prepared = [path.name for path in data_dir.iterdir() if path.is_dir()] if data_dir.is_dir() else []
-    near = difflib.get_close_matches(name, [*makeable, *published, *prepared])
+    folders = [path.name for path in data_dir.iterdir() if path.is_dir()] if data_dir.is_dir() else []
+    theirs = [folder for folder in folders if not folder.startswith(NAMESPACE)]
+    near = difflib.get_close_matches(name, [*makeable, *published, *theirs])
     known = f"prepare can make {', '.join(makeable)}"
     hint = f"did you mean {', '.join(dict.fromkeys(near))}?" if near and name not in published else known
     return InputError(f"data.name is {name!r}: no such data set, nor one prepared under {str(data_dir)!r}; {hint}")

@@ -64,6 +64,7 @@ def source(data: DataConfig) -> Source:
         name="image_folder",
         version="1.0.0",
         class_names=class_names,
+        place=f"data.root is {str(root)!r}",
         splits=_splits(folders, class_names, drawn),
         read=lambda name: (root / name).read_bytes(),
         array_shape=None,

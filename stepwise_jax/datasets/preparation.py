@@ -20,13 +20,11 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 from stepwise_jax.datasets import images
 from stepwise_jax.datasets.ahead import chunk_length, run_ahead
+from stepwise_jax.datasets.finding import NAMESPACE, prepared_folder
 from stepwise_jax.datasets.lock import locked
 from stepwise_jax.datasets.meter import Meter, Progress, metered
 from stepwise_jax.datasets.source import Source, SourceSplit
 from stepwise_jax.errors import InputError
-
-NAMESPACE = "stepwise_"
-"""Before our data sets' names on disk, so that none is taken for TFDS's own data set of that name."""
 
 _SHARD_BYTES = 128 << 20
 _MOST_AT_ONCE = 32
@@ -35,11 +33,6 @@ _log = logging.getLogger(__name__)
 
 Fetched = tuple[bytes | np.ndarray, tuple[int, ...]] | str
 """An image and its shape, or the sentence that says why it cannot be read."""
-
-
-def folder(source: Source, data_dir: Path) -> Path:
-    """Where a source is prepared: data_dir/stepwise_NAME[/FINGERPRINT]/VERSION."""
-    return data_dir / (NAMESPACE + source.name) / (source.fingerprint or "") / source.version
 
 
 def prepare(source: Source, data_dir: Path, progress: Progress) -> None:
@@ -51,7 +44,7 @@ def prepare(source: Source, data_dir: Path, progress: Progress) -> None:
     Raises:
       InputError: for images that cannot be read as a whole, a `data_dir` that cannot be written, or a full disk.
     """
-    target = folder(source, data_dir)
+    target = prepared_folder(source, data_dir)
     if target.exists():
         return
     try:
@@ -119,11 +112,11 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
     def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
         super()._download_and_prepare(dl_manager, download_config)
-        _refuse_unreadable(self._unreadable)
+        _refuse_unreadable(self._source, self._unreadable)
         with ThreadPoolExecutor(1) as pool:
             unchanged = self._meter.result(pool.submit(self._source.unchanged))
         if not unchanged:
-            raise InputError(f"data.root: files changed while {self._source.name} was prepared; prepare it again")
+            raise InputError(f"{self._source.place}: files changed while they were prepared; prepare it again")
         _check_shards(self.info.splits)
         self._metadata["image_shape"] = next(iter(self._shapes)) if len(self._shapes) == 1 else None
         self._metadata["content_sha256"] = {name: digest.hexdigest() for name, digest in self._digests.items()}
@@ -200,11 +193,11 @@ def _fetch_one(source: Source, name: str) -> Fetched:
         return f"{name} ({getattr(error, 'strerror', None) or error})"
 
 
-def _refuse_unreadable(names: Sequence[str]) -> None:
+def _refuse_unreadable(source: Source, names: Sequence[str]) -> None:
     if names:
         some = ", ".join(sorted(names)[:5]) + (" ..." if len(names) > 5 else "")
-        verb = "image cannot" if len(names) == 1 else "images cannot"
-        raise InputError(f"{len(names)} {verb} be read as a whole: {some}; repair or remove what is damaged")
+        counted = "1 image" if len(names) == 1 else f"{len(names)} images"
+        raise InputError(f"{source.place}: {counted} cannot be read as a whole: {some}; repair or remove them")
 
 
 def _check_shards(splits: Any) -> None:

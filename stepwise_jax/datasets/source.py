@@ -23,6 +23,7 @@ class Source:
       version: to be raised whenever the prepared form changes; "1.0.0".
       class_names: in the order of the labels.
       splits: "train" and "test".
+      place: where the images come from, for messages: "data.root is '...'".
       read: gives an example's image by its id: encoded bytes, or a uint8 array [H, W, C]. Called from several threads.
       array_shape: shape of the images where `read` gives arrays, None where it gives encoded bytes.
       size_bytes: about how much all images take.
@@ -34,6 +35,7 @@ class Source:
     name: str
     version: str
     class_names: tuple[str, ...]
+    place: str
     splits: Mapping[str, SourceSplit]
     read: Callable[[str], bytes | np.ndarray]
     array_shape: tuple[int, int, int] | None
