@@ -43,7 +43,6 @@ class Checkpoints:
 
         The state is copied first, because the next training step takes over its memory.
         """
-        self._saved_at = time.monotonic()
         step = int(state.step)
         if step in self._manager.all_steps():
             return
@@ -51,10 +50,11 @@ class Checkpoints:
         document = {"place": place, "sha256": _seal(copy, place)}
         items = ocp.args.Composite(state=ocp.args.StandardSave(copy), run=ocp.args.JsonSave(document))  # pyright: ignore
         self._manager.save(step, args=items, force=True)
+        self._saved_at = time.monotonic()
 
-    def seconds_since_save(self) -> float:
-        """Seconds since the last save began, or since these checkpoints were opened."""
-        return time.monotonic() - self._saved_at
+    def due(self, every_seconds: float) -> bool:
+        """Whether so many seconds have passed since the last save, or the opening, and none is still being written."""
+        return time.monotonic() - self._saved_at >= every_seconds and not self._manager.is_saving_in_progress()
 
     def wait(self) -> None:
         """Returns when everything is on disk."""

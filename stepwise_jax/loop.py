@@ -267,7 +267,7 @@ def _record(session: Session, stage: Stage, rate: float, progress: Progress, sco
 
 
 def _save_is_due(session: Session) -> bool:
-    return session.checkpoints.seconds_since_save() >= session.experiment.checkpoint.every_seconds
+    return session.checkpoints.due(session.experiment.checkpoint.every_seconds)
 
 
 def _save_or_stop(session: Session, state: TrainState, progress: Progress, *, due: bool) -> None:
