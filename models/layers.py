@@ -1,4 +1,4 @@
-"""The parts that decide speed and determinism: convolution, batch normalisation, pooling.
+"""The layers that hold parameters: convolution and batch normalisation.
 
 Everything is NHWC. Kernels are HWIO and padding is PyTorch's (half the kernel on both sides), so that weights trained
 there mean the same here.
@@ -10,9 +10,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from jax import lax
+
+from models.convolution import convolve
 
 Initializer = Callable[..., jax.Array]
 
@@ -60,19 +61,6 @@ class Conv(nn.Module):
         shape = (self.size, self.size, x.shape[-1] // self.groups, self.features)
         kernel = self.param("kernel", he_normal_fan_out, shape, jnp.float32)
         return convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, self.groups)
-
-
-def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1, groups: int = 1) -> jax.Array:
-    """Convolve [N, H, W, C] with an HWIO kernel, padded by half the kernel."""
-    half = kernel.shape[0] // 2
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        window_strides=(stride, stride),
-        padding=((half, half), (half, half)),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=groups,
-    )
 
 
 def at_least_float32(x: jax.Array) -> jax.Array:
@@ -134,34 +122,3 @@ def unbiased(var: jax.Array, x: jax.Array) -> jax.Array:
             "train with at least two images or larger ones"
         )
     return var * (count / (count - 1))
-
-
-def max_pool(x: jax.Array) -> jax.Array:
-    """The largest of each 3x3 window at stride 2, padded by one: [N, H, W, C] to [N, ceil(H/2), ceil(W/2), C]."""
-    lowest = np.asarray(-np.inf, x.dtype)[()]
-    return lax.reduce_window(x, lowest, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (1, 1), (1, 1), (0, 0)))
-
-
-def avg_pool(x: jax.Array, stride: int) -> jax.Array:
-    """Mean of each 3x3 window; padding counts as zeros (PyTorch's `count_include_pad`)."""
-    return _window_sum(x, 3, stride, (1, 1), (1, 1)) / 9
-
-
-def shrink_average(x: jax.Array, stride: int) -> jax.Array:
-    """Mean of disjoint windows of side `stride`; windows over an odd edge average the pixels that they have."""
-    if stride == 1:
-        return x
-    missing_height, missing_width = (-x.shape[1] % stride, -x.shape[2] % stride)
-    totals = _window_sum(x, stride, stride, (0, missing_height), (0, missing_width))
-    counts = np.outer(_pixels_per_window(x.shape[1], stride), _pixels_per_window(x.shape[2], stride))
-    return totals / counts.astype(x.dtype)[None, :, :, None]
-
-
-def _pixels_per_window(length: int, stride: int) -> np.ndarray:
-    starts = np.arange(0, length, stride)
-    return np.minimum(starts + stride, length) - starts
-
-
-def _window_sum(x: jax.Array, size: int, stride: int, height: tuple[int, int], width: tuple[int, int]) -> jax.Array:
-    padding = ((0, 0), height, width, (0, 0))
-    return lax.reduce_window(x, np.zeros((), x.dtype)[()], lax.add, (1, size, size, 1), (1, stride, stride, 1), padding)

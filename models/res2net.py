@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from models import layers
+from models import pooling
 from models.resnet import Bottleneck
 
 
@@ -25,7 +25,7 @@ class Res2NetBottleneck(Bottleneck):
         for index, piece in enumerate(pieces):
             chained = index > 0 and not projects
             outputs.append(self.convolve_piece(piece + outputs[-1] if chained else piece, index, train))
-        outputs.append(layers.avg_pool(last, self.stride) if projects else last)
+        outputs.append(pooling.avg_pool(last, self.stride) if projects else last)
         return jnp.concatenate(outputs, axis=-1)
 
     def convolve_piece(self, piece: jax.Array, index: int, train: bool) -> jax.Array:

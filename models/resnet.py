@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from models import layers
+from models import layers, pooling
 
 
 class ResidualBlock(nn.Module):
@@ -61,7 +61,7 @@ class ResidualBlock(nn.Module):
         """`x` at the shape of the block's output."""
         stride = self.stride
         if self.pooled_shortcut:
-            x, stride = layers.shrink_average(x, stride), 1
+            x, stride = pooling.shrink_average(x, stride), 1
         x = self.conv(self.features * self.expansion, 1, "downsample_conv", stride=stride)(x)
         return self.norm("downsample_bn")(x, train=train)
 
@@ -171,7 +171,7 @@ class ResNet(nn.Module):
             x = self.conv_norm_relu(x, train, self.width, 3, 1, "conv1_6", "bn1")
         else:
             x = self.conv_norm_relu(x, train, self.width, 7, 2, "conv1", "bn1")
-        return layers.max_pool(x)
+        return pooling.max_pool(x)
 
     def conv_norm_relu(
         self, x: jax.Array, train: bool, features: int, size: int, stride: int, conv: str, norm: str

@@ -1,0 +1,163 @@
+"""Convolution, pooling and batch norm against the library's own, or against their closed forms."""
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from models import layers, pooling
+from models.convolution import convolve, convolve_plainly
+
+
+def train_norm(norm, variables, x) -> Any:
+    """The output, and the updated statistics."""
+    output, updated = norm.apply(variables, x, train=True, mutable=["batch_stats"])
+    return output, updated["batch_stats"]
+
+
+def normal(*shape, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "groups", "channels", "features", "side"),
+    [
+        (1, 1, 1, 8, 12, 5),
+        (1, 2, 1, 8, 12, 7),
+        (3, 1, 1, 6, 10, 9),
+        (3, 2, 1, 6, 10, 8),
+        (3, 2, 1, 6, 10, 9),
+        (7, 2, 1, 3, 8, 20),
+        (3, 1, 8, 32, 32, 6),
+        (3, 2, 16, 128, 128, 7),
+        (3, 1, 4, 12, 8, 6),
+        (1, 1, 4, 12, 8, 6),
+    ],
+)
+def test_convolution_and_its_gradients_are_the_librarys(size, stride, groups, channels, features, side):
+    x = normal(4, side, side + 1, channels)
+    kernel = normal(size, size, channels // groups, features, seed=1)
+
+    def value_and_gradients(convolution):
+        def apply(x, kernel):
+            output, pull_back = jax.vjp(lambda x, kernel: convolution(x, kernel, stride, groups), x, kernel)
+            return output, pull_back(jnp.cos(jnp.arange(output.size, dtype=jnp.float32)).reshape(output.shape))
+
+        return jax.jit(apply)(x, kernel)
+
+    expected, actual = value_and_gradients(convolve_plainly), value_and_gradients(convolve)
+    jax.tree.map(lambda a, e: np.testing.assert_allclose(a, e, rtol=1e-4, atol=1e-4), actual, expected)
+
+
+def test_kernel_gradient_is_the_same_in_several_pieces(monkeypatch):
+    x, kernel = normal(6, 8, 8, 4), normal(3, 3, 4, 4, seed=1)
+
+    def gradient():
+        return jax.grad(lambda kernel: jnp.square(convolve(x, kernel)).sum())(kernel)
+
+    whole = gradient()
+    monkeypatch.setattr("models.convolution._PATCH_BYTES", 2 * 8 * 8 * 36 * 4)
+    jax.clear_caches()
+    np.testing.assert_allclose(gradient(), whole, rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 8, 3), (2, 7, 9, 3), (1, 1, 2, 3)])
+@pytest.mark.parametrize("draw", ["normal", "ties"])
+def test_max_pool_and_its_gradient_are_xlas(shape, draw):
+    x = normal(*shape) if draw == "normal" else jnp.round(normal(*shape))
+
+    def library(x):
+        return lax.reduce_window(x, -np.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (1, 1), (1, 1), (0, 0)))
+
+    expected, pull_back = jax.vjp(library, x)
+    actual, pull_back_ours = jax.vjp(pooling.max_pool, x)
+    np.testing.assert_array_equal(actual, expected)
+    gradient = normal(*expected.shape, seed=1)
+    np.testing.assert_allclose(pull_back_ours(gradient)[0], pull_back(gradient)[0], rtol=1e-6, atol=1e-6)
+
+
+def test_average_pools_are_pytorchs():
+    x = jnp.arange(1.0, 10.0).reshape(1, 3, 3, 1)
+    np.testing.assert_allclose(pooling.shrink_average(x, 2)[0, ..., 0], [[3, 4.5], [7.5, 9]])
+    np.testing.assert_allclose(pooling.avg_pool(x, 2)[0, ..., 0] * 9, [[12, 16], [24, 28]])
+    assert pooling.shrink_average(x, 1) is x
+
+
+def test_batch_norm_is_the_closed_form():
+    x = 3 + 2 * normal(4, 3, 3, 5)
+    norm = layers.BatchNorm()
+    variables = norm.init(jax.random.key(0), x, train=False)
+    output, statistics = train_norm(norm, variables, x)
+    rows = np.asarray(x, np.float64).reshape(-1, 5)
+    np.testing.assert_allclose(statistics["mean"], 0.1 * rows.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(statistics["var"], 0.9 + 0.1 * rows.var(0, ddof=1), rtol=1e-5)
+    expected = (rows - rows.mean(0)) / np.sqrt(rows.var(0) + 1e-5)
+    np.testing.assert_allclose(np.reshape(output, (-1, 5)), expected, rtol=1e-4, atol=1e-5)
+    evaluated: Any = norm.apply({**variables, "batch_stats": statistics}, x, train=False)
+    expected = (rows - 0.1 * rows.mean(0)) / np.sqrt(0.9 + 0.1 * rows.var(0, ddof=1) + 1e-5)
+    np.testing.assert_allclose(np.reshape(evaluated, (-1, 5)), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_batch_norm_keeps_float32_statistics_under_bfloat16():
+    x = (1000 + normal(64, 8, 8, 3)).astype(jnp.bfloat16)
+    norm = layers.BatchNorm(dtype=jnp.bfloat16)
+    output, statistics = train_norm(norm, norm.init(jax.random.key(0), x, train=False), x)
+    rows = np.asarray(x, np.float64).reshape(-1, 3)
+    assert output.dtype == jnp.bfloat16
+    assert statistics["var"].dtype == jnp.float32
+    np.testing.assert_allclose(statistics["var"], 0.9 + 0.1 * rows.var(0, ddof=1), rtol=1e-3)
+
+
+def test_batch_norm_of_one_value_is_refused():
+    norm = layers.BatchNorm()
+    x = jnp.ones((1, 1, 1, 3))
+    variables = norm.init(jax.random.key(0), x, train=False)
+    with pytest.raises(ValueError, match=r"one value per channel.*two images"):
+        norm.apply(variables, x, train=True, mutable=["batch_stats"])
+
+
+FOUR_DEVICES = """
+import jax, jax.numpy as jnp, numpy as np, models
+from jax.sharding import NamedSharding, PartitionSpec
+assert jax.device_count() == 4
+net = models.build("res2next50", num_classes=3, width=8, blocks=(1,), small_images=True)
+images = jax.random.normal(jax.random.key(1), (8, 8, 8, 3)) * jnp.arange(1.0, 9.0)[:, None, None, None]
+variables = jax.jit(lambda key: net.init(key, images, train=False))(jax.random.key(0))
+
+@jax.jit
+def step(variables, images):
+    def loss(params):
+        logits, updated = net.apply({**variables, "params": params}, images, train=True, mutable=["batch_stats"])
+        return jnp.square(logits).mean(), updated["batch_stats"]
+    return jax.value_and_grad(loss, has_aux=True)(variables["params"])
+
+mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+one = step(variables, images)
+four = step(jax.device_put(variables, NamedSharding(mesh, PartitionSpec())),
+            jax.device_put(images, NamedSharding(mesh, PartitionSpec("data"))))
+jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), one, four)
+"""
+
+
+def test_four_devices_normalise_by_the_global_batch():
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    root = os.path.dirname(os.path.dirname(__file__))
+    result = subprocess.run(
+        [sys.executable, "-c", FOUR_DEVICES], env=environment, cwd=root, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def test_zero_initialised_last_scale_makes_blocks_the_identity():
+    from models.resnet import Bottleneck
+
+    block = Bottleneck(features=4, zero_init_last_scale=True)
+    x = jax.nn.relu(normal(2, 4, 4, 16))
+    output, _ = block.init_with_output(jax.random.key(0), x, train=True)
+    np.testing.assert_array_equal(output, x)
