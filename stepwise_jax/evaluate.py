@@ -67,13 +67,16 @@ def reestimate(statistics: Callable[[Any, np.ndarray], Any], batch_stats: Any, b
       batch_stats: a tree of the right shapes.
       batches: what `statistics` takes, one at a time.
     """
-    zeros, ones = jax.tree.map(jnp.zeros_like, batch_stats), jax.tree.map(jnp.ones_like, batch_stats)
+    zeros = jax.tree.map(jnp.zeros_like, batch_stats)
     sums, count, kept = zeros, 0, None
     for rows in batches:
         from_zeros = statistics(zeros, rows)
         if kept is None:
-            # The running average is kept * old + (1 - kept) * batch: two old values tell `kept`.
-            kept = jax.tree.map(jnp.subtract, statistics(ones, rows), from_zeros)
+            # The running average is kept * old + (1 - kept) * batch: two old values tell `kept`. The second is no
+            # smaller than the batch's own, or large activations would round `kept` away.
+            probe = jax.tree.map(lambda value: 1 + jnp.abs(value), from_zeros)
+            from_probe = statistics(probe, rows)
+            kept = jax.tree.map(lambda new, zero, old: (new - zero) / old, from_probe, from_zeros, probe)
         sums = jax.tree.map(jnp.add, sums, from_zeros)
         count += 1
-    return jax.tree.map(lambda total_, old: total_ / count / (1 - old), sums, kept)
+    return jax.tree.map(lambda total_, share: total_ / count / (1 - share), sums, kept)
