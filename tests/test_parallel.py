@@ -1,0 +1,140 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stepwise_jax.errors import InputError
+from stepwise_jax.parallel import check_batches
+from stepwise_jax.stages import Stage
+
+ROOT = Path(__file__).parents[1]
+
+
+class FourDevices:
+    """All that `check_batches` reads of a mesh."""
+
+    size = 4
+
+
+def stages(*batch_sizes: int) -> tuple[Stage, ...]:
+    return tuple(Stage(f"S{size}", 1.0, 1000, size, 0.1, epochs=1) for size in batch_sizes)
+
+
+def test_batches_that_divide_over_the_devices_pass():
+    mesh: Any = FourDevices()
+    check_batches(stages(4, 24, 96), mesh)
+
+
+@pytest.mark.parametrize(
+    ("size", "nearest"), [(3, "4"), (1, "4"), (5, "4 or 8"), (26, "24 or 28"), (27, "24 or 28"), (98, "96 or 100")]
+)
+def test_a_batch_that_does_not_divide_is_refused_with_the_nearest_that_do(size, nearest):
+    mesh: Any = FourDevices()
+    with pytest.raises(InputError) as refused:
+        check_batches(stages(24, size), mesh)
+    message = f"batch_size of stage 2 (S{size}) is {size}: 4 devices share a batch evenly, so it must be {nearest}"
+    assert str(refused.value) == message
+
+
+# One process with four devices, which trains on all of them and on one alone.
+SCRIPT = """
+import json, sys
+from pathlib import Path
+sys.path.insert(0, "tests")
+import jax, numpy as np
+from conftest import TinyNet
+from jax.sharding import AxisType, Mesh
+from stepwise_jax import parallel
+from stepwise_jax.batches import Preprocessing, Resident, pad_rows
+from stepwise_jax.checkpoint import Checkpoints
+from stepwise_jax.clock import Clock
+from stepwise_jax.config import OptimizerConfig
+from stepwise_jax.evaluate import total
+from stepwise_jax.optimizer import make_optimizer, set_hyperparameters
+from stepwise_jax.programs import Programs
+from stepwise_jax.state import digest, make_initializer
+
+random = np.random.default_rng(0)
+images = random.integers(0, 64, (37, 8, 8, 3), dtype=np.uint8)
+# Each device's share of a batch of 16 has a brightness of its own, so that statistics over a share would be far off.
+images[:32] += (np.arange(32) % 16 // 4 * 60).astype(np.uint8)[:, None, None, None]
+labels = random.integers(0, 10, 37).astype(np.int32)
+rows = np.arange(32, dtype=np.int32).reshape(2, 16)
+optimizer = make_optimizer(OptimizerConfig())
+quick = {"xla_backend_optimization_level": 0}
+first = jax.jit(make_initializer(TinyNet(), optimizer, 8), compiler_options=quick)(jax.random.key(0))
+first = first._replace(opt_state=set_hyperparameters(first.opt_state, learning_rate=0.1))
+
+def train(mesh):
+    whole = parallel.replicated(mesh)
+    examples = Resident(jax.device_put(images, whole), jax.device_put(labels, whole))
+    programs = Programs(TinyNet(), optimizer, Preprocessing(8, (0.5,) * 3, (0.3,) * 3), mesh, Clock(), lambda _: None)
+    state, losses = jax.device_put(jax.device_get(first), whole), []
+    for placed in programs.place_rows([rows[:1], rows[1:]]):
+        assert len(placed.sharding.device_set) == mesh.size
+        assert placed.addressable_shards[0].data.shape == (1, 16 // mesh.size), "the batch is not spread"
+        state, loss = programs.train(state, examples, placed)
+        losses += loss.tolist()
+    batches = pad_rows(37, programs.evaluation_batch(10, 37))
+    scores = total([programs.count(state, examples, *each) for each in zip(*batches, strict=True)], 37)
+    return state, losses, scores
+
+def furthest(ours, theirs):
+    far = jax.tree.map(lambda a, b: float(np.abs(np.asarray(a) - np.asarray(b)).max()), ours, theirs)
+    return max(jax.tree.leaves(far))
+
+four = parallel.make_mesh()
+one = Mesh(np.array(jax.devices()[:1]), (parallel.AXIS,), axis_types=(AxisType.Auto,))
+(ours, our_losses, our_scores), (theirs, their_losses, their_scores) = train(four), train(one)
+copies = all(np.array_equal(s.data, leaf) for leaf in jax.tree.leaves(ours) for s in leaf.addressable_shards)
+
+# A checkpoint of four devices, restored on one.
+with Checkpoints(Path(sys.argv[1]), keep=2) as checkpoints:
+    checkpoints.save(ours, {"stage": 1})
+    checkpoints.wait()
+    restored, place = checkpoints.restore(theirs, print)
+
+print(json.dumps({
+    "devices": four.size,
+    "state": furthest(ours, theirs),
+    "moved": furthest(ours.batch_stats, first.batch_stats),
+    "losses": [our_losses, their_losses],
+    "scores": [our_scores, their_scores],
+    "copies": copies,
+    "restored": digest(restored) == digest(ours) and place == {"stage": 1},
+    "restored on": len(restored.params["Dense_0"]["kernel"].sharding.device_set),
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    words = [sys.executable, "-W", "error", "-c", SCRIPT, str(tmp_path_factory.mktemp("devices") / "checkpoints")]
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_four_devices_train_as_one_does(result):
+    assert result["devices"] == 4
+    assert result["state"] < 1e-5
+    assert result["moved"] > 1e-2, "batch statistics did not move: the comparison would say nothing"
+    assert result["losses"][0] == pytest.approx(result["losses"][1], rel=1e-5)
+    assert result["copies"], "the devices hold different states"
+
+
+def test_four_devices_score_as_one_does(result):
+    (top1, top5, loss), theirs = result["scores"]
+    assert [top1, top5] == theirs[:2]
+    assert 0 < top1 < top5
+    assert loss == pytest.approx(theirs[2], rel=1e-5)
+
+
+def test_a_checkpoint_of_four_devices_goes_on_on_one(result):
+    assert result["restored"]
+    assert result["restored on"] == 1

@@ -1,0 +1,223 @@
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.monitoring
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import TinyNet
+
+from stepwise_jax import parallel
+from stepwise_jax.batches import Preprocessing, Resident, preprocess
+from stepwise_jax.clock import Clock
+from stepwise_jax.config import OptimizerConfig
+from stepwise_jax.optimizer import make_optimizer, set_hyperparameters
+from stepwise_jax.programs import Programs
+from stepwise_jax.state import TrainState, state_from
+from stepwise_jax.train_step import Batch, make_train_step
+
+NETWORK = TinyNet(num_classes=7)
+OPTIMIZER = make_optimizer(OptimizerConfig())
+PREPROCESSING = Preprocessing(8, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
+MESH = parallel.make_mesh()
+RANDOM = np.random.default_rng(0)
+IMAGES, LABELS = RANDOM.integers(0, 256, (60, 6, 6, 3), dtype=np.uint8), RANDOM.integers(0, 7, 60).astype(np.int32)
+
+
+def examples(count: int = 60) -> Resident:
+    whole = parallel.replicated(MESH)
+    return Resident(jax.device_put(IMAGES[:count], whole), jax.device_put(LABELS[:count], whole))
+
+
+def start() -> TrainState:
+    random = np.random.default_rng(1)
+    shapes = jax.eval_shape(lambda: NETWORK.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), train=False))
+    variables = jax.tree.map(lambda leaf: random.uniform(0.1, 0.5, leaf.shape).astype(np.float32), shapes)
+    state = state_from(variables, OPTIMIZER)
+    opt_state = set_hyperparameters(state.opt_state, learning_rate=0.01)
+    return jax.device_put(state._replace(opt_state=opt_state), parallel.replicated(MESH))
+
+
+class Opened:
+    """Programs with what they told and timed."""
+
+    def __init__(self) -> None:
+        self.clock, self.told = Clock(), []
+        self.programs = Programs(NETWORK, OPTIMIZER, PREPROCESSING, MESH, self.clock, self.told.append)
+
+    def train(self, state: TrainState, rows: np.ndarray) -> tuple[TrainState, jax.Array]:
+        (placed,) = self.programs.place_rows([rows])
+        return self.programs.train(state, examples(), placed)
+
+
+@pytest.fixture(scope="module")
+def shared() -> Opened:
+    """Programs that are compiled once for all tests which do not watch the compiling."""
+    return Opened()
+
+
+def rows(*shape: int) -> np.ndarray:
+    return RANDOM.integers(0, 60, shape).astype(np.int32)
+
+
+def assert_close(ours: Any, theirs: Any, rtol: float, atol: float = 0.0) -> None:
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=atol), ours, theirs)
+
+
+def test_a_call_is_a_step_on_the_preprocessed_rows(shared):
+    picked = rows(1, 8)
+    batch = Batch(preprocess(jnp.asarray(IMAGES[picked[0]]), PREPROCESSING), jnp.asarray(LABELS[picked[0]]))
+    expected, metrics = jax.jit(make_train_step(NETWORK, OPTIMIZER))(start(), batch)
+    state, losses = shared.train(start(), picked)
+    assert losses.shape == (1,)
+    assert float(losses[0]) == pytest.approx(float(metrics["loss"]), rel=1e-5)
+    assert_close(state, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_several_steps_in_one_call_are_those_steps_one_by_one(shared):
+    picked = rows(4, 8)
+    state, one_by_one = start(), []
+    for batch in picked:
+        state, losses = shared.train(state, batch[None])
+        one_by_one.append(float(losses[0]))
+    together, losses = shared.train(start(), picked)
+    assert int(together.step) == int(state.step) == 4
+    assert len(set(one_by_one)) == 4
+    np.testing.assert_allclose(losses, one_by_one, rtol=1e-4)
+    assert_close(together, state, rtol=1e-3, atol=1e-5)
+
+
+def test_the_old_state_is_gone_after_a_call(shared):
+    """Its memory is the new state's: a state that lived on would double what training takes."""
+    state = start()
+    after, _ = shared.train(state, rows(1, 8))
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(after))
+
+
+# ---- Compiling
+
+
+@pytest.fixture
+def compilations() -> Iterator[list[str]]:
+    """Grows by one with each compilation, by JAX's own events."""
+    seen: list[str] = []
+
+    def listen(event: str, duration_secs: float, **_: str | int) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            seen.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield seen
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def test_every_distinct_shape_compiles_once_and_is_told_and_timed_once(compilations):
+    opened, state = Opened(), start()
+    before = len(compilations)
+    for shape in ((1, 8), (1, 8), (1, 12), (2, 8), (1, 8), (1, 12), (2, 8)):
+        state, _ = opened.train(state, rows(*shape))
+    assert opened.told == [f"compiled train for {shape} examples" for shape in ("1 x 8", "1 x 12", "2 x 8")]
+    assert len(compilations) - before == 3
+    seconds = opened.clock.read()
+    assert seconds["compile"] > 0
+    opened.train(state, rows(1, 12))
+    assert opened.clock.read() == seconds
+
+
+def test_what_is_prepared_compiles_before_the_first_step(compilations):
+    opened, state = Opened(), start()
+    opened.programs.prepare_train(state, examples(), 1, 16)
+    prepared = len(compilations)
+    state, _ = opened.train(state, rows(1, 16))
+    assert len(compilations) == prepared
+    assert int(state.step) == 1, "preparing took a step or took the state's memory"
+
+
+def wrong_states() -> dict[str, TrainState]:
+    state = start()
+    kernel = state.params["Dense_0"]["kernel"]
+
+    def with_kernel(value: Any) -> TrainState:
+        return state._replace(params={**state.params, "Dense_0": {**state.params["Dense_0"], "kernel": value}})
+
+    return {
+        "dtype": with_kernel(kernel.astype(jnp.bfloat16)),
+        "shape": with_kernel(jnp.concatenate([kernel, kernel])),
+        "tree": state._replace(batch_stats={}),
+    }
+
+
+@pytest.mark.parametrize("wrong", ["dtype", "shape", "tree"])
+def test_a_state_of_another_kind_is_an_error_and_no_silent_compilation(shared, compilations, wrong):
+    state = wrong_states()[wrong]
+    shared.train(start(), rows(1, 8))
+    (placed,) = shared.programs.place_rows([rows(1, 8)])
+    resident, before = examples(), len(compilations)
+    with pytest.raises((TypeError, ValueError)):
+        shared.programs.train(state, resident, placed)
+    assert len(compilations) == before
+
+
+def test_a_split_of_another_size_is_an_error_and_no_silent_compilation(shared):
+    shared.train(start(), rows(1, 8))
+    (placed,) = shared.programs.place_rows([rows(1, 8)])
+    with pytest.raises((TypeError, ValueError)):
+        shared.programs.train(start(), examples(59), placed)
+
+
+# ---- Scores, predictions, statistics, cost
+
+
+def reference_probabilities(state: TrainState, picked: np.ndarray) -> np.ndarray:
+    """Evaluation mode, written in numpy from the definition of each layer of `TinyNet`."""
+    params, stats = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), (state.params, state.batch_stats))
+    images = np.asarray(preprocess(jnp.asarray(IMAGES[picked]), PREPROCESSING), np.float64)
+    # "SAME" padding of a 3 x 3 kernel with stride 2 over 8 pixels: one row and one column at the end.
+    padded = np.pad(images, ((0, 0), (0, 1), (0, 1), (0, 0)))
+    x = np.zeros((len(picked), 4, 4, 8)) + params["Conv_0"]["bias"]
+    for i in range(3):
+        for j in range(3):
+            x += padded[:, i : i + 8 : 2, j : j + 8 : 2][:, :4, :4] @ params["Conv_0"]["kernel"][i, j]
+    norm, running = params["BatchNorm_0"], stats["BatchNorm_0"]
+    x = (x - running["mean"]) / np.sqrt(running["var"] + 1e-5) * norm["scale"] + norm["bias"]
+    logits = np.maximum(x, 0).reshape(len(picked), -1) @ params["Dense_0"]["kernel"] + params["Dense_0"]["bias"]
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+def test_predictions_and_counts_are_those_of_the_network_in_numpy(shared):
+    state, picked = start(), np.arange(20, dtype=np.int32)
+    expected = reference_probabilities(state, picked)
+    assert 0.05 < expected.max() < 0.999
+    np.testing.assert_allclose(shared.programs.predict(state, examples(), picked), expected, rtol=2e-3, atol=1e-5)
+    mask = np.arange(20) % 3 > 0
+    counts = jax.device_get(shared.programs.count(state, examples(), picked, mask))
+    own = expected[np.arange(20), LABELS[:20]]
+    places = (expected > own[:, None]).sum(axis=1)[mask]
+    assert (counts["top1"], counts["top5"]) == ((places < 1).sum(), (places < 5).sum())
+    assert counts["loss"] == pytest.approx(-np.log(own[mask]).sum(), rel=1e-3)
+
+
+def test_statistics_start_from_what_is_given_and_not_from_the_state(shared):
+    state, picked = start(), rows(16)
+    zeros = jax.tree.map(jnp.zeros_like, state.batch_stats)
+    from_zeros = shared.programs.statistics(zeros, state, examples(), picked)
+    from_state = shared.programs.statistics(state.batch_stats, state, examples(), picked)
+    expected = jax.tree.map(lambda old, new: 0.9 * old + new, state.batch_stats, from_zeros)
+    assert_close(from_state, expected, rtol=1e-5)
+    after, _ = shared.train(start(), picked[None])
+    assert_close(after.batch_stats, from_state, rtol=1e-4)
+
+
+def test_an_evaluation_batch_is_no_larger_than_the_split(shared):
+    assert [shared.programs.evaluation_batch(wanted, 360) for wanted in (1, 250, 360, 1000)] == [1, 250, 360, 360]
+
+
+def test_the_cost_of_a_step_grows_with_the_batch(shared):
+    one, two = (shared.programs.flops_per_step(start(), examples(), size) for size in (16, 32))
+    forward = 16 * 2 * (4 * 4 * 9 * 3 * 8 + 4 * 4 * 8 * 7)
+    # The gradient of the weights costs another forward pass at least, the whole step some three.
+    assert 2 * forward < one < 10 * forward
+    assert 1.8 < two / one < 2.05
