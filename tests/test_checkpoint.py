@@ -1,0 +1,294 @@
+import gc
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from stepwise_jax import checkpoint, parallel
+from stepwise_jax.checkpoint import Checkpoints, Place
+from stepwise_jax.config import OptimizerConfig
+from stepwise_jax.errors import InputError
+from stepwise_jax.optimizer import make_optimizer
+from stepwise_jax.state import TrainState, state_from
+
+PLACE: Place = {"stage": 2, "loss_sum": 0.1 + 0.2, "best_top1": None, "seconds": {"train": 1e-17}, "updates": 10**12}
+NEWEST, BEFORE = 7, 3
+
+
+def a_state(step: int, rows: int = 5) -> TrainState:
+    """A state of many kinds of leaves in which every number depends on the step."""
+    random = np.random.default_rng(step)
+    shapes = {"block": {"kernel": (3, rows, 2), "bias": (2,)}, "scale": ()}
+    params = jax.tree.map(lambda shape: random.normal(size=shape), shapes, is_leaf=lambda node: isinstance(node, tuple))
+    variables = {"params": params, "batch_stats": {"norm": {"mean": random.normal(size=2), "var": random.random(2)}}}
+    variables = jax.tree.map(lambda value: jnp.asarray(value, jnp.float32), variables)
+    state = state_from(variables, make_optimizer(OptimizerConfig()))
+    momentum = jax.tree.map(lambda leaf: leaf + step if leaf.dtype == jnp.float32 else leaf, state.opt_state)
+    state = state._replace(step=jnp.int32(step), opt_state=momentum)
+    return jax.device_put(state, parallel.replicated(parallel.make_mesh()))
+
+
+def bits(state: TrainState) -> list[tuple[str, str, tuple[int, ...], bytes]]:
+    """Every leaf's place, dtype, shape and bytes."""
+    leaves = jax.tree.leaves_with_path(jax.device_get(state))
+    arrays = [(jax.tree_util.keystr(path), np.asarray(leaf)) for path, leaf in leaves]
+    return [(name, str(leaf.dtype), leaf.shape, leaf.tobytes()) for name, leaf in arrays]
+
+
+def committed(folder: Path) -> list[int]:
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two good checkpoints, for tests to copy."""
+    folder = tmp_path_factory.mktemp("saved") / "checkpoints"
+    with Checkpoints(folder, keep=3) as checkpoints:
+        for step in (BEFORE, NEWEST):
+            checkpoints.save(a_state(step), PLACE | {"stage": step})
+    return folder
+
+
+# ---- What is restored is what was saved
+
+
+def test_a_folder_without_checkpoints_restores_nothing(tmp_path):
+    with Checkpoints(tmp_path / "new", keep=2) as checkpoints:
+        assert checkpoints.restore(a_state(0), pytest.fail) is None
+
+
+def test_state_and_place_come_back_exactly_from_the_newest(saved):
+    like = a_state(0)
+    with Checkpoints(saved, keep=3) as checkpoints:
+        restored = checkpoints.restore(like, pytest.fail)
+    assert restored is not None
+    state, place = restored
+    assert isinstance(state, TrainState)
+    assert bits(state) == bits(a_state(NEWEST))
+    assert place == PLACE | {"stage": NEWEST}
+    assert jax.tree.structure(state) == jax.tree.structure(like)
+    assert all(a.sharding == b.sharding for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(like), strict=True))
+    assert not any(leaf.aval.weak_type for leaf in jax.tree.leaves(state)), "the first step after it would compile anew"
+
+
+def test_numbers_that_are_not_finite_and_signed_zeros_survive(tmp_path):
+    state = a_state(1)
+    odd = jnp.asarray([[-0.0, np.nan, np.inf], [-np.inf, 1e-45, 3.4e38]], jnp.float32)
+    state = state._replace(params={"odd": odd, "half": jnp.asarray([1.5, np.nan], jnp.bfloat16)})
+    with Checkpoints(tmp_path / "odd", keep=2) as checkpoints:
+        checkpoints.save(state, PLACE)
+        checkpoints.wait()
+        restored = checkpoints.restore(jax.tree.map(jnp.zeros_like, state), pytest.fail)
+    assert restored is not None
+    assert bits(restored[0]) == bits(state)
+
+
+def test_only_the_newest_are_kept(tmp_path):
+    with Checkpoints(tmp_path / "few", keep=2) as checkpoints:
+        for step in (1, 2, 3, 5, 8):
+            checkpoints.save(a_state(step), PLACE)
+    assert committed(tmp_path / "few") == [5, 8]
+    with Checkpoints(tmp_path / "few", keep=2) as checkpoints:
+        checkpoints.save(a_state(13), PLACE)
+    assert committed(tmp_path / "few") == [8, 13]
+
+
+def test_a_place_that_is_saved_already_is_left_as_it_is(tmp_path):
+    with Checkpoints(tmp_path / "once", keep=2) as checkpoints:
+        checkpoints.save(a_state(4), PLACE)
+        checkpoints.wait()
+        checkpoints.save(a_state(4), PLACE | {"stage": 99})
+        checkpoints.wait()
+        restored = checkpoints.restore(a_state(0), pytest.fail)
+    assert restored is not None
+    assert restored[1] == PLACE
+
+
+def test_a_state_whose_memory_is_taken_over_while_it_is_saved_is_saved_whole(tmp_path):
+    step = jax.jit(lambda state: jax.tree.map(lambda leaf: leaf * 0 - 1, state), donate_argnums=0)
+    states = [a_state(number, rows=50_000) for number in (1, 2)]
+    expected = [bits(state) for state in states]
+    folder = tmp_path / "donated"
+    with Checkpoints(folder, keep=2) as checkpoints:
+        for state in states:
+            checkpoints.save(state, PLACE)
+            overwritten = step(state)
+            assert state.params["block"]["kernel"].is_deleted()
+            jax.block_until_ready(overwritten)
+    for number in (2, 1):
+        with Checkpoints(folder, keep=2) as checkpoints:
+            restored = checkpoints.restore(a_state(0, rows=50_000), pytest.fail)
+        assert restored is not None
+        assert bits(restored[0]) == expected[number - 1]
+        shutil.rmtree(folder / str(number))
+
+
+# ---- Damage
+
+# Orbax abandons its other reads where one fails, and Python tells of each when it is collected.
+abandons_reads = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(autouse=True)
+def collect_abandoned_reads() -> Iterator[None]:
+    """Within the test that caused them, and not in whichever comes next."""
+    yield
+    gc.collect()
+
+
+def flip(position: float) -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        content = bytearray(path.read_bytes())
+        content[int(position * (len(content) - 1))] ^= 0x10
+        path.write_bytes(content)
+
+    return damage
+
+
+def cut(share: float) -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+
+    return damage
+
+
+DAMAGES: dict[str, Callable[[Path], None]] = {
+    "a byte flipped at the start": flip(0),
+    "a byte flipped in the middle": flip(0.5),
+    "a byte flipped near the end": flip(0.9),
+    "a byte flipped at the end": flip(1),
+    "cut in half": cut(0.5),
+    "emptied": cut(0),
+    "missing": Path.unlink,
+}
+
+
+def files_of(folder: Path, step: int) -> list[Path]:
+    return sorted(path.relative_to(folder) for path in (folder / str(step)).rglob("*") if path.is_file())
+
+
+@abandons_reads
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damage_to_any_file_of_a_checkpoint_is_survived_or_told(saved, tmp_path, damage):
+    fallbacks = 0
+    for number, path in enumerate(files_of(saved, NEWEST)):
+        folder, messages = tmp_path / str(number), []
+        shutil.copytree(saved, folder)
+        DAMAGES[damage](folder / path)
+        with Checkpoints(folder, keep=3) as checkpoints:
+            restored = checkpoints.restore(a_state(0), messages.append)
+        assert restored is not None, path
+        used = BEFORE if messages else NEWEST
+        assert bits(restored[0]) == bits(a_state(used)), path
+        assert restored[1] == PLACE | {"stage": used}, path
+        if messages:
+            assert len(messages) == 1
+            assert f"checkpoint {NEWEST} is damaged" in messages[0]
+            assert committed(folder) == [BEFORE], f"the damaged checkpoint is still there ({path})"
+            fallbacks += 1
+    assert fallbacks, "no damage was noticed at all"
+
+
+def spoil(folder: Path, step: int) -> None:
+    """Damages a checkpoint so that it cannot be whole: half of every file of its state is gone."""
+    for path in (folder / str(step) / "state").rglob("*"):
+        if path.is_file():
+            cut(0.5)(path)
+
+
+@abandons_reads
+def test_a_run_goes_on_saving_after_it_fell_back(saved, tmp_path):
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(saved, folder)
+    spoil(folder, NEWEST)
+    with Checkpoints(folder, keep=3) as checkpoints:
+        checkpoints.restore(a_state(0), lambda _: None)
+        checkpoints.save(a_state(NEWEST), PLACE)
+        checkpoints.wait()
+        restored = checkpoints.restore(a_state(0), pytest.fail)
+    assert restored is not None
+    assert bits(restored[0]) == bits(a_state(NEWEST))
+
+
+@abandons_reads
+def test_nothing_whole_is_an_error_and_nothing_is_deleted(saved, tmp_path):
+    folder, messages = tmp_path / "checkpoints", []
+    shutil.copytree(saved, folder)
+    spoil(folder, NEWEST)
+    spoil(folder, BEFORE)
+    with (
+        Checkpoints(folder, keep=3) as checkpoints,
+        pytest.raises(InputError, match="none of the 2 checkpoints is whole"),
+    ):
+        checkpoints.restore(a_state(0), messages.append)
+    assert [message.split(" (")[0] for message in messages] == [
+        f"checkpoint {step} is damaged" for step in (NEWEST, BEFORE)
+    ]
+    assert committed(folder) == [BEFORE, NEWEST]
+
+
+@abandons_reads
+def test_the_state_of_one_checkpoint_with_the_place_of_another_is_no_checkpoint(saved, tmp_path):
+    folder, messages = tmp_path / "checkpoints", []
+    shutil.copytree(saved, folder)
+    shutil.rmtree(folder / str(NEWEST) / "run")
+    shutil.copytree(folder / str(BEFORE) / "run", folder / str(NEWEST) / "run")
+    with Checkpoints(folder, keep=3) as checkpoints:
+        restored = checkpoints.restore(a_state(0), messages.append)
+    assert restored is not None
+    assert restored[1] == PLACE | {"stage": BEFORE}
+    assert bits(restored[0]) == bits(a_state(BEFORE))
+    assert len(messages) == 1
+
+
+def other_kinds() -> dict[str, TrainState]:
+    state = a_state(0)
+    return {
+        "dtype": state._replace(params=jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), state.params)),
+        "shape": a_state(0, rows=6),
+        "fewer leaves": state._replace(params={"scale": state.params["scale"]}),
+    }
+
+
+@abandons_reads
+@pytest.mark.parametrize("kind", ["dtype", "shape", "fewer leaves"])
+def test_a_state_of_another_kind_is_never_made_to_fit_in_silence(saved, tmp_path, kind):
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(saved, folder)
+    with Checkpoints(folder, keep=3) as checkpoints, pytest.raises(InputError):
+        checkpoints.restore(other_kinds()[kind], lambda _: None)
+    assert committed(folder) == [BEFORE, NEWEST]
+
+
+# ---- When to save
+
+
+def test_a_save_is_due_so_many_seconds_after_the_last(tmp_path, monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(checkpoint, "time", SimpleNamespace(monotonic=lambda: now))
+    with Checkpoints(tmp_path / "due", keep=2) as checkpoints:
+        assert not checkpoints.due(10)
+        now = 109.0
+        assert not checkpoints.due(10)
+        now = 110.0
+        assert checkpoints.due(10)
+        checkpoints.save(a_state(1), PLACE)
+        checkpoints.wait()
+        assert not checkpoints.due(10)
+        now = 120.0
+        assert checkpoints.due(10)
+
+
+def test_no_save_is_due_while_one_is_being_written(tmp_path):
+    with Checkpoints(tmp_path / "due", keep=2) as checkpoints:
+        checkpoints.save(a_state(1, rows=200_000), PLACE)
+        deadline = time.monotonic() + 60
+        while not checkpoints.due(0):
+            assert time.monotonic() < deadline
+        assert committed(tmp_path / "due") == [1], "the save before was still under way"
