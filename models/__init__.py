@@ -7,5 +7,6 @@
 from models.family import build, names
 from models.resnet import ResNet
 from models.torch_weights import from_torch, to_torch
+from models.weight_files import read_weights, write_safetensors
 
-__all__ = ["ResNet", "build", "from_torch", "names", "to_torch"]
+__all__ = ["ResNet", "build", "from_torch", "names", "read_weights", "to_torch", "write_safetensors"]
