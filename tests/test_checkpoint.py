@@ -21,8 +21,11 @@ PLACE: Place = {"stage": 2, "loss_sum": 0.1 + 0.2, "best_top1": None, "seconds":
 NEWEST, BEFORE = 7, 3
 
 
-def a_state(step: int, rows: int = 5) -> TrainState:
-    """A state of many kinds of leaves in which every number depends on the step."""
+def a_state(step: int, rows: int = 500) -> TrainState:
+    """A state of many kinds of leaves in which every number depends on the step.
+
+    Its kernel is too large for Orbax to keep it among its own, checksummed, tables: as those of real networks are.
+    """
     random = np.random.default_rng(step)
     shapes = {"block": {"kernel": (3, rows, 2), "bias": (2,)}, "scale": ()}
     params = jax.tree.map(lambda shape: random.normal(size=shape), shapes, is_leaf=lambda node: isinstance(node, tuple))
@@ -247,11 +250,26 @@ def test_the_state_of_one_checkpoint_with_the_place_of_another_is_no_checkpoint(
     assert len(messages) == 1
 
 
+@abandons_reads
+def test_a_digit_of_the_place_that_changed_is_noticed(saved, tmp_path):
+    folder, messages = tmp_path / "checkpoints", []
+    shutil.copytree(saved, folder)
+    document = folder / str(NEWEST) / "run" / "metadata"
+    text = document.read_text()
+    assert f'"stage": {NEWEST}' in text
+    document.write_text(text.replace(f'"stage": {NEWEST}', f'"stage": {NEWEST + 1}'))
+    with Checkpoints(folder, keep=3) as checkpoints:
+        restored = checkpoints.restore(a_state(0), messages.append)
+    assert restored is not None
+    assert restored[1] == PLACE | {"stage": BEFORE}
+    assert f"checkpoint {NEWEST} is damaged" in messages[0]
+
+
 def other_kinds() -> dict[str, TrainState]:
     state = a_state(0)
     return {
         "dtype": state._replace(params=jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), state.params)),
-        "shape": a_state(0, rows=6),
+        "shape": a_state(0, rows=501),
         "fewer leaves": state._replace(params={"scale": state.params["scale"]}),
     }
 
