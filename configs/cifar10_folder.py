@@ -13,8 +13,8 @@ def get_config() -> ExperimentConfig:
     """A real data set on two CPU cores."""
     return ExperimentConfig(
         data=DataConfig(name="image_folder", image_size=32),
-        model=ModelConfig(name="res2net_small", small_images=True),
+        model=ModelConfig(name="res2net_small", small_images=True, width=8),
         plan=PlanConfig(
-            learning_rate=0.05, epochs_per_stage=4, decay_every=2, baseline_epochs=20, baseline_decay_every=6
+            learning_rate=0.05, epochs_per_stage=2, decay_every=1, baseline_epochs=10, baseline_decay_every=3
         ),
     )

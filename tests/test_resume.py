@@ -39,15 +39,20 @@ def command(workdir: Path, data_dir: Path, **changes: str) -> list[str]:
     return words
 
 
+def environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+
+
 def finish(words: list[str]) -> str:
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=280)
+    done = subprocess.run(words, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
     return done.stderr
 
 
 def strike(words: list[str], when: Callable[[], bool], with_signal: signal.Signals = signal.SIGKILL) -> int:
     """Starts a run, sends the signal as soon as `when()` holds, and returns the exit status."""
-    process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen(words, cwd=ROOT, env=environment(), stdout=quiet, stderr=quiet)
     try:
         deadline = time.monotonic() + 200
         while not when():
