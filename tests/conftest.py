@@ -12,16 +12,17 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="stepwise-tests-")
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-# Tests compile far more than they compute: less optimisation takes a third of the time in sum. `test_resume`, whose runs
-# must be the real thing, takes these flags away again.
+# Tests compile far more than they compute: less optimisation saves most of their time. `test_resume`, whose runs must
+# be the real thing, takes these flags away again.
 os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.monitoring
 import jax.numpy as jnp
 import pytest
 from flax import linen as nn
@@ -88,6 +89,20 @@ def experiment(data_dir: Path) -> ExperimentConfig:
         evaluation=EvaluationConfig(batch_size=100),
         checkpoint=CheckpointConfig(every_seconds=1e9),
     )
+
+
+@pytest.fixture
+def compilations() -> Iterator[list[str]]:
+    """Grows by one with each compilation, by JAX's own events."""
+    seen: list[str] = []
+
+    def listen(event: str, duration_secs: float, **_: str | int) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            seen.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield seen
+    jax.monitoring.unregister_event_duration_listener(listen)
 
 
 Train = Callable[..., dict[str, Any]]

@@ -37,7 +37,7 @@ def test_it_loads_and_says_how_to_run_it(name):
     config = load_config(str(path))
     assert config.model.name in models.names()
     document = importlib.import_module(f"configs.{name}").__doc__
-    assert f"python launch.py train configs/{name}.py --workdir" in document
+    assert f"python launch.py train configs/{name}.py --workdir" in str(document)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith(("cifar100", "food101"))])

@@ -198,6 +198,7 @@ def test_train_evaluate_report_of_a_folder_of_images(capsys, tmp_path):
         "curves.svg",
     }
 
+    capsys.readouterr()
     shutil.rmtree(tmp_path / "photos")
     assert "photos" in fails(capsys, "train", DIGITS, "--workdir", str(workdir), *words)
 

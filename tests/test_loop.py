@@ -4,7 +4,6 @@ import dataclasses
 import json
 
 import jax
-import jax.monitoring
 import numpy as np
 import pytest
 from conftest import Recorder, TinyNet
@@ -12,20 +11,6 @@ from conftest import Recorder, TinyNet
 from stepwise_jax import records, stages, workdir
 from stepwise_jax.errors import InputError, NonFiniteLossError
 from stepwise_jax.stages import Stage
-
-
-@pytest.fixture
-def compilations():
-    """The number of compilations so far in this test, from JAX's own events."""
-    seen = []
-
-    def listen(name, *_, **__):
-        if name == "/jax/core/compile/backend_compile_duration":
-            seen.append(name)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield seen
-    jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def test_a_run_leaves_what_the_contract_says(train, tmp_path):

@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -85,20 +84,6 @@ def test_set_hyperparameters_keeps_dtype_sharding_and_strong_type():
         assert value.sharding == replicated
         assert value.committed
     assert float(opt_state.hyperparams["learning_rate"]) == 0.0, "the state that was given has changed"
-
-
-@pytest.fixture
-def compilations() -> Iterator[list[str]]:
-    """Grows by one with each compilation, by JAX's own events."""
-    seen: list[str] = []
-
-    def listen(event: str, duration_secs: float, **_: str | int) -> None:
-        if event == "/jax/core/compile/backend_compile_duration":
-            seen.append(event)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield seen
-    jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def compilations_after_the_first(compilations: list[str], inject) -> int:

@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -97,20 +96,6 @@ def test_the_old_state_is_gone_after_a_call(shared):
 
 
 # ---- Compiling
-
-
-@pytest.fixture
-def compilations() -> Iterator[list[str]]:
-    """Grows by one with each compilation, by JAX's own events."""
-    seen: list[str] = []
-
-    def listen(event: str, duration_secs: float, **_: str | int) -> None:
-        if event == "/jax/core/compile/backend_compile_duration":
-            seen.append(event)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield seen
-    jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def test_every_distinct_shape_compiles_once_and_is_told_and_timed_once(compilations):
