@@ -104,6 +104,22 @@ def test_batch_norm_is_the_closed_form():
     np.testing.assert_allclose(np.reshape(evaluated, (-1, 5)), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_gradient_of_batch_norm_is_that_of_its_definition():
+    def defined(x, scale, bias):
+        deviation = jnp.sqrt(x.var((0, 1, 2)) + 1e-5)
+        return (x - x.mean((0, 1, 2))) / deviation * scale + bias
+
+    def ours(x, scale, bias):
+        return layers.normalise(x, scale, bias, 1e-5)[0]
+
+    arguments = 1 + 2 * normal(4, 3, 3, 5), normal(5, seed=1), normal(5, seed=2)
+    gradient = normal(4, 3, 3, 5, seed=3)
+    for expected, actual in zip(
+        jax.vjp(defined, *arguments)[1](gradient), jax.vjp(ours, *arguments)[1](gradient), strict=True
+    ):
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_batch_norm_keeps_float32_statistics_under_bfloat16():
     x = (1000 + normal(64, 8, 8, 3)).astype(jnp.bfloat16)
     norm = layers.BatchNorm(dtype=jnp.bfloat16)
