@@ -3,6 +3,7 @@
 The loop calls a `Display` with plain data and never asks it anything back.
 """
 
+import contextlib
 import os
 import sys
 import time
@@ -145,9 +146,10 @@ class LineDisplay(Display):
         return super()._epoch_line(record) + ("" if left is None else f"  {duration(left)} to the end")
 
     def _show(self, text: str, style: str) -> None:
-        # One write: the lines of several processes or threads in one log stay whole.
-        self._stream.write(text + "\n")
-        self._stream.flush()
+        # One write: the lines of several processes or threads in one log stay whole. Training outlives its reader.
+        with contextlib.suppress(BrokenPipeError):
+            self._stream.write(text + "\n")
+            self._stream.flush()
 
 
 class LiveDisplay(Display):

@@ -40,7 +40,8 @@ def make_count(network: nn.Module) -> Callable[[TrainState, Batch, jax.Array], d
         logits = apply(network, state, batch.images)
         rank = ranks(logits, batch.labels)
         loss = jnp.where(mask, cross_entropy(logits, batch.labels), 0.0)
-        return {"top1": jnp.sum(mask & (rank < 1)), "top5": jnp.sum(mask & (rank < 5)), "loss": jnp.sum(loss)}
+        five = min(5, logits.shape[1])
+        return {"top1": jnp.sum(mask & (rank < 1)), "top5": jnp.sum(mask & (rank < five)), "loss": jnp.sum(loss)}
 
     return count
 

@@ -12,9 +12,8 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="stepwise-tests-")
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-# Tests compile far more than they compute: less optimisation saves most of their time. `test_resume`, whose runs must
-# be the real thing, takes these flags away again.
-os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+# Tests compile far more than they compute: less optimisation saves most of their time.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -126,5 +125,14 @@ def train(experiment: ExperimentConfig) -> Train:
 def shrink(config: ExperimentConfig, data: DataConfig) -> ExperimentConfig:
     """A shipped experiment with its stages and rules, small enough for a test: thin, shallow, two epochs a stage."""
     model = dataclasses.replace(config.model, width=8, blocks=(1, 1, 1, 1))
-    plan = dataclasses.replace(config.plan, epochs_per_stage=2, decay_every=1, batch_size=4, baseline_epochs=2)
+    # Two batch sizes stand for the paper's four: each one more is one more program to compile.
+    multipliers = tuple(min(2.0, multiplier) for multiplier in config.plan.batch_multipliers)
+    plan = dataclasses.replace(
+        config.plan,
+        epochs_per_stage=2,
+        decay_every=1,
+        batch_size=4,
+        batch_multipliers=multipliers,
+        baseline_epochs=2,
+    )
     return dataclasses.replace(config, data=data, model=model, plan=plan)

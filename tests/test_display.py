@@ -244,3 +244,14 @@ def test_tables_fit_the_terminal(columns, kept):
     assert kept in written
     assert "…" not in written
     assert sum(line.startswith(tuple("ABCDO")) for line in lines) == 5
+
+
+def test_a_reader_that_goes_away_does_not_end_the_run(monkeypatch):
+    """As in `launch.py train ... 2>&1 | head`."""
+    stream = io.StringIO()
+
+    def flush():
+        raise BrokenPipeError
+
+    monkeypatch.setattr(stream, "flush", flush)
+    LineDisplay(stream).message("nobody reads this")
