@@ -110,7 +110,8 @@ def test_gradient_of_batch_norm_is_that_of_its_definition():
         return (x - x.mean((0, 1, 2))) / deviation * scale + bias
 
     def ours(x, scale, bias):
-        return layers.normalise(x, scale, bias, 1e-5)[0]
+        normalised: Any = layers.normalise(x, scale, bias, 1e-5)
+        return normalised[0]
 
     arguments = 1 + 2 * normal(4, 3, 3, 5), normal(5, seed=1), normal(5, seed=2)
     gradient = normal(4, 3, 3, 5, seed=3)
