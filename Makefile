@@ -1,8 +1,8 @@
-# make demo set up .venv, train the digits in five stages into runs/demo, draw the curves
-# make test set up .venv, then ruff, pyright and the tests
-# make test-long  the same with the tests that take minutes each
-# make .venv only the environment, from the locked versions
-# make lock resolve requirements.lock anew (needs uv)
+# make demo        set up .venv, train the digits in five stages into runs/demo, draw the curves
+# make test        set up .venv, then ruff, pyright and the tests
+# make test-long   the same with the tests that take minutes each
+# make .venv       only the environment, from the locked versions
+# make lock        resolve requirements.lock anew (needs uv)
 
 PYTHON ?= python3
 VENV   := .venv
