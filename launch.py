@@ -83,6 +83,8 @@ def prepare(options: argparse.Namespace, _: Sequence[str]) -> None:
     from stepwise_jax import datasets
     from stepwise_jax.display import make_display
 
+    if options.source and options.dataset != "image_folder":
+        raise InputError(f"--from {options.source!r}: only image_folder is made from a folder")
     data = DataConfig(name=options.dataset, root=options.source, data_dir=options.data_dir)
     display = make_display(sys.stderr)
     try:
@@ -104,7 +106,7 @@ def _experiment(options: argparse.Namespace, fields: Sequence[str]) -> Experimen
 def _baseline(experiment: ExperimentConfig, examples: int) -> Any:
     from stepwise_jax import stages
 
-    plan = dataclasses.replace(experiment.plan, strategy="baseline")
+    plan = dataclasses.replace(experiment.plan, strategy="baseline", fractions=(1.0,), batch_multipliers=(1.0,))
     return stages.make_plan(plan, experiment.optimizer, examples)
 
 
@@ -179,9 +181,17 @@ def main(arguments: Sequence[str]) -> int:
                 f"{rest[0]} is no option of {options.command}: launch.py {options.command} --help lists them"
             )
         options.function(options, rest)
+        sys.stdout.flush()
     except StepwiseError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.status
+    except BrokenPipeError:
+        # Who read our output is gone; nothing more can be told, not even when Python flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:
+        print(f"error: {error.filename or 'the output'}: {error.strerror or error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("error: interrupted before there was anything to save", file=sys.stderr)
         return 130

@@ -4,10 +4,11 @@ Orbax leaves the previous step as the latest when a save is cut off, but restore
 silence. So each checkpoint carries a digest of the state and of the place in training, and a restore computes it anew.
 """
 
+import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from stepwise_jax.errors import InputError
+from stepwise_jax.errors import InputError, StepwiseError
 from stepwise_jax.state import TrainState, digest
 
 Place = dict[str, Any]
@@ -36,7 +37,8 @@ class Checkpoints:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._manager.close()
+        with _write_errors_told():
+            self._manager.close()
 
     def save(self, state: TrainState, place: Place) -> None:
         """Starts writing `state` in the background; a place that is saved already is left as it is.
@@ -49,7 +51,8 @@ class Checkpoints:
         copy = jax.tree.map(jnp.copy, state)
         document = {"place": place, "sha256": _seal(copy, place)}
         items = ocp.args.Composite(state=ocp.args.StandardSave(copy), run=ocp.args.JsonSave(document))  # pyright: ignore
-        self._manager.save(step, args=items, force=True)
+        with _write_errors_told():
+            self._manager.save(step, args=items, force=True)
         self._saved_at = time.monotonic()
 
     def due(self, every_seconds: float) -> bool:
@@ -58,7 +61,8 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Returns when everything is on disk."""
-        self._manager.wait_until_finished()
+        with _write_errors_told():
+            self._manager.wait_until_finished()
 
     def restore(self, like: TrainState, report: Callable[[str], None]) -> tuple[TrainState, Place] | None:
         """The newest checkpoint that is whole, or None where there is none at all.
@@ -92,6 +96,18 @@ class Checkpoints:
         if _seal(state, document["place"]) != document["sha256"]:
             raise ValueError("its contents do not match its checksum")
         return state, document["place"]
+
+
+@contextlib.contextmanager
+def _write_errors_told() -> Iterator[None]:
+    """Turns what Orbax raises of a save, also of one before this call, into one sentence."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        reason = "the disk is full" if "No space left" in str(error) else _first_line(error)
+        raise StepwiseError(
+            f"the checkpoint cannot be written ({reason}): the last good one is kept, run the same command to go on"
+        ) from error
 
 
 def _seal(state: TrainState, place: Place) -> str:

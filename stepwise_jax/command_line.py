@@ -7,6 +7,7 @@ import io
 import itertools
 import os
 import re
+import sys
 import traceback
 import typing
 from collections.abc import Sequence
@@ -38,10 +39,13 @@ def load_config(path: str) -> ExperimentConfig:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
+        # What a configuration prints would stand before the document of --json.
+        with contextlib.redirect_stdout(sys.stderr):
+            spec.loader.exec_module(module)
         if not callable(getattr(module, "get_config", None)):
             raise InputError(f"CONFIG {path!r} has no function get_config()")
-        config = module.get_config()
+        with contextlib.redirect_stdout(sys.stderr):
+            config = module.get_config()
     except InputError as error:
         raise InputError(f"CONFIG {path!r}: {error}" if "CONFIG" not in str(error) else str(error)) from error
     except (Exception, SystemExit) as error:

@@ -18,15 +18,15 @@ LearningRateRule = Literal["eq9", "eq9_recursive", "eq9_literal", "eq9_base_batc
 StrategyName = Literal["stepwise", "baseline", "single_set"]
 
 
-def _type_matches(value: object, hint: Any) -> bool:
+def type_matches(value: object, hint: Any) -> bool:
     """Whether `value` is of the annotated type; an int serves as a float, a bool never as a number."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
         return any(value == choice and type(value) is type(choice) for choice in args)
     if origin in (types.UnionType, typing.Union):
-        return any(_type_matches(value, arg) for arg in args)
+        return any(type_matches(value, arg) for arg in args)
     if origin is tuple:
-        return isinstance(value, tuple) and all(_type_matches(item, args[0]) for item in value)
+        return isinstance(value, tuple) and all(type_matches(item, args[0]) for item in value)
     if origin is Callable:
         return callable(value)
     if hint in (int, float):
@@ -66,7 +66,7 @@ class _Section:
         for name, hint in typing.get_type_hints(type(self)).items():
             if not name.startswith("_"):
                 value = getattr(self, name)
-                require(_type_matches(value, hint), self._prefix + name, value, type_name(hint))
+                require(type_matches(value, hint), self._prefix + name, value, type_name(hint))
         self._validate()
 
     def _validate(self) -> None:
@@ -163,7 +163,8 @@ class PlanConfig(_Section):
     def _validate(self) -> None:
         self._validate_fractions()
         wanted = f"one positive number for each of the {len(self.fractions)} fractions"
-        multipliers_fit = len(self.batch_multipliers) == len(self.fractions) and min(self.batch_multipliers) > 0
+        in_range = all(0 < multiplier < float("inf") for multiplier in self.batch_multipliers)
+        multipliers_fit = len(self.batch_multipliers) == len(self.fractions) and in_range
         self._require(multipliers_fit, "batch_multipliers", wanted)
         for name in ("batch_size", "epochs_per_stage", "decay_every", "baseline_epochs", "baseline_decay_every"):
             self._require(getattr(self, name) >= 1, name, "at least 1")

@@ -83,7 +83,7 @@ def run(
         experiment = resolve(experiment, workdir.recorded(folder))
         stages = workdir.continue_or_start(folder, experiment, stages, config_path)
         with open_session(experiment, stages, network, variables, folder, display) as session:
-            state, progress = _begin(session)
+            state, progress = _begin(session, folder)
             if progress.stage > len(stages) and (folder / workdir.SUMMARY).exists():
                 session.note("done", "this run is finished: nothing to do")
                 return records.read_json(folder / workdir.SUMMARY)
@@ -92,7 +92,7 @@ def run(
             return outcome.finish(session, state, folder)
 
 
-def _begin(session: Session) -> tuple[TrainState, Progress]:
+def _begin(session: Session, folder: Path) -> tuple[TrainState, Progress]:
     """The state and place of the newest good checkpoint, or of the start."""
     initial = session.initial()
     restored = session.checkpoints.restore(initial, lambda message: session.note("fallback", message))
@@ -100,6 +100,8 @@ def _begin(session: Session) -> tuple[TrainState, Progress]:
     updates = sum(stage.updates for stage in session.stages)
     total = sum(stage.updates * stage.batch_size for stage in session.stages)
     title = f"{session.experiment.model.name} on {session.experiment.data.name}"
+    if restored is not None:
+        _check_records(session, progress, folder)
     session.clock.reset(progress.seconds)
     session.display.start(title, [stage_document(stage) for stage in session.stages], total)
     if restored is None:
@@ -107,6 +109,21 @@ def _begin(session: Session) -> tuple[TrainState, Progress]:
     else:
         session.note("resume", f"going on after {progress.updates} of {updates} updates")
     return state, progress
+
+
+def _check_records(session: Session, progress: Progress, folder: Path) -> None:
+    """Refuses to go on where epochs that the checkpoint counts on are not on record: no summary could be made."""
+    planned = [
+        (number, epoch) for number, stage in enumerate(session.stages, 1) for epoch in range(1, stage.epochs + 1)
+    ]
+    done = [place for place in planned if place < (progress.stage, progress.epoch)]
+    missing = sorted(set(done) - {(row["stage"], row["epoch"]) for row in records.read(folder).epochs})
+    if missing:
+        stage, epoch = missing[0]
+        raise InputError(
+            f"{folder / records.FILE} lacks epoch {epoch} of stage {stage}, which the checkpoint counts on: "
+            "put it back, or use another workdir"
+        )
 
 
 def run_stage(session: Session, state: TrainState, progress: Progress) -> tuple[TrainState, Progress]:

@@ -353,8 +353,9 @@ def read_json(path: Path) -> Any:
     Raises:
       InputError: where the file is missing or no JSON.
     """
+    text = _read_bytes(path)
     try:
-        return json.loads(_read_bytes(path))
+        return json.loads(text)
     except ValueError as error:
         raise InputError(f"{path} is damaged: it is no JSON ({error})") from error
 

@@ -6,12 +6,15 @@ A researcher's own rule is one such function, named in a configuration file:
     PlanConfig(strategy=my_rule)
 """
 
+import contextlib
 import dataclasses
+import sys
+import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stepwise_jax.config import LearningRateRule, OptimizerConfig, PlanConfig, require
+from stepwise_jax.config import LearningRateRule, OptimizerConfig, PlanConfig, require, type_matches, type_name
 from stepwise_jax.errors import InputError
 
 # The paper's letters for its five sets (Table I).
@@ -152,10 +155,12 @@ def make_plan(plan: PlanConfig, optimizer: OptimizerConfig, examples: int) -> tu
 def _call(strategy: Strategy, plan: PlanConfig, examples: int) -> tuple[Stage, ...]:
     name = getattr(strategy, "__name__", "strategy")
     try:
-        stages = strategy(plan, examples)
+        # What a strategy prints would stand before the document of --json.
+        with contextlib.redirect_stdout(sys.stderr):
+            stages = strategy(plan, examples)
     except InputError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"plan.strategy: {name}(plan, {examples}) failed: {type(error).__name__}: {error}") from error
     if not isinstance(stages, tuple) or not stages or not all(isinstance(stage, Stage) for stage in stages):
         raise InputError(f"plan.strategy: {name} returned {stages!r:.80}: it must return a tuple of at least one Stage")
@@ -172,9 +177,13 @@ def _check(stage: Stage, index: int, examples: int) -> None:
     def check(condition: bool, name: str, wanted: str) -> None:
         require(condition, f"{name} of stage {index} ({stage.name})", getattr(stage, name), wanted)
 
+    for name, hint in typing.get_type_hints(Stage).items():
+        check(type_matches(getattr(stage, name), hint), name, type_name(hint))
     for name in ("examples", "batch_size", "epochs"):
-        value = getattr(stage, name)
-        check(isinstance(value, int) and value >= 1, name, "a whole number, at least 1")
+        check(getattr(stage, name) >= 1, name, "at least 1")
+    check(0 < stage.fraction <= 1, "fraction", "above 0 and at most 1")
+    check(stage.momentum is None or 0 <= stage.momentum < 1, "momentum", "at least 0 and below 1")
+    check(stage.weight_decay is None or 0 <= stage.weight_decay < float("inf"), "weight_decay", "not negative")
     check(stage.examples <= examples, "examples", f"at most {examples}, the size of the training set")
     check(stage.batch_size <= stage.examples, "batch_size", f"at most {stage.examples}, the examples of the stage")
     check(0 < stage.learning_rate < float("inf"), "learning_rate", "a positive number")

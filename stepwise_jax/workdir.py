@@ -16,7 +16,7 @@ import jax
 from stepwise_jax.config import ExperimentConfig, differences, from_json, to_json
 from stepwise_jax.errors import InputError
 from stepwise_jax.records import read_json, write_json
-from stepwise_jax.stages import Stage, stage_document, stage_from_document
+from stepwise_jax.stages import STRATEGIES, Stage, stage_document, stage_from_document
 
 CONFIG, SUBSETS, SUMMARY = "config.json", "subsets.json", "summary.json"
 CHECKPOINTS, PREDICTIONS, CURVES = "checkpoints", "predictions.npz", "curves"
@@ -116,13 +116,18 @@ def recorded_experiment(document: dict[str, Any]) -> tuple[ExperimentConfig, tup
         return stages
 
     recorded_strategy.__name__ = document["strategy"]["name"]
-    own = document["strategy"]["file_sha256"] is not None
+    own = document["strategy"]["name"] not in STRATEGIES or document["strategy"]["file_sha256"] is not None
     return from_json(document["experiment"], recorded_strategy if own else None), stages
 
 
 def recorded(workdir: Path) -> ExperimentConfig | None:
     """The experiment of the run in this folder, or None where there is no run yet."""
-    return recorded_experiment(read_config(workdir))[0] if (workdir / CONFIG).exists() else None
+    return recorded_experiment(read_config(workdir))[0] if _began(workdir) else None
+
+
+def _began(workdir: Path) -> bool:
+    # Subsets are recorded once the data is open: a run that failed before has done nothing that binds a later one.
+    return (workdir / CONFIG).exists() and (workdir / SUBSETS).exists()
 
 
 def continue_or_start(
@@ -133,7 +138,7 @@ def continue_or_start(
     Raises:
       InputError: if the workdir's run is another experiment, with each differing field.
     """
-    if not (workdir / CONFIG).exists():
+    if not _began(workdir):
         write_json(workdir / CONFIG, describe(experiment, stages, config_path))
         return stages
     document = read_config(workdir)

@@ -1,6 +1,7 @@
 """Whole runs of a tiny network: what they leave behind, and what every choice does to them."""
 
 import dataclasses
+import functools
 import json
 
 import jax
@@ -202,3 +203,24 @@ def test_a_folder_with_other_things_in_it_is_refused(train, tmp_path):
 def test_two_processes_in_one_workdir_are_refused(train, tmp_path):
     with workdir.locked(tmp_path / "run"), pytest.raises(InputError, match="in use by another process"):
         train(tmp_path / "run")
+
+
+def test_a_run_whose_records_are_damaged_is_refused_before_it_trains(train, tmp_path):
+    train(tmp_path / "run")
+    (tmp_path / "run" / "summary.json").unlink()
+    path = tmp_path / "run" / "records.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if '"epoch": 1,' not in line))
+    with pytest.raises(InputError, match=r"lacks epoch 1 of stage 1, which the checkpoint counts on"):
+        train(tmp_path / "run")
+
+
+def test_a_strategy_that_is_no_plain_function_resumes_too(train, tmp_path):
+    def scaled(factor, plan, examples):
+        return (Stage("O", 1.0, examples, 64, factor * plan.learning_rate, epochs=1),)
+
+    strategy = functools.partial(scaled, 0.5)
+    first = train(tmp_path / "run", **{"plan.strategy": strategy})
+    assert train(tmp_path / "run", **{"plan.strategy": strategy}) == first
+    restored, planned = workdir.recorded_experiment(workdir.read_config(tmp_path / "run"))
+    assert stages.make_plan(restored.plan, restored.optimizer, 1437) == planned

@@ -156,6 +156,11 @@ def test_a_strategy_must_return_stages(result):
     [
         ({"examples": M + 1}, "at most 50000"),
         ({"examples": 0}, "at least 1"),
+        ({"learning_rate": "x"}, "a number"),
+        ({"milestones": None}, "a tuple"),
+        ({"fraction": 0.0}, "above 0"),
+        ({"momentum": 7.0}, "below 1"),
+        ({"weight_decay": -3.0}, "not negative"),
         ({"batch_size": M + 1}, "the examples of the stage"),
         ({"batch_size": 2.5}, "whole number"),
         ({"epochs": 0}, "at least 1"),
