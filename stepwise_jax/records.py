@@ -296,7 +296,32 @@ def _read_run(workdir: Path, name: str) -> Run:
     if not records.epochs:
         raise InputError(f"{workdir} has no finished epoch yet: there is nothing to show")
     summary = read_json(workdir / "summary.json") if (workdir / "summary.json").exists() else None
+    damaged = _damaged(config, records, summary)
+    if damaged:
+        raise InputError(f"{workdir / damaged} is damaged: it is JSON, but not what a run writes there")
     return Run(name, config, records, summary)
+
+
+_PLANNED = ("fraction", "examples", "batch_size", "learning_rate", "epochs", "updates", "samples", "noise_scale")
+_RECORDED = ("stage", "epoch", "step", "examples_seen", "learning_rate", "batch_size", "noise_scale")
+_REACHED = ("top1", "top5", "best_top1", "samples", "updates")
+
+
+def _damaged(config: Row, records: Records, summary: Any) -> str | None:
+    """The name of the file that lacks what every run writes, or has something else in its place."""
+    stages = config["stages"]
+    whole = isinstance(stages, list) and stages and isinstance(config["experiment"], dict)
+    if not whole or not all(_has_numbers(stage, _PLANNED) and "name" in stage for stage in stages):
+        return "config.json"
+    if not all(_has_numbers(row, _RECORDED) and 1 <= row["stage"] <= len(stages) for row in records.epochs):
+        return FILE
+    if summary is not None and not (_has_numbers(summary, _REACHED) and {"seconds", "stages"} <= summary.keys()):
+        return "summary.json"
+    return None
+
+
+def _has_numbers(row: Any, names: Iterable[str]) -> bool:
+    return isinstance(row, dict) and all(isinstance(row.get(name), int | float) for name in names)
 
 
 def _distinct_names(folders: Sequence[Path]) -> list[str]:

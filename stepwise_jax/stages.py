@@ -232,7 +232,11 @@ def stage_from_document(document: dict[str, Any]) -> Stage:
         values = {item.name: document[item.name] for item in dataclasses.fields(Stage)}
     except (KeyError, TypeError) as error:
         raise InputError(f"a recorded stage does not fit this version of stepwise-jax: {error}") from error
-    return Stage(**{**values, "milestones": tuple(values["milestones"])})
+    if isinstance(values["milestones"], list):
+        values["milestones"] = tuple(values["milestones"])
+    for name, hint in typing.get_type_hints(Stage).items():
+        require(type_matches(values[name], hint), f"{name} of a recorded stage", values[name], type_name(hint))
+    return Stage(**values)
 
 
 def plan_document(stages: Sequence[Stage], baseline_stages: Sequence[Stage]) -> dict[str, Any]:

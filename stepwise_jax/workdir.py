@@ -109,7 +109,14 @@ def recorded_experiment(document: dict[str, Any]) -> tuple[ExperimentConfig, tup
     """The exact experiment and stages of a run from its `config.json`.
 
     A strategy of the user's own comes back as a function that returns the recorded stages.
+
+    Raises:
+      InputError: if the document is not what `describe` makes.
     """
+    parts = {"stages": list, "experiment": dict, "strategy": dict}
+    damaged = [name for name, kind in parts.items() if not isinstance(document[name], kind)]
+    if damaged or not {"name", "file_sha256"} <= document["strategy"].keys():
+        raise InputError(f"{CONFIG} is damaged: {(damaged or ['strategy'])[0]} is not what a run writes there")
     stages = tuple(stage_from_document(stage) for stage in document["stages"])
 
     def recorded_strategy(*_: object) -> tuple[Stage, ...]:

@@ -261,7 +261,9 @@ def test_numbers_as_people_read_them():
 
 def make_run(folder: Path) -> Path:
     write(folder, epoch_record())
-    records.write_json(folder / "config.json", {"experiment": {}, "stages": [{"name": "A"}]})
+    planned = ("fraction", "examples", "batch_size", "learning_rate", "epochs", "updates", "samples", "noise_scale")
+    stages = [{"name": name, **dict.fromkeys(planned, 1)} for name in "ABCDO"]
+    records.write_json(folder / "config.json", {"experiment": {}, "stages": stages})
     return folder
 
 

@@ -1,0 +1,72 @@
+"""Documents of a run that are valid JSON and still not what a run writes: one sentence, never a traceback."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import launch
+
+DIGITS = str(Path(__file__).parents[1] / "configs" / "digits.py")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, data_dir):
+    """A run of one short stage, by the real entry point."""
+    workdir = tmp_path_factory.mktemp("damage") / "run"
+    words = ["--data.data_dir", str(data_dir), "--data.image_size", "8", "--model.width", "4", "--plan.fractions", "1"]
+    words += ["--plan.batch_multipliers", "1", "--plan.batch_size", "64", "--plan.epochs_per_stage", "1"]
+    assert launch.main(["train", DIGITS, "--workdir", str(workdir), *words]) == 0
+    return workdir
+
+
+DAMAGES: list[tuple[str, str, Any]] = [
+    ("summary.json", "", {}),
+    ("summary.json", "", []),
+    ("summary.json", "top1", "x"),
+    ("config.json", "stages", 3),
+    ("config.json", "stages", [{}]),
+    ("config.json", "experiment", []),
+]
+
+
+@pytest.mark.parametrize(("name", "key", "value"), DAMAGES)
+def test_report_names_the_damaged_file(finished, tmp_path, capsys, name, key, value):
+    path = finished / name
+    whole = path.read_text()
+    path.write_text(json.dumps({**json.loads(whole), key: value} if key else value))
+    try:
+        assert launch.main(["report", str(finished), "--out", str(tmp_path)]) == 2
+    finally:
+        path.write_text(whole)
+    assert name in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("stages", 3), ("stages", [{"name": "A"}]), ("strategy", {}), ("strategy", 1), ("experiment", [])],
+)
+def test_evaluate_says_what_is_wrong_with_config_json(finished, capsys, key, value):
+    path = finished / "config.json"
+    whole = path.read_text()
+    path.write_text(json.dumps({**json.loads(whole), key: value}))
+    try:
+        assert launch.main(["evaluate", str(finished)]) == 2
+    finally:
+        path.write_text(whole)
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("old", "new"), [('"stage": 1', '"stage": 9'), ('"stage": 1', '"stage": "x"')])
+def test_report_names_damaged_records(finished, tmp_path, capsys, old, new):
+    path = finished / "records.jsonl"
+    whole = path.read_text()
+    path.write_text(whole.replace(old, new))
+    try:
+        assert launch.main(["report", str(finished), "--out", str(tmp_path)]) == 2
+    finally:
+        path.write_text(whole)
+    assert "records.jsonl" in capsys.readouterr().err
