@@ -273,7 +273,7 @@ def test_runs_are_named_apart_and_read_once(tmp_path):
     assert [run.name for run in runs] == ["a/run", "b/run", f"{tmp_path.name}/c"]
     assert [run.name for run in records.read_runs(folders[1:])] == ["run", "c"]
     assert runs[0].summary is None
-    assert runs[0].stages == [{"name": "A"}]
+    assert [stage["name"] for stage in runs[0].stages] == list("ABCDO")
 
 
 def test_a_folder_that_is_no_run_or_has_no_epoch_is_bad_input(tmp_path):
