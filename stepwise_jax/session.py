@@ -92,19 +92,12 @@ def open_session(
             writer.append(EventRecord("compile", message))
             display.message(message)
 
-        create_state = _compile_once(make_initializer(network, optimizer, experiment.data.image_size))
-
-        def initial() -> TrainState:
-            random = variables is None
-            state = create_state(jax.random.key(experiment.seed)) if random else state_from(variables, optimizer)
-            return jax.device_put(state, parallel.replicated(mesh))
-
         yield Session(
             experiment=experiment,
             stages=stages,
             subsets=drawn,
             optimizer=optimizer,
-            initial=initial,
+            initial=_initializer(experiment, network, variables, optimizer, mesh),
             train=_place(train, mesh),
             test=_place(test, mesh),
             test_ids=test.ids,
@@ -168,6 +161,23 @@ def _draw(
 def _place(examples: Examples, mesh: Mesh) -> Resident:
     whole = parallel.replicated(mesh)
     return Resident(jax.device_put(examples.images, whole), jax.device_put(examples.labels.astype(np.int32), whole))
+
+
+def _initializer(
+    experiment: ExperimentConfig,
+    network: nn.Module,
+    variables: Any | None,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+) -> Callable[[], TrainState]:
+    create_state = _compile_once(make_initializer(network, optimizer, experiment.data.image_size))
+
+    def initial() -> TrainState:
+        random = variables is None
+        state = create_state(jax.random.key(experiment.seed)) if random else state_from(variables, optimizer)
+        return jax.device_put(state, parallel.replicated(mesh))
+
+    return initial
 
 
 def _compile_once(function: Callable[..., TrainState]) -> Callable[..., TrainState]:

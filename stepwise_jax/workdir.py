@@ -134,7 +134,8 @@ def recorded(workdir: Path) -> ExperimentConfig | None:
 
 def _began(workdir: Path) -> bool:
     # Subsets are recorded once the data is open: a run that failed before has done nothing that binds a later one.
-    return (workdir / CONFIG).exists() and (workdir / SUBSETS).exists()
+    opened = (workdir / SUBSETS).exists() or (workdir / CHECKPOINTS).exists()
+    return (workdir / CONFIG).exists() and opened
 
 
 def continue_or_start(

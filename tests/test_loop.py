@@ -224,3 +224,10 @@ def test_a_strategy_that_is_no_plain_function_resumes_too(train, tmp_path):
     assert train(tmp_path / "run", **{"plan.strategy": strategy}) == first
     restored, planned = workdir.recorded_experiment(workdir.read_config(tmp_path / "run"))
     assert stages.make_plan(restored.plan, restored.optimizer, 1437) == planned
+
+
+def test_checkpoints_bind_a_run_whose_subsets_json_is_gone(train, tmp_path):
+    train(tmp_path / "run")
+    (tmp_path / "run" / "subsets.json").unlink()
+    with pytest.raises(InputError, match="seed: 5 instead of 0"):
+        train(tmp_path / "run", seed=5)
