@@ -1,6 +1,5 @@
 # make demo        set up .venv, train the digits in five stages into runs/demo, draw the curves
 # make test        set up .venv, then ruff, pyright and the tests
-# make test-long   the same with the tests that take minutes each
 # make .venv       only the environment, from the locked versions
 # make lock        resolve requirements.lock anew (needs uv)
 
@@ -8,7 +7,7 @@ PYTHON ?= python3
 VENV   := .venv
 RUN    := $(VENV)/bin/python
 
-.PHONY: demo test test-long lint .venv lock clean
+.PHONY: demo test lint .venv lock clean
 
 demo: .venv
 	$(RUN) launch.py train configs/digits.py --workdir runs/demo
@@ -16,9 +15,6 @@ demo: .venv
 
 test: lint
 	$(RUN) -m pytest -n auto
-
-test-long: lint
-	$(RUN) -m pytest -n auto -m "slow or not slow" --timeout 1200
 
 lint: .venv
 	$(VENV)/bin/ruff check .

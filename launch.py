@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stepwise_jax.command_line import load_config, parse_fields, print_fields
-from stepwise_jax.config import DataConfig, ExperimentConfig
+from stepwise_jax.config import DataConfig, ExperimentConfig, ModelConfig
 from stepwise_jax.errors import InputError, StepwiseError
 
 
@@ -40,9 +40,12 @@ def train(options: argparse.Namespace, fields: Sequence[str]) -> None:
     sizes = datasets.sizes(experiment.data)
     network = _network(experiment, sizes.num_classes)
     planned = stages.make_plan(experiment.plan, experiment.optimizer, sizes.train)
+    variables = _initial_variables(experiment, sizes.num_classes)
     display = make_display(sys.stderr)
     try:
-        summary = loop.run(experiment, planned, network, options.workdir, display, config_path=options.config)
+        summary = loop.run(
+            experiment, planned, network, options.workdir, display, variables=variables, config_path=options.config
+        )
     finally:
         display.finish()
     from stepwise_jax import report
@@ -96,6 +99,25 @@ def prepare(options: argparse.Namespace, _: Sequence[str]) -> None:
     print(f"{data.name} {opened.version}: {found}")
 
 
+def import_weights(options: argparse.Namespace, _: Sequence[str]) -> None:
+    """Checks a weight file of PyTorch's against a network, and keeps it as .safetensors for model.initial_weights."""
+    import models
+
+    out = options.out or Path(f"{options.network}.safetensors")
+    if not options.file.is_file():
+        raise InputError(f"weights: {options.file} is no file")
+    if not out.parent.is_dir() or out.is_dir():
+        raise InputError(f"--out {out}: it must be a file in a folder that exists")
+    if out.exists() and out.samefile(options.file):
+        raise InputError(f"--out {out} is the file that is imported: name another")
+    try:
+        found = models.import_weights(options.network, options.file, out)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    head = "no head" if found.num_classes is None else f"a head of {found.num_classes} classes"
+    print(f"{out}: {options.network}, {found.parameters:,} parameters, {head}")
+
+
 Command = Callable[[argparse.Namespace, Sequence[str]], None]
 
 
@@ -114,19 +136,34 @@ def _network(experiment: ExperimentConfig, num_classes: int) -> Any:
     import models
 
     config = experiment.model
-    if config.initial_weights is not None:
-        raise InputError("model.initial_weights: starting from a weight file is not supported yet")
     try:
-        return models.build(
-            config.name,
-            num_classes=num_classes,
-            small_images=config.small_images,
-            dtype=experiment.dtype,
-            width=config.width,
-            blocks=config.blocks,
-        )
+        return models.build(config.name, num_classes=num_classes, dtype=experiment.dtype, **_shape(config))
     except ValueError as error:
         raise InputError(f"model: {error}") from error
+
+
+def _initial_variables(experiment: ExperimentConfig, num_classes: int) -> Any | None:
+    """What `model.initial_weights` holds for the network, or None where it starts from random weights."""
+    import models
+
+    config = experiment.model
+    if config.initial_weights is None:
+        return None
+    try:
+        return models.load_weights(
+            config.name,
+            config.initial_weights,
+            num_classes=num_classes,
+            keep_head=config.keep_head,
+            seed=experiment.seed,
+            **_shape(config),
+        )
+    except ValueError as error:
+        raise InputError(f"model.initial_weights: {str(error).removeprefix('weights: ')}") from error
+
+
+def _shape(config: ModelConfig) -> dict[str, Any]:
+    return {"small_images": config.small_images, "width": config.width, "blocks": config.blocks}
 
 
 def _print_json(document: Any) -> None:
@@ -141,11 +178,12 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
     def add(function: Command, usage: str) -> argparse.ArgumentParser:
+        name = function.__name__.replace("_", "-")
         command = commands.add_parser(
-            function.__name__,
+            name,
             help=function.__doc__,
             description=function.__doc__,
-            usage=f"launch.py {function.__name__} {usage}",
+            usage=f"launch.py {name} {usage}",
             allow_abbrev=False,
         )
         command.set_defaults(function=function)
@@ -167,6 +205,10 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument("dataset", metavar="DATASET", help="digits or image_folder")
     command.add_argument("--from", dest="source", metavar="PATH", help="folder of images, for image_folder")
     command.add_argument("--data-dir", metavar="DIR", help="where to keep it; $TFDS_DATA_DIR or ~/tensorflow_datasets")
+    command = add(import_weights, "NETWORK FILE [--out FILE]")
+    command.add_argument("network", metavar="NETWORK", help="the network that the weights are of, such as resnet50")
+    command.add_argument("file", type=Path, metavar="FILE", help="a .pth, .pt or .safetensors file")
+    command.add_argument("--out", type=Path, metavar="FILE", help="where to keep them; by default NETWORK.safetensors")
     return parser
 
 

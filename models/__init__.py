@@ -5,8 +5,19 @@
 """
 
 from models.family import build, names
+from models.initial_weights import import_weights, load_weights
 from models.resnet import ResNet
 from models.torch_weights import from_torch, to_torch
 from models.weight_files import read_weights, write_safetensors
 
-__all__ = ["ResNet", "build", "from_torch", "names", "read_weights", "to_torch", "write_safetensors"]
+__all__ = [
+    "ResNet",
+    "build",
+    "from_torch",
+    "import_weights",
+    "load_weights",
+    "names",
+    "read_weights",
+    "to_torch",
+    "write_safetensors",
+]

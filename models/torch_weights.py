@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from models.family import build
+from models.family import build, names
 from models.resnet import ResNet
 
 # Flax's name of a module or leaf -> PyTorch's; the first pattern that matches the whole name counts.
@@ -58,7 +58,9 @@ def from_torch(
     net = build(name, num_classes=num_classes, small_images=small_images, width=width, blocks=blocks)
     paths = _paths(net, _channels_in(state_dict))
     table = {path: torch_name(path, net.v1b) for path in paths if keep_head or path[1] != "fc"}
-    _check(name, state_dict, {table[path]: _torch_shape(paths[path]) for path in table})
+    wrong = _misfit(name, state_dict, {table[path]: _torch_shape(paths[path]) for path in table})
+    if wrong:
+        raise ValueError(f"weights: {wrong}{_other_name(name, state_dict)}")
     leaves = {path: _to_flax_layout(_at_least_float32(state_dict[key])) for path, key in table.items()}
     if not keep_head:
         leaves |= _new_head(net, _channels_in(state_dict), seed)
@@ -137,20 +139,42 @@ def _channels_in(state_dict: Mapping[str, Any]) -> int:
     return 3
 
 
-def _check(name: str, state_dict: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]]) -> None:
+def _misfit(name: str, state_dict: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]]) -> str | None:
+    """What of the file does not fit the network, or None."""
     # Kernels first: they say more about what is wrong than the vectors beside them.
     expected = dict(sorted(expected.items(), key=lambda item: -len(item[1])))
     missing = [key for key in expected if key not in state_dict]
     if missing:
-        raise ValueError(f"weights: {missing[0]} of {name} is missing ({len(missing)} of {len(expected)} arrays are)")
+        return f"{missing[0]} of {name} is missing ({len(missing)} of {len(expected)} arrays are){_head_hint(missing)}"
     for key, shape in expected.items():
         found = tuple(state_dict[key].shape)
         if found != shape:
-            hint = "; give up the head with keep_head=False" if key.startswith("fc.") else ""
-            raise ValueError(f"weights: {key} is {list(found)} in the file and {list(shape)} in {name}{hint}")
+            return f"{key} is {list(found)} in the file and {list(shape)} in {name}{_head_hint([key])}"
     unknown = [key for key in state_dict if key not in expected and not _ignored(key)]
-    if unknown:
-        raise ValueError(f"weights: {unknown[0]} is no part of {name} ({len(unknown)} arrays are not)")
+    return f"{unknown[0]} is no part of {name} ({len(unknown)} arrays are not)" if unknown else None
+
+
+def _head_hint(keys: Sequence[str]) -> str:
+    head_only = all(key.startswith("fc.") for key in keys)
+    return "; keep_head=False draws a new head" if head_only else ""
+
+
+def _other_name(name: str, state_dict: Mapping[str, Any]) -> str:
+    """A hint for weights that are another network's, at its own size."""
+    places = {match.groups() for key in state_dict if (match := re.match(r"layer(\d+)\.(\d+)\.", key))}
+    blocks = tuple(sum(layer == str(number) for layer, _ in places) for number in range(1, 5))
+    networks = {other: build(other, num_classes=2) for other in names() if other != name}
+    likely = {other: net for other, net in networks.items() if net.blocks == blocks}
+    found = next((other for other, net in likely.items() if _fits(other, net, state_dict)), None)
+    return f"; these weights are {found}'s" if found else ""
+
+
+def _fits(name: str, net: ResNet, state_dict: Mapping[str, Any]) -> bool:
+    if len(state_dict.get("bn1.weight", ())) != net.width:
+        return False
+    paths = {path: shape for path, shape in _paths(net, _channels_in(state_dict)).items() if path[1] != "fc"}
+    expected = {torch_name(path, net.v1b): _torch_shape(shape) for path, shape in paths.items()}
+    return _misfit(name, state_dict, expected) is None
 
 
 def _ignored(key: str) -> bool:

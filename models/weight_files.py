@@ -8,6 +8,7 @@ import collections
 import io
 import json
 import math
+import os
 import pathlib
 import pickle
 import re
@@ -73,7 +74,13 @@ def read_weights(path: str | pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def write_safetensors(path: str | pathlib.Path, arrays: Mapping[str, np.ndarray], **metadata: str) -> None:
-    """Write arrays, in the order of their names, as a .safetensors file with `metadata` in its header."""
+    """Write arrays, in the order of their names, as a .safetensors file with `metadata` in its header.
+
+    The file appears whole or not at all: it is written beside its place and moved there.
+
+    Raises:
+      OSError: if it cannot be written.
+    """
     names = {np.dtype(kind): name for name, kind in _SAFETENSORS_TYPES.items()}
     header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
     end = 0
@@ -86,10 +93,16 @@ def write_safetensors(path: str | pathlib.Path, arrays: Mapping[str, np.ndarray]
         }
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    with pathlib.Path(path).open("wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        for key in sorted(arrays):
-            file.write(np.ascontiguousarray(arrays[key]).tobytes())
+    path = pathlib.Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(struct.pack("<Q", len(text)) + text)
+            for key in sorted(arrays):
+                file.write(np.ascontiguousarray(arrays[key]).tobytes())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 class _UnreadableError(Exception):

@@ -117,7 +117,9 @@ class ModelConfig(_Section):
     blocks: tuple[int, ...] | None = None
     """Blocks per network stage; by default the network's own, (3, 4, 6, 3) for the 50-layer members."""
     initial_weights: str | None = None
-    """File of weights to start from; by default random weights drawn from the seed."""
+    """File of PyTorch's weights to start from (.pth, .pt, .safetensors); by default random weights from the seed."""
+    keep_head: bool = False
+    """Start from the file's classifier too; by default a new one is drawn from the seed."""
 
     def _validate(self) -> None:
         self._require(self.width is None or self.width >= 1, "width", "at least 1")

@@ -25,7 +25,7 @@ from stepwise_jax.outcome import score
 from stepwise_jax.records import EpochRecord, StageRecord
 from stepwise_jax.session import Session, open_session, resolve
 from stepwise_jax.stages import Stage, learning_rate_at, noise_scale, stage_document
-from stepwise_jax.state import TrainState, cross_boundary
+from stepwise_jax.state import TrainState, cross_boundary, digest
 
 # Calls that may be under way on the device before the host waits for the oldest: enough that the device never waits,
 # few enough that a signal or a loss that is not finite is noticed at once.
@@ -81,7 +81,8 @@ def run(
     """
     with workdir.locked(folder):
         experiment = resolve(experiment, workdir.recorded(folder))
-        stages = workdir.continue_or_start(folder, experiment, stages, config_path)
+        weights_sha256 = None if variables is None else digest(variables)
+        stages = workdir.continue_or_start(folder, experiment, stages, config_path, weights_sha256)
         with open_session(experiment, stages, network, variables, folder, display) as session:
             state, progress = _begin(session, folder)
             if progress.stage > len(stages) and (folder / workdir.SUMMARY).exists():

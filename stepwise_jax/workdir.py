@@ -22,7 +22,8 @@ CONFIG, SUBSETS, SUMMARY = "config.json", "subsets.json", "summary.json"
 CHECKPOINTS, PREDICTIONS, CURVES = "checkpoints", "predictions.npz", "curves"
 
 # Fields that may change between two processes of one run, because what is computed does not depend on them.
-FREE_FIELDS = ("checkpoint.", "data.root", "data.data_dir", "evaluation.batch_size")
+# Of the file of initial weights its content counts, not its place.
+FREE_FIELDS = ("checkpoint.", "data.root", "data.data_dir", "evaluation.batch_size", "model.initial_weights")
 
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy", "stepwise-jax")
 
@@ -59,12 +60,15 @@ def _is_run(workdir: Path) -> bool:
     return (workdir / CONFIG).exists() or (workdir / "lock").exists()
 
 
-def describe(experiment: ExperimentConfig, stages: Sequence[Stage], config_path: str) -> dict[str, Any]:
+def describe(
+    experiment: ExperimentConfig, stages: Sequence[Stage], config_path: str, weights_sha256: str | None
+) -> dict[str, Any]:
     """What `config.json` holds: the whole resolved experiment, and what it ran with."""
     return {
         "experiment": to_json(experiment),
         "stages": [stage_document(stage) for stage in stages],
         "strategy": describe_strategy(experiment),
+        "initial_weights_sha256": weights_sha256,
         "versions": {name: _version(name) for name in _LIBRARIES} | {"python": platform.python_version()},
         "device": describe_device(),
         "config": config_path,
@@ -139,15 +143,26 @@ def _began(workdir: Path) -> bool:
 
 
 def continue_or_start(
-    workdir: Path, experiment: ExperimentConfig, stages: tuple[Stage, ...], config_path: str
+    workdir: Path,
+    experiment: ExperimentConfig,
+    stages: tuple[Stage, ...],
+    config_path: str,
+    weights_sha256: str | None,
 ) -> tuple[Stage, ...]:
     """The stages to run: the recorded ones where the workdir has a run, else these, recorded now.
+
+    Args:
+      workdir: locked by the caller.
+      experiment: with every open choice resolved.
+      stages: the plan.
+      config_path: the configuration file, for the record.
+      weights_sha256: digest of the weights that the run starts from; None for random ones.
 
     Raises:
       InputError: if the workdir's run is another experiment, with each differing field.
     """
     if not _began(workdir):
-        write_json(workdir / CONFIG, describe(experiment, stages, config_path))
+        write_json(workdir / CONFIG, describe(experiment, stages, config_path, weights_sha256))
         return stages
     document = read_config(workdir)
     recorded, recorded_stages = recorded_experiment(document)
@@ -155,6 +170,8 @@ def continue_or_start(
     if document["strategy"]["name"] == describe_strategy(experiment)["name"]:
         # A function of the user's own never equals the recorded one: its stages are compared instead.
         changed = [each for each in changed if not each.startswith("plan.strategy:")]
+    if document.get("initial_weights_sha256") != weights_sha256:
+        changed.append("model.initial_weights: other weights than the run began with")
     changed = changed or _stage_differences(stages, recorded_stages)
     if changed:
         raise InputError(f"{workdir} holds another experiment ({'; '.join(changed)}): use another workdir for this one")

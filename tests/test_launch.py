@@ -59,7 +59,7 @@ def test_plan_prints_the_table_and_the_cost(capsys):
         assert text in out
 
 
-@pytest.mark.parametrize("command", ["plan", "train", "evaluate", "report", "prepare"])
+@pytest.mark.parametrize("command", ["plan", "train", "evaluate", "report", "prepare", "import-weights"])
 def test_every_command_has_help(capsys, command):
     with contextlib.suppress(SystemExit):
         assert launch.main([command, "--help"]) == 0
@@ -143,7 +143,7 @@ def test_a_misspelt_configuration_gets_the_nearest(capsys, monkeypatch):
     ("words", "told"),
     [
         (["--model.name", "resnet51"], "resnet50"),
-        (["--model.initial_weights", "weights.pth"], "initial_weights"),
+        (["--model.initial_weights", "none.pth"], "model.initial_weights: none.pth cannot be read (No such file"),
     ],
 )
 def test_bad_networks_are_refused_before_the_workdir_is_made(capsys, tmp_path, words, told):

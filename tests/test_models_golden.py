@@ -19,10 +19,6 @@ NETWORKS = sorted(path.stem for path in GOLDEN.glob("*.npz"))
 LABELS = np.array([3, 141, 592, 653, 589, 793], np.int32)
 WEIGHT_DECAY = 1e-4
 
-# Each of these compiles a 50-layer training step for most of a minute: one of them in the short suite, all in the long.
-SHORT = {"resnet18", "res2net50_26w_4s"}
-IN_PART_SLOW = [name if name in SHORT else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS]
-
 
 def fill(name: str, shape: tuple[int, ...]) -> np.ndarray:
     """One entry of the `state_dict` that the figures were computed with."""
@@ -88,7 +84,7 @@ def test_logits_are_pytorchs(name):
     assert relative_error(logits, golden["logits"]) < 1e-3
 
 
-@pytest.mark.parametrize("name", IN_PART_SLOW)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_gradient_and_losses_are_pytorchs(name):
     # In float32 four steps amplify rounding: PyTorch's own losses are then up to 4 % away from its float64 ones.
     golden = np.load(GOLDEN / f"{name}.npz")

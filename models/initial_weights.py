@@ -1,0 +1,78 @@
+"""Weights of a file as what a network starts from, and such files checked and kept in one format."""
+
+import hashlib
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from models.torch_weights import from_torch, to_torch
+from models.weight_files import read_weights, write_safetensors
+
+
+class ImportedWeights(NamedTuple):
+    """What a weight file held."""
+
+    parameters: int
+    """Learned numbers, the head's among them."""
+    num_classes: int | None
+    """Classes of the head; None where the file has none."""
+
+
+def load_weights(
+    name: str,
+    path: str | pathlib.Path,
+    *,
+    num_classes: int,
+    keep_head: bool,
+    seed: int,
+    small_images: bool = False,
+    width: int | None = None,
+    blocks: Sequence[int] | None = None,
+) -> dict[str, Any]:
+    """Flax variables of the network `name` from a weight file; the arguments are those of `from_torch`.
+
+    Raises:
+      ValueError: if the file cannot be read, or does not fit the network; the file is named.
+    """
+    state_dict = read_weights(path)
+    try:
+        return from_torch(
+            name,
+            state_dict,
+            num_classes=num_classes,
+            keep_head=keep_head,
+            seed=seed,
+            small_images=small_images,
+            width=width,
+            blocks=blocks,
+        )
+    except ValueError as error:
+        raise ValueError(f"weights: {path}: {str(error).removeprefix('weights: ')}") from error
+
+
+def import_weights(name: str, source: str | pathlib.Path, out: str | pathlib.Path) -> ImportedWeights:
+    """Check a PyTorch weight file against the network `name`, and write it to `out` as .safetensors.
+
+    The arrays keep PyTorch's names, without what training left beside them, in float32; the header says which network
+    they belong to and the SHA-256 of the file that they came from.
+
+    Args:
+      name: one of `names()`, at its own width and depth.
+      source: see `read_weights`; a file without a head will do.
+      out: a file; replaced if it is there.
+
+    Raises:
+      ValueError: if the source cannot be read or is no weights of `name`.
+      OSError: if `out` cannot be written.
+    """
+    state_dict = read_weights(source)
+    headless = "fc.weight" not in state_dict
+    num_classes = 2 if headless else len(state_dict["fc.weight"])
+    variables = load_weights(name, source, num_classes=num_classes, keep_head=not headless, seed=0)
+    arrays = to_torch(name, variables)
+    if headless:
+        arrays = {key: array for key, array in arrays.items() if not key.startswith("fc.")}
+    origin = hashlib.sha256(pathlib.Path(source).read_bytes()).hexdigest()
+    write_safetensors(out, arrays, network=name, source_sha256=origin)
+    learned = (array.size for key, array in arrays.items() if "running_" not in key)
+    return ImportedWeights(sum(learned), None if headless else num_classes)
