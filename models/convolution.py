@@ -75,7 +75,9 @@ def _gradients_on_cpu(x: jax.Array, kernel: jax.Array, gradient: jax.Array, stri
     if groups > 1:
         return _gradients_of_groups(x, kernel, gradient, stride, groups)
     if kernel.shape[0] == 1:
-        return jax.vjp(functools.partial(_multiply, stride=stride), x, kernel)[1](gradient)
+        (of_x,) = jax.vjp(lambda x: _multiply(x, kernel, stride), x)[1](gradient)
+        rows = x[:, ::stride, ::stride].reshape(-1, x.shape[-1])
+        return of_x, jnp.einsum("rp,rf->pf", rows, gradient.reshape(len(rows), -1))[None, None]
     (of_x,) = jax.vjp(lambda x: convolve_plainly(x, kernel, stride), x)[1](gradient)
     return of_x, _gradient_of_kernel(x, gradient, kernel.shape[0], stride)
 
