@@ -14,6 +14,9 @@ from jax import lax
 _PATCH_BYTES = 4_000_000
 """Patches of a 3x3 kernel are nine times the image: more than this at once leaves the cache and costs page faults."""
 
+_PATCHES_PAY = 2e8
+"""Operations from which the gradient of a kernel is a product with patches; below, XLA's own has less to set up."""
+
 _DENSE_CHANNELS = 32
 """Groups are put together to dense convolutions of at least so many channels: thinner products leave a core idle."""
 
@@ -78,6 +81,8 @@ def _gradients_on_cpu(x: jax.Array, kernel: jax.Array, gradient: jax.Array, stri
         (of_x,) = jax.vjp(lambda x: _multiply(x, kernel, stride), x)[1](gradient)
         rows = x[:, ::stride, ::stride].reshape(-1, x.shape[-1])
         return of_x, jnp.einsum("rp,rf->pf", rows, gradient.reshape(len(rows), -1))[None, None]
+    if 2 * gradient.size * kernel.size // kernel.shape[-1] < _PATCHES_PAY:
+        return jax.vjp(functools.partial(convolve_plainly, stride=stride), x, kernel)[1](gradient)
     (of_x,) = jax.vjp(lambda x: convolve_plainly(x, kernel, stride), x)[1](gradient)
     return of_x, _gradient_of_kernel(x, gradient, kernel.shape[0], stride)
 

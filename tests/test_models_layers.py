@@ -40,7 +40,12 @@ def normal(*shape, seed=0):
         (1, 1, 4, 12, 8, 6),
     ],
 )
-def test_convolution_and_its_gradients_are_the_librarys(size, stride, groups, channels, features, side):
+@pytest.mark.parametrize("patches_pay", [0, 2e8])
+def test_convolution_and_its_gradients_are_the_librarys(
+    monkeypatch, patches_pay, size, stride, groups, channels, features, side
+):
+    monkeypatch.setattr("models.convolution._PATCHES_PAY", patches_pay)
+    jax.clear_caches()
     x = normal(4, side, side + 1, channels)
     kernel = normal(size, size, channels // groups, features, seed=1)
 
@@ -61,6 +66,7 @@ def test_kernel_gradient_is_the_same_in_several_pieces(monkeypatch):
     def gradient():
         return jax.grad(lambda kernel: jnp.square(convolve(x, kernel)).sum())(kernel)
 
+    monkeypatch.setattr("models.convolution._PATCHES_PAY", 0)
     whole = gradient()
     monkeypatch.setattr("models.convolution._PATCH_BYTES", 2 * 8 * 8 * 36 * 4)
     jax.clear_caches()
