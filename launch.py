@@ -15,6 +15,7 @@ from typing import Any
 from stepwise_jax.command_line import load_config, parse_fields, print_fields
 from stepwise_jax.config import DataConfig, ExperimentConfig, ModelConfig
 from stepwise_jax.errors import InputError, StepwiseError
+from stepwise_jax.huge_pages import start_anew_with_huge_pages
 
 
 def plan(options: argparse.Namespace, fields: Sequence[str]) -> None:
@@ -255,4 +256,6 @@ def _help(arguments: Sequence[str]) -> int:
 
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if sys.argv[1:2] == ["train"]:
+        start_anew_with_huge_pages()
     sys.exit(main(sys.argv[1:]))
