@@ -8,10 +8,11 @@ TORCH_PYTHON is the interpreter of an environment that has torch, timm and pillo
     torch-env/bin/pip install --no-deps timm
 
 Both sides take the same network, float32, batch, threads, and SGD with momentum 0.9 and weight decay 1e-4; PyTorch
-runs channels-last. They take turns, each alone in its turn, so that what else the machine does meets both. A turn is three
-steps of which the first is not counted: in training steps follow one another, and the first after a pause waits for memory
-that the system took back meanwhile. The table gives the median over all turns; CPU seconds are steadier than wall seconds
-where cores are shared. Both sides have memory in huge pages, as `launch.py train` has, unless GLIBC_TUNABLES says otherwise.
+runs channels-last. They take turns, each alone in its turn, so that what else the machine does meets both. A turn is
+three steps of which the first is not counted: in training steps follow one another, and the first after a pause waits
+for memory that the system took back meanwhile. The table gives the median over all turns; CPU seconds are steadier than
+wall seconds where cores are shared. Both sides have memory in huge pages, as `launch.py train` has, unless
+GLIBC_TUNABLES says otherwise.
 """
 
 import argparse
