@@ -7,9 +7,12 @@ name. Any other data set that TFDS has prepared as array_record opens under its 
 
 import importlib
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from stepwise_jax.config import DataConfig
 from stepwise_jax.datasets import finding
@@ -21,7 +24,20 @@ from stepwise_jax.errors import InputError
 if TYPE_CHECKING:
     from stepwise_jax.datasets.source import Source
 
-__all__ = ["Dataset", "Examples", "Sizes", "data_dir", "load", "names", "open_dataset", "prepare", "sizes"]
+__all__ = [
+    "Dataset",
+    "Examples",
+    "Sizes",
+    "data_dir",
+    "image_shape",
+    "index",
+    "load",
+    "make_read",
+    "names",
+    "open_dataset",
+    "prepare",
+    "sizes",
+]
 
 _SOURCES = {"digits": "stepwise_jax.datasets.digits", "image_folder": "stepwise_jax.datasets.image_folder"}
 
@@ -108,6 +124,27 @@ def load(dataset: Dataset, split: str, image_size: int, progress: Progress) -> E
     from stepwise_jax.datasets import reading
 
     return reading.load(dataset, split, image_size, progress)
+
+
+def index(dataset: Dataset, split: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Labels, int32 [N], and ids of a split in the order on disk, without decoding images."""
+    from stepwise_jax.datasets import reading
+
+    return reading.index(dataset, split)
+
+
+def image_shape(dataset: Dataset, image_size: int) -> tuple[int, int, int]:
+    """Shape [H, W, C] in which `load` and `make_read` give the images."""
+    from stepwise_jax.datasets import reading
+
+    return reading.image_shape(dataset, image_size)
+
+
+def make_read(dataset: Dataset, split: str, image_size: int) -> Callable[[np.ndarray], np.ndarray]:
+    """A function from rows int [n] to decoded images uint8 [n, H, W, C], those of `load`; threads may share it."""
+    from stepwise_jax.datasets import reading
+
+    return reading.make_read(dataset, split, image_size)
 
 
 def _source(data: DataConfig) -> "Source":

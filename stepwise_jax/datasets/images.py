@@ -71,7 +71,11 @@ def decode(encoded: bytes, channels: int = 3) -> np.ndarray:
     Raises:
       UnreadableImageError: if nothing can be decoded.
     """
-    flag = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB
+    return _decode(encoded, channels, 0)
+
+
+def _decode(encoded: bytes, channels: int, size_flag: int) -> np.ndarray:
+    flag = size_flag | (cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB)
     try:
         image = cv2.imdecode(np.frombuffer(encoded, np.uint8), flag)
     except cv2.error as error:
@@ -79,6 +83,40 @@ def decode(encoded: bytes, channels: int = 3) -> np.ndarray:
     if image is None:
         raise UnreadableImageError("truncated, damaged, or no image")
     return image.reshape(*image.shape[:2], channels)
+
+
+def read(encoded: bytes, height: int, width: int, channels: int = 3) -> np.ndarray:
+    """An encoded image as uint8 [height, width, channels].
+
+    A JPEG at least twice as large is decoded at a half, a quarter or an eighth of its size, by averages that its
+    encoding holds, and then scaled bilinearly: nearer to an average over areas, and in half the time, than scaling the
+    whole image bilinearly.
+
+    Raises:
+      UnreadableImageError: if nothing can be decoded.
+    """
+    reduction = _reduction(encoded, max(height, width))
+    if reduction == 1:
+        return resize(decode(encoded, channels), height, width)
+    reduced = _decode(encoded, channels, _REDUCED[reduction])
+    return cv2.resize(reduced, (width, height), interpolation=cv2.INTER_LINEAR).reshape(height, width, channels)
+
+
+# IMREAD_REDUCED_GRAYSCALE_n: the flags of a size, to which those of a colour are added.
+_REDUCED = {1: 0, 2: 16, 4: 32, 8: 64}
+
+
+def _reduction(encoded: bytes, side: int) -> int:
+    """The largest of 1, 2, 4 and 8 by which a JPEG's shorter side may be divided and not fall below `side`."""
+    if not encoded.startswith(b"\xff\xd8"):
+        return 1
+    try:
+        with Image.open(io.BytesIO(encoded), formats=("JPEG",)) as image:
+            shorter = min(image.size)
+    # A header that Pillow cannot read is OpenCV's to judge.
+    except Exception:
+        return 1
+    return max(reduction for reduction in _REDUCED if shorter >= reduction * side or reduction == 1)
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Reads the records of an opened data set, and decodes them into memory."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -76,10 +76,33 @@ def index(dataset: Dataset, split: str) -> tuple[np.ndarray, tuple[str, ...]]:
     return np.array([label for label, _ in read], np.int32), tuple(name for _, name in read)
 
 
+def image_shape(dataset: Dataset, image_size: int) -> tuple[int, int, int]:
+    """Shape [H, W, C] in which images are kept: their own if they share one within image_size x image_size pixels."""
+    if dataset.image_shape and max(dataset.image_shape[:2]) <= image_size:
+        return dataset.image_shape
+    return image_size, image_size, dataset.builder.info.features["image"].shape[2]
+
+
+def make_read(dataset: Dataset, split: str, image_size: int) -> Callable[[np.ndarray], np.ndarray]:
+    """A function from rows int [n] to decoded images uint8 [n, H, W, C], that threads may share.
+
+    It gives the images that `load` gives, and raises as it does.
+    """
+    records, shape = Records(dataset, split), image_shape(dataset, image_size)
+
+    def read(rows: np.ndarray) -> np.ndarray:
+        pixels = np.empty((len(rows), *shape), np.uint8)
+        for place, (image, _, name) in enumerate(records.read(rows.tolist())):
+            pixels[place] = _fitted(name, image, shape)
+        return pixels
+
+    return read
+
+
 def load(dataset: Dataset, split: str, image_size: int, progress: Progress) -> Examples:
     """A whole split decoded into memory; see `stepwise_jax.datasets.load`."""
     records = Records(dataset, split)
-    pixels = np.empty((len(records), *_loaded_shape(dataset, image_size)), np.uint8)
+    pixels = np.empty((len(records), *image_shape(dataset, image_size)), np.uint8)
     labels = np.empty(len(records), np.int32)
     ids: list[str] = []
     with metered(progress, len(records), f"{dataset.name}: decoding {split} images") as meter:
@@ -90,24 +113,18 @@ def load(dataset: Dataset, split: str, image_size: int, progress: Progress) -> E
     return Examples(pixels, labels, tuple(ids))
 
 
-def _loaded_shape(dataset: Dataset, image_size: int) -> tuple[int, int, int]:
-    if dataset.image_shape and max(dataset.image_shape[:2]) <= image_size:
-        return dataset.image_shape
-    return image_size, image_size, dataset.builder.info.features["image"].shape[2]
-
-
 def _decode(records: Records, pixels: np.ndarray, labels: np.ndarray, rows: range) -> list[str]:
     """Fills some rows of `pixels` and `labels`; the ids of these rows."""
     names = []
     for row, (image, label, name) in zip(rows, records.read(rows), strict=True):
-        pixels[row], labels[row] = images.resize(_decoded(name, image, pixels.shape[3]), *pixels.shape[1:3]), label
+        pixels[row], labels[row] = _fitted(name, image, pixels.shape[1:]), label
         names.append(name)
     return names
 
 
-def _decoded(name: str, image: bytes | np.ndarray, channels: int) -> np.ndarray:
+def _fitted(name: str, image: bytes | np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     try:
-        return images.decode(image, channels) if isinstance(image, bytes) else image
+        return images.read(image, *shape) if isinstance(image, bytes) else images.resize(image, *shape[:2])
     except images.UnreadableImageError as error:
         raise InputError(
             f"the prepared image {name!r} cannot be decoded: {error}; prepare the data set again"
