@@ -1,11 +1,14 @@
 """From examples to batches: an order that is a function of (seed, stage, epoch), images made ready on the device."""
 
-from collections.abc import Iterator
-from typing import Literal, NamedTuple
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from stepwise_jax.stages import Stage
 
 # Of the 1.28 million training images of ImageNet, scaled to 0..1; the values that torchvision and timm use.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -21,6 +24,19 @@ class Resident(NamedTuple):
     """int32 [N]."""
 
 
+class Pixels(NamedTuple):
+    """The images of one batch or several, on the device."""
+
+    images: jax.Array
+    """uint8 [b, H, W, C], or [k, b, H, W, C]."""
+    labels: jax.Array
+    """int32 [b], or [k, b]."""
+
+
+Picked = jax.Array | Pixels
+"""What one call of a program works on: rows int32 [b] or [k, b] of a resident split, or the pixels themselves."""
+
+
 class Preprocessing(NamedTuple):
     """What turns stored images into network input; plain numbers, so that it can be recorded and exported."""
 
@@ -30,15 +46,20 @@ class Preprocessing(NamedTuple):
     std: tuple[float, ...]
 
 
+def histograms(images: np.ndarray) -> np.ndarray:
+    """How often each channel of uint8 images [..., C] has each value: int64 [C, 256]."""
+    return np.stack([np.bincount(images[..., c].ravel(), minlength=256) for c in range(images.shape[-1])])
+
+
 def make_preprocessing(
-    normalisation: Literal["imagenet", "dataset", "none"], image_size: int, images: np.ndarray
+    normalisation: Literal["imagenet", "dataset", "none"], image_size: int, counts: np.ndarray | None = None
 ) -> Preprocessing:
-    """The constants of `data.normalisation`; `images` uint8 [N, H, W, C] are the training images."""
+    """The constants of `data.normalisation`; `counts` are the `histograms` of all training images."""
     if normalisation == "imagenet":
         return Preprocessing(image_size, IMAGENET_MEAN, IMAGENET_STD)
     if normalisation == "none":
         return Preprocessing(image_size, (0.0,) * 3, (1.0,) * 3)
-    counts = np.stack([np.bincount(images[..., c].ravel(), minlength=256) for c in range(images.shape[-1])])
+    assert counts is not None
     weights, values = counts / counts.sum(axis=1, keepdims=True), np.arange(256) / 255
     mean = weights @ values
     std = np.sqrt(np.maximum(weights @ values**2 - mean**2, 1e-12))
@@ -67,10 +88,44 @@ def epoch_order(seed: int, stage: int, epoch: int, rows: np.ndarray, batch_size:
     return shuffled[: updates * batch_size].reshape(updates, batch_size).astype(np.int32)
 
 
-def calls(order: np.ndarray, start: int, steps_per_call: int) -> Iterator[np.ndarray]:
-    """The batches from step `start` on, int32 [k, batch_size] a call; the last call may be shorter."""
-    for first in range(start, len(order), steps_per_call):
-        yield order[first : first + steps_per_call]
+class Order(Protocol):
+    """Batch after batch of one split, any of which can be asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int, /) -> np.ndarray:
+        """Rows int32 [b] of a batch."""
+        ...
+
+
+class PlanOrder:
+    """The batch of every update of a run, by the number of updates before it (Order)."""
+
+    def __init__(self, seed: int, stages: Sequence[Stage], subsets: Sequence[np.ndarray]):
+        self._seed, self._stages, self._subsets = seed, tuple(stages), tuple(subsets)
+        self._ends = np.cumsum([stage.updates for stage in stages])
+        # Two epochs are in use where batches are prepared ahead over an epoch's end.
+        self._epoch = functools.lru_cache(maxsize=2)(self._shuffled)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, update: int) -> np.ndarray:
+        if not 0 <= update < len(self):
+            raise IndexError(update)
+        stage = int(np.searchsorted(self._ends, update, side="right"))
+        within = update - (int(self._ends[stage - 1]) if stage else 0)
+        epoch, step = divmod(within, self._stages[stage].updates_per_epoch)
+        return self._epoch(stage + 1, epoch + 1)[step]
+
+    def _shuffled(self, stage: int, epoch: int) -> np.ndarray:
+        return epoch_order(self._seed, stage, epoch, self._subsets[stage - 1], self._stages[stage - 1].batch_size)
+
+
+def calls(numbers: Sequence[int], steps_per_call: int) -> Iterator[Sequence[int]]:
+    """The updates of each call, in order; the last call may be shorter."""
+    for first in range(0, len(numbers), steps_per_call):
+        yield numbers[first : first + steps_per_call]
 
 
 def steps_in_call(updates: int, most: int) -> int:
@@ -86,6 +141,15 @@ def pad_rows(count: int, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
     return np.minimum(rows, count - 1).reshape(batches, batch_size), (rows < count).reshape(batches, batch_size)
 
 
-def gather(examples: Resident, rows: jax.Array, preprocessing: Preprocessing) -> tuple[jax.Array, jax.Array]:
-    """Rows int32 [b] of a resident split as network input: images float32 [b, size, size, 3], labels int32 [b]."""
-    return preprocess(examples.images[rows], preprocessing), examples.labels[rows]
+def gather(examples: Resident | None, picked: Picked, preprocessing: Preprocessing) -> tuple[jax.Array, jax.Array]:
+    """One batch as network input: images float32 [b, size, size, 3], labels int32 [b].
+
+    Args:
+      examples: the split that `picked` names rows of; None where `picked` is the pixels themselves.
+      picked: rows int32 [b], or uint8 pixels with labels.
+      preprocessing: what the network is to see.
+    """
+    if isinstance(picked, Pixels):
+        return preprocess(picked.images, preprocessing), picked.labels
+    assert examples is not None
+    return preprocess(examples.images[picked], preprocessing), examples.labels[picked]

@@ -60,11 +60,11 @@ def total(counts: Iterable[dict[str, jax.Array]], examples: int) -> Scores:
     return Scores(top1 / examples, top5 / examples, loss / examples)
 
 
-def reestimate(statistics: Callable[[Any, np.ndarray], Any], batch_stats: Any, batches: Iterable[np.ndarray]) -> Any:
+def reestimate(statistics: Callable[[Any, Any], Any], batch_stats: Any, batches: Iterable[Any]) -> Any:
     """Batch statistics as the plain mean over all `batches`, whatever the network's own averaging is.
 
     Args:
-      statistics: `batch_stats, rows -> batch_stats` after one batch in training mode, affine in its first argument.
+      statistics: `batch_stats, batch -> batch_stats` after one batch in training mode, affine in its first argument.
       batch_stats: a tree of the right shapes.
       batches: what `statistics` takes, one at a time.
     """

@@ -1,7 +1,6 @@
 """The training loop: executes a tuple of stages, from the start or from where a checkpoint left off."""
 
 import dataclasses
-import itertools
 import math
 import time
 from collections import deque
@@ -15,7 +14,7 @@ import numpy as np
 from flax import linen as nn
 
 from stepwise_jax import outcome, records, workdir
-from stepwise_jax.batches import calls, epoch_order, steps_in_call
+from stepwise_jax.batches import Picked, calls, epoch_order, steps_in_call
 from stepwise_jax.config import ExperimentConfig
 from stepwise_jax.display import Display
 from stepwise_jax.errors import InputError, InterruptedRunError, NonFiniteLossError
@@ -30,7 +29,6 @@ from stepwise_jax.state import TrainState, cross_boundary, digest
 # Calls that may be under way on the device before the host waits for the oldest: enough that the device never waits,
 # few enough that a signal or a loss that is not finite is noticed at once.
 CALLS_IN_FLIGHT = 2
-CALLS_PLACED = 64
 
 
 @dataclass(frozen=True)
@@ -160,10 +158,11 @@ def enter_stage(session: Session, state: TrainState, stage: Stage, number: int) 
     if plan.batch_statistics == "reestimated":
         rows = epoch_order(session.experiment.seed, number, 0, session.subsets[number - 1].rows, stage.batch_size)
 
-        def statistics(batch_stats: Any, batch: np.ndarray) -> Any:
-            return session.programs.statistics(batch_stats, state, session.train, batch)
+        def statistics(batch_stats: Any, batch: Picked) -> Any:
+            return session.programs.statistics(batch_stats, state, session.train.examples, batch)
 
-        return state._replace(batch_stats=reestimate(statistics, state.batch_stats, rows))
+        batches = session.train.batches(rows)
+        return state._replace(batch_stats=reestimate(statistics, state.batch_stats, batches))
     return state
 
 
@@ -171,7 +170,8 @@ def _compile(session: Session, stage: Stage, state: TrainState) -> None:
     """Compiles the stage's calls ahead of its first step: whole ones, and the shorter one that ends an epoch."""
     steps = steps_in_call(stage.updates_per_epoch, session.experiment.steps_per_call)
     for length in {steps, stage.updates_per_epoch % steps} - {0}:
-        session.programs.prepare_train(state, session.train, length, stage.batch_size)
+        picked = session.train.abstract(length, stage.batch_size)
+        session.programs.prepare_train(state, session.train.examples, picked)
 
 
 def run_epoch(session: Session, stage: Stage, state: TrainState, progress: Progress) -> tuple[TrainState, Progress]:
@@ -197,9 +197,9 @@ def take_steps(session: Session, stage: Stage, state: TrainState, progress: Prog
     """The steps of one epoch that are not done yet, several under way on the device at a time."""
     under_way: deque[jax.Array] = deque()
     started, fed_before = time.perf_counter(), progress.examples_seen
-    for rows in _placed_rows(session, stage, progress):
+    for picked in _fed(session, stage, progress):
         with session.clock.measure("train"):
-            state, losses = session.programs.train(state, session.train, rows)
+            state, losses = session.programs.train(state, session.train.examples, picked)
             under_way.append(losses)
             while len(under_way) > CALLS_IN_FLIGHT:
                 progress = settle(stage, progress, under_way.popleft())
@@ -213,20 +213,17 @@ def take_steps(session: Session, stage: Stage, state: TrainState, progress: Prog
     return state, _settle_all(session, stage, progress, under_way)
 
 
-def _placed_rows(session: Session, stage: Stage, progress: Progress) -> Iterator[jax.Array]:
-    """Rows [k, b] for each call, on the devices; the time that this takes is what training waits for input."""
-    with session.clock.measure("input_wait"):
-        subset = session.subsets[progress.stage - 1]
-        order = epoch_order(session.experiment.seed, progress.stage, progress.epoch, subset.rows, stage.batch_size)
-        steps = steps_in_call(len(order), session.experiment.steps_per_call)
-        ready = calls(order, progress.step, steps)
-    # Placing many small arrays at once costs little more than placing one.
+def _fed(session: Session, stage: Stage, progress: Progress) -> Iterator[Picked]:
+    """What each call works on, on the devices; the time that this takes is what training waits for input."""
+    left = range(progress.updates, progress.updates + stage.updates_per_epoch - progress.step)
+    steps = steps_in_call(stage.updates_per_epoch, session.experiment.steps_per_call)
+    feeding = session.train.calls(session.order, calls(left, steps))
     while True:
         with session.clock.measure("input_wait"):
-            placed = session.programs.place_rows(list(itertools.islice(ready, CALLS_PLACED)))
-        if not placed:
+            picked = next(feeding, None)
+        if picked is None:
             return
-        yield from placed
+        yield picked
 
 
 def settle(stage: Stage, progress: Progress, losses: jax.Array) -> Progress:

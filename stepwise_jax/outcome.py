@@ -15,17 +15,22 @@ from stepwise_jax.state import TrainState, digest, learned
 
 def score(session: Session, state: TrainState) -> Scores:
     """Top-1, top-5 and loss of the whole test set, exact for any batch size."""
-    examples, batches = _test_batches(session)
-    counts = [session.programs.count(state, session.test, rows, mask) for rows, mask in zip(*batches, strict=True)]
+    examples, (rows, masks) = _test_batches(session)
+    counts = [
+        session.programs.count(state, session.test.examples, picked, mask)
+        for picked, mask in zip(session.test.batches(rows), masks, strict=True)
+    ]
     return total(counts, examples)
 
 
 def predict(session: Session, state: TrainState) -> np.ndarray:
     """Class probabilities of every test example, float32 [N, C]."""
     examples, (rows, _) = _test_batches(session)
-    return np.concatenate([np.asarray(session.programs.predict(state, session.test, batch)) for batch in rows])[
-        :examples
+    predicted = [
+        np.asarray(session.programs.predict(state, session.test.examples, picked))
+        for picked in session.test.batches(rows)
     ]
+    return np.concatenate(predicted)[:examples]
 
 
 def _test_batches(session: Session) -> tuple[int, tuple[np.ndarray, np.ndarray]]:
@@ -52,7 +57,7 @@ def write_predictions(session: Session, state: TrainState, path: Path) -> None:
         np.savez_compressed(
             file,
             ids=np.asarray(session.test_ids),
-            labels=np.asarray(session.test.labels),
+            labels=session.test_labels,
             probabilities=predict(session, state),
         )
     os.replace(temporary, path)
@@ -84,5 +89,6 @@ def summarise(session: Session, state: TrainState, rows: records.Records) -> dic
 def training_flops(session: Session, state: TrainState) -> float:
     """Floating-point operations of all optimiser steps, as XLA counts one step of each batch size."""
     sizes = {stage.batch_size for stage in session.stages}
-    step = {size: session.programs.flops_per_step(state, session.train, size) for size in sizes}
+    feed, programs = session.train, session.programs
+    step = {size: programs.flops_per_step(state, feed.examples, feed.abstract(1, size)) for size in sizes}
     return sum(stage.updates * step[stage.batch_size] for stage in session.stages)

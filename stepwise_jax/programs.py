@@ -14,7 +14,7 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from stepwise_jax.batches import Preprocessing, Resident, gather
+from stepwise_jax.batches import Picked, Pixels, Preprocessing, Resident, gather
 from stepwise_jax.clock import Clock
 from stepwise_jax.evaluate import apply, make_count
 from stepwise_jax.parallel import replicated, split_along
@@ -36,113 +36,110 @@ class Programs:
     ):
         self._mesh, self._clock, self._report = mesh, clock, report
         self._compiled: dict[tuple[Any, ...], Any] = {}
+        # A split keeps the placement that it has: on every device, spread over them, or nowhere.
         whole, rows, call_rows = replicated(mesh), split_along(mesh, 0), split_along(mesh, 1)
         train = make_train_call(make_train_step(network, optimizer), preprocessing)
         count = make_count_call(network, preprocessing)
         predict = make_predict_call(network, preprocessing)
         statistics = make_statistics_call(network, preprocessing)
         self._train = jax.jit(
-            train, in_shardings=(whole, whole, call_rows), out_shardings=whole, donate_argnames="state"
+            train, in_shardings=(whole, None, call_rows), out_shardings=whole, donate_argnames="state"
         )
-        self._count = jax.jit(count, in_shardings=(whole, whole, rows, rows), out_shardings=whole)
-        self._predict = jax.jit(predict, in_shardings=(whole, whole, rows), out_shardings=whole)
-        self._statistics = jax.jit(statistics, in_shardings=(whole, whole, whole, rows), out_shardings=whole)
+        self._count = jax.jit(count, in_shardings=(whole, None, rows, rows), out_shardings=whole)
+        self._predict = jax.jit(predict, in_shardings=(whole, None, rows), out_shardings=whole)
+        self._statistics = jax.jit(statistics, in_shardings=(whole, whole, None, rows), out_shardings=whole)
 
-    def train(self, state: TrainState, examples: Resident, rows: jax.Array) -> tuple[TrainState, jax.Array]:
-        """Steps on rows int32 [k, b] from `place_rows`; takes over the memory of `state`. Returns losses [k]."""
-        return self._program("train", self._train, state, examples, rows)(state, examples, rows)
+    def train(self, state: TrainState, examples: Resident | None, picked: Picked) -> tuple[TrainState, jax.Array]:
+        """Steps on a feed's call [k, b]; takes over the memory of `state`. Returns losses [k]."""
+        return self._program("train", self._train, state, examples, picked)(state, examples, picked)
 
-    def count(self, state: TrainState, examples: Resident, rows: np.ndarray, mask: np.ndarray) -> dict[str, jax.Array]:
-        """Right answers and loss, summed over the rows [b] that `mask` [b] keeps."""
-        args = (state, examples, *(jax.device_put(each, split_along(self._mesh, 0)) for each in (rows, mask)))
+    def count(
+        self, state: TrainState, examples: Resident | None, picked: Picked, mask: np.ndarray
+    ) -> dict[str, jax.Array]:
+        """Right answers and loss, summed over the examples of a batch [b] that `mask` [b] keeps."""
+        args = (state, examples, picked, jax.device_put(mask, split_along(self._mesh, 0)))
         return self._program("evaluate", self._count, *args)(*args)
 
-    def predict(self, state: TrainState, examples: Resident, rows: np.ndarray) -> jax.Array:
+    def predict(self, state: TrainState, examples: Resident | None, picked: Picked) -> jax.Array:
         """Probabilities float32 [b, C]."""
-        args = (state, examples, jax.device_put(rows, split_along(self._mesh, 0)))
-        return self._program("predict", self._predict, *args)(*args)
+        return self._program("predict", self._predict, state, examples, picked)(state, examples, picked)
 
-    def statistics(self, batch_stats: Any, state: TrainState, examples: Resident, rows: np.ndarray) -> Any:
-        """Batch statistics after one batch in training mode, starting from `batch_stats`."""
-        args = (batch_stats, state, examples, jax.device_put(rows, split_along(self._mesh, 0)))
+    def statistics(self, batch_stats: Any, state: TrainState, examples: Resident | None, picked: Picked) -> Any:
+        """Batch statistics after one batch [b] in training mode, starting from `batch_stats`."""
+        args = (batch_stats, state, examples, picked)
         return self._program("statistics", self._statistics, *args)(*args)
 
-    def prepare_train(self, state: TrainState, examples: Resident, steps: int, batch_size: int) -> None:
-        """Compiles the training call for rows [steps, batch_size] if it is not compiled yet."""
-        (rows,) = self.place_rows([np.zeros((steps, batch_size), np.int32)])
-        self._program("train", self._train, state, examples, rows)
-
-    def place_rows(self, rows: list[np.ndarray]) -> list[jax.Array]:
-        """Rows [k, b] of each call on the devices, each batch spread over them."""
-        return jax.device_put(rows, split_along(self._mesh, 1))
+    def prepare_train(self, state: TrainState, examples: Resident | None, picked: Any) -> None:
+        """Compiles the training call for a feed's abstract call [k, b] if it is not compiled yet."""
+        self._program("train", self._train, state, examples, picked)
 
     def evaluation_batch(self, wanted: int, examples: int) -> int:
         """The batch to evaluate in: no larger than the split, and a whole share for each device."""
         devices = self._mesh.size
         return -(-min(wanted, examples) // devices) * devices
 
-    def flops_per_step(self, state: TrainState, examples: Resident, batch_size: int) -> float:
-        """Floating-point operations of one optimiser step, as XLA counts them before it optimises; 0 if it cannot."""
-        (rows,) = self.place_rows([np.zeros((1, batch_size), np.int32)])
-        analysis = self._train.lower(state, examples, rows).cost_analysis()
+    def flops_per_step(self, state: TrainState, examples: Resident | None, picked: Any) -> float:
+        """Floating-point operations of an abstract call [1, b], as XLA counts them before it optimises, or 0."""
+        analysis = self._train.lower(state, examples, picked).cost_analysis()
         return float((analysis or {}).get("flops", 0.0))  # pyright: ignore[reportAttributeAccessIssue]
 
     def _program(self, name: str, function: Any, *args: Any) -> Any:
-        key = (name, *args[-1].shape)
+        shape = args[-1].labels.shape if isinstance(args[-1], Pixels) else args[-1].shape
+        key = (name, *shape)
         if key not in self._compiled:
             with self._clock.measure("compile"):
                 self._compiled[key] = function.lower(*args).compile()
-            self._report(f"compiled {name} for {' x '.join(map(str, args[-1].shape))} examples")
+            self._report(f"compiled {name} for {' x '.join(map(str, shape))} examples")
         return self._compiled[key]
 
 
-TrainCall = Callable[[TrainState, Resident, jax.Array], tuple[TrainState, jax.Array]]
+TrainCall = Callable[[TrainState, Resident | None, Picked], tuple[TrainState, jax.Array]]
 
 
 def make_train_call(step: TrainStep, preprocessing: Preprocessing) -> TrainCall:
-    """Several steps in one call: `state, examples, rows [k, b] -> state, losses [k]`.
+    """Several steps in one call: `state, examples, picked [k, b] -> state, losses [k]`.
 
     One step stays outside `lax.scan`, because XLA's CPU convolutions are many times slower inside it.
     """
 
-    def call(state: TrainState, examples: Resident, rows: jax.Array) -> tuple[TrainState, jax.Array]:
-        def one(state: TrainState, rows: jax.Array) -> tuple[TrainState, jax.Array]:
-            state, metrics = step(state, Batch(*gather(examples, rows, preprocessing)))
+    def call(state: TrainState, examples: Resident | None, picked: Picked) -> tuple[TrainState, jax.Array]:
+        def one(state: TrainState, picked: Picked) -> tuple[TrainState, jax.Array]:
+            state, metrics = step(state, Batch(*gather(examples, picked, preprocessing)))
             return state, metrics["loss"]
 
-        if rows.shape[0] == 1:
-            state, loss = one(state, rows[0])
+        if len(jax.tree.leaves(picked)[0]) == 1:
+            state, loss = one(state, jax.tree.map(lambda leaf: leaf[0], picked))
             return state, loss[None]
-        return jax.lax.scan(one, state, rows)
+        return jax.lax.scan(one, state, picked)
 
     return call
 
 
 def make_count_call(network: nn.Module, preprocessing: Preprocessing) -> Callable[..., dict[str, jax.Array]]:
-    """`state, examples, rows [b], mask [b] -> {"top1", "top5", "loss"}`, sums."""
+    """`state, examples, picked [b], mask [b] -> {"top1", "top5", "loss"}`, sums."""
     count = make_count(network)
 
-    def call(state: TrainState, examples: Resident, rows: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:
-        return count(state, Batch(*gather(examples, rows, preprocessing)), mask)
+    def call(state: TrainState, examples: Resident | None, picked: Picked, mask: jax.Array) -> dict[str, jax.Array]:
+        return count(state, Batch(*gather(examples, picked, preprocessing)), mask)
 
     return call
 
 
 def make_predict_call(network: nn.Module, preprocessing: Preprocessing) -> Callable[..., jax.Array]:
-    """`state, examples, rows [b] -> probabilities [b, C]`."""
+    """`state, examples, picked [b] -> probabilities [b, C]`."""
 
-    def call(state: TrainState, examples: Resident, rows: jax.Array) -> jax.Array:
-        images, _ = gather(examples, rows, preprocessing)
+    def call(state: TrainState, examples: Resident | None, picked: Picked) -> jax.Array:
+        images, _ = gather(examples, picked, preprocessing)
         return jax.nn.softmax(apply(network, state, images))
 
     return call
 
 
 def make_statistics_call(network: nn.Module, preprocessing: Preprocessing) -> Callable[..., Any]:
-    """`batch_stats, state, examples, rows [b] -> batch_stats` after one batch in training mode."""
+    """`batch_stats, state, examples, picked [b] -> batch_stats` after one batch in training mode."""
 
-    def call(batch_stats: Any, state: TrainState, examples: Resident, rows: jax.Array) -> Any:
-        images, _ = gather(examples, rows, preprocessing)
+    def call(batch_stats: Any, state: TrainState, examples: Resident | None, picked: Picked) -> Any:
+        images, _ = gather(examples, picked, preprocessing)
         variables = {"params": state.params, "batch_stats": batch_stats}
         _, updated = network.apply(variables, images, train=True, mutable=["batch_stats"])  # pyright: ignore
         return jax.tree.map(jnp.asarray, updated["batch_stats"])

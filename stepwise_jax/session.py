@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,14 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from stepwise_jax import datasets, parallel, subsets, workdir
-from stepwise_jax.batches import Resident, make_preprocessing
+from stepwise_jax.batches import PlanOrder, make_preprocessing
 from stepwise_jax.checkpoint import Checkpoints
 from stepwise_jax.clock import Clock
 from stepwise_jax.config import ExperimentConfig
-from stepwise_jax.datasets import Examples
+from stepwise_jax.delivery import Split, open_data, open_split
 from stepwise_jax.display import Display
 from stepwise_jax.errors import InputError
+from stepwise_jax.feed import Feed
 from stepwise_jax.interruption import StopRequest, stop_on_signals
 from stepwise_jax.optimizer import make_optimizer
 from stepwise_jax.programs import Programs
@@ -39,8 +41,12 @@ class Session:
     optimizer: optax.GradientTransformation
     initial: Callable[[], TrainState]
     """Makes the state before the first step."""
-    train: Resident
-    test: Resident
+    order: PlanOrder
+    """The batches of the whole run."""
+    train: Feed
+    test: Feed
+    test_labels: np.ndarray
+    """int32 [N]"""
     test_ids: tuple[str, ...]
     programs: Programs
     clock: Clock
@@ -82,26 +88,34 @@ def open_session(
     with ExitStack() as stack:
         mesh = parallel.make_mesh()
         parallel.check_batches(stages, mesh)
-        train, test, dataset = _load(experiment, stages, display)
-        drawn = _draw(experiment, stages, train, test, dataset, folder)
-        optimizer = make_optimizer(experiment.optimizer)
-        preprocessing = make_preprocessing(experiment.data.normalisation, experiment.data.image_size, train.images)
         clock, writer = Clock(), stack.enter_context(Writer(folder))
 
-        def report_compilation(message: str) -> None:
-            writer.append(EventRecord("compile", message))
+        def note(kind: str, message: str) -> None:
+            writer.append(EventRecord(kind, message))
             display.message(message)
 
+        dataset, delivered = open_data(experiment.data, mesh, display)
+        note("delivery", delivered.reason)
+        train, test = (
+            open_split(experiment.data, dataset, split, delivered, mesh, display) for split in ("train", "test")
+        )
+        stack.callback(train.feed.close)
+        _check_size(experiment, stages, len(train.labels))
+        drawn = _draw(experiment, stages, train, test, dataset, folder)
+        optimizer = make_optimizer(experiment.optimizer)
+        preprocessing = make_preprocessing(experiment.data.normalisation, experiment.data.image_size, train.histograms)
         yield Session(
             experiment=experiment,
             stages=stages,
             subsets=drawn,
             optimizer=optimizer,
             initial=_initializer(experiment, network, variables, optimizer, mesh),
-            train=_place(train, mesh),
-            test=_place(test, mesh),
+            order=PlanOrder(experiment.seed, stages, [subset.rows for subset in drawn]),
+            train=train.feed,
+            test=test.feed,
+            test_labels=test.labels,
             test_ids=test.ids,
-            programs=Programs(network, optimizer, preprocessing, mesh, clock, report_compilation),
+            programs=Programs(network, optimizer, preprocessing, mesh, clock, partial(note, "compile")),
             clock=clock,
             checkpoints=stack.enter_context(Checkpoints(folder / workdir.CHECKPOINTS, experiment.checkpoint.keep)),
             writer=writer,
@@ -119,26 +133,19 @@ def resolve(experiment: ExperimentConfig, recorded: ExperimentConfig | None) -> 
     return dataclasses.replace(experiment, steps_per_call=chosen)
 
 
-def _load(
-    experiment: ExperimentConfig, stages: tuple[Stage, ...], display: Display
-) -> tuple[Examples, Examples, datasets.Dataset]:
-    datasets.prepare(experiment.data, display.preparing)
-    dataset = datasets.open_dataset(experiment.data)
-    size = experiment.data.image_size
-    train, test = (datasets.load(dataset, split, size, display.preparing) for split in ("train", "test"))
+def _check_size(experiment: ExperimentConfig, stages: tuple[Stage, ...], examples: int) -> None:
     largest = max(stage.examples for stage in stages)
-    if largest > len(train.labels):
+    if largest > examples:
         raise InputError(
-            f"the plan needs {largest} training examples and data.name {experiment.data.name!r} has {len(train.labels)}"
+            f"the plan needs {largest} training examples and data.name {experiment.data.name!r} has {examples}"
         )
-    return train, test, dataset
 
 
 def _draw(
     experiment: ExperimentConfig,
     stages: tuple[Stage, ...],
-    train: Examples,
-    test: Examples,
+    train: Split,
+    test: Split,
     dataset: datasets.Dataset,
     folder: Path,
 ) -> tuple[subsets.Subset, ...]:
@@ -156,11 +163,6 @@ def _draw(
     elif read_json(path) != manifest:
         raise InputError(f"{path} records other examples than {experiment.data.name} holds now: the data has changed")
     return drawn
-
-
-def _place(examples: Examples, mesh: Mesh) -> Resident:
-    whole = parallel.replicated(mesh)
-    return Resident(jax.device_put(examples.images, whole), jax.device_put(examples.labels.astype(np.int32), whole))
 
 
 def _initializer(

@@ -23,7 +23,15 @@ CHECKPOINTS, PREDICTIONS, CURVES = "checkpoints", "predictions.npz", "curves"
 
 # Fields that may change between two processes of one run, because what is computed does not depend on them.
 # Of the file of initial weights its content counts, not its place.
-FREE_FIELDS = ("checkpoint.", "data.root", "data.data_dir", "evaluation.batch_size", "model.initial_weights")
+FREE_FIELDS = (
+    "checkpoint.",
+    "data.root",
+    "data.data_dir",
+    "data.delivery",
+    "data.workers",
+    "evaluation.batch_size",
+    "model.initial_weights",
+)
 
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy", "stepwise-jax")
 

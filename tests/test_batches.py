@@ -8,6 +8,7 @@ from stepwise_jax.batches import (
     calls,
     epoch_order,
     gather,
+    histograms,
     make_preprocessing,
     pad_rows,
     preprocess,
@@ -88,16 +89,14 @@ def test_calls_resumed_at_any_step_feed_exactly_what_is_left(steps_per_call):
     order = epoch_order(0, 1, 1, ROWS, 9)
     assert len(order) == 11
     for start in range(len(order) + 1):
-        blocks = list(calls(order, start, steps_per_call))
-        fed = np.concatenate([order[:start], *blocks])
+        blocks = list(calls(range(start, len(order)), steps_per_call))
+        fed = np.concatenate([order[:start], *(order[block] for block in blocks)])
         np.testing.assert_array_equal(fed, order)
         assert all(len(block) == steps_per_call for block in blocks[:-1])
 
 
 def test_calls_resumed_between_two_calls_are_the_same_calls():
-    order = epoch_order(0, 1, 1, ROWS, 9)
-    whole, resumed = list(calls(order, 0, 4)), list(calls(order, 4, 4))
-    assert [block.tolist() for block in resumed] == [block.tolist() for block in whole[1:]]
+    assert list(calls(range(4, 11), 4)) == list(calls(range(11), 4))[1:]
 
 
 def test_steps_in_call_is_the_largest_divisor_in_the_upper_half():
@@ -145,9 +144,9 @@ def test_images_are_scaled_bilinearly_with_half_pixel_centres(height, width, siz
 
 def test_images_of_the_right_size_are_only_normalised():
     stored, mean, std = images(3, 6, 6, 3), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    made = np.asarray(preprocess(jax.numpy.asarray(stored), make_preprocessing("imagenet", 6, stored)))
+    made = np.asarray(preprocess(jax.numpy.asarray(stored), make_preprocessing("imagenet", 6)))
     np.testing.assert_allclose(made, (stored / 255 - mean) / std, atol=3e-6)
-    plain = np.asarray(preprocess(jax.numpy.asarray(stored), make_preprocessing("none", 6, stored)))
+    plain = np.asarray(preprocess(jax.numpy.asarray(stored), make_preprocessing("none", 6)))
     np.testing.assert_allclose(plain, stored / 255, atol=1e-7)
 
 
@@ -162,7 +161,7 @@ def test_grey_images_are_seen_as_three_equal_channels():
 def test_normalisation_by_the_data_set_is_its_mean_and_standard_deviation(channels):
     stored = images(40, 6, 5, channels)
     stored[..., 0] //= 3
-    made = make_preprocessing("dataset", 32, stored)
+    made = make_preprocessing("dataset", 32, histograms(stored))
     expected = (
         np.broadcast_to((stored / 255).mean(axis=(0, 1, 2)), 3),
         np.broadcast_to((stored / 255).std(axis=(0, 1, 2)), 3),
@@ -173,7 +172,7 @@ def test_normalisation_by_the_data_set_is_its_mean_and_standard_deviation(channe
 
 def test_a_channel_without_contrast_is_normalised_to_about_nothing():
     flat = np.full((4, 3, 3, 3), 77, np.uint8)
-    made = np.asarray(preprocess(jax.numpy.asarray(flat), make_preprocessing("dataset", 3, flat)))
+    made = np.asarray(preprocess(jax.numpy.asarray(flat), make_preprocessing("dataset", 3, histograms(flat))))
     assert np.abs(made).max() < 0.1
 
 

@@ -49,11 +49,12 @@ import jax, numpy as np
 from conftest import TinyNet
 from jax.sharding import AxisType, Mesh
 from stepwise_jax import parallel
-from stepwise_jax.batches import Preprocessing, Resident, pad_rows
+from stepwise_jax.batches import Preprocessing, pad_rows
 from stepwise_jax.checkpoint import Checkpoints
 from stepwise_jax.clock import Clock
 from stepwise_jax.config import OptimizerConfig
 from stepwise_jax.evaluate import total
+from stepwise_jax.feed import ResidentFeed, StreamedFeed, place_resident
 from stepwise_jax.optimizer import make_optimizer, set_hyperparameters
 from stepwise_jax.programs import Programs
 from stepwise_jax.state import digest, make_initializer
@@ -69,18 +70,26 @@ quick = {"xla_backend_optimization_level": 0}
 first = jax.jit(make_initializer(TinyNet(), optimizer, 8), compiler_options=quick)(jax.random.key(0))
 first = first._replace(opt_state=set_hyperparameters(first.opt_state, learning_rate=0.1))
 
-def train(mesh):
-    whole = parallel.replicated(mesh)
-    examples = Resident(jax.device_put(images, whole), jax.device_put(labels, whole))
+def feed_of(mesh, kind):
+    if kind == "streamed":
+        return StreamedFeed(lambda rows: images[rows], labels, (8, 8, 3), mesh, workers=2)
+    return ResidentFeed(place_resident(images, labels, mesh, sharded=kind == "sharded"), mesh)
+
+def train(mesh, kind):
+    whole, feed = parallel.replicated(mesh), feed_of(mesh, kind)
+    examples = feed.examples
     programs = Programs(TinyNet(), optimizer, Preprocessing(8, (0.5,) * 3, (0.3,) * 3), mesh, Clock(), lambda _: None)
     state, losses = jax.device_put(jax.device_get(first), whole), []
-    for placed in programs.place_rows([rows[:1], rows[1:]]):
-        assert len(placed.sharding.device_set) == mesh.size
-        assert placed.addressable_shards[0].data.shape == (1, 16 // mesh.size), "the batch is not spread"
+    for placed in feed.calls(rows, [[0], [1]]):
+        for leaf in jax.tree.leaves(placed):
+            assert len(leaf.sharding.device_set) == mesh.size
+            assert leaf.addressable_shards[0].data.shape[:2] == (1, 16 // mesh.size), "the batch is not spread"
         state, loss = programs.train(state, examples, placed)
         losses += loss.tolist()
-    batches = pad_rows(37, programs.evaluation_batch(10, 37))
-    scores = total([programs.count(state, examples, *each) for each in zip(*batches, strict=True)], 37)
+    padded, masks = pad_rows(37, programs.evaluation_batch(10, 37))
+    each = zip(feed.batches(padded), masks, strict=True)
+    scores = total([programs.count(state, examples, *batch) for batch in each], 37)
+    feed.close()
     return state, losses, scores
 
 def furthest(ours, theirs):
@@ -89,7 +98,9 @@ def furthest(ours, theirs):
 
 four = parallel.make_mesh()
 one = Mesh(np.array(jax.devices()[:1]), (parallel.AXIS,), axis_types=(AxisType.Auto,))
-(ours, our_losses, our_scores), (theirs, their_losses, their_scores) = train(four), train(one)
+(ours, our_losses, our_scores), (theirs, their_losses, their_scores) = train(four, "replicated"), train(one, "replicated")
+share = place_resident(images, labels, four, sharded=True).images.addressable_shards[0].data.shape
+others = {kind: train(four, kind) for kind in ("sharded", "streamed")}
 copies = all(np.array_equal(s.data, leaf) for leaf in jax.tree.leaves(ours) for s in leaf.addressable_shards)
 
 # A checkpoint of four devices, restored on one.
@@ -101,6 +112,9 @@ with Checkpoints(Path(sys.argv[1]), keep=2) as checkpoints:
 print(json.dumps({
     "devices": four.size,
     "state": furthest(ours, theirs),
+    "share": share,
+    "others": {kind: [digest(state) == digest(ours), losses == our_losses, scores == our_scores]
+               for kind, (state, losses, scores) in others.items()},
     "moved": furthest(ours.batch_stats, first.batch_stats),
     "losses": [our_losses, their_losses],
     "scores": [our_scores, their_scores],
@@ -126,6 +140,11 @@ def test_four_devices_train_as_one_does(result):
     assert result["moved"] > 1e-2, "batch statistics did not move: the comparison would say nothing"
     assert result["losses"][0] == pytest.approx(result["losses"][1], rel=1e-5)
     assert result["copies"], "the devices hold different states"
+
+
+def test_images_spread_over_devices_or_streamed_to_them_give_the_same_bits(result):
+    assert result["share"] == [10, 8, 8, 3], "37 images and 3 black ones on four devices"
+    assert result["others"] == {"sharded": [True] * 3, "streamed": [True] * 3}
 
 
 def test_four_devices_score_as_one_does(result):

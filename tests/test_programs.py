@@ -38,6 +38,10 @@ def start() -> TrainState:
     return jax.device_put(state._replace(opt_state=opt_state), parallel.replicated(MESH))
 
 
+def placed(rows: np.ndarray) -> jax.Array:
+    return jax.device_put(rows, parallel.split_along(MESH, rows.ndim - 1))
+
+
 class Opened:
     """Programs with what they told and timed."""
 
@@ -46,8 +50,7 @@ class Opened:
         self.programs = Programs(NETWORK, OPTIMIZER, PREPROCESSING, MESH, self.clock, self.told.append)
 
     def train(self, state: TrainState, rows: np.ndarray) -> tuple[TrainState, jax.Array]:
-        (placed,) = self.programs.place_rows([rows])
-        return self.programs.train(state, examples(), placed)
+        return self.programs.train(state, examples(), placed(rows))
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +116,7 @@ def test_every_distinct_shape_compiles_once_and_is_told_and_timed_once(compilati
 
 def test_what_is_prepared_compiles_before_the_first_step(compilations):
     opened, state = Opened(), start()
-    opened.programs.prepare_train(state, examples(), 1, 16)
+    opened.programs.prepare_train(state, examples(), placed(rows(1, 16)))
     prepared = len(compilations)
     state, _ = opened.train(state, rows(1, 16))
     assert len(compilations) == prepared
@@ -138,18 +141,16 @@ def wrong_states() -> dict[str, TrainState]:
 def test_a_state_of_another_kind_is_an_error_and_no_silent_compilation(shared, compilations, wrong):
     state = wrong_states()[wrong]
     shared.train(start(), rows(1, 8))
-    (placed,) = shared.programs.place_rows([rows(1, 8)])
-    resident, before = examples(), len(compilations)
+    resident, picked, before = examples(), placed(rows(1, 8)), len(compilations)
     with pytest.raises((TypeError, ValueError)):
-        shared.programs.train(state, resident, placed)
+        shared.programs.train(state, resident, picked)
     assert len(compilations) == before
 
 
 def test_a_split_of_another_size_is_an_error_and_no_silent_compilation(shared):
     shared.train(start(), rows(1, 8))
-    (placed,) = shared.programs.place_rows([rows(1, 8)])
     with pytest.raises((TypeError, ValueError)):
-        shared.programs.train(start(), examples(59), placed)
+        shared.programs.train(start(), examples(59), placed(rows(1, 8)))
 
 
 # ---- Scores, predictions, statistics, cost
@@ -176,9 +177,11 @@ def test_predictions_and_counts_are_those_of_the_network_in_numpy(shared):
     state, picked = start(), np.arange(20, dtype=np.int32)
     expected = reference_probabilities(state, picked)
     assert 0.05 < expected.max() < 0.999
-    np.testing.assert_allclose(shared.programs.predict(state, examples(), picked), expected, rtol=2e-3, atol=1e-5)
+    np.testing.assert_allclose(
+        shared.programs.predict(state, examples(), placed(picked)), expected, rtol=2e-3, atol=1e-5
+    )
     mask = np.arange(20) % 3 > 0
-    counts = jax.device_get(shared.programs.count(state, examples(), picked, mask))
+    counts = jax.device_get(shared.programs.count(state, examples(), placed(picked), mask))
     own = expected[np.arange(20), LABELS[:20]]
     places = (expected > own[:, None]).sum(axis=1)[mask]
     assert (counts["top1"], counts["top5"]) == ((places < 1).sum(), (places < 5).sum())
@@ -188,8 +191,8 @@ def test_predictions_and_counts_are_those_of_the_network_in_numpy(shared):
 def test_statistics_start_from_what_is_given_and_not_from_the_state(shared):
     state, picked = start(), rows(16)
     zeros = jax.tree.map(jnp.zeros_like, state.batch_stats)
-    from_zeros = shared.programs.statistics(zeros, state, examples(), picked)
-    from_state = shared.programs.statistics(state.batch_stats, state, examples(), picked)
+    from_zeros = shared.programs.statistics(zeros, state, examples(), placed(picked))
+    from_state = shared.programs.statistics(state.batch_stats, state, examples(), placed(picked))
     expected = jax.tree.map(lambda old, new: 0.9 * old + new, state.batch_stats, from_zeros)
     assert_close(from_state, expected, rtol=1e-5)
     after, _ = shared.train(start(), picked[None])
@@ -201,7 +204,7 @@ def test_an_evaluation_batch_is_no_larger_than_the_split(shared):
 
 
 def test_the_cost_of_a_step_grows_with_the_batch(shared):
-    one, two = (shared.programs.flops_per_step(start(), examples(), size) for size in (16, 32))
+    one, two = (shared.programs.flops_per_step(start(), examples(), placed(rows(1, size))) for size in (16, 32))
     forward = 16 * 2 * (4 * 4 * 9 * 3 * 8 + 4 * 4 * 8 * 7)
     # The gradient of the weights costs another forward pass at least, the whole step some three.
     assert 2 * forward < one < 10 * forward
