@@ -103,7 +103,6 @@ class StreamedFeed:
             self._seek(order, call[0])
             pixels = [next(self._ahead) for _ in call]
             self._source = (order, call[-1] + 1)
-            # What is on the device already may be waiting to be used: it is never written to again.
             images, labels = (
                 np.stack(parts) if len(call) > 1 else parts[0][None] for parts in zip(*pixels, strict=True)
             )

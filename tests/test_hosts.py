@@ -1,0 +1,132 @@
+"""Two processes of one run: each reads its share of every batch, and together they feed and score what one would."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stepwise_jax.batches import epoch_order
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES, BATCH, DEVICES_EACH = 53, 12, 2
+
+SCRIPT = """
+import json, sys
+sys.path.insert(0, "tests")
+import jax, numpy as np
+jax.distributed.initialize(sys.argv[1], num_processes=int(sys.argv[2]), process_id=int(sys.argv[3]))
+from conftest import TinyNet
+from stepwise_jax import parallel
+from stepwise_jax.batches import PlanOrder, Preprocessing, pad_rows
+from stepwise_jax.clock import Clock
+from stepwise_jax.config import OptimizerConfig
+from stepwise_jax.evaluate import total
+from stepwise_jax.feed import StreamedFeed
+from stepwise_jax.optimizer import make_optimizer, set_hyperparameters
+from stepwise_jax.programs import Programs
+from stepwise_jax.stages import Stage
+from stepwise_jax.state import make_initializer
+
+images = np.random.default_rng(0).integers(0, 256, (53, 8, 8, 3), dtype=np.uint8)
+labels = np.arange(53, dtype=np.int32) % 10
+mesh, seen = parallel.make_mesh(), []
+whole = parallel.replicated(mesh)
+optimizer = make_optimizer(OptimizerConfig())
+
+def read(rows):
+    seen.append(rows.tolist())
+    return images[rows]
+
+feed = StreamedFeed(read, labels, (8, 8, 3), mesh, workers=2)
+order = PlanOrder(0, [Stage("O", 1.0, 53, 12, 0.1, epochs=2)], [np.arange(53)])
+programs = Programs(TinyNet(), optimizer, Preprocessing(8, (0.5,) * 3, (0.3,) * 3), mesh, Clock(), lambda _: None)
+state = jax.jit(make_initializer(TinyNet(), optimizer, 8), out_shardings=whole)(jax.random.key(0))
+state = state._replace(opt_state=set_hyperparameters(state.opt_state, learning_rate=0.05))
+together = jax.jit(lambda array: array, out_shardings=whole)
+batches, losses = [], []
+for picked in feed.calls(order, [[update] for update in range(len(order))]):
+    batches.append([np.asarray(together(leaf)).tolist() for leaf in (picked.labels[0], picked.images[0].sum((1, 2, 3)))])
+    state, loss = programs.train(state, None, picked)
+    losses += np.asarray(loss).tolist()
+feed.close()
+trained, seen = list(seen), []
+padded, masks = pad_rows(53, programs.evaluation_batch(11, 53))
+scores = total([programs.count(state, None, *each) for each in zip(feed.batches(padded), masks, strict=True)], 53)
+if jax.process_index() == 0:
+    print(json.dumps({"sums": images.sum((1, 2, 3)).tolist(), "labels": labels.tolist()}))
+print(json.dumps({"read": trained, "scored": seen, "batches": batches, "losses": losses, "scores": scores}), flush=True)
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return listening.getsockname()[1]
+
+
+def run_processes(count: int, devices_each: int) -> list[list[Any]]:
+    """What each of `count` processes printed."""
+    flags = f"--xla_force_host_platform_device_count={devices_each} --xla_backend_optimization_level=0"
+    environment = os.environ | {
+        "XLA_FLAGS": flags,
+        "JAX_PLATFORMS": "cpu",
+        "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
+    }
+    address = f"127.0.0.1:{free_port()}"
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, address, str(count), str(number)],
+            cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for number in range(count)
+    ]  # fmt: skip
+    told = [process.communicate(timeout=280) for process in started]
+    assert [process.returncode for process in started] == [0] * count, told
+    return [[json.loads(line) for line in out.splitlines() if line.startswith("{")] for out, _ in told]
+
+
+@pytest.fixture(scope="module")
+def two() -> list[list[Any]]:
+    return run_processes(2, DEVICES_EACH)
+
+
+@pytest.fixture(scope="module")
+def one() -> list[list[Any]]:
+    return run_processes(1, 2 * DEVICES_EACH)
+
+
+def batches() -> list[list[int]]:
+    rows = np.arange(EXAMPLES)
+    return [batch.tolist() for epoch in (1, 2) for batch in epoch_order(0, 1, epoch, rows, BATCH)]
+
+
+def test_two_processes_feed_the_batches_of_one(two):
+    (data, first), (second,) = two
+    expected = [[[data[name][row] for row in batch] for name in ("labels", "sums")] for batch in batches()]
+    assert first["batches"] == second["batches"] == expected
+
+
+def test_each_process_reads_its_share_of_every_batch_and_no_example_comes_twice(two):
+    shares = [sorted(process[-1]["read"]) for process in two]
+    assert shares == [sorted(batch[half] for batch in batches()) for half in (slice(0, 6), slice(6, 12))]
+    # An epoch is four batches of 12: 48 of 53 examples.
+    per_epoch = [np.ravel(batches()[epoch : epoch + 4]) for epoch in (0, 4)]
+    assert all(len(set(epoch.tolist())) == 48 for epoch in per_epoch)
+
+
+def test_two_processes_learn_and_score_what_one_does(one, two):
+    ((_, alone),), ((_, first), (second,)) = one, two
+    assert first["losses"] == second["losses"] == pytest.approx(alone["losses"], rel=1e-5)
+    assert first["scores"] == second["scores"] == pytest.approx(alone["scores"], rel=1e-4)
+
+
+def test_an_odd_test_set_is_scored_once_each(two):
+    scored = sorted(row for process in two for batch in process[-1]["scored"] for row in batch)
+    # 53 images in five batches of 12 over four devices: the last image fills up the last batch.
+    assert scored == sorted([*range(53), *[52] * 7])
