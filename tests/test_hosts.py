@@ -51,7 +51,8 @@ state = state._replace(opt_state=set_hyperparameters(state.opt_state, learning_r
 together = jax.jit(lambda array: array, out_shardings=whole)
 batches, losses = [], []
 for picked in feed.calls(order, [[update] for update in range(len(order))]):
-    batches.append([np.asarray(together(leaf)).tolist() for leaf in (picked.labels[0], picked.images[0].sum((1, 2, 3)))])
+    whole_batch = [together(leaf) for leaf in (picked.labels[0], picked.images[0].sum((1, 2, 3)))]
+    batches.append([np.asarray(leaf).tolist() for leaf in whole_batch])
     state, loss = programs.train(state, None, picked)
     losses += np.asarray(loss).tolist()
 feed.close()
