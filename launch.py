@@ -119,6 +119,29 @@ def import_weights(options: argparse.Namespace, _: Sequence[str]) -> None:
     print(f"{out}: {options.network}, {found.parameters:,} parameters, {head}")
 
 
+def bench(options: argparse.Namespace, _: Sequence[str]) -> None:
+    """Measures this machine: with --data, how many images a second reach the device, each way."""
+    from stepwise_jax import display, throughput
+
+    if not options.data:
+        raise InputError("bench: say what to measure: --data")
+    if min(options.images, options.side, options.image_size, options.batch_size, options.epochs) < 1:
+        raise InputError("bench: --images, --side, --image-size, --batch-size and --epochs must be at least 1")
+    if options.images < max(2, options.batch_size):
+        raise InputError(f"--images {options.images}: it must be at least 2 and fill a batch of {options.batch_size}")
+    shown = display.make_display(sys.stderr)
+    try:
+        measured = throughput.measure_data(
+            options.images, options.side, options.image_size, options.batch_size, options.epochs, shown.preparing
+        )
+    finally:
+        shown.finish()
+    if options.json:
+        _print_json(measured)
+    else:
+        display.print_throughput(measured, options.side, options.image_size)
+
+
 Command = Callable[[argparse.Namespace, Sequence[str]], None]
 
 
@@ -210,6 +233,14 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument("network", metavar="NETWORK", help="the network that the weights are of, such as resnet50")
     command.add_argument("file", type=Path, metavar="FILE", help="a .pth, .pt or .safetensors file")
     command.add_argument("--out", type=Path, metavar="FILE", help="where to keep them; by default NETWORK.safetensors")
+    command = add(bench, "--data [--images N] [--side N] [--image-size N] [--batch-size N] [--epochs N] [--json]")
+    command.add_argument("--data", action="store_true", help="the way of images to the device")
+    command.add_argument("--images", type=int, default=2048, help="JPEGs to make and deliver (default: 2048)")
+    command.add_argument("--side", type=int, default=512, help="their height and width (default: 512)")
+    command.add_argument("--image-size", type=int, default=224, help="what the network sees (default: 224)")
+    command.add_argument("--batch-size", type=int, default=96, help="images in a batch (default: 96)")
+    command.add_argument("--epochs", type=int, default=2, help="passes by each way (default: 2)")
+    command.add_argument("--json", action="store_true", help="print one JSON document")
     return parser
 
 
@@ -256,6 +287,6 @@ def _help(arguments: Sequence[str]) -> int:
 
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    if sys.argv[1:2] == ["train"]:
+    if sys.argv[1:2] in (["train"], ["bench"]):
         start_anew_with_huge_pages()
     sys.exit(main(sys.argv[1:]))

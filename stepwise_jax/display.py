@@ -325,3 +325,32 @@ def _console(stream: TextIO | None) -> Console:
     target: TextIO = sys.stdout if stream is None else stream
     # A pipe has no width: what reads it later should not get tables folded to 80 columns.
     return Console(file=target, highlight=False, width=None if target.isatty() else _PIPE_WIDTH)
+
+
+def print_throughput(measured: Row, side: int, image_size: int, stream: TextIO | None = None) -> None:
+    """Prints how fast images reach the device, by default on stdout.
+
+    Args:
+      measured: what `throughput.measure_data` returns.
+      side: height and width of the JPEGs, in pixels.
+      image_size: height and width that they are scaled to.
+      stream: where to print.
+    """
+    title = f"JPEG {side} x {side} ({measured['jpeg_bytes'] / 1024:.0f} KiB) to {image_size} x {image_size}, "
+    table = Table(
+        title=title + f"{measured['cores']} cores",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=0,
+        show_edge=False,
+    )
+    table.add_column("way")
+    for name in ("images/s", "per core", "of bare"):
+        table.add_column(name, justify="right")
+    for row in measured["rows"]:
+        numbers = (f"{row['images_per_second']:,.0f}", f"{row['per_core']:,.0f}", f"{100 * row['of_bare']:.0f} %")
+        table.add_row(row["way"], *numbers)
+    console = _console(stream)
+    console.print(table)
+    peaks = ", ".join(f"{peak / 2**30:.2f}" for peak in measured["peak_bytes"])
+    console.print(Text(f"peak memory of the process after each epoch of streaming: {peaks} GiB"))

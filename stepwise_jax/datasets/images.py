@@ -85,8 +85,8 @@ def _decode(encoded: bytes, channels: int, size_flag: int) -> np.ndarray:
     return image.reshape(*image.shape[:2], channels)
 
 
-def read(encoded: bytes, height: int, width: int, channels: int = 3) -> np.ndarray:
-    """An encoded image as uint8 [height, width, channels].
+def read_into(pixels: np.ndarray, encoded: bytes) -> None:
+    """Fills uint8 [height, width, channels] with an encoded image, scaled to that size.
 
     A JPEG at least twice as large is decoded at a half, a quarter or an eighth of its size, by averages that its
     encoding holds, and then scaled bilinearly: nearer to an average over areas, and in half the time, than scaling the
@@ -95,11 +95,13 @@ def read(encoded: bytes, height: int, width: int, channels: int = 3) -> np.ndarr
     Raises:
       UnreadableImageError: if nothing can be decoded.
     """
+    height, width, channels = pixels.shape
     reduction = _reduction(encoded, max(height, width))
     if reduction == 1:
-        return resize(decode(encoded, channels), height, width)
-    reduced = _decode(encoded, channels, _REDUCED[reduction])
-    return cv2.resize(reduced, (width, height), interpolation=cv2.INTER_LINEAR).reshape(height, width, channels)
+        pixels[:] = resize(decode(encoded, channels), height, width)
+    else:
+        reduced = _decode(encoded, channels, _REDUCED[reduction])
+        cv2.resize(reduced, (width, height), dst=pixels, interpolation=cv2.INTER_LINEAR)
 
 
 # IMREAD_REDUCED_GRAYSCALE_n: the flags of a size, to which those of a colour are added.

@@ -93,7 +93,7 @@ def make_read(dataset: Dataset, split: str, image_size: int) -> Callable[[np.nda
     def read(rows: np.ndarray) -> np.ndarray:
         pixels = np.empty((len(rows), *shape), np.uint8)
         for place, (image, _, name) in enumerate(records.read(rows.tolist())):
-            pixels[place] = _fitted(name, image, shape)
+            _fit(pixels[place], name, image)
         return pixels
 
     return read
@@ -117,14 +117,19 @@ def _decode(records: Records, pixels: np.ndarray, labels: np.ndarray, rows: rang
     """Fills some rows of `pixels` and `labels`; the ids of these rows."""
     names = []
     for row, (image, label, name) in zip(rows, records.read(rows), strict=True):
-        pixels[row], labels[row] = _fitted(name, image, pixels.shape[1:]), label
+        _fit(pixels[row], name, image)
+        labels[row] = label
         names.append(name)
     return names
 
 
-def _fitted(name: str, image: bytes | np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def _fit(pixels: np.ndarray, name: str, image: bytes | np.ndarray) -> None:
+    """Fills `pixels` [H, W, C] with an image of any size."""
+    if not isinstance(image, bytes):
+        pixels[:] = images.resize(image, *pixels.shape[:2])
+        return
     try:
-        return images.read(image, *shape) if isinstance(image, bytes) else images.resize(image, *shape[:2])
+        images.read_into(pixels, image)
     except images.UnreadableImageError as error:
         raise InputError(
             f"the prepared image {name!r} cannot be decoded: {error}; prepare the data set again"
