@@ -87,12 +87,12 @@ def prepare(options: argparse.Namespace, _: Sequence[str]) -> None:
     from stepwise_jax import datasets
     from stepwise_jax.display import make_display
 
-    if options.source and options.dataset != "image_folder":
-        raise InputError(f"--from {options.source!r}: only image_folder is made from a folder")
+    if options.source and options.dataset == "digits":
+        raise InputError(f"--from {options.source!r}: the digits come with scikit-learn, they are not made from a file")
     data = DataConfig(name=options.dataset, root=options.source, data_dir=options.data_dir)
     display = make_display(sys.stderr)
     try:
-        datasets.prepare(data, display.preparing)
+        datasets.prepare(data, display.preparing, fetch=True)
     finally:
         display.finish()
     opened, sizes = datasets.open_dataset(data), datasets.sizes(data)
@@ -226,8 +226,8 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument("runs", type=Path, nargs="+", metavar="DIR", help="folders of runs")
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the report")
     command = add(prepare, "DATASET [--from PATH] [--data-dir DIR]")
-    command.add_argument("dataset", metavar="DATASET", help="digits or image_folder")
-    command.add_argument("--from", dest="source", metavar="PATH", help="folder of images, for image_folder")
+    command.add_argument("dataset", metavar="DATASET", help="image_folder, or one of the names in docs/data.md")
+    command.add_argument("--from", dest="source", metavar="PATH", help="the file or folder that it is made from")
     command.add_argument("--data-dir", metavar="DIR", help="where to keep it; $TFDS_DATA_DIR or ~/tensorflow_datasets")
     command = add(import_weights, "NETWORK FILE [--out FILE]")
     command.add_argument("network", metavar="NETWORK", help="the network that the weights are of, such as resnet50")

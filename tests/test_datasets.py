@@ -19,7 +19,7 @@ from sklearn.datasets import load_digits
 
 from stepwise_jax import datasets
 from stepwise_jax.config import DataConfig
-from stepwise_jax.datasets import Sizes, preparation, reading
+from stepwise_jax.datasets import Sizes, preparation, reading, room
 from stepwise_jax.datasets.held_out import apportion, held_out
 from stepwise_jax.datasets.source import Source, SourceSplit
 from stepwise_jax.errors import InputError
@@ -215,8 +215,9 @@ def test_names_that_are_no_names_are_unknown(tmp_path, name):
 
 
 def test_published_but_not_prepared(tmp_path):
-    with pytest.raises(InputError, match=r"'food101'.*prepared under"):
-        datasets.prepare(DataConfig(name="food101", data_dir=str(tmp_path)), quiet)
+    told = r"'cifar100': version 1.0.0 is not prepared under .*`python launch.py prepare cifar100`"
+    with pytest.raises(InputError, match=told):
+        datasets.prepare(DataConfig(name="cifar100", data_dir=str(tmp_path)), quiet)
 
 
 def test_not_prepared(tmp_path):
@@ -316,7 +317,7 @@ def test_tfrecord_files_are_refused(tmp_path):
 
 
 def test_full_disk_is_told_before_work(tmp_path, monkeypatch):
-    monkeypatch.setattr(preparation.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
     with pytest.raises(InputError, match=r"has 0 MiB free, \d+ MiB are needed"):
         datasets.prepare(digits(tmp_path), quiet)
 

@@ -1,8 +1,9 @@
 """Data sets: which there are, making one ready once, opening it, and decoding it into memory.
 
-Each data set is one module whose `source(data)` describes it as plain data; it is entered in `_SOURCES`. On disk they
-are TFDS data sets (array_record) whose names begin with `stepwise_`, so that none is taken for TFDS's own of the same
-name. Any other data set that TFDS has prepared as array_record opens under its TFDS name.
+Each data set is one module whose `source` describes it as plain data: those that training itself makes ready are
+entered in `_SOURCES`, those that `prepare` fetches or takes from the user in `published.RECIPES`. On disk they are TFDS
+data sets (array_record) whose names begin with `stepwise_`, so that none is taken for TFDS's own of the same name. Any
+other data set that TFDS has prepared as array_record opens under its TFDS name.
 """
 
 import importlib
@@ -18,7 +19,7 @@ from stepwise_jax.config import DataConfig
 from stepwise_jax.datasets import finding
 from stepwise_jax.datasets.dataset import Dataset, Examples, Sizes
 from stepwise_jax.datasets.meter import Meter, Progress
-from stepwise_jax.datasets.published import SIZES
+from stepwise_jax.datasets.published import RECIPES, SIZES
 from stepwise_jax.errors import InputError
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ _SOURCES = {"digits": "stepwise_jax.datasets.digits", "image_folder": "stepwise_
 
 def names() -> tuple[str, ...]:
     """The data sets that `prepare` can make."""
-    return tuple(_SOURCES)
+    return (*_SOURCES, *RECIPES)
 
 
 def data_dir(data: DataConfig) -> Path:
@@ -55,24 +56,24 @@ def data_dir(data: DataConfig) -> Path:
 def sizes(data: DataConfig) -> Sizes:
     """How many examples and classes a data set has, without preparing it.
 
-    Published numbers for the data sets of the paper; files are counted for an image folder, and the metadata read of
-    any other data set that is prepared.
+    The published numbers for the data sets of the paper as long as they are not prepared; files are counted for an
+    image folder, and the metadata read of whatever is prepared.
 
     Raises:
       InputError: for an unknown data set, or an image folder that cannot be used.
     """
-    if data.name in SIZES:
+    if data.name == "digits" or (data.name in SIZES and _prepared(data) is None):
         return SIZES[data.name]
     if data.name in _SOURCES:
         source = _source(data)
         train, test = (len(source.splits[split].ids) for split in ("train", "test"))
         return Sizes(train, test, len(source.class_names))
-    dataset = open_dataset(data)
-    splits = dataset.builder.info.splits
-    return Sizes(splits["train"].num_examples, splits["test"].num_examples, len(dataset.class_names))
+    from stepwise_jax.datasets import making
+
+    return making.sizes(open_dataset(data))
 
 
-def prepare(data: DataConfig, progress: Progress) -> None:
+def prepare(data: DataConfig, progress: Progress, fetch: bool = False) -> None:
     """Makes a data set ready under its `data_dir`, once; returns at once if it is.
 
     A folder of images is prepared anew after a file in it was added, removed or written again.
@@ -80,12 +81,14 @@ def prepare(data: DataConfig, progress: Progress) -> None:
     Args:
       data: which data set.
       progress: called as `progress(done, total, what)`, several times a second.
+      fetch: whether a published data set may be made too, from `data.root` or else by fetching it. Training does not:
+        it takes them only as they are prepared.
 
     Raises:
       InputError: for an unknown data set, images that cannot be read, or a place that cannot be written.
     """
     if data.name not in _SOURCES:
-        open_dataset(data)
+        _prepare_published(data, progress, fetch)
         return
     from stepwise_jax.datasets import preparation
 
@@ -93,6 +96,15 @@ def prepare(data: DataConfig, progress: Progress) -> None:
     with ThreadPoolExecutor(1) as pool:
         source = meter.result(pool.submit(_source, data))
     preparation.prepare(source, data_dir(data), progress)
+
+
+def _prepare_published(data: DataConfig, progress: Progress, fetch: bool) -> None:
+    if not fetch or data.name not in RECIPES:
+        open_dataset(data)
+        return
+    from stepwise_jax.datasets import making
+
+    making.make(data.name, None if data.root is None else Path(data.root), data_dir(data), progress)
 
 
 def open_dataset(data: DataConfig) -> Dataset:
@@ -153,8 +165,33 @@ def _source(data: DataConfig) -> "Source":
 
 def _find(data: DataConfig) -> Path:
     if data.name in _SOURCES:
-        return finding.prepared_folder(_source(data), data_dir(data))
-    folder = finding.find(data.name, data_dir(data))
+        source = _source(data)
+        return finding.prepared_folder(source.name, source.version, source.fingerprint, data_dir(data))
+    folder = _prepared(data)
     if folder is None:
-        raise finding.unknown(data.name, data_dir(data), names(), SIZES)
+        raise _missing(data)
     return folder
+
+
+def _prepared(data: DataConfig) -> Path | None:
+    """Where a data set lies that training does not make: ours of that name if there is one, else TFDS's."""
+    folder = data_dir(data)
+    if data.name in RECIPES:
+        ours = finding.prepared_folder(data.name, RECIPES[data.name].version, None, folder)
+        if ours.exists():
+            return ours
+    return finding.find(data.name, folder)
+
+
+def _missing(data: DataConfig) -> InputError:
+    folder = data_dir(data)
+    if data.name not in RECIPES:
+        return finding.unknown(data.name, folder, names(), SIZES)
+    recipe = RECIPES[data.name]
+    given = "" if recipe.download else " --from PATH"
+    others = finding.other_versions(data.name, folder)
+    there = f", only as {', '.join(others)}, which is another version's" if others else ""
+    return InputError(
+        f"data.name is {data.name!r}: version {recipe.version} is not prepared under {str(folder)!r}{there}; "
+        f"prepare it with `python launch.py prepare {data.name}{given}`"
+    )

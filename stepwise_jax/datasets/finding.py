@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from stepwise_jax.datasets.source import Source
 from stepwise_jax.errors import InputError
 
 NAMESPACE = "stepwise_"
@@ -14,9 +13,9 @@ NAMESPACE = "stepwise_"
 _NAME = re.compile(r"(?P<name>[A-Za-z]\w*)(/(?P<config>\w[\w.\-]*))?(:(?P<version>\d+\.\d+\.\d+))?")
 
 
-def prepared_folder(source: Source, data_dir: Path) -> Path:
+def prepared_folder(name: str, version: str, fingerprint: str | None, data_dir: Path) -> Path:
     """Where a data set of ours is prepared: data_dir/stepwise_NAME[/FINGERPRINT]/VERSION."""
-    return data_dir / (NAMESPACE + source.name) / (source.fingerprint or "") / source.version
+    return data_dir / (NAMESPACE + name) / (fingerprint or "") / version
 
 
 def find(name: str, data_dir: Path) -> Path | None:
@@ -31,6 +30,11 @@ def find(name: str, data_dir: Path) -> Path | None:
     folder = data_dir / parts["name"] / (parts["config"] or "")
     versions = _versions(folder, parts["version"]) or _versions(_only_config(name, folder), parts["version"])
     return max(versions, key=_numbers, default=None)
+
+
+def other_versions(name: str, data_dir: Path) -> list[str]:
+    """The versions in which a data set of ours is prepared."""
+    return sorted(path.name for path in _versions(data_dir / (NAMESPACE + name), None))
 
 
 def _versions(folder: Path, version: str | None) -> list[Path]:

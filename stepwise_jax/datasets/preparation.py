@@ -23,7 +23,8 @@ from stepwise_jax.datasets.ahead import chunk_length, run_ahead
 from stepwise_jax.datasets.finding import NAMESPACE, prepared_folder
 from stepwise_jax.datasets.lock import locked
 from stepwise_jax.datasets.meter import Meter, Progress, metered
-from stepwise_jax.datasets.source import Source, SourceSplit
+from stepwise_jax.datasets.room import check_room
+from stepwise_jax.datasets.source import Source, SourceSplit, check
 from stepwise_jax.errors import InputError
 
 _SHARD_BYTES = 128 << 20
@@ -42,11 +43,13 @@ def prepare(source: Source, data_dir: Path, progress: Progress) -> None:
     behind is removed by the next.
 
     Raises:
-      InputError: for images that cannot be read as a whole, a `data_dir` that cannot be written, or a full disk.
+      InputError: for a source that contradicts itself, images that cannot be read as a whole, a `data_dir` that cannot
+        be written, or a full disk.
     """
-    target = prepared_folder(source, data_dir)
+    target = prepared_folder(source.name, source.version, source.fingerprint, data_dir)
     if target.exists():
         return
+    check(source)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         waiting = partial(progress, 0, 1, f"{source.name}: another process prepares it")
@@ -54,7 +57,7 @@ def prepare(source: Source, data_dir: Path, progress: Progress) -> None:
             if not target.exists():
                 if held:
                     _remove_incomplete(target.parent)
-                _check_space(source, data_dir)
+                check_room(data_dir, int(source.size_bytes * 1.05) + (1 << 20))
                 _write(source, data_dir, progress)
     except OSError as error:
         raise InputError(f"data.data_dir: cannot write {str(target)!r}: {error.strerror or error}") from error
@@ -68,12 +71,6 @@ def prepare(source: Source, data_dir: Path, progress: Progress) -> None:
 def _remove_incomplete(parent: Path) -> None:
     for path in parent.glob("incomplete.*"):
         shutil.rmtree(path, ignore_errors=True)
-
-
-def _check_space(source: Source, data_dir: Path) -> None:
-    free, needed = shutil.disk_usage(data_dir).free, int(source.size_bytes * 1.05) + (1 << 20)
-    if free < needed:
-        raise InputError(f"data.data_dir: {str(data_dir)!r} has {free >> 20} MiB free, {needed >> 20} MiB are needed")
 
 
 def _write(source: Source, data_dir: Path, progress: Progress) -> None:
@@ -166,7 +163,7 @@ def _shard_count(source: Source) -> int:
 
 def _shards(name: str, split: SourceSplit, count: int) -> list[np.ndarray]:
     """Rows of each shard: all rows in the order of the hash of their ids, cut into parts of nearly one size."""
-    keys = [(hashlib.md5(f"{name}{key}".encode()).digest(), key) for key in split.ids]
+    keys = [(hashlib.md5(f"{name}{key}".encode()).digest(), key) for key in split.keys or split.ids]
     order = np.array(sorted(range(len(keys)), key=keys.__getitem__))
     return np.array_split(order, min(count, len(order)))
 

@@ -1,17 +1,24 @@
 """What a data set is made from: the plain data that each of our data sets describes itself by."""
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from stepwise_jax.errors import InputError
+
 
 @dataclass(frozen=True)
 class SourceSplit:
-    """The examples of one split: `ids` and, beside them, `labels` (int) in any order."""
+    """The examples of one split: `ids` and, beside them, `labels` (int) in any order.
+
+    `keys` are what TFDS hashes to put examples in order, where its own builder of this data set hashes others than ids.
+    """
 
     ids: tuple[str, ...]
     labels: tuple[int, ...]
+    keys: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,7 @@ class Source:
       fingerprint: tells apart what may be prepared under one name; None where there is but one.
       unchanged: whether the data are still those that this source was made from.
       notes: sentences to warn the user with when the data set is prepared.
+      close: gives back what was held for `read`; called once, after the last use.
     """
 
     name: str
@@ -43,3 +51,38 @@ class Source:
     fingerprint: str | None = None
     unchanged: Callable[[], bool] = lambda: True
     notes: tuple[str, ...] = ()
+    close: Callable[[], None] = lambda: None
+
+
+def check(source: Source) -> None:
+    """Refuses a source that cannot be prepared as it describes itself.
+
+    Raises:
+      InputError: for a split without examples, an id that comes twice, a class name that comes twice, or a label
+        without a class.
+    """
+    empty = [name for name, split in source.splits.items() if not split.ids]
+    if empty:
+        raise InputError(f"{source.place}: there are no images for the split {empty[0]!r}")
+    twice = _twice(source.class_names)
+    if twice is not None:
+        raise InputError(f"{source.place}: the class {twice!r} comes twice")
+    twice = _twice([name for split in source.splits.values() for name in split.ids])
+    if twice is not None:
+        raise InputError(f"{source.place}: the image {twice!r} comes twice; each must come once, in one split")
+    _check_labels(source)
+
+
+def _check_labels(source: Source) -> None:
+    count = len(source.class_names)
+    for split in source.splits.values():
+        for name, label in zip(split.ids, split.labels, strict=True):
+            if not 0 <= label < count:
+                raise InputError(f"{source.place}: the label of {name!r} is {label}: it must lie in 0 to {count - 1}")
+
+
+def _twice(names: Sequence[str]) -> str | None:
+    """The first name that comes a second time."""
+    if len(set(names)) == len(names):
+        return None
+    return next(name for name, count in Counter(names).items() if count > 1)
