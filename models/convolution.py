@@ -71,6 +71,8 @@ def _convolve_on_cpu(x: jax.Array, kernel: jax.Array, stride: int, groups: int) 
         return jnp.concatenate(outputs, axis=-1)
     if kernel.shape[0] == 1:
         return _multiply(x, kernel, stride)
+    if _is_tiny(x, kernel, stride):
+        return _multiply_patches(x, kernel, stride)
     return convolve_plainly(x, kernel, stride)
 
 
@@ -81,6 +83,8 @@ def _gradients_on_cpu(x: jax.Array, kernel: jax.Array, gradient: jax.Array, stri
         (of_x,) = jax.vjp(lambda x: _multiply(x, kernel, stride), x)[1](gradient)
         rows = x[:, ::stride, ::stride].reshape(-1, x.shape[-1])
         return of_x, jnp.einsum("rp,rf->pf", rows, gradient.reshape(len(rows), -1))[None, None]
+    if _is_tiny(x, kernel, stride):
+        return jax.vjp(functools.partial(_multiply_patches, stride=stride), x, kernel)[1](gradient)
     if 2 * gradient.size * kernel.size // kernel.shape[-1] < _PATCHES_PAY:
         return jax.vjp(functools.partial(convolve_plainly, stride=stride), x, kernel)[1](gradient)
     (of_x,) = jax.vjp(lambda x: convolve_plainly(x, kernel, stride), x)[1](gradient)
@@ -103,12 +107,30 @@ def _multiply(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     return jnp.einsum("nhwc,co->nhwo", x[:, ::stride, ::stride], kernel[0, 0])
 
 
+def _is_tiny(x: jax.Array, kernel: jax.Array, stride: int) -> bool:
+    """Whether the output is smaller than the kernel: XLA then takes a far slower path than its usual one."""
+    return -(-min(x.shape[1:3]) // stride) < kernel.shape[0]
+
+
+def _multiply_patches(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """A convolution as a product of all its patches with the kernel."""
+    size, features = kernel.shape[0], kernel.shape[-1]
+    height, width = (-(-side // stride) for side in x.shape[1:3])
+    patches = _patches(_padded(x, size), size, stride, height, width)
+    return jnp.einsum("nhwp,pf->nhwf", patches, kernel.reshape(-1, features))
+
+
+def _padded(x: jax.Array, size: int) -> jax.Array:
+    half = size // 2
+    return jnp.pad(x, ((0, 0), (half, half), (half, half), (0, 0)))
+
+
 def _gradient_of_kernel(x: jax.Array, gradient: jax.Array, size: int, stride: int) -> jax.Array:
     """Patches of a few images at a time, times the gradient of the output."""
     batch, height, width, features = gradient.shape
     patch = size * size * x.shape[-1]
     count = _images_at_once(batch, height * width * patch * x.dtype.itemsize)
-    x = jnp.pad(x, ((0, 0), (size // 2, size // 2), (size // 2, size // 2), (0, 0)))
+    x = _padded(x, size)
 
     def add(index: jax.Array, total: jax.Array) -> jax.Array:
         images = lax.dynamic_slice_in_dim(x, index * count, count)
