@@ -36,18 +36,19 @@ class _Layout:
         return (*self.train, *self.test, self.names)
 
 
-def source(name: str, path: Path, progress: Progress) -> Source:
+def source(name: str, path: Path, scratch: Path, progress: Progress) -> Source:
     """cifar10 or cifar100: uint8 [32, 32, 3], keys and ids those of TFDS, so that train[:k] is TFDS's train[:k].
 
     Args:
       name: "cifar10" or "cifar100".
       path: the binary or the python archive (.tar.gz), or the folder that one was extracted to.
+      scratch: not used; all is held in memory.
       progress: not used; reading takes a second or two.
 
     Raises:
       InputError: if it is neither, or files are missing or damaged.
     """
-    del progress
+    del scratch, progress
     layout, files = _find(name, path)
     class_names = _parsed(path, layout, layout.names, layout.read_names, files)
     batches = {

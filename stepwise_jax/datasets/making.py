@@ -2,16 +2,14 @@
 
 import importlib
 import logging
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
 from stepwise_jax.datasets import download, opening, preparation
 from stepwise_jax.datasets.dataset import Dataset, Sizes
 from stepwise_jax.datasets.finding import prepared_folder
-from stepwise_jax.datasets.meter import Meter, Progress
+from stepwise_jax.datasets.meter import Progress
 from stepwise_jax.datasets.published import RECIPES, SIZES
-from stepwise_jax.datasets.source import Source
 from stepwise_jax.errors import InputError
 
 _log = logging.getLogger(__name__)
@@ -34,10 +32,20 @@ def make(name: str, given: Path | None, data_dir: Path, progress: Progress) -> N
         if given is not None:
             _log.warning(f"{name} is prepared already; remove {str(target)!r} to prepare it from {str(given)!r}")
     else:
-        path = _given(name, given) if given is not None else _fetched(name, data_dir, progress)
-        with closing(_source(name, path, progress)) as source:
-            preparation.prepare(source, data_dir, progress)
+        _write(name, given, data_dir, progress)
     _compare(name, opening.open_folder(name, target))
+
+
+def _write(name: str, given: Path | None, data_dir: Path, progress: Progress) -> None:
+    path = _given(name, given) if given is not None else _fetched(name, data_dir, progress)
+    progress(0, 1, f"{name}: looking through the files")
+    module = importlib.import_module(RECIPES[name].module)
+    try:
+        source = module.source(name, path, data_dir, progress)
+    except OSError as error:
+        raise InputError(f"data.data_dir: cannot write {str(data_dir)!r}: {error.strerror or error}") from error
+    with closing(source):
+        preparation.prepare(source, data_dir, progress)
 
 
 def _given(name: str, path: Path) -> Path:
@@ -50,16 +58,8 @@ def _given(name: str, path: Path) -> Path:
 def _fetched(name: str, data_dir: Path, progress: Progress) -> Path:
     recipe = RECIPES[name]
     if recipe.download is None:
-        raise InputError(f"{name} cannot be fetched: give --from {recipe.takes}")
+        raise InputError(f"{name} cannot be fetched: give --from PATH, {recipe.takes}")
     return download.fetch(recipe.download, data_dir / "downloads", progress)
-
-
-def _source(name: str, path: Path, progress: Progress) -> Source:
-    """What the files hold. They are read by another thread, so that there are reports meanwhile."""
-    module = importlib.import_module(RECIPES[name].module)
-    meter = Meter(progress, 1, f"{name}: looking through the files")
-    with ThreadPoolExecutor(1) as pool:
-        return meter.result(pool.submit(module.source, name, path, progress))
 
 
 def _compare(name: str, dataset: Dataset) -> None:

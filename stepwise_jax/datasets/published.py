@@ -40,7 +40,7 @@ class Recipe:
 
     Attributes:
       version: of the prepared form; that of the module's `Source`.
-      module: its `source(name, path, progress)` describes what a file or folder holds.
+      module: its `source(name, path, scratch, progress)` describes what a file or folder holds.
       takes: what that file or folder is.
       download: where it comes from if the user has none; None where nobody may pass it on.
     """
@@ -75,6 +75,19 @@ RECIPES = {
             168_513_733,
             "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
             200_000_000,
+        ),
+    ),
+    "food101": Recipe(
+        "1.0.0",
+        "stepwise_jax.datasets.food101",
+        "food-101.tar.gz, or the folder that it was extracted to",
+        Download(
+            "http://data.vision.ee.ethz.ch/cvl/food-101.tar.gz",
+            "food-101.tar.gz",
+            4_996_278_331,
+            "d97d15e438b7f4498f96086a4f7e2fa42a32f2712e87d3295441b2b6314053a4",
+            # Unpacked and, beside that, prepared.
+            10_400_000_000,
         ),
     ),
 }
