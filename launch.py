@@ -92,12 +92,15 @@ def prepare(options: argparse.Namespace, _: Sequence[str]) -> None:
     data = DataConfig(name=options.dataset, root=options.source, data_dir=options.data_dir)
     display = make_display(sys.stderr)
     try:
-        datasets.prepare(data, display.preparing, fetch=True)
+        if options.verify:
+            datasets.verify(datasets.open_dataset(data), display.preparing)
+        else:
+            datasets.prepare(data, display.preparing, fetch=True)
     finally:
         display.finish()
     opened, sizes = datasets.open_dataset(data), datasets.sizes(data)
     found = f"{sizes.train} training and {sizes.test} test images, {sizes.num_classes} classes"
-    print(f"{data.name} {opened.version}: {found}")
+    print(f"{data.name} {opened.version}: {found}" + (", OK" if options.verify else ""))
 
 
 def import_weights(options: argparse.Namespace, _: Sequence[str]) -> None:
@@ -115,6 +118,8 @@ def import_weights(options: argparse.Namespace, _: Sequence[str]) -> None:
         found = models.import_weights(options.network, options.file, out)
     except ValueError as error:
         raise InputError(str(error)) from error
+    except OSError as error:
+        raise InputError(f"--out {out} cannot be written: {error.strerror}") from error
     head = "no head" if found.num_classes is None else f"a head of {found.num_classes} classes"
     print(f"{out}: {options.network}, {found.parameters:,} parameters, {head}")
 
@@ -157,11 +162,16 @@ def _baseline(experiment: ExperimentConfig, examples: int) -> Any:
 
 
 def _network(experiment: ExperimentConfig, num_classes: int) -> Any:
+    import jax
+
     import models
 
     config = experiment.model
     try:
-        return models.build(config.name, num_classes=num_classes, dtype=experiment.dtype, **_shape(config))
+        network = models.build(config.name, num_classes=num_classes, dtype=experiment.dtype, **_shape(config))
+        size = experiment.data.image_size
+        network.check(jax.ShapeDtypeStruct((1, size, size, 3), "float32"))
+        return network
     except ValueError as error:
         raise InputError(f"model: {error}") from error
 
@@ -225,10 +235,13 @@ def make_parser() -> argparse.ArgumentParser:
     command = add(report, "DIR... --out DIR")
     command.add_argument("runs", type=Path, nargs="+", metavar="DIR", help="folders of runs")
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the report")
-    command = add(prepare, "DATASET [--from PATH] [--data-dir DIR]")
+    command = add(prepare, "DATASET [--from PATH] [--data-dir DIR] [--verify]")
     command.add_argument("dataset", metavar="DATASET", help="image_folder, or one of the names in docs/data.md")
     command.add_argument("--from", dest="source", metavar="PATH", help="the file or folder that it is made from")
     command.add_argument("--data-dir", metavar="DIR", help="where to keep it; $TFDS_DATA_DIR or ~/tensorflow_datasets")
+    command.add_argument(
+        "--verify", action="store_true", help="only hash what is prepared and compare, exit 2 if not OK"
+    )
     command = add(import_weights, "NETWORK FILE [--out FILE]")
     command.add_argument("network", metavar="NETWORK", help="the network that the weights are of, such as resnet50")
     command.add_argument("file", type=Path, metavar="FILE", help="a .pth, .pt or .safetensors file")

@@ -143,6 +143,7 @@ def test_a_misspelt_configuration_gets_the_nearest(capsys, monkeypatch):
     ("words", "told"),
     [
         (["--model.name", "resnet51"], "resnet50"),
+        (["--model.name", "resnet18", "--model.small_images", "False"], "16x16 pixels are too few"),
         (["--model.initial_weights", "none.pth"], "model.initial_weights: none.pth cannot be read (No such file"),
     ],
 )
