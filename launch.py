@@ -239,9 +239,7 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument("dataset", metavar="DATASET", help="image_folder, or one of the names in docs/data.md")
     command.add_argument("--from", dest="source", metavar="PATH", help="the file or folder that it is made from")
     command.add_argument("--data-dir", metavar="DIR", help="where to keep it; $TFDS_DATA_DIR or ~/tensorflow_datasets")
-    command.add_argument(
-        "--verify", action="store_true", help="only hash what is prepared and compare, exit 2 if not OK"
-    )
+    command.add_argument("--verify", action="store_true", help="only hash what is prepared, and compare")
     command = add(import_weights, "NETWORK FILE [--out FILE]")
     command.add_argument("network", metavar="NETWORK", help="the network that the weights are of, such as resnet50")
     command.add_argument("file", type=Path, metavar="FILE", help="a .pth, .pt or .safetensors file")

@@ -38,6 +38,7 @@ __all__ = [
     "open_dataset",
     "prepare",
     "sizes",
+    "verify",
 ]
 
 _SOURCES = {"digits": "stepwise_jax.datasets.digits", "image_folder": "stepwise_jax.datasets.image_folder"}
@@ -119,6 +120,17 @@ def open_dataset(data: DataConfig) -> Dataset:
     if not folder.exists():
         raise InputError(f"data.name is {data.name!r}: it is not prepared under {str(data_dir(data))!r}")
     return opening.open_folder(data.name, folder)
+
+
+def verify(dataset: Dataset, progress: Progress) -> None:
+    """Compares all images of a data set of ours with the hashes that were recorded when it was prepared.
+
+    Raises:
+      InputError: naming what differs, or if nothing is recorded.
+    """
+    from stepwise_jax.datasets import verification
+
+    verification.verify(dataset, progress)
 
 
 def load(dataset: Dataset, split: str, image_size: int, progress: Progress) -> Examples:
