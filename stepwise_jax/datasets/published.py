@@ -90,4 +90,14 @@ RECIPES = {
             10_400_000_000,
         ),
     ),
+    "birdsnap": Recipe(
+        "1.0.0",
+        "stepwise_jax.datasets.birdsnap",
+        "the folder with test_images.txt and, below images/ or download/images/, a folder per species",
+    ),
+    "face_mask": Recipe(
+        "1.0.0",
+        "stepwise_jax.datasets.face_mask",
+        "a folder with folders with_mask and without_mask, or with several sources that each have these",
+    ),
 }
