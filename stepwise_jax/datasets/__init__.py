@@ -100,12 +100,16 @@ def prepare(data: DataConfig, progress: Progress, fetch: bool = False) -> None:
 
 
 def _prepare_published(data: DataConfig, progress: Progress, fetch: bool) -> None:
-    if not fetch or data.name not in RECIPES:
-        open_dataset(data)
-        return
-    from stepwise_jax.datasets import making
+    given = None if data.root is None else Path(data.root)
+    if fetch and data.name in RECIPES:
+        from stepwise_jax.datasets import making
 
-    making.make(data.name, None if data.root is None else Path(data.root), data_dir(data), progress)
+        making.make(data.name, given, data_dir(data), progress)
+    elif fetch and _prepared(data) is None and _stock(data):
+        from stepwise_jax.datasets import stock
+
+        stock.prepare(data.name, given, data_dir(data))
+    open_dataset(data)
 
 
 def open_dataset(data: DataConfig) -> Dataset:
@@ -197,8 +201,13 @@ def _prepared(data: DataConfig) -> Path | None:
 
 def _missing(data: DataConfig) -> InputError:
     folder = data_dir(data)
+    if data.name not in RECIPES and _stock(data):
+        return InputError(
+            f"data.name is {data.name!r}: it is not prepared under {str(folder)!r}; prepare it with "
+            f"`python launch.py prepare {data.name}`, which needs the extra 'tensorflow'"
+        )
     if data.name not in RECIPES:
-        return finding.unknown(data.name, folder, names(), SIZES)
+        return finding.unknown(data.name, folder, names())
     recipe = RECIPES[data.name]
     given = "" if recipe.download else " --from PATH"
     others = finding.other_versions(data.name, folder)
@@ -207,3 +216,9 @@ def _missing(data: DataConfig) -> InputError:
         f"data.name is {data.name!r}: version {recipe.version} is not prepared under {str(folder)!r}{there}; "
         f"prepare it with `python launch.py prepare {data.name}{given}`"
     )
+
+
+def _stock(data: DataConfig) -> bool:
+    from stepwise_jax.datasets import stock
+
+    return stock.knows(data.name)

@@ -11,7 +11,7 @@ from pathlib import Path
 from stepwise_jax.datasets.lock import locked
 from stepwise_jax.datasets.meter import Meter, Progress, metered
 from stepwise_jax.datasets.published import Download
-from stepwise_jax.datasets.room import check_room
+from stepwise_jax.datasets.room import check_room, unwritable
 from stepwise_jax.errors import InputError
 
 _BLOCK = 1 << 20
@@ -41,7 +41,7 @@ def fetch(download: Download, folder: Path, progress: Progress) -> Path:
             "the file by other means and give it with --from"
         ) from error
     except OSError as error:
-        raise InputError(f"data.data_dir: cannot write {str(folder)!r}: {error.strerror or error}") from error
+        raise unwritable(folder, error, download.size + download.room) from error
 
 
 def _fetch(download: Download, folder: Path, progress: Progress) -> Path:

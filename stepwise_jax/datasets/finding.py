@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 from stepwise_jax.errors import InputError
@@ -54,11 +54,11 @@ def _only_config(name: str, folder: Path) -> Path:
     return configs[0] if configs else folder / "none"
 
 
-def unknown(name: str, data_dir: Path, makeable: Iterable[str], published: Iterable[str]) -> InputError:
+def unknown(name: str, data_dir: Path, makeable: Sequence[str]) -> InputError:
     """The error that tells of a data set that is not there, with the nearest names."""
     folders = [path.name for path in data_dir.iterdir() if path.is_dir()] if data_dir.is_dir() else []
     theirs = [folder for folder in folders if not folder.startswith(NAMESPACE)]
-    near = difflib.get_close_matches(name, [*makeable, *published, *theirs])
+    near = difflib.get_close_matches(name, [*makeable, *theirs])
     known = f"prepare can make {', '.join(makeable)}"
-    hint = f"did you mean {', '.join(dict.fromkeys(near))}?" if near and name not in published else known
+    hint = f"did you mean {', '.join(dict.fromkeys(near))}?" if near else known
     return InputError(f"data.name is {name!r}: no such data set, nor one prepared under {str(data_dir)!r}; {hint}")

@@ -4,13 +4,14 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from stepwise_jax.datasets import archive
 from stepwise_jax.datasets.meter import Meter, Progress
-from stepwise_jax.datasets.room import check_room
+from stepwise_jax.datasets.room import check_room, unwritable
 from stepwise_jax.datasets.source import Source, SourceSplit
 from stepwise_jax.errors import InputError
 
@@ -135,20 +136,22 @@ def _from_folder(path: Path) -> _Files:
 def _from_archive(path: Path, scratch: Path, progress: Progress) -> _Files:
     # A compressed archive is only read from its start, and the images are stored in another order. They are put into
     # one nameless file: it is gone with the process, whatever ends that, and no name from the archive is ever a path.
-    scratch.mkdir(parents=True, exist_ok=True)
-    check_room(scratch, 2 * path.stat().st_size)
-    file = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115 - the source closes it
+    needed = 2 * path.stat().st_size
     try:
-        lists, places = _unpack(path, file, progress)
-    except BaseException:
-        file.close()
-        raise
+        scratch.mkdir(parents=True, exist_ok=True)
+        check_room(scratch, needed)
+        with ExitStack() as stack:
+            file = stack.enter_context(tempfile.TemporaryFile(dir=scratch))
+            lists, places = _unpack(path, file, progress)
+            close = stack.pop_all().close
+    except OSError as error:
+        raise unwritable(scratch, error, needed) from error
 
     def read(name: str) -> bytes:
         offset, size = places[name]
         return os.pread(file.fileno(), size, offset)
 
-    return _Files(lists, {name: size for name, (_, size) in places.items()}, read, file.close)
+    return _Files(lists, {name: size for name, (_, size) in places.items()}, read, close)
 
 
 def _unpack(path: Path, file: BinaryIO, progress: Progress) -> tuple[dict[str, bytes], dict[str, tuple[int, int]]]:

@@ -40,11 +40,7 @@ def _write(name: str, given: Path | None, data_dir: Path, progress: Progress) ->
     path = _given(name, given) if given is not None else _fetched(name, data_dir, progress)
     progress(0, 1, f"{name}: looking through the files")
     module = importlib.import_module(RECIPES[name].module)
-    try:
-        source = module.source(name, path, data_dir, progress)
-    except OSError as error:
-        raise InputError(f"data.data_dir: cannot write {str(data_dir)!r}: {error.strerror or error}") from error
-    with closing(source):
+    with closing(module.source(name, path, data_dir, progress)) as source:
         preparation.prepare(source, data_dir, progress)
 
 

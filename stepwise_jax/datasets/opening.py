@@ -21,14 +21,16 @@ def open_folder(name: str, folder: Path) -> Dataset:
         builder = tfds.builder_from_directory(folder)
     # Damaged metadata raises what its parser raises: JSON's, protobuf's or TFDS's own errors.
     except Exception as error:
-        raise InputError(f"data.name is {name!r}: {str(folder)!r} cannot be opened: {error}") from error
-    fault = _features_fault(builder.info) or _files_fault(builder.info)
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        told = f"cannot be opened: {reason}; remove the folder and prepare it again"
+        raise InputError(f"data.name is {name!r}: {str(folder)!r} {told}") from error
+    fault = features_fault(builder.info) or _files_fault(builder.info)
     if fault:
         raise InputError(f"data.name is {name!r}: {str(folder)!r} {fault}")
     return Dataset(name, str(builder.version), _class_names(builder.info), _image_shape(builder.info), builder)
 
 
-def _features_fault(info: Any) -> str | None:
+def features_fault(info: Any) -> str | None:
     """What keeps the features from being classified, if anything does."""
     features: dict[str, Any] = dict(info.features.items())
     image, label = features.get("image"), features.get("label")

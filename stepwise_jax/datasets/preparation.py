@@ -23,7 +23,7 @@ from stepwise_jax.datasets.ahead import chunk_length, run_ahead
 from stepwise_jax.datasets.finding import NAMESPACE, prepared_folder
 from stepwise_jax.datasets.lock import locked
 from stepwise_jax.datasets.meter import Meter, Progress, metered
-from stepwise_jax.datasets.room import check_room
+from stepwise_jax.datasets.room import check_room, is_full, unwritable
 from stepwise_jax.datasets.source import Source, SourceSplit, check
 from stepwise_jax.errors import InputError
 
@@ -57,15 +57,20 @@ def prepare(source: Source, data_dir: Path, progress: Progress) -> None:
             if not target.exists():
                 if held:
                     _remove_incomplete(target.parent)
-                check_room(data_dir, int(source.size_bytes * 1.05) + (1 << 20))
+                check_room(data_dir, _room(source))
                 _write(source, data_dir, progress)
     except OSError as error:
-        raise InputError(f"data.data_dir: cannot write {str(target)!r}: {error.strerror or error}") from error
+        raise unwritable(target, error, _room(source)) from error
     # What array_record's writer raises, whatever the cause.
     except RuntimeError as error:
-        if "No space left" in str(error):
-            raise InputError(f"data.data_dir: cannot write {str(target)!r}: the disk is full") from error
+        if is_full(error):
+            raise unwritable(target, error, _room(source)) from error
         raise
+
+
+def _room(source: Source) -> int:
+    """Bytes on disk that preparing takes, about."""
+    return int(source.size_bytes * 1.05) + (1 << 20)
 
 
 def _remove_incomplete(parent: Path) -> None:

@@ -1,5 +1,7 @@
 """Room on a disk, asked for before it is used."""
 
+import errno
+import os
 import shutil
 from pathlib import Path
 
@@ -19,6 +21,19 @@ def check_room(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise InputError(f"data.data_dir: {str(folder)!r} has {free >> 20} MiB free, {_mebibytes(needed)} are needed")
+
+
+def unwritable(place: Path, error: Exception, needed: int) -> InputError:
+    """The error that tells that something could not be written, with the bytes needed if the disk is full."""
+    reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    if is_full(error):
+        reason = f"{os.strerror(errno.ENOSPC)}, {_mebibytes(needed)} are needed"
+    return InputError(f"data.data_dir: cannot write {str(place)!r}: {reason}")
+
+
+def is_full(error: Exception) -> bool:
+    """Whether it tells of a full disk; array_record's writer says so in words alone."""
+    return os.strerror(errno.ENOSPC) in str(error)
 
 
 def _mebibytes(count: int) -> str:
