@@ -137,7 +137,13 @@ def bench(options: argparse.Namespace, _: Sequence[str]) -> None:
     shown = display.make_display(sys.stderr)
     try:
         measured = throughput.measure_data(
-            options.images, options.side, options.image_size, options.batch_size, options.epochs, shown.preparing
+            options.images,
+            options.side,
+            options.image_size,
+            options.batch_size,
+            options.epochs,
+            shown.preparing,
+            resident=not options.streamed_only,
         )
     finally:
         shown.finish()
@@ -244,13 +250,14 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument("network", metavar="NETWORK", help="the network that the weights are of, such as resnet50")
     command.add_argument("file", type=Path, metavar="FILE", help="a .pth, .pt or .safetensors file")
     command.add_argument("--out", type=Path, metavar="FILE", help="where to keep them; by default NETWORK.safetensors")
-    command = add(bench, "--data [--images N] [--side N] [--image-size N] [--batch-size N] [--epochs N] [--json]")
+    command = add(bench, "--data [--images N] [--side N] [--image-size N] [--batch-size N] [--epochs N] [...]")
     command.add_argument("--data", action="store_true", help="the way of images to the device")
     command.add_argument("--images", type=int, default=2048, help="JPEGs to make and deliver (default: 2048)")
     command.add_argument("--side", type=int, default=512, help="their height and width (default: 512)")
     command.add_argument("--image-size", type=int, default=224, help="what the network sees (default: 224)")
     command.add_argument("--batch-size", type=int, default=96, help="images in a batch (default: 96)")
     command.add_argument("--epochs", type=int, default=2, help="passes by each way (default: 2)")
+    command.add_argument("--streamed-only", action="store_true", help="leave out the way that holds all in memory")
     command.add_argument("--json", action="store_true", help="print one JSON document")
     return parser
 

@@ -28,7 +28,9 @@ DISTINCT = 64
 _BARE_SECONDS = 3.0
 
 
-def measure_data(images: int, side: int, image_size: int, batch_size: int, epochs: int, progress: Progress) -> Any:
+def measure_data(
+    images: int, side: int, image_size: int, batch_size: int, epochs: int, progress: Progress, *, resident: bool = True
+) -> Any:
     """Delivers made JPEGs of side x side pixels, scaled to image_size, by both ways.
 
     Args:
@@ -38,6 +40,7 @@ def measure_data(images: int, side: int, image_size: int, batch_size: int, epoch
       batch_size: images in a batch.
       epochs: passes over all images by each way.
       progress: told of what is prepared.
+      resident: whether to measure that way too; all images then lie in memory, decoded.
 
     Returns:
       `{"cores", "jpeg_bytes", "peak_bytes": [...], "rows": [{"way", "images_per_second", "per_core", "of_bare"}]}`,
@@ -50,8 +53,9 @@ def measure_data(images: int, side: int, image_size: int, batch_size: int, epoch
         order = _orders(images, batch_size, epochs)
         bare = {name: _bare_speed(encoded, image_size, flag) for name, flag in _BARE.items()}
         streamed, peaks = _streamed_speed(data, dataset, order, batch_size, images // batch_size)
-        resident = _resident_speed(data, dataset, order, batch_size, progress)
-    speeds = bare | {"streamed": streamed, "resident, decoded once": resident}
+        speeds = bare | {"streamed": streamed}
+        if resident:
+            speeds["resident, decoded once"] = _resident_speed(data, dataset, order, batch_size, progress)
     rows = [
         {"way": way, "images_per_second": speed, "per_core": speed / cores(), "of_bare": speed / bare[SAME]}
         for way, speed in speeds.items()
