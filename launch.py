@@ -242,7 +242,7 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument("runs", type=Path, nargs="+", metavar="DIR", help="folders of runs")
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the report")
     command = add(prepare, "DATASET [--from PATH] [--data-dir DIR] [--verify]")
-    command.add_argument("dataset", metavar="DATASET", help="image_folder, or one of the names in docs/data.md")
+    command.add_argument("dataset", metavar="DATASET", help="cifar10, food101, ..., image_folder: see docs/data.md")
     command.add_argument("--from", dest="source", metavar="PATH", help="the file or folder that it is made from")
     command.add_argument("--data-dir", metavar="DIR", help="where to keep it; $TFDS_DATA_DIR or ~/tensorflow_datasets")
     command.add_argument("--verify", action="store_true", help="only hash what is prepared, and compare")

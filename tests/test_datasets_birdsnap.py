@@ -74,6 +74,7 @@ def test_images_that_are_gone_are_counted(tmp_path, caplog):
     assert [record.getMessage() for record in caplog.records] == [
         "birdsnap: 1 of the 3 test images that the lists name are not there",
         "birdsnap: 2 of the 9 training images that the lists name are not there",
+        "birdsnap: no test images of 1 of 3 classes: Coopers_Hawk",
         "birdsnap: not the published numbers, but 7 training images instead of 47,386, 2 test images instead of 2,443, "
         "3 classes instead of 500",
     ]

@@ -213,7 +213,12 @@ def test_what_prepare_says(tmp_path, capsys, caplog):
     assert launch.main(words) == 0
     assert capsys.readouterr().out == "cifar10 1.0.0: 30 training and 8 test images, 10 classes\n"
     warned = "cifar10: not the published numbers, but 30 training images instead of 50,000, 8 test images instead of "
-    assert [record.getMessage() for record in caplog.records] == [warned + "10,000"]
+    labels = set(Images("cifar10").test[1].tolist())
+    absent = [name for label, name in enumerate(NAMES["cifar10"]) if label not in labels]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"cifar10: no test images of {len(absent)} of 10 classes: {', '.join(absent[:5])} ...",
+        warned + "10,000",
+    ]
 
 
 def test_prepared_once(tmp_path, caplog):

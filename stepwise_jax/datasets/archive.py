@@ -37,7 +37,7 @@ def files(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, byte
         told = f"cannot be read: {error.strerror}" if error.strerror else f"is no whole tar archive ({error})"
         raise InputError(f"{str(path)!r} {told}") from error
     except _DAMAGED as error:
-        raise InputError(f"{str(path)!r} is no whole tar archive, it may be truncated ({_reason(error)})") from error
+        raise InputError(f"{str(path)!r} is no whole tar archive ({_reason(error)})") from error
 
 
 def _checked_name(path: Path, name: str) -> str:
@@ -65,4 +65,4 @@ def _drain(archive: tarfile.TarFile) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+    return (str(error) or type(error).__name__).splitlines()[0].rstrip(":")

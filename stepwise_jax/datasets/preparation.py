@@ -24,7 +24,7 @@ from stepwise_jax.datasets.finding import NAMESPACE, prepared_folder
 from stepwise_jax.datasets.lock import locked
 from stepwise_jax.datasets.meter import Meter, Progress, metered
 from stepwise_jax.datasets.room import check_room, is_full, unwritable
-from stepwise_jax.datasets.source import Source, SourceSplit, check
+from stepwise_jax.datasets.source import Source, SourceSplit, absent_classes, check
 from stepwise_jax.errors import InputError
 
 _SHARD_BYTES = 128 << 20
@@ -79,7 +79,7 @@ def _remove_incomplete(parent: Path) -> None:
 
 
 def _write(source: Source, data_dir: Path, progress: Progress) -> None:
-    for note in source.notes:
+    for note in (*source.notes, *absent_classes(source)):
         _log.warning(note)
     total = sum(len(split.ids) for split in source.splits.values())
     with metered(progress, total, f"{source.name}: checking and storing images") as meter, images.bombs_refused():

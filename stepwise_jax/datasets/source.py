@@ -73,6 +73,20 @@ def check(source: Source) -> None:
     _check_labels(source)
 
 
+def absent_classes(source: Source) -> tuple[str, ...]:
+    """A sentence for each split that lacks images of some class."""
+    notes = []
+    for name, split in source.splits.items():
+        present = set(split.labels)
+        absent = [class_name for label, class_name in enumerate(source.class_names) if label not in present]
+        if absent:
+            some = ", ".join(absent[:5]) + (" ..." if len(absent) > 5 else "")
+            notes.append(
+                f"{source.name}: no {name} images of {len(absent)} of {len(source.class_names)} classes: {some}"
+            )
+    return tuple(notes)
+
+
 def _check_labels(source: Source) -> None:
     count = len(source.class_names)
     for split in source.splits.values():
