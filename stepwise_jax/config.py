@@ -97,13 +97,13 @@ class DataConfig(_Section):
     delivery: Literal["auto", "resident", "streamed"] = "auto"
     """How images reach the device: all kept there, or read, decoded and sent batch by batch; auto: by size."""
     workers: int = 0
-    """Threads that decode streamed images; 0 takes one for each core."""
+    """Threads that decode streamed images; 0 takes two for each core."""
     subset_draw: Literal["tfds", "seeded", "stratified"] = "tfds"
     """How M_i is drawn: TFDS subsplits of the hash-shuffled data, a permutation by seed, or by class and seed."""
 
     def _validate(self) -> None:
         self._require(self.image_size >= 1, "image_size", "at least 1 pixel")
-        self._require(self.workers >= 0, "workers", "at least 1, or 0 for one thread a core")
+        self._require(self.workers >= 0, "workers", "at least 1, or 0 for two threads a core")
         self._require(0 < self.test_fraction < 1, "test_fraction", "between 0 and 1")
 
 

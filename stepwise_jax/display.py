@@ -345,11 +345,12 @@ def print_throughput(measured: Row, side: int, image_size: int, stream: TextIO |
         show_edge=False,
     )
     table.add_column("way")
-    for name in ("images/s", "per core", "of bare"):
+    for name in ("images/s", "per core", "of whole", "of reduced"):
         table.add_column(name, justify="right")
     for row in measured["rows"]:
-        numbers = (f"{row['images_per_second']:,.0f}", f"{row['per_core']:,.0f}", f"{100 * row['of_bare']:.0f} %")
-        table.add_row(row["way"], *numbers)
+        speeds = (f"{row[name]:,.0f}" for name in ("images_per_second", "per_core"))
+        shares = (f"{100 * row[name]:.0f} %" for name in ("of_bare", "of_bare_reduced"))
+        table.add_row(row["way"], *speeds, *shares)
     console = _console(stream)
     console.print(table)
     peaks = ", ".join(f"{peak / 2**30:.2f}" for peak in measured["peak_bytes"])

@@ -88,7 +88,8 @@ class StreamedFeed:
 
     def __init__(self, read: Read, labels: np.ndarray, image_shape: tuple[int, int, int], mesh: Mesh, workers: int):
         self._read, self._labels, self._shape, self._mesh = read, labels.astype(np.int32), image_shape, mesh
-        self._workers = workers or cores()
+        # One more thread a core than can decode at a time: some wait for a record or for the interpreter.
+        self._workers = workers or 2 * cores()
         self._source: tuple[Order, int] | None = None
         self._ahead: Any = None
 

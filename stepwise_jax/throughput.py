@@ -2,10 +2,12 @@
 
 import io
 import resource
+import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,6 @@ import numpy as np
 from PIL import Image
 
 from stepwise_jax import datasets, parallel
-from stepwise_jax.batches import Order
 from stepwise_jax.config import DataConfig
 from stepwise_jax.datasets.ahead import cores
 from stepwise_jax.datasets.meter import Progress
@@ -43,28 +44,42 @@ def measure_data(
       resident: whether to measure that way too; all images then lie in memory, decoded.
 
     Returns:
-      `{"cores", "jpeg_bytes", "peak_bytes": [...], "rows": [{"way", "images_per_second", "per_core", "of_bare"}]}`,
-      where `of_bare` is the share of what a loop reaches that decodes and scales in memory on as many cores in the
-      same way, and `peak_bytes` the most memory of the process after each epoch of streaming.
+      `{"cores", "jpeg_bytes", "peak_bytes": [...], "rows": [{"way", "images_per_second", "per_core", "of_bare",
+      "of_bare_reduced"}]}`: medians over the epochs, in each of which every way has its turn. `of_bare` is the share
+      of what a loop reaches on as many cores that decodes what lies in memory and scales it bilinearly,
+      `of_bare_reduced` of one that decodes at half the size; `peak_bytes` is the most memory that the process had
+      after each epoch of streaming.
     """
     encoded = [_jpeg(number, side) for number in range(min(images, DISTINCT))]
     with tempfile.TemporaryDirectory() as folder:
         data, dataset = _prepared(Path(folder), encoded, images, image_size, progress)
-        order = _orders(images, batch_size, epochs)
-        bare = {name: _bare_speed(encoded, image_size, flag) for name, flag in _BARE.items()}
-        streamed, peaks = _streamed_speed(data, dataset, order, batch_size, images // batch_size)
-        speeds = bare | {"streamed": streamed}
+        order = _order(images, batch_size)
+        streamed, peaks = _streamed(data, dataset), []
+        speeds: dict[str, list[float]] = defaultdict(list)
+        for _ in range(epochs):
+            for way, flag in _BARE.items():
+                speeds[way].append(_bare_speed(encoded, image_size, flag))
+            speeds["streamed"].append(_speed(streamed, order, jax.block_until_ready))
+            peaks.append(peak_memory())
+        streamed.close()
         if resident:
-            speeds["resident, decoded once"] = _resident_speed(data, dataset, order, batch_size, progress)
-    rows = [
-        {"way": way, "images_per_second": speed, "per_core": speed / cores(), "of_bare": speed / bare[SAME]}
-        for way, speed in speeds.items()
-    ]
+            speeds["resident, decoded once"] = _resident_speeds(data, dataset, order, epochs, progress)
+    rows = [_row(way, each, speeds) for way, each in speeds.items()]
     return {"cores": cores(), "jpeg_bytes": sum(map(len, encoded)) // len(encoded), "rows": rows, "peak_bytes": peaks}
 
 
-SAME = "OpenCV alone, reduced"
-_BARE = {"OpenCV alone, whole": cv2.IMREAD_COLOR_RGB, SAME: cv2.IMREAD_COLOR_RGB | cv2.IMREAD_REDUCED_GRAYSCALE_2}
+def _row(way: str, speeds: list[float], all_speeds: dict[str, list[float]]) -> dict[str, Any]:
+    """Medians over the turns; shares are of what was measured in the same turn."""
+    speed = statistics.median(speeds)
+    shares = {
+        field: statistics.median(ours / theirs for ours, theirs in zip(speeds, all_speeds[bare], strict=True))
+        for field, bare in (("of_bare", WHOLE), ("of_bare_reduced", REDUCED))
+    }
+    return {"way": way, "images_per_second": speed, "per_core": speed / cores(), **shares}
+
+
+WHOLE, REDUCED = "OpenCV alone, whole", "OpenCV alone, reduced"
+_BARE = {WHOLE: cv2.IMREAD_COLOR_RGB, REDUCED: cv2.IMREAD_COLOR_RGB | cv2.IMREAD_REDUCED_GRAYSCALE_2}
 
 
 def _jpeg(number: int, side: int) -> bytes:
@@ -94,11 +109,9 @@ def _prepared(
     return data, datasets.open_dataset(data)
 
 
-def _orders(images: int, batch_size: int, epochs: int) -> Order:
-    random = np.random.default_rng(0)
+def _order(images: int, batch_size: int) -> np.ndarray:
     whole = images // batch_size * batch_size
-    rows = [random.permutation(images)[:whole].reshape(-1, batch_size) for _ in range(epochs)]
-    return np.concatenate(rows).astype(np.int32)
+    return np.random.default_rng(0).permutation(images)[:whole].reshape(-1, batch_size).astype(np.int32)
 
 
 def _bare_speed(encoded: list[bytes], image_size: int, flag: int) -> float:
@@ -120,42 +133,33 @@ def _bare_speed(encoded: list[bytes], image_size: int, flag: int) -> float:
     return sum(counts) / (time.perf_counter() - started)
 
 
-def _streamed_speed(
-    data: DataConfig, dataset: datasets.Dataset, order: Order, batch_size: int, per_epoch: int
-) -> tuple[float, list[int]]:
+def _streamed(data: DataConfig, dataset: datasets.Dataset) -> StreamedFeed:
     labels, _ = datasets.index(dataset, "train")
     read = datasets.make_read(dataset, "train", data.image_size)
-    shape = datasets.image_shape(dataset, data.image_size)
-    feed = StreamedFeed(read, labels, shape, parallel.make_mesh(), data.workers)
-    peaks: list[int] = []
-
-    def note(number: int) -> None:
-        if (number + 1) % per_epoch == 0:
-            peaks.append(peak_memory())
-
-    speed = _speed(feed, order, batch_size, jax.block_until_ready, note)
-    feed.close()
-    return speed, peaks
+    return StreamedFeed(
+        read, labels, datasets.image_shape(dataset, data.image_size), parallel.make_mesh(), data.workers
+    )
 
 
-def _resident_speed(
-    data: DataConfig, dataset: datasets.Dataset, order: Order, batch_size: int, progress: Progress
-) -> float:
+def _resident_speeds(
+    data: DataConfig, dataset: datasets.Dataset, order: np.ndarray, epochs: int, progress: Progress
+) -> list[float]:
     examples = datasets.load(dataset, "train", data.image_size, progress)
     resident = place_resident(examples.images, examples.labels, parallel.make_mesh(), sharded=False)
     take = jax.jit(lambda images, rows: images[rows])
-    take(resident.images, jax.device_put(np.zeros((1, batch_size), np.int32)))
     feed = ResidentFeed(resident, parallel.make_mesh())
-    return _speed(feed, order, batch_size, lambda rows: take(resident.images, rows).block_until_ready(), lambda _: None)
+    speeds = [
+        _speed(feed, order, lambda rows: take(resident.images, rows).block_until_ready()) for _ in range(epochs + 1)
+    ]
+    return speeds[1:]
 
 
-def _speed(feed: Feed, order: Order, batch_size: int, take: Callable[[Any], Any], done: Callable[[int], None]) -> float:
+def _speed(feed: Feed, order: np.ndarray, take: Callable[[Any], Any]) -> float:
+    """Images a second over one epoch."""
     started = time.perf_counter()
-    calls: Iterator[list[int]] = ([number] for number in range(len(order)))
-    for number, picked in enumerate(feed.calls(order, calls)):
+    for picked in feed.calls(order, ([number] for number in range(len(order)))):
         take(picked)
-        done(number)
-    return len(order) * batch_size / (time.perf_counter() - started)
+    return order.size / (time.perf_counter() - started)
 
 
 def peak_memory() -> int:

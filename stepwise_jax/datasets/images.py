@@ -85,8 +85,8 @@ def _decode(encoded: bytes, channels: int, size_flag: int) -> np.ndarray:
     return image.reshape(*image.shape[:2], channels)
 
 
-def read_into(pixels: np.ndarray, encoded: bytes) -> None:
-    """Fills uint8 [height, width, channels] with an encoded image, scaled to that size.
+def read_into(pixels: np.ndarray, encoded: bytes, shape: tuple[int, ...] | None = None) -> None:
+    """Fills uint8 [height, width, channels] with an encoded image, scaled to that size; `shape` is its own, if known.
 
     A JPEG at least twice as large is decoded at a half, a quarter or an eighth of its size, by averages that its
     encoding holds, and then scaled bilinearly. Of a photograph, that is half as far from smooth (antialiased) scaling
@@ -96,7 +96,7 @@ def read_into(pixels: np.ndarray, encoded: bytes) -> None:
       UnreadableImageError: if nothing can be decoded.
     """
     height, width, channels = pixels.shape
-    reduction = _reduction(encoded, max(height, width))
+    reduction = _reduction(encoded, max(height, width), shape)
     if reduction == 1:
         pixels[:] = resize(decode(encoded, channels), height, width)
     else:
@@ -108,17 +108,21 @@ def read_into(pixels: np.ndarray, encoded: bytes) -> None:
 _REDUCED = {1: 0, 2: 16, 4: 32, 8: 64}
 
 
-def _reduction(encoded: bytes, side: int) -> int:
+def _reduction(encoded: bytes, side: int, shape: tuple[int, ...] | None) -> int:
     """The largest of 1, 2, 4 and 8 by which a JPEG's shorter side may be divided and not fall below `side`."""
     if not encoded.startswith(b"\xff\xd8"):
         return 1
     try:
-        with Image.open(io.BytesIO(encoded), formats=("JPEG",)) as image:
-            shorter = min(image.size)
+        shorter = min(shape[:2] if shape else _size(encoded))
     # A header that Pillow cannot read is OpenCV's to judge.
     except Exception:
         return 1
     return max(reduction for reduction in _REDUCED if shorter >= reduction * side or reduction == 1)
+
+
+def _size(encoded: bytes) -> tuple[int, int]:
+    with Image.open(io.BytesIO(encoded), formats=("JPEG",)) as image:
+        return image.size
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:

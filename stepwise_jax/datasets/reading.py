@@ -93,7 +93,7 @@ def make_read(dataset: Dataset, split: str, image_size: int) -> Callable[[np.nda
     def read(rows: np.ndarray) -> np.ndarray:
         pixels = np.empty((len(rows), *shape), np.uint8)
         for place, (image, _, name) in enumerate(records.read(rows.tolist())):
-            _fit(pixels[place], name, image)
+            _fit(pixels[place], name, image, dataset.image_shape)
         return pixels
 
     return read
@@ -106,30 +106,32 @@ def load(dataset: Dataset, split: str, image_size: int, progress: Progress) -> E
     labels = np.empty(len(records), np.int32)
     ids: list[str] = []
     with metered(progress, len(records), f"{dataset.name}: decoding {split} images") as meter:
-        for future in run_ahead(partial(_decode, records, pixels, labels), records.chunks()):
+        for future in run_ahead(partial(_decode, records, pixels, labels, dataset.image_shape), records.chunks()):
             names = meter.result(future)
             ids += names
             meter.advance(len(names))
     return Examples(pixels, labels, tuple(ids))
 
 
-def _decode(records: Records, pixels: np.ndarray, labels: np.ndarray, rows: range) -> list[str]:
+def _decode(
+    records: Records, pixels: np.ndarray, labels: np.ndarray, own: tuple[int, ...] | None, rows: range
+) -> list[str]:
     """Fills some rows of `pixels` and `labels`; the ids of these rows."""
     names = []
     for row, (image, label, name) in zip(rows, records.read(rows), strict=True):
-        _fit(pixels[row], name, image)
+        _fit(pixels[row], name, image, own)
         labels[row] = label
         names.append(name)
     return names
 
 
-def _fit(pixels: np.ndarray, name: str, image: bytes | np.ndarray) -> None:
+def _fit(pixels: np.ndarray, name: str, image: bytes | np.ndarray, own: tuple[int, ...] | None) -> None:
     """Fills `pixels` [H, W, C] with an image of any size."""
     if not isinstance(image, bytes):
         pixels[:] = images.resize(image, *pixels.shape[:2])
         return
     try:
-        images.read_into(pixels, image)
+        images.read_into(pixels, image, own)
     except images.UnreadableImageError as error:
         raise InputError(
             f"the prepared image {name!r} cannot be decoded: {error}; prepare the data set again"
