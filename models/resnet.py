@@ -199,8 +199,8 @@ class ResNet(nn.Module):
         initial = layers.uniform_within(1 / math.sqrt(x.shape[-1]))
         return nn.Dense(self.num_classes, kernel_init=initial, bias_init=initial, name="fc")(x)
 
-    def check(self, images: jax.Array) -> None:
-        """Refuse images that the network cannot take."""
+    def check(self, images: jax.Array | jax.ShapeDtypeStruct) -> None:
+        """Refuse images that the network cannot take, by their shape and type alone."""
         if images.ndim != 4 or not jnp.issubdtype(images.dtype, jnp.floating):
             raise ValueError(
                 f"images: {images.dtype}{list(images.shape)} is no batch of images; "

@@ -83,7 +83,7 @@ class DataConfig(_Section):
     _prefix = "data."
 
     name: str = "digits"
-    """Data set: digits, image_folder, or the name of a prepared TFDS data set."""
+    """Data set: digits, image_folder, cifar10, cifar100, food101, birdsnap, face_mask, or a prepared TFDS data set."""
     root: str | None = None
     """Folder of an image_folder: root/train/CLASS/* and root/test/CLASS/*, or root/CLASS/* alone."""
     data_dir: str | None = None

@@ -44,7 +44,7 @@ def open_data(data: DataConfig, mesh: Mesh, display: Display) -> tuple[datasets.
     """The data set, prepared if need be, and how it will be delivered."""
     datasets.prepare(data, display.preparing)
     dataset = datasets.open_dataset(data)
-    count = sum(dataset.builder.info.splits[split].num_examples for split in ("train", "test"))
+    count = sum(dataset.builder.info.splits[split].num_examples for split in ("train", dataset.test_split))
     needed = count * int(np.prod(datasets.image_shape(dataset, data.image_size)))
     return dataset, choose(data.delivery, needed, device_memory(), mesh.size)
 

@@ -260,7 +260,7 @@ def test_damaged_records_are_told(tmp_path, damage):
             read()
 
 
-@pytest.mark.parametrize("name", ["dataset_info.json", "features.json"])
+@pytest.mark.parametrize("name", ["dataset_info.json", "features.json", "metadata.json"])
 def test_damaged_metadata_is_told(tmp_path, name):
     data = digits(tmp_path)
     datasets.prepare(data, quiet)
@@ -278,6 +278,25 @@ def test_other_data_set_opens_by_its_tfds_name(tmp_path):
     assert datasets.sizes(data) == Sizes(4, 5, 2)
     assert datasets.open_dataset(data).class_names == ("even", "odd")
     datasets.prepare(data, quiet)
+
+
+def test_validation_images_serve_where_there_are_no_test_images(tmp_path):
+    images = np.arange(9 * 12, dtype=np.uint8).reshape(9, 2, 2, 3)
+    preparation.prepare(source_of(images), tmp_path, quiet)
+    data = DataConfig(name="stepwise_made", data_dir=str(tmp_path))
+    expected = datasets.load(datasets.open_dataset(data), "test", 2, quiet)
+    folder = tmp_path / "stepwise_made/1.0.0"
+    for path in [*folder.glob("*-test.*"), folder / "dataset_info.json"]:
+        content = path.read_bytes().replace(b'"test"', b'"validation"') if path.suffix == ".json" else path.read_bytes()
+        path.unlink()
+        path.with_name(path.name.replace("-test.", "-validation.")).write_bytes(content)
+    dataset = datasets.open_dataset(data)
+    assert "test" not in dataset.builder.info.splits
+    assert datasets.sizes(data) == Sizes(4, 5, 2)
+    found = datasets.load(dataset, "test", 2, quiet)
+    np.testing.assert_array_equal(found.images, expected.images)
+    np.testing.assert_array_equal(found.labels, expected.labels)
+    np.testing.assert_array_equal(datasets.make_read(dataset, "test", 2)(np.array([3, 1])), expected.images[[3, 1]])
 
 
 def test_configurations_and_versions_by_name(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from conftest import Recorder
 
 from stepwise_jax import feed, parallel
-from stepwise_jax.batches import PlanOrder, epoch_order
+from stepwise_jax.batches import Pixels, PlanOrder, epoch_order
 from stepwise_jax.config import flatten
 from stepwise_jax.delivery import choose
 from stepwise_jax.feed import ResidentFeed, StreamedFeed, buffer_length, place_resident
@@ -71,6 +71,7 @@ def test_streamed_batches_are_the_resident_ones_from_any_update_on(start, steps)
         calls = [range(number, min(number + steps, last)) for number in range(first, last, steps)]
         ahead = streamed(reader)
         for rows, pixels in zip(resident.calls(order, calls), ahead.calls(order, calls), strict=True):
+            assert isinstance(pixels, Pixels)
             np.testing.assert_array_equal(pixels.images, IMAGES[np.asarray(rows)])
             np.testing.assert_array_equal(pixels.labels, LABELS[np.asarray(rows)])
             assert (pixels.images.dtype, pixels.labels.dtype) == (np.uint8, np.int32)

@@ -98,7 +98,8 @@ def furthest(ours, theirs):
 
 four = parallel.make_mesh()
 one = Mesh(np.array(jax.devices()[:1]), (parallel.AXIS,), axis_types=(AxisType.Auto,))
-(ours, our_losses, our_scores), (theirs, their_losses, their_scores) = train(four, "replicated"), train(one, "replicated")
+ours, our_losses, our_scores = train(four, "replicated")
+theirs, their_losses, their_scores = train(one, "replicated")
 share = place_resident(images, labels, four, sharded=True).images.addressable_shards[0].data.shape
 others = {kind: train(four, kind) for kind in ("sharded", "streamed")}
 copies = all(np.array_equal(s.data, leaf) for leaf in jax.tree.leaves(ours) for s in leaf.addressable_shards)

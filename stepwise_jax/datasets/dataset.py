@@ -25,6 +25,7 @@ class Dataset:
       class_names: in the order of the labels.
       image_shape: (height, width, channels) if all images have one shape, None otherwise.
       builder: TFDS's read-only builder; `builder.info.splits` has the arithmetic of subsplits.
+      test_split: the name of the test images on disk.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Dataset:
     class_names: tuple[str, ...]
     image_shape: tuple[int, int, int] | None
     builder: Any
+    test_split: str = "test"
 
 
 @dataclass(frozen=True)

@@ -71,4 +71,4 @@ def _compare(name: str, dataset: Dataset) -> None:
 def sizes(dataset: Dataset) -> Sizes:
     """The numbers of an opened data set."""
     splits = dataset.builder.info.splits
-    return Sizes(splits["train"].num_examples, splits["test"].num_examples, len(dataset.class_names))
+    return Sizes(splits["train"].num_examples, splits[dataset.test_split].num_examples, len(dataset.class_names))

@@ -19,6 +19,7 @@ def open_folder(name: str, folder: Path) -> Dataset:
     """
     try:
         builder = tfds.builder_from_directory(folder)
+        names, shape = _class_names(builder.info), _image_shape(builder.info)
     # Damaged metadata raises what its parser raises: JSON's, protobuf's or TFDS's own errors.
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
@@ -27,7 +28,7 @@ def open_folder(name: str, folder: Path) -> Dataset:
     fault = features_fault(builder.info) or _files_fault(builder.info)
     if fault:
         raise InputError(f"data.name is {name!r}: {str(folder)!r} {fault}")
-    return Dataset(name, str(builder.version), _class_names(builder.info), _image_shape(builder.info), builder)
+    return Dataset(name, str(builder.version), names, shape, builder, _test_split(builder.info))
 
 
 def features_fault(info: Any) -> str | None:
@@ -47,19 +48,25 @@ def features_fault(info: Any) -> str | None:
 
 def _files_fault(info: Any) -> str | None:
     """What keeps the files from being read, if anything does."""
-    if not {"train", "test"} <= set(info.splits):
-        return f"has the splits {', '.join(info.splits) or '(none)'}: train and test are needed"
+    if "train" not in info.splits or _test_split(info) not in info.splits:
+        return f"has the splits {', '.join(info.splits) or '(none)'}: train and test (or validation) are needed"
     if info.file_format.value != "array_record":
         return f"holds {info.file_format.value} files: prepare it with file_format='array_record'"
     missing = [path.name for split in info.splits.values() for path in split.filepaths if not path.exists()]
     return f"lacks {missing[0]}: remove the folder and prepare it again" if missing else None
 
 
+def _test_split(info: Any) -> str:
+    # TFDS gives some data sets' test images, Food-101's among them, the name of validation images.
+    return "validation" if "validation" in info.splits and "test" not in info.splits else "test"
+
+
 def _class_names(info: Any) -> tuple[str, ...]:
-    names = (info.metadata or {}).get("class_names") or info.features["label"].names
+    names = (info.metadata or {}).get("class_names") or getattr(dict(info.features.items()).get("label"), "names", ())
     return tuple(names)
 
 
 def _image_shape(info: Any) -> tuple[int, int, int] | None:
-    shape = (info.metadata or {}).get("image_shape") or info.features["image"].shape
-    return None if None in shape else tuple(shape)
+    features: dict[str, Any] = dict(info.features.items())
+    shape: Any = (info.metadata or {}).get("image_shape") or getattr(features.get("image"), "shape", (None,))
+    return None if None in shape else (int(shape[0]), int(shape[1]), int(shape[2]))

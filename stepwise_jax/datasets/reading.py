@@ -26,11 +26,12 @@ class Records:
     """
 
     def __init__(self, dataset: Dataset, split: str):
+        stored = dataset.test_split if split == "test" else split
         raw = tfds.decode.DeserializeMethod.RAW_BYTES
         builder = dataset.builder
         features = builder.info.features
-        self._source = builder.as_data_source(split, deserialize_method=raw)
-        self._image, self._split, self._bytes = features["image"], split, builder.info.splits[split].num_bytes
+        self._source = builder.as_data_source(stored, deserialize_method=raw)
+        self._image, self._split, self._bytes = features["image"], split, builder.info.splits[stored].num_bytes
         self._folder = builder.data_dir
 
     def __len__(self) -> int:
