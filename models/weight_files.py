@@ -209,8 +209,11 @@ def _allowed() -> dict[tuple[str, str], Any]:
     }
 
 
-class _Unpickler(pickle.Unpickler):
-    """Makes `_Tensor` records and plain containers, and calls nothing that the file brings."""
+class _Unpickler(pickle._Unpickler):  # pyright: ignore[reportAttributeAccessIssue]
+    """Makes `_Tensor` records and plain containers, and calls nothing that the file brings.
+
+    It is Python's unpickler in Python: the one in C makes room for as many objects as a dozen bytes tell it to.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
         allowed = _allowed()

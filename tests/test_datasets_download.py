@@ -37,6 +37,7 @@ class Server:
 
     content: bytes = CONTENT
     ranges: bool = True
+    refuses_ranges: bool = False
     status: int = 200
     at_most: int | None = None
     """Bytes after which a connection is cut."""
@@ -64,7 +65,7 @@ def _handler(server: Server) -> type[http.server.BaseHTTPRequestHandler]:
             wanted = self.headers["Range"]
             server.asked.append(wanted)
             start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and server.ranges else 0
-            if start >= len(server.content):
+            if start >= len(server.content) or (wanted and server.refuses_ranges):
                 self.send_error(416)
                 return
             self.send_response(206 if start else server.status)
@@ -135,6 +136,13 @@ def test_a_server_without_ranges_sends_all_again(server, tmp_path):
     server.ranges = False
     assert fetch(server.published(), tmp_path, quiet).read_bytes() == CONTENT
     assert server.asked == ["bytes=1000000-"]
+
+
+def test_a_server_that_refuses_the_range_is_asked_for_all(server, tmp_path):
+    (tmp_path / "file.bin.part").write_bytes(CONTENT[:1_000_000])
+    server.refuses_ranges = True
+    assert fetch(server.published(), tmp_path, quiet).read_bytes() == CONTENT
+    assert server.asked == ["bytes=1000000-", None]
 
 
 @pytest.mark.parametrize("length", [1_000_000, len(CONTENT), len(CONTENT) + 1])

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import pickle
+import resource
 import struct
 import zipfile
 
@@ -84,6 +85,16 @@ def test_a_pickle_cannot_change_or_reach_beyond_what_it_is_given(tmp_path, opcod
     with pytest.raises(ValueError, match=r"bad\.pth is (refused|damaged)"):
         models.read_weights(path)
     assert models.read_weights(GOLDEN / "tiny.pth")["count"] == 7
+
+
+def test_a_pickle_cannot_ask_for_memory(tmp_path):
+    with zipfile.ZipFile(tmp_path / "bad.pth", "w") as archive:
+        # Remembers nothing as its 2^30th object: room for all before it would be 8 GB.
+        archive.writestr("archive/data.pkl", pickle_of(b"Nr\xff\xff\xff\x3f0}"))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match="holds no state_dict"):
+        models.read_weights(tmp_path / "bad.pth")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 100_000
 
 
 def safetensors(header: dict, data: bytes = b"\0" * 16) -> bytes:

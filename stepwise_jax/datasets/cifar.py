@@ -171,9 +171,9 @@ class _Array:
     def values(self) -> np.ndarray:
         """The bytes of the array, in its shape."""
         _, shape, _, by_columns, content = self._state
-        if by_columns or not isinstance(content, bytes):
-            raise ValueError("its array is no array of bytes, row by row")
-        return np.frombuffer(content, np.uint8).reshape(shape)
+        if not isinstance(content, bytes):
+            raise ValueError("its array is no array of bytes")
+        return np.frombuffer(content, np.uint8).reshape(shape, order="F" if by_columns else "C")
 
 
 def _encoded(text: str, encoding: str) -> bytes:
@@ -191,14 +191,14 @@ _STAND_INS = {
 }
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(pickle._Unpickler):  # pyright: ignore[reportAttributeAccessIssue]
     """Reads a pickle of plain data and arrays; whatever else it names is refused.
 
     A pickle may call what it names, so that none of Python's own functions are within its reach, nor NumPy's, which
-    allocate what they are told to.
+    allocate what they are told to; as the quick unpickler in C does, which is why this is the one in Python.
     """
 
-    def find_class(self, module: str, name: str, /) -> Any:
+    def find_class(self, module: str, name: str) -> Any:
         """One of our stand-ins."""
         if (module, name) not in _STAND_INS:
             raise pickle.UnpicklingError(f"it names {module}.{name}, which no CIFAR file does")

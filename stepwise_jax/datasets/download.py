@@ -73,11 +73,22 @@ def _receive(download: Download, part: Path, begun: int, progress: Progress) -> 
     if begun == download.size:
         return
     request = urllib.request.Request(download.url, headers={"Range": f"bytes={begun}-"} if begun else {})
-    with urllib.request.urlopen(request, timeout=_SECONDS) as response:
+    with _answer(request) as response:
         went_on = response.status == HTTPStatus.PARTIAL_CONTENT
         if went_on and not (response.headers["Content-Range"] or "").startswith(f"bytes {begun}-"):
             raise http.client.HTTPException(f"the server sent {response.headers['Content-Range']}")
         _store(response, part, begun if went_on else 0, download, progress)
+
+
+def _answer(request: urllib.request.Request) -> http.client.HTTPResponse:
+    try:
+        return urllib.request.urlopen(request, timeout=_SECONDS)
+    except urllib.error.HTTPError as error:
+        if error.code != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            raise
+    # The server's file ends before ours does: what it has now is asked for whole.
+    request.remove_header("Range")
+    return urllib.request.urlopen(request, timeout=_SECONDS)
 
 
 def _store(response: http.client.HTTPResponse, part: Path, begun: int, download: Download, progress: Progress) -> None:
