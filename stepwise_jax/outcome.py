@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from stepwise_jax import records, workdir
@@ -12,14 +13,17 @@ from stepwise_jax.evaluate import Scores, total
 from stepwise_jax.session import Session
 from stepwise_jax.state import TrainState, digest, learned
 
+BATCHES_IN_FLIGHT = 3
+
 
 def score(session: Session, state: TrainState) -> Scores:
     """Top-1, top-5 and loss of the whole test set, exact for any batch size."""
     examples, (rows, masks) = _test_batches(session)
-    counts = [
-        session.programs.count(state, session.test.examples, picked, mask)
-        for picked, mask in zip(session.test.batches(rows), masks, strict=True)
-    ]
+    counts: list[dict[str, jax.Array]] = []
+    for picked, mask in zip(session.test.batches(rows), masks, strict=True):
+        counts.append(session.programs.count(state, session.test.examples, picked, mask))
+        # Streamed images would pile up on the device.
+        jax.block_until_ready(counts[-BATCHES_IN_FLIGHT:][0])
     return total(counts, examples)
 
 
