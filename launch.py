@@ -6,6 +6,7 @@ python launch.py COMMAND --help tells more of each command.
 import argparse
 import dataclasses
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -305,6 +306,7 @@ def _help(arguments: Sequence[str]) -> int:
 
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.basicConfig(format="warning: %(message)s", level=logging.WARNING)
     if sys.argv[1:2] in (["train"], ["bench"]):
         start_anew_with_huge_pages()
     sys.exit(main(sys.argv[1:]))

@@ -34,10 +34,12 @@ def load_config(path: str) -> ExperimentConfig:
         raise InputError(f"CONFIG {path!r} is no file{_nearest_config(file)}")
     if file.suffix != ".py":
         raise InputError(f"CONFIG {path!r} is not a Python file: its name must end with .py")
-    spec = importlib.util.spec_from_file_location(file.stem, file)
+    spec = importlib.util.spec_from_file_location(f"config_{file.stem}", file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    # Where a dataclass of the file's own looks for the names in its annotations.
+    sys.modules[spec.name] = module
     try:
         # What a configuration prints would stand before the document of --json.
         with contextlib.redirect_stdout(sys.stderr):

@@ -179,6 +179,8 @@ class PlanConfig(_Section):
         self._require(0 < self.decay_factor <= 1, "decay_factor", "above 0 and at most 1")
         rising = self.milestones is None or _rising((0, *self.milestones))
         self._require(rising, "milestones", "positive numbers of epochs, each above the one before")
+        within = not self.milestones or self.milestones[-1] < self.epochs_per_stage
+        self._require(within, "milestones", f"below plan.epochs_per_stage, {self.epochs_per_stage}")
         kept = self.carry != "nothing" or self.batch_statistics == "carried"
         self._require(kept, "batch_statistics", "'carried' where plan.carry is 'nothing': all starts anew there")
 

@@ -8,6 +8,7 @@ A researcher's own rule is one such function, named in a configuration file:
 
 import contextlib
 import dataclasses
+import itertools
 import sys
 import typing
 from collections.abc import Callable, Sequence
@@ -149,6 +150,9 @@ def make_plan(plan: PlanConfig, optimizer: OptimizerConfig, examples: int) -> tu
     stages = _call(strategy, plan, examples)
     for index, stage in enumerate(stages, start=1):
         _check(stage, index, examples)
+    for index, (before, stage) in enumerate(itertools.pairwise(stages), start=2):
+        name = f"examples of stage {index} ({stage.name})"
+        require(before.examples <= stage.examples, name, stage.examples, f"at least {before.examples}, as before it")
     return tuple(_with_defaults(stage, optimizer) for stage in stages)
 
 

@@ -241,8 +241,10 @@ def test_prepared_once(tmp_path, caplog):
 def test_training_neither_fetches_nor_reads_what_is_given(tmp_path):
     path = write_archive(tmp_path / "a.tar.gz", binary_files("cifar10"))
     data = given("cifar10", path, tmp_path / "data")
-    with pytest.raises(InputError, match=r"'cifar10'.*prepare it with `python launch.py prepare cifar10`"):
+    with pytest.raises(InputError, match=r"data.root is .*`python launch.py prepare cifar10 --from .*a.tar.gz` makes"):
         datasets.prepare(data, quiet)
+    with pytest.raises(InputError, match=r"'cifar10'.*prepare it with `python launch.py prepare cifar10`"):
+        datasets.prepare(DataConfig(name="cifar10", data_dir=str(tmp_path / "data")), quiet)
     assert not (tmp_path / "data").exists()
 
 

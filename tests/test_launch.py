@@ -100,6 +100,7 @@ def test_a_field_is_replaced_by_its_dotted_name(capsys):
         (["--plan.batch_size=8.5"], "--plan.batch_size is '8.5': it must be a whole number"),
         (["--plan.fractions", "0.4", "0.2", "1"], "each above the one before"),
         (["--plan.fractions", "0.2", "0.4"], "growing to 1"),
+        (["--plan.milestones", "3", "10"], "plan.milestones is (3, 10): it must be below plan.epochs_per_stage, 10"),
         (["--plan.learning_rate_rule", "eq10"], "it must be one of 'eq9'"),
         (["--plan.strategy", "magic"], "it must be one of 'stepwise', 'baseline', 'single_set'"),
         (["--plan.batch_size", "500"], "batch_size of stage 1 (A) is 500: it must be at most 287"),
@@ -132,6 +133,21 @@ def test_bad_configuration_files_get_one_sentence(capsys, tmp_path, content, tol
     if content is not None:
         path.write_text(content)
     assert told in fails(capsys, "plan", str(path))
+
+
+def test_a_configuration_may_have_dataclasses_and_late_annotations(capsys, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from __future__ import annotations\n"
+        "import dataclasses\n"
+        "from stepwise_jax.config import ExperimentConfig, PlanConfig\n"
+        "@dataclasses.dataclass(frozen=True)\n"
+        "class Mine:\n"
+        "    rate: float = 0.5\n"
+        "def get_config() -> ExperimentConfig:\n"
+        "    return ExperimentConfig(plan=PlanConfig(learning_rate=Mine().rate))\n"
+    )
+    assert launch.main(["plan", str(tmp_path / "mine.py"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["stages"][0]["learning_rate"] == 0.5
 
 
 def test_a_misspelt_configuration_gets_the_nearest(capsys, monkeypatch):

@@ -125,8 +125,18 @@ def test_the_rate_decays_after_each_completed_milestone():
     assert rates == pytest.approx(wanted)
 
 
-def test_milestones_beyond_a_stage_do_not_count():
-    assert plan(milestones=(5, 15, 25))[0].milestones == (5, 15)
+def test_milestones_lie_within_a_stage():
+    assert plan(milestones=(5, 15))[0].milestones == (5, 15)
+    with pytest.raises(InputError, match=r"milestones is \(5, 20\): it must be below plan.epochs_per_stage, 20"):
+        plan(milestones=(5, 20))
+
+
+def test_subsets_that_shrink_are_refused():
+    def shrinking(config: PlanConfig, examples: int) -> tuple[Stage, ...]:
+        return tuple(Stage("s", k, round(k * examples), config.batch_size, 0.1, epochs=3) for k in (1.0, 0.5))
+
+    with pytest.raises(InputError, match=r"examples of stage 2 \(s\) is 25000: it must be at least 50000"):
+        plan(strategy=shrinking)
 
 
 def test_a_strategy_of_the_users_own():

@@ -101,6 +101,11 @@ def prepare(data: DataConfig, progress: Progress, fetch: bool = False) -> None:
 
 def _prepare_published(data: DataConfig, progress: Progress, fetch: bool) -> None:
     given = None if data.root is None else Path(data.root)
+    if given and not fetch:
+        raise InputError(
+            f"data.root is {data.root!r}: only image_folder is trained on from a folder; `python launch.py prepare "
+            f"{data.name} --from {data.root}` makes another data set ready, once"
+        )
     if fetch and data.name in RECIPES:
         from stepwise_jax.datasets import making
 
