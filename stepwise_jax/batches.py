@@ -107,6 +107,11 @@ class PlanOrder:
         # Two epochs are in use where batches are prepared ahead over an epoch's end.
         self._epoch = functools.lru_cache(maxsize=2)(self._shuffled)
 
+    @property
+    def largest(self) -> int:
+        """Examples in the largest batch."""
+        return max(stage.batch_size for stage in self._stages)
+
     def __len__(self) -> int:
         return int(self._ends[-1])
 

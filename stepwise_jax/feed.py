@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from stepwise_jax.batches import Order, Picked, Pixels, Resident
+from stepwise_jax.batches import Order, Picked, Pixels, PlanOrder, Resident
 from stepwise_jax.datasets.ahead import cores
 from stepwise_jax.parallel import replicated, split_along
 
@@ -130,7 +130,9 @@ class StreamedFeed:
 
     def _start(self, order: Order, number: int) -> Any:
         loader = _Loader(order, self._read, self._labels, self._mesh)
-        batch_bytes = int(np.prod(self._shape)) * len(loader.share(order[number]))
+        # A plan's later batches wait in the same buffer as its first ones, and are larger.
+        examples = order.largest if isinstance(order, PlanOrder) else len(order[number])
+        batch_bytes = int(np.prod(self._shape)) * examples // jax.process_count()
         options = grain.ReadOptions(self._workers, buffer_length(self._workers, batch_bytes))
         return iter(grain.MapDataset.source(loader)[number:].to_iter_dataset(options))
 

@@ -106,6 +106,17 @@ def test_batches_wait_within_bounds(monkeypatch):
     ahead.close()
 
 
+def test_the_largest_batch_of_a_plan_sets_the_bounds(monkeypatch):
+    reader, order = Reader(), plan_order()
+    assert order.largest == 7
+    monkeypatch.setattr(feed, "BUFFER_BYTES", 2 * 7 * 4 * 5 * 3)
+    ahead = streamed(reader, workers=2)
+    next(ahead.calls(order, [[0]]))
+    time.sleep(0.3)
+    assert len(reader.rows) <= 1 + 2 + 2
+    ahead.close()
+
+
 def test_the_buffer_is_bounded_by_bytes_and_never_empty():
     assert buffer_length(16, 1) == 64
     assert buffer_length(16, feed.BUFFER_BYTES // 10) == 10
