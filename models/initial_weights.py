@@ -1,8 +1,9 @@
 """Weights of a file as what a network starts from, and such files checked and kept in one format."""
 
+import contextlib
 import hashlib
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from models.torch_weights import from_torch, to_torch
@@ -35,7 +36,7 @@ def load_weights(
       ValueError: if the file cannot be read, or does not fit the network; the file is named.
     """
     state_dict = read_weights(path)
-    try:
+    with _naming(path):
         return from_torch(
             name,
             state_dict,
@@ -46,6 +47,13 @@ def load_weights(
             width=width,
             blocks=blocks,
         )
+
+
+@contextlib.contextmanager
+def _naming(path: str | pathlib.Path) -> Iterator[None]:
+    """Adds the file to what is wrong with its weights."""
+    try:
+        yield
     except ValueError as error:
         raise ValueError(f"weights: {path}: {str(error).removeprefix('weights: ')}") from error
 
@@ -68,7 +76,8 @@ def import_weights(name: str, source: str | pathlib.Path, out: str | pathlib.Pat
     state_dict = read_weights(source)
     headless = "fc.weight" not in state_dict
     num_classes = 2 if headless else len(state_dict["fc.weight"])
-    variables = load_weights(name, source, num_classes=num_classes, keep_head=not headless, seed=0)
+    with _naming(source):
+        variables = from_torch(name, state_dict, num_classes=num_classes, keep_head=not headless)
     arrays = to_torch(name, variables)
     if headless:
         arrays = {key: array for key, array in arrays.items() if not key.startswith("fc.")}

@@ -62,8 +62,12 @@ class Session:
 
     def note(self, name: str, message: str) -> None:
         """Puts an event on the record and on the screen."""
-        self.writer.append(EventRecord(name, message))
-        self.display.message(message)
+        _note(self.writer, self.display, name, message)
+
+
+def _note(writer: Writer, display: Display, name: str, message: str) -> None:
+    writer.append(EventRecord(name, message))
+    display.message(message)
 
 
 @contextmanager
@@ -89,18 +93,9 @@ def open_session(
         mesh = parallel.make_mesh()
         parallel.check_batches(stages, mesh)
         clock, writer = Clock(), stack.enter_context(Writer(folder))
-
-        def note(kind: str, message: str) -> None:
-            writer.append(EventRecord(kind, message))
-            display.message(message)
-
-        dataset, delivered = open_data(experiment.data, mesh, display)
-        note("delivery", delivered.reason)
-        train, test = (
-            open_split(experiment.data, dataset, split, delivered, mesh, display) for split in ("train", "test")
-        )
+        note = partial(_note, writer, display)
+        dataset, train, test = _open_splits(experiment, stages, mesh, note, display)
         stack.callback(train.feed.close)
-        _check_size(experiment, stages, len(train.labels))
         drawn = _draw(experiment, stages, train, test, dataset, folder)
         optimizer = make_optimizer(experiment.optimizer)
         preprocessing = make_preprocessing(experiment.data.normalisation, experiment.data.image_size, train.histograms)
@@ -131,6 +126,20 @@ def resolve(experiment: ExperimentConfig, recorded: ExperimentConfig | None) -> 
         return experiment
     chosen = recorded.steps_per_call if recorded else 1 if jax.default_backend() == "cpu" else 32
     return dataclasses.replace(experiment, steps_per_call=chosen)
+
+
+def _open_splits(
+    experiment: ExperimentConfig,
+    stages: tuple[Stage, ...],
+    mesh: Mesh,
+    note: Callable[[str, str], None],
+    display: Display,
+) -> tuple[datasets.Dataset, Split, Split]:
+    dataset, delivered = open_data(experiment.data, mesh, display)
+    note("delivery", delivered.reason)
+    train, test = (open_split(experiment.data, dataset, split, delivered, mesh, display) for split in ("train", "test"))
+    _check_size(experiment, stages, len(train.labels))
+    return dataset, train, test
 
 
 def _check_size(experiment: ExperimentConfig, stages: tuple[Stage, ...], examples: int) -> None:

@@ -215,7 +215,7 @@ def _stage(plan: PlanConfig, examples: int, fraction: float, batch_size: int, le
         batch_size=batch_size,
         learning_rate=learning_rate,
         epochs=epochs,
-        milestones=tuple(milestone for milestone in milestones if milestone < epochs),
+        milestones=milestones,
         decay_factor=plan.decay_factor,
     )
 

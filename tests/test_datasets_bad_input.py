@@ -1,7 +1,6 @@
 """What `prepare` takes, and what it refuses with one sentence: odd images, contradictions, full and read-only disks."""
 
 import dataclasses
-import io
 import os
 import shutil
 import struct
@@ -15,6 +14,7 @@ import pytest
 from PIL import Image
 from test_datasets import source_of
 from test_datasets_image_folder import write_classes
+from test_datasets_images import encoded
 
 import launch
 from stepwise_jax import datasets
@@ -45,12 +45,6 @@ def picture() -> Image.Image:
     """Colours that tell every side and corner from the others."""
     rows, columns = np.mgrid[0:HEIGHT, 0:WIDTH]
     return Image.fromarray(np.stack([columns * 15, rows * 20, rows + columns], -1).astype(np.uint8))
-
-
-def encoded(image: Image.Image, form: str, **options) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, form, **options)
-    return stream.getvalue()
 
 
 def stored_and_read(tmp_path: Path, name: str, content: bytes) -> np.ndarray:

@@ -134,9 +134,7 @@ def photograph(side: int) -> np.ndarray:
 
 
 def jpeg(pixels: np.ndarray, **options) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=90, **options)
-    return buffer.getvalue()
+    return encoded(Image.fromarray(pixels), "JPEG", quality=90, **options)
 
 
 def error(made: np.ndarray, encoded: bytes) -> float:
