@@ -16,7 +16,7 @@ from typing import Any
 
 import tyro
 
-from stepwise_jax.config import ExperimentConfig, StrategyName, field_type, flatten, type_name
+from stepwise_jax.config import ExperimentConfig, StrategyName, field_type, flatten, override, type_name
 from stepwise_jax.errors import InputError
 
 # Every flag takes a value, `--model.small-images True`, as design and records write it.
@@ -24,11 +24,45 @@ _TYRO = (tyro.conf.FlagConversionOff,)
 
 
 def load_config(path: str) -> ExperimentConfig:
-    """What `get_config()` of a configuration file returns. The file is Python code, and is run.
+    """What `get_config()` of a configuration file returns, or with `FILE:ROW` one of its `get_rows()`.
+
+    The file is Python code, and is run.
 
     Raises:
-      InputError: if there is no such file, it does not run, or it returns something else.
+      InputError: if there is no such file or row, it does not run, or it returns something else.
     """
+    file, _, row = path.partition(":")
+    if row:
+        rows = load_rows(file)
+        if row not in rows:
+            raise InputError(f"CONFIG {file!r} has no row {row!r}: {_listed(rows)}")
+        return rows[row]
+    config = _call(file, "get_config")
+    if not isinstance(config, ExperimentConfig):
+        raise InputError(f"CONFIG {path!r}: get_config() returned {type(config).__name__}, not an ExperimentConfig")
+    return config
+
+
+def load_rows(path: str) -> dict[str, ExperimentConfig]:
+    """The experiments of a configuration file by name: what its `get_rows()` returns, none where it has none.
+
+    Raises:
+      InputError: as `load_config`.
+    """
+    rows = _call(path.partition(":")[0], "get_rows", optional=True)
+    if rows is None:
+        return {}
+    if not isinstance(rows, dict) or not all(isinstance(each, ExperimentConfig) for each in rows.values()):
+        raise InputError(f"CONFIG {path!r}: get_rows() returned no dictionary of ExperimentConfigs by name")
+    return rows
+
+
+def _listed(rows: dict[str, ExperimentConfig]) -> str:
+    return f"its rows are {', '.join(rows)}" if rows else "it has no get_rows()"
+
+
+def _call(path: str, function: str, optional: bool = False) -> Any:
+    """What a function of a configuration file returns; None where it is optional and not there."""
     file = Path(path)
     if not file.is_file():
         raise InputError(f"CONFIG {path!r} is no file{_nearest_config(file)}")
@@ -44,17 +78,15 @@ def load_config(path: str) -> ExperimentConfig:
         # What a configuration prints would stand before the document of --json.
         with contextlib.redirect_stdout(sys.stderr):
             spec.loader.exec_module(module)
-        if not callable(getattr(module, "get_config", None)):
-            raise InputError(f"CONFIG {path!r} has no function get_config()")
-        with contextlib.redirect_stdout(sys.stderr):
-            config = module.get_config()
+            if callable(getattr(module, function, None)):
+                return getattr(module, function)()
     except InputError as error:
         raise InputError(f"CONFIG {path!r}: {error}" if "CONFIG" not in str(error) else str(error)) from error
     except (Exception, SystemExit) as error:
         raise InputError(f"CONFIG {path!r} does not run: {_cause(error, file)}") from error
-    if not isinstance(config, ExperimentConfig):
-        raise InputError(f"CONFIG {path!r}: get_config() returned {type(config).__name__}, not an ExperimentConfig")
-    return config
+    if not optional:
+        raise InputError(f"CONFIG {path!r} has no function {function}()")
+    return None
 
 
 def _nearest_config(file: Path) -> str:
@@ -82,9 +114,16 @@ def parse_fields(config: ExperimentConfig, arguments: Sequence[str], program: st
     told = io.StringIO()
     with contextlib.redirect_stderr(told), _wide_terminal():
         try:
-            return _cli(arguments, config, program)
+            return _keep_staged(config, _cli(arguments, config, program))
         except SystemExit as error:
             raise InputError(_sentence(told.getvalue(), arguments)) from error
+
+
+def _keep_staged(config: ExperimentConfig, parsed: ExperimentConfig) -> ExperimentConfig:
+    """A control named in place of a strategy of the user's own is measured by the latter."""
+    if not callable(config.plan.strategy) or callable(parsed.plan.strategy) or callable(parsed.plan.staged):
+        return parsed
+    return override(parsed, {"plan.staged": config.plan.strategy})
 
 
 def print_fields(config: ExperimentConfig, program: str) -> None:
@@ -104,11 +143,12 @@ _strategies = tyro.constructors.ConstructorRegistry()
 @_strategies.primitive_rule
 def _strategy_rule(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
     """A strategy is given by name; a function comes from a configuration file only, and is shown by its name."""
-    if info.type != field_type("plan.strategy"):
+    choices = {field_type("plan.strategy"): typing.get_args(StrategyName), field_type("plan.staged"): ("stepwise",)}
+    if info.type not in choices:
         return None
     return tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,
-        metavar="{" + ",".join(typing.get_args(StrategyName)) + "}",
+        metavar="{" + ",".join(choices[info.type]) + "}",
         instance_from_str=lambda words: words[0],
         is_instance=lambda value: isinstance(value, str) or callable(value),
         str_from_instance=lambda value: [value if isinstance(value, str) else getattr(value, "__name__", "function")],

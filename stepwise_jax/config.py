@@ -15,7 +15,20 @@ from typing import Any, Literal
 from stepwise_jax.errors import InputError
 
 LearningRateRule = Literal["eq9", "eq9_recursive", "eq9_literal", "eq9_base_batch", "constant", "linear_scaling"]
-StrategyName = Literal["stepwise", "baseline", "single_set"]
+StrategyName = Literal[
+    "stepwise",
+    "baseline",
+    "single_set",
+    "equal_samples",
+    "equal_samples_rate_curve",
+    "equal_updates",
+    "last_stage",
+    "constant_rate",
+    "data_only",
+    "batch_only",
+    "batch_growth",
+    "cosine",
+]
 
 
 def type_matches(value: object, hint: Any) -> bool:
@@ -92,6 +105,10 @@ class DataConfig(_Section):
     """Height and width, in pixels, that the network sees; smaller images are scaled up on the device."""
     test_fraction: float = 0.2
     """Share drawn for testing, by class, from an image_folder that has no test folder of its own."""
+    train_examples: int | None = None
+    """M: train on so many examples, the first of the order on disk (which is random); by default on all."""
+    validation_fraction: float = 0.0
+    """Share of the training set, its end on disk, that is held out and scored in place of the test set."""
     normalisation: Literal["imagenet", "dataset", "none"] = "imagenet"
     """Per-channel mean and standard deviation: of ImageNet, of this data set's training images, or 0 and 1."""
     delivery: Literal["auto", "resident", "streamed"] = "auto"
@@ -105,6 +122,8 @@ class DataConfig(_Section):
         self._require(self.image_size >= 1, "image_size", "at least 1 pixel")
         self._require(self.workers >= 0, "workers", "at least 1, or 0 for two threads a core")
         self._require(0 < self.test_fraction < 1, "test_fraction", "between 0 and 1")
+        self._require(self.train_examples is None or self.train_examples >= 1, "train_examples", "at least 1")
+        self._require(0 <= self.validation_fraction < 1, "validation_fraction", "at least 0 and below 1")
 
 
 @dataclass(frozen=True)
@@ -140,6 +159,8 @@ class PlanConfig(_Section):
 
     strategy: StrategyName | Callable[..., Any] = "stepwise"
     """The rule that makes the stages; in a configuration file also a function of (plan, examples)."""
+    staged: Literal["stepwise"] | Callable[..., Any] = "stepwise"
+    """The strategy whose samples, updates and rates the controls (equal_samples, ...) take as their measure."""
     fractions: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8, 1.0)
     """Share of the training set in each stage, M_i / M: sets A, B, C, D and O."""
     batch_size: int = 24
@@ -253,6 +274,8 @@ class ExperimentConfig(_Section):
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    reproduces: str = ""
+    """The row of the paper's tables that a report prints beside the measured scores, as 'I/baseline'."""
     seed: int = 0
     """Decides initial weights, the order of examples, and subsets that are not drawn by TFDS."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -319,8 +342,9 @@ def differences(ours: ExperimentConfig, theirs: ExperimentConfig) -> tuple[str, 
 def to_json(config: ExperimentConfig) -> dict[str, Any]:
     """The experiment as plain dictionaries, lists and scalars; a strategy of the user's own by its name."""
     data = dataclasses.asdict(config)
-    if callable(data["plan"]["strategy"]):
-        data["plan"]["strategy"] = getattr(data["plan"]["strategy"], "__name__", "function")
+    for name in ("strategy", "staged"):
+        if callable(data["plan"][name]):
+            data["plan"][name] = getattr(data["plan"][name], "__name__", "function")
     return data
 
 
@@ -336,6 +360,8 @@ def from_json(data: Mapping[str, Any], strategy: Callable[..., Any] | None = Non
         plan = _tuples(data["plan"])
         if strategy is not None:
             plan["strategy"] = strategy
+        # The stages are on record beside it: which function they were derived from no longer counts.
+        plan["staged"] = "stepwise"
         values["plan"] = PlanConfig(**plan)
         return ExperimentConfig(**{**dict(data), **values})
     except (TypeError, KeyError, AttributeError) as error:

@@ -44,7 +44,7 @@ def open_data(data: DataConfig, mesh: Mesh, display: Display) -> tuple[datasets.
     """The data set, prepared if need be, and how it will be delivered."""
     datasets.prepare(data, display.preparing)
     dataset = datasets.open_dataset(data)
-    count = sum(dataset.builder.info.splits[split].num_examples for split in ("train", dataset.test_split))
+    count = sum(len(datasets.used_rows(data, dataset, split)[1]) for split in ("train", "test"))
     needed = count * int(np.prod(datasets.image_shape(dataset, data.image_size)))
     return dataset, choose(data.delivery, needed, device_memory(), mesh.size)
 
@@ -83,15 +83,17 @@ def open_split(
     """A split, decoded and placed on the devices, or ready to be streamed there."""
     if delivery.kind == "streamed":
         return _streamed(data, dataset, split, mesh)
-    examples = datasets.load(dataset, split, data.image_size, display.preparing)
+    stored, rows = datasets.used_rows(data, dataset, split)
+    examples = datasets.load(dataset, stored, data.image_size, display.preparing, rows)
     resident = place_resident(examples.images, examples.labels, mesh, sharded=delivery.kind == "sharded")
     counts = histograms(examples.images) if _counted(data, split) else None
     return Split(ResidentFeed(resident, mesh), examples.labels, examples.ids, counts)
 
 
 def _streamed(data: DataConfig, dataset: datasets.Dataset, split: str, mesh: Mesh) -> Split:
-    labels, ids = datasets.index(dataset, split)
-    read = datasets.make_read(dataset, split, data.image_size)
+    stored, rows = datasets.used_rows(data, dataset, split)
+    labels, ids = datasets.index(dataset, stored, rows)
+    read = datasets.make_read(dataset, stored, data.image_size, rows)
     feed = StreamedFeed(read, labels, datasets.image_shape(dataset, data.image_size), mesh, data.workers)
     return Split(feed, labels, ids, _count(read, len(labels)) if _counted(data, split) else None)
 

@@ -1,6 +1,6 @@
-"""Strategies: pure functions from a `PlanConfig` and the number of training examples to a tuple of stages.
+"""The plan of a run: the stages that a strategy makes, complete and checked.
 
-A researcher's own rule is one such function, named in a configuration file:
+A researcher's own rule is one pure function, named in a configuration file:
 
     def my_rule(plan: PlanConfig, examples: int) -> tuple[Stage, ...]: ...
     PlanConfig(strategy=my_rule)
@@ -11,133 +11,33 @@ import dataclasses
 import itertools
 import sys
 import typing
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
-from stepwise_jax.config import LearningRateRule, OptimizerConfig, PlanConfig, require, type_matches, type_name
+from stepwise_jax import controls, strategies
+from stepwise_jax.config import OptimizerConfig, PlanConfig, require, type_matches, type_name
 from stepwise_jax.errors import InputError
+from stepwise_jax.stage import Stage, learning_rate_at, noise_scale, stage_document, stage_from_document
+from stepwise_jax.strategies import Strategy
 
-# The paper's letters for its five sets (Table I).
-SET_NAMES = {0.2: "A", 0.4: "B", 0.6: "C", 0.8: "D", 1.0: "O"}
+__all__ = [
+    "STRATEGIES",
+    "Stage",
+    "Strategy",
+    "learning_rate_at",
+    "make_plan",
+    "noise_scale",
+    "plan_document",
+    "stage_document",
+    "stage_from_document",
+]
 
-
-@dataclass(frozen=True)
-class Stage:
-    """One stage, decided before training; `learning_rate` is for the mean gradient, as Optax takes it."""
-
-    name: str
-    fraction: float
-    """M_i / M."""
-    examples: int
-    """M_i."""
-    batch_size: int
-    """b_i."""
-    learning_rate: float
-    """lambda_i, before the first milestone."""
-    epochs: int
-    milestones: tuple[int, ...] = ()
-    """Completed epochs of the stage after which the rate is multiplied by `decay_factor`."""
-    decay_factor: float = 0.1
-    momentum: float | None = None
-    """None takes optimizer.momentum."""
-    weight_decay: float | None = None
-    """None takes optimizer.weight_decay."""
-
-    @property
-    def updates_per_epoch(self) -> int:
-        """Optimiser steps in an epoch; a last batch that is not full is dropped."""
-        return self.examples // self.batch_size
-
-    @property
-    def updates(self) -> int:
-        """Optimiser steps in the stage."""
-        return self.epochs * self.updates_per_epoch
-
-    @property
-    def samples(self) -> int:
-        """The nominal cost, epochs x M_i."""
-        return self.epochs * self.examples
-
-    @property
-    def noise_scale(self) -> float:
-        """Eq. 10: G_i = lambda_i M_i / b_i, at the start of the stage."""
-        return noise_scale(self, self.learning_rate)
-
-    @property
-    def noise_scale_exact(self) -> float:
-        """Eq. 5: lambda_i (M_i / b_i - 1), at the start of the stage."""
-        return self.learning_rate * (self.examples / self.batch_size - 1)
-
-
-Strategy = Callable[[PlanConfig, int], tuple[Stage, ...]]
-
-
-def noise_scale(stage: Stage, learning_rate: float) -> float:
-    """Eq. 10 at a given rate: G_i = lambda_i M_i / b_i."""
-    return learning_rate * stage.examples / stage.batch_size
-
-
-def learning_rate_at(stage: Stage, epoch: int) -> float:
-    """The learning rate during `epoch`, which counts from 1 within the stage."""
-    decays = sum(milestone < epoch for milestone in stage.milestones)
-    return stage.learning_rate * stage.decay_factor**decays
-
-
-def learning_rates(
-    rule: LearningRateRule, learning_rate: float, batch_size: int, batch_sizes: Sequence[int]
-) -> tuple[float, ...]:
-    """Eq. 9: lambda_i for each stage, in mean-gradient terms.
-
-    Args:
-      rule: which reading of Eq. 9 (its lambda' multiplies the *sum* of a batch's gradients in Eq. 7, so that its 1/b is
-        the mean that Optax takes already: `eq9`), or one of the rules it is compared with.
-      learning_rate: lambda.
-      batch_size: b, the base batch size.
-      batch_sizes: b_i of the n stages.
-    """
-    n = len(batch_sizes)
-    if rule == "constant":
-        return (learning_rate,) * n
-    if rule == "linear_scaling":
-        # Goyal et al., "Accurate, large minibatch SGD" (2017): the rate grows with the batch.
-        return tuple(learning_rate * size / batch_sizes[0] for size in batch_sizes)
-    if rule == "eq9_recursive":
-        return _recursive_rates(learning_rate, n)
-    eq9 = [learning_rate if i in (0, n - 1) else learning_rate / (10 * n) for i in range(n)]
-    divisors = {"eq9": [1.0] * n, "eq9_literal": batch_sizes, "eq9_base_batch": [batch_size / b for b in batch_sizes]}
-    return tuple(rate / divisor for rate, divisor in zip(eq9, divisors[rule], strict=True))
-
-
-def _recursive_rates(learning_rate: float, n: int) -> tuple[float, ...]:
-    """Eq. 9 with "lambda = lambda' for next i" at its word: each stage divides its predecessor's rate."""
-    between = [learning_rate / (10 * n) ** i for i in range(max(n - 1, 1))]
-    return (*between, between[-1])[:n]
-
-
-def stepwise(plan: PlanConfig, examples: int) -> tuple[Stage, ...]:
-    """The paper's strategy: nested, growing subsets, each with a batch size and a learning rate of its own."""
-    batch_sizes = [_batch_size(plan, multiplier) for multiplier in plan.batch_multipliers]
-    rates = learning_rates(plan.learning_rate_rule, plan.learning_rate, plan.batch_size, batch_sizes)
-    return tuple(
-        _stage(plan, examples, fraction, size, rate)
-        for fraction, size, rate in zip(plan.fractions, batch_sizes, rates, strict=True)
-    )
-
-
-def single_set(plan: PlanConfig, examples: int) -> tuple[Stage, ...]:
-    """One stage on the largest of `plan.fractions` at b and lambda: the rows "with set A" of Tables I and IV."""
-    return (_stage(plan, examples, plan.fractions[-1], plan.batch_size, plan.learning_rate),)
-
-
-def baseline(plan: PlanConfig, examples: int) -> tuple[Stage, ...]:
-    """Set O alone at b and lambda, with the baseline's epochs and decay: the first row of each table."""
-    stage = _stage(plan, examples, 1.0, plan.batch_size, plan.learning_rate)
-    milestones = tuple(range(plan.baseline_decay_every, plan.baseline_epochs, plan.baseline_decay_every))
-    return (dataclasses.replace(stage, epochs=plan.baseline_epochs, milestones=milestones),)
-
-
-STRATEGIES: dict[str, Strategy] = {"stepwise": stepwise, "single_set": single_set, "baseline": baseline}
+STRATEGIES: dict[str, Strategy] = {
+    "stepwise": strategies.stepwise,
+    "single_set": strategies.single_set,
+    "baseline": strategies.baseline,
+    **controls.CONTROLS,
+}
 
 
 def make_plan(plan: PlanConfig, optimizer: OptimizerConfig, examples: int) -> tuple[Stage, ...]:
@@ -192,55 +92,13 @@ def _check(stage: Stage, index: int, examples: int) -> None:
     check(stage.batch_size <= stage.examples, "batch_size", f"at most {stage.examples}, the examples of the stage")
     check(0 < stage.learning_rate < float("inf"), "learning_rate", "a positive number")
     check(0 < stage.decay_factor <= 1, "decay_factor", "above 0 and at most 1")
+    rates = stage.epoch_rates
+    fits = rates is None or (len(rates) == stage.epochs and all(0 < rate < float("inf") for rate in rates))
+    check(fits, "epoch_rates", f"{stage.epochs} positive numbers, one for each epoch")
     rising = all(0 < milestone < stage.epochs for milestone in stage.milestones)
     check(
         rising and sorted(set(stage.milestones)) == list(stage.milestones), "milestones", "growing, within its epochs"
     )
-
-
-def _batch_size(plan: PlanConfig, multiplier: float) -> int:
-    size = plan.batch_size * multiplier
-    whole = abs(size - round(size)) < 1e-9 and round(size) >= 1
-    require(whole, "plan.batch_multipliers", multiplier, f"such that {plan.batch_size} times it is a whole batch size")
-    return round(size)
-
-
-def _stage(plan: PlanConfig, examples: int, fraction: float, batch_size: int, learning_rate: float) -> Stage:
-    epochs = plan.epochs_per_stage
-    milestones = plan.milestones or tuple(range(plan.decay_every, epochs, plan.decay_every))
-    return Stage(
-        name=SET_NAMES.get(fraction, f"{100 * fraction:g}%"),
-        fraction=fraction,
-        examples=round(fraction * examples),
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        epochs=epochs,
-        milestones=milestones,
-        decay_factor=plan.decay_factor,
-    )
-
-
-def stage_document(stage: Stage) -> dict[str, Any]:
-    """A stage with its derived numbers, as plain data for files and screens."""
-    derived = ("updates_per_epoch", "updates", "samples", "noise_scale", "noise_scale_exact")
-    return {**dataclasses.asdict(stage), **{name: getattr(stage, name) for name in derived}}
-
-
-def stage_from_document(document: dict[str, Any]) -> Stage:
-    """The inverse of `stage_document`: how a resumed run gets its stages back.
-
-    Raises:
-      InputError: if a field is missing.
-    """
-    try:
-        values = {item.name: document[item.name] for item in dataclasses.fields(Stage)}
-    except (KeyError, TypeError) as error:
-        raise InputError(f"a recorded stage does not fit this version of stepwise-jax: {error}") from error
-    if isinstance(values["milestones"], list):
-        values["milestones"] = tuple(values["milestones"])
-    for name, hint in typing.get_type_hints(Stage).items():
-        require(type_matches(values[name], hint), f"{name} of a recorded stage", values[name], type_name(hint))
-    return Stage(**values)
 
 
 def plan_document(stages: Sequence[Stage], baseline_stages: Sequence[Stage]) -> dict[str, Any]:

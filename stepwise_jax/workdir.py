@@ -31,6 +31,7 @@ FREE_FIELDS = (
     "data.workers",
     "evaluation.batch_size",
     "model.initial_weights",
+    "reproduces",
 )
 
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy", "stepwise-jax")
@@ -177,7 +178,7 @@ def continue_or_start(
     changed = [each for each in differences(experiment, recorded) if not each.startswith(FREE_FIELDS)]
     if document["strategy"]["name"] == describe_strategy(experiment)["name"]:
         # A function of the user's own never equals the recorded one: its stages are compared instead.
-        changed = [each for each in changed if not each.startswith("plan.strategy:")]
+        changed = [each for each in changed if not each.startswith(("plan.strategy:", "plan.staged:"))]
     if document.get("initial_weights_sha256") != weights_sha256:
         changed.append("model.initial_weights: other weights than the run began with")
     changed = changed or _stage_differences(stages, recorded_stages)

@@ -8,17 +8,14 @@ from stepwise_jax.config import OptimizerConfig, PlanConfig
 from stepwise_jax.errors import InputError
 from stepwise_jax.stages import (
     Stage,
-    baseline,
     learning_rate_at,
-    learning_rates,
     make_plan,
     noise_scale,
     plan_document,
-    single_set,
     stage_document,
     stage_from_document,
-    stepwise,
 )
+from stepwise_jax.strategies import baseline, learning_rates, single_set, stepwise
 
 M = 50_000
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stepwise_jax.config import DataConfig
-from stepwise_jax.datasets import finding
+from stepwise_jax.datasets import finding, share
 from stepwise_jax.datasets.dataset import Dataset, Examples, Sizes
 from stepwise_jax.datasets.meter import Meter, Progress
 from stepwise_jax.datasets.published import RECIPES, SIZES
@@ -38,6 +38,7 @@ __all__ = [
     "open_dataset",
     "prepare",
     "sizes",
+    "used_rows",
     "verify",
 ]
 
@@ -55,14 +56,25 @@ def data_dir(data: DataConfig) -> Path:
 
 
 def sizes(data: DataConfig) -> Sizes:
-    """How many examples and classes a data set has, without preparing it.
+    """How many examples an experiment trains on and scores, and of how many classes, without preparing anything.
 
     The published numbers for the data sets of the paper as long as they are not prepared; files are counted for an
     image folder, and the metadata read of whatever is prepared.
 
     Raises:
-      InputError: for an unknown data set, or an image folder that cannot be used.
+      InputError: for an unknown data set, an image folder that cannot be used, or more examples than there are.
     """
+    return share.used(data, _stored_sizes(data))
+
+
+def used_rows(data: DataConfig, dataset: Dataset, split: str) -> tuple[str, range]:
+    """The split on disk and its rows that an experiment uses as "train" or as "test"."""
+    from stepwise_jax.datasets import making
+
+    return share.rows(data, split, making.sizes(dataset))
+
+
+def _stored_sizes(data: DataConfig) -> Sizes:
     if data.name == "digits" or (data.name in SIZES and _prepared(data) is None):
         return SIZES[data.name]
     if data.name in _SOURCES:
@@ -142,8 +154,8 @@ def verify(dataset: Dataset, progress: Progress) -> None:
     verification.verify(dataset, progress)
 
 
-def load(dataset: Dataset, split: str, image_size: int, progress: Progress) -> Examples:
-    """A whole split decoded into memory, in the order on disk.
+def load(dataset: Dataset, split: str, image_size: int, progress: Progress, rows: range | None = None) -> Examples:
+    """A split, or rows of it, decoded into memory, in the order on disk.
 
     Images of one shape no larger than image_size x image_size stay as they are, for the device to scale up; others
     are scaled here to image_size x image_size pixels.
@@ -153,17 +165,18 @@ def load(dataset: Dataset, split: str, image_size: int, progress: Progress) -> E
       split: "train" or "test".
       image_size: height and width, in pixels, that the network sees.
       progress: called as `progress(done, total, what)`, several times a second.
+      rows: consecutive rows of the split; all by default.
     """
     from stepwise_jax.datasets import reading
 
-    return reading.load(dataset, split, image_size, progress)
+    return reading.load(dataset, split, image_size, progress, rows)
 
 
-def index(dataset: Dataset, split: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Labels, int32 [N], and ids of a split in the order on disk, without decoding images."""
+def index(dataset: Dataset, split: str, rows: range | None = None) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Labels, int32 [N], and ids of a split, or of rows of it, in the order on disk, without decoding images."""
     from stepwise_jax.datasets import reading
 
-    return reading.index(dataset, split)
+    return reading.index(dataset, split, rows)
 
 
 def image_shape(dataset: Dataset, image_size: int) -> tuple[int, int, int]:
@@ -173,11 +186,13 @@ def image_shape(dataset: Dataset, image_size: int) -> tuple[int, int, int]:
     return reading.image_shape(dataset, image_size)
 
 
-def make_read(dataset: Dataset, split: str, image_size: int) -> Callable[[np.ndarray], np.ndarray]:
+def make_read(
+    dataset: Dataset, split: str, image_size: int, rows: range | None = None
+) -> Callable[[np.ndarray], np.ndarray]:
     """A function from rows int [n] to decoded images uint8 [n, H, W, C], those of `load`; threads may share it."""
     from stepwise_jax.datasets import reading
 
-    return reading.make_read(dataset, split, image_size)
+    return reading.make_read(dataset, split, image_size, rows)
 
 
 def _source(data: DataConfig) -> "Source":

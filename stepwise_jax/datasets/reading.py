@@ -20,12 +20,12 @@ _MOST_AT_ONCE = 1024
 
 
 class Records:
-    """The undecoded examples of one split, by their place in the order on disk. May be shared by threads.
+    """The undecoded examples of one split, or of consecutive rows of it, from 0 on. May be shared by threads.
 
     TFDS's records are parsed here, as its own parser of features takes ten times as long.
     """
 
-    def __init__(self, dataset: Dataset, split: str):
+    def __init__(self, dataset: Dataset, split: str, rows: range | None = None):
         stored = dataset.test_split if split == "test" else split
         raw = tfds.decode.DeserializeMethod.RAW_BYTES
         builder = dataset.builder
@@ -33,21 +33,23 @@ class Records:
         self._source = builder.as_data_source(stored, deserialize_method=raw)
         self._image, self._split, self._bytes = features["image"], split, builder.info.splits[stored].num_bytes
         self._folder = builder.data_dir
+        self._rows = range(len(self._source)) if rows is None else rows
 
     def __len__(self) -> int:
-        return len(self._source)
+        return len(self._rows)
 
     def chunks(self) -> list[range]:
         """All rows, in parts that are worth reading at once."""
-        count, size = len(self), self._bytes / len(self)
+        count, size = len(self), self._bytes / len(self._source)
         length = chunk_length(size, _MOST_AT_ONCE)
         return [range(start, min(start + length, count)) for start in range(0, count, length)]
 
     def read(self, rows: Sequence[int]) -> list[tuple[bytes | np.ndarray, int, str]]:
         """Image (encoded bytes, or uint8 [H, W, C]), label and id of each row; the id is the place if there is none."""
         try:
-            records = self._source.__getitems__(list(rows))
-            return [self._parse(record, row) for record, row in zip(records, rows, strict=True)]
+            stored = [self._rows[row] for row in rows]
+            records = self._source.__getitems__(stored)
+            return [self._parse(record, row) for record, row in zip(records, stored, strict=True)]
         # What array_record raises for a checksum that is wrong, and the parser for a field that is not there.
         except (RuntimeError, LookupError, ValueError) as error:
             raise InputError(f"{str(self._folder)!r} is damaged: remove it and prepare it again ({error})") from error
@@ -70,10 +72,10 @@ def _text(field: Any) -> str:
     return str(field.int64_list.value[0])
 
 
-def index(dataset: Dataset, split: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Labels, int32 [N], and ids of a split in the order on disk, without decoding images."""
-    records = Records(dataset, split)
-    read = [(label, name) for rows in records.chunks() for _, label, name in records.read(rows)]
+def index(dataset: Dataset, split: str, rows: range | None = None) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Labels, int32 [N], and ids of a split, or of rows of it, in the order on disk, without decoding images."""
+    records = Records(dataset, split, rows)
+    read = [(label, name) for chunk in records.chunks() for _, label, name in records.read(chunk)]
     return np.array([label for label, _ in read], np.int32), tuple(name for _, name in read)
 
 
@@ -84,12 +86,14 @@ def image_shape(dataset: Dataset, image_size: int) -> tuple[int, int, int]:
     return image_size, image_size, dataset.builder.info.features["image"].shape[2]
 
 
-def make_read(dataset: Dataset, split: str, image_size: int) -> Callable[[np.ndarray], np.ndarray]:
+def make_read(
+    dataset: Dataset, split: str, image_size: int, rows: range | None = None
+) -> Callable[[np.ndarray], np.ndarray]:
     """A function from rows int [n] to decoded images uint8 [n, H, W, C], that threads may share.
 
     It gives the images that `load` gives, and raises as it does.
     """
-    records, shape = Records(dataset, split), image_shape(dataset, image_size)
+    records, shape = Records(dataset, split, rows), image_shape(dataset, image_size)
 
     def read(rows: np.ndarray) -> np.ndarray:
         pixels = np.empty((len(rows), *shape), np.uint8)
@@ -100,9 +104,9 @@ def make_read(dataset: Dataset, split: str, image_size: int) -> Callable[[np.nda
     return read
 
 
-def load(dataset: Dataset, split: str, image_size: int, progress: Progress) -> Examples:
-    """A whole split decoded into memory; see `stepwise_jax.datasets.load`."""
-    records = Records(dataset, split)
+def load(dataset: Dataset, split: str, image_size: int, progress: Progress, rows: range | None = None) -> Examples:
+    """A split, or rows of it, decoded into memory; see `stepwise_jax.datasets.load`."""
+    records = Records(dataset, split, rows)
     pixels = np.empty((len(records), *image_shape(dataset, image_size)), np.uint8)
     labels = np.empty(len(records), np.int32)
     ids: list[str] = []

@@ -1,0 +1,100 @@
+"""One stage of a run, decided before training, and the numbers that follow from it."""
+
+import dataclasses
+import typing
+from dataclasses import dataclass
+from typing import Any
+
+from stepwise_jax.config import require, type_matches, type_name
+from stepwise_jax.errors import InputError
+
+# The paper's letters for its five sets (Table I).
+SET_NAMES = {0.2: "A", 0.4: "B", 0.6: "C", 0.8: "D", 1.0: "O"}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage, decided before training; `learning_rate` is for the mean gradient, as Optax takes it."""
+
+    name: str
+    fraction: float
+    """M_i / M."""
+    examples: int
+    """M_i."""
+    batch_size: int
+    """b_i."""
+    learning_rate: float
+    """lambda_i, before the first milestone."""
+    epochs: int
+    milestones: tuple[int, ...] = ()
+    """Completed epochs of the stage after which the rate is multiplied by `decay_factor`."""
+    decay_factor: float = 0.1
+    momentum: float | None = None
+    """None takes optimizer.momentum."""
+    weight_decay: float | None = None
+    """None takes optimizer.weight_decay."""
+    epoch_rates: tuple[float, ...] | None = None
+    """lambda_i of each epoch, in place of milestones, where the rate follows another curve."""
+
+    @property
+    def updates_per_epoch(self) -> int:
+        """Optimiser steps in an epoch; a last batch that is not full is dropped."""
+        return self.examples // self.batch_size
+
+    @property
+    def updates(self) -> int:
+        """Optimiser steps in the stage."""
+        return self.epochs * self.updates_per_epoch
+
+    @property
+    def samples(self) -> int:
+        """The nominal cost, epochs x M_i."""
+        return self.epochs * self.examples
+
+    @property
+    def noise_scale(self) -> float:
+        """Eq. 10: G_i = lambda_i M_i / b_i, at the start of the stage."""
+        return noise_scale(self, self.learning_rate)
+
+    @property
+    def noise_scale_exact(self) -> float:
+        """Eq. 5: lambda_i (M_i / b_i - 1), at the start of the stage."""
+        return self.learning_rate * (self.examples / self.batch_size - 1)
+
+
+def noise_scale(stage: Stage, learning_rate: float) -> float:
+    """Eq. 10 at a given rate: G_i = lambda_i M_i / b_i."""
+    return learning_rate * stage.examples / stage.batch_size
+
+
+def learning_rate_at(stage: Stage, epoch: int) -> float:
+    """The learning rate during `epoch`, which counts from 1 within the stage."""
+    if stage.epoch_rates is not None:
+        return stage.epoch_rates[epoch - 1]
+    decays = sum(milestone < epoch for milestone in stage.milestones)
+    return stage.learning_rate * stage.decay_factor**decays
+
+
+def stage_document(stage: Stage) -> dict[str, Any]:
+    """A stage with its derived numbers, as plain data for files and screens."""
+    derived = ("updates_per_epoch", "updates", "samples", "noise_scale", "noise_scale_exact")
+    return {**dataclasses.asdict(stage), **{name: getattr(stage, name) for name in derived}}
+
+
+def stage_from_document(document: dict[str, Any]) -> Stage:
+    """The inverse of `stage_document`: how a resumed run gets its stages back.
+
+    Raises:
+      InputError: if a field is missing.
+    """
+    try:
+        # Older runs did not record their absence.
+        optional = {"epoch_rates": None}
+        values: dict[str, Any] = {item.name: {**optional, **document}[item.name] for item in dataclasses.fields(Stage)}
+    except (KeyError, TypeError) as error:
+        raise InputError(f"a recorded stage does not fit this version of stepwise-jax: {error}") from error
+    for name in ("milestones", "epoch_rates"):
+        values[name] = tuple(values[name]) if isinstance(values[name], list) else values[name]
+    for name, hint in typing.get_type_hints(Stage).items():
+        require(type_matches(values[name], hint), f"{name} of a recorded stage", values[name], type_name(hint))
+    return Stage(**values)
