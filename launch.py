@@ -9,12 +9,12 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stepwise_jax.command_line import load_config, parse_fields, print_fields
-from stepwise_jax.config import DataConfig, ExperimentConfig, ModelConfig
+from stepwise_jax.command_line import load_config, load_rows, parse_fields, print_fields
+from stepwise_jax.config import DataConfig, ExperimentConfig, ModelConfig, require
 from stepwise_jax.errors import InputError, StepwiseError
 from stepwise_jax.huge_pages import start_anew_with_huge_pages
 
@@ -74,6 +74,23 @@ def evaluate(options: argparse.Namespace, _: Sequence[str]) -> None:
     else:
         scores = f"top-1 {percent(result['top1'])}, top-5 {percent(result['top5'])}, loss {result['loss']:.4f}"
         print(f"{scores} after {result['updates']} updates")
+
+
+def compare(options: argparse.Namespace, fields: Sequence[str]) -> None:
+    """Trains strategies x seeds, paired, or goes on; ends with what the differences show, and a report."""
+    from stepwise_jax import comparison, grid
+
+    wanted, experiments = _compared(options, fields)
+    stages = comparison.plans(experiments, _made_ready(experiments))
+    whole = comparison.open_folder(options.workdir, wanted)
+    cells = comparison.make_cells(wanted, options.workdir, stages, (sys.executable, __file__), fields)
+    failures = grid.run(cells, options.processes, options.workdir)
+    comparison.keep_failures(options.workdir, failures)
+    _show_comparison(whole, options.workdir)
+    if failures:
+        raise StepwiseError(
+            f"{len(failures)} of {len(cells)} runs failed: {failures[0].cell.name}: {failures[0].message}"
+        )
 
 
 def report(options: argparse.Namespace, _: Sequence[str]) -> None:
@@ -154,11 +171,55 @@ def bench(options: argparse.Namespace, _: Sequence[str]) -> None:
         display.print_throughput(measured, options.side, options.image_size)
 
 
+WITH_FIELDS = ("plan", "train", "compare")
+"""Commands that take a CONFIG and `--FIELD VALUE`."""
+
 Command = Callable[[argparse.Namespace, Sequence[str]], None]
 
 
 def _experiment(options: argparse.Namespace, fields: Sequence[str]) -> ExperimentConfig:
     return parse_fields(load_config(options.config), fields, f"launch.py {options.command} {options.config}")
+
+
+def _compared(options: argparse.Namespace, fields: Sequence[str]) -> tuple[Any, dict[str, ExperimentConfig]]:
+    """The comparison that the command line asks for, and each strategy's experiment."""
+    from stepwise_jax import comparison
+
+    require(options.seeds >= 1, "--seeds", options.seeds, "at least 1")
+    experiment = _experiment(options, fields)
+    names = [name for name in options.strategies.split(",") if name]
+    strategies = comparison.choose(names, options.config, experiment, load_rows(options.config))
+    seeds = tuple(range(experiment.seed, experiment.seed + options.seeds))
+    experiments = {
+        each.name: parse_fields(load_config(each.config), [*fields, *each.words()], f"strategy {each.name}")
+        for each in strategies
+    }
+    return comparison.Comparison(options.config, experiment, strategies, seeds), experiments
+
+
+def _made_ready(experiments: Mapping[str, ExperimentConfig]) -> dict[str, int]:
+    """Prepares the data of experiments, once each, and checks their networks; returns M of each."""
+    from stepwise_jax import datasets
+    from stepwise_jax.display import make_display
+
+    sizes = {name: datasets.sizes(each.data) for name, each in experiments.items()}
+    for name, each in {(each.model, each.data.image_size): (name, each) for name, each in experiments.items()}.values():
+        _network(each, sizes[name].num_classes)
+    display = make_display(sys.stderr)
+    try:
+        for data in dict.fromkeys(each.data for each in experiments.values()):
+            datasets.prepare(data, display.preparing)
+    finally:
+        display.finish()
+    return {name: each.train for name, each in sizes.items()}
+
+
+def _show_comparison(compared: Any, folder: Path) -> None:
+    from stepwise_jax import comparison
+    from stepwise_jax.comparison_table import print_comparison
+
+    runs = comparison.finished_runs(compared, folder)
+    print_comparison(compared, runs, comparison.paired(compared, runs))
 
 
 def _baseline(experiment: ExperimentConfig, examples: int) -> Any:
@@ -239,6 +300,21 @@ def make_parser() -> argparse.ArgumentParser:
     command = add(evaluate, "DIR [--json]")
     command.add_argument("run", type=Path, metavar="DIR", help="folder of a run")
     command.add_argument("--json", action="store_true", help="print one JSON document")
+    command = add(
+        compare, "CONFIG --workdir DIR [--seeds N] [--strategies A,B,...] [--processes N] [--FIELD VALUE ...]"
+    )
+    command.add_argument("config", metavar="CONFIG", help="a configuration file, such as configs/digits.py")
+    command.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="folder of the comparison")
+    command.add_argument("--seeds", type=int, default=5, metavar="N", help="runs of each strategy (default: 5)")
+    command.add_argument(
+        "--strategies",
+        default="",
+        metavar="A,B,...",
+        help="names of strategies or of rows of CONFIG, the first to compare with; rows: all of CONFIG's",
+    )
+    command.add_argument(
+        "--processes", type=int, default=0, metavar="N", help="runs at a time (default: one a GPU, or one a core)"
+    )
     command = add(report, "DIR... --out DIR")
     command.add_argument("runs", type=Path, nargs="+", metavar="DIR", help="folders of runs")
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the report")
@@ -266,10 +342,10 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str]) -> int:
     """Runs one command and returns its exit status: what went wrong is told in one sentence on stderr."""
     try:
-        if arguments and arguments[0] in ("plan", "train") and {"-h", "--help"} & set(arguments):
+        if arguments and arguments[0] in WITH_FIELDS and {"-h", "--help"} & set(arguments):
             return _help(arguments)
         options, rest = make_parser().parse_known_args(arguments)
-        if rest and options.command not in ("plan", "train"):
+        if rest and options.command not in WITH_FIELDS:
             raise InputError(
                 f"{rest[0]} is no option of {options.command}: launch.py {options.command} --help lists them"
             )

@@ -64,6 +64,21 @@ def locked(workdir: Path) -> Iterator[None]:
         os.close(handle)
 
 
+def in_use(workdir: Path) -> bool:
+    """Whether a process trains in the folder at this moment."""
+    try:
+        handle = os.open(workdir / "lock", os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
 def _is_run(workdir: Path) -> bool:
     # The lock comes first: a run that was killed before its config.json is still a run.
     return (workdir / CONFIG).exists() or (workdir / "lock").exists()
