@@ -5,6 +5,7 @@ python launch.py COMMAND --help tells more of each command.
 
 import argparse
 import dataclasses
+import functools
 import json
 import logging
 import os
@@ -93,6 +94,54 @@ def compare(options: argparse.Namespace, fields: Sequence[str]) -> None:
         )
 
 
+def sweep(options: argparse.Namespace, fields: Sequence[str]) -> None:
+    """Searches data size, batch size and learning rate, scored on held-out training images; tests the best once."""
+    from stepwise_jax import cells, grid, search, sweep, sweep_run
+
+    require(options.seeds >= 1, "--seeds", options.seeds, "at least 1")
+    require(options.trials >= 0, "--trials", options.trials, "at least 1")
+    require(bool(options.grid) != bool(options.trials), "sweep", "--grid and --trials", "one of the two")
+    experiment = _experiment(options, fields)
+    seeds = tuple(range(experiment.seed, experiment.seed + options.seeds))
+    command = (sys.executable, __file__, "train", options.config, *fields)
+    setting = sweep.Sweep(options.workdir, experiment, seeds, command, _planned(options, fields))
+    points = sweep.parse_grid(experiment, options.grid) if options.grid else ()
+    for point in points:
+        setting.cells(point)
+    examples = _made_ready({"sweep": experiment})["sweep"]
+    space = (
+        None
+        if points
+        else search.make_space(experiment, sweep.left_for_training(experiment, examples), options.samples)
+    )
+    sweep.open_folder(options.workdir, sweep.describe(setting, options.config, points, space))
+
+    def execute(runs: Sequence[Any]) -> list[Any]:
+        return grid.run(runs, options.processes, options.workdir)
+
+    if space is None:
+        results = sweep_run.run_grid(setting, points, execute)
+    else:
+        study = search.Search(space, options.workdir, experiment.seed)
+        at_a_time = options.processes or cells.default_processes()
+        results = sweep_run.run_search(setting, study, options.trials, at_a_time, execute)
+    sweep_run.print_results(results)
+
+
+def _planned(options: argparse.Namespace, fields: Sequence[str]) -> Callable[[Sequence[str]], Any]:
+    """From more words to the experiment with these fields too, and its plan."""
+    from stepwise_jax import datasets, stages
+
+    # The files of a folder are counted once, not for every point.
+    sizes = functools.cache(datasets.sizes)
+
+    def planned(words: Sequence[str]) -> Any:
+        experiment = _experiment(options, [*fields, *words])
+        return experiment, stages.make_plan(experiment.plan, experiment.optimizer, sizes(experiment.data).train)
+
+    return planned
+
+
 def report(options: argparse.Namespace, _: Sequence[str]) -> None:
     """Writes report.md, report.html and the curves of one or several runs."""
     from stepwise_jax.report import write_report
@@ -171,7 +220,7 @@ def bench(options: argparse.Namespace, _: Sequence[str]) -> None:
         display.print_throughput(measured, options.side, options.image_size)
 
 
-WITH_FIELDS = ("plan", "train", "compare")
+WITH_FIELDS = ("plan", "train", "compare", "sweep")
 """Commands that take a CONFIG and `--FIELD VALUE`."""
 
 Command = Callable[[argparse.Namespace, Sequence[str]], None]
@@ -312,6 +361,26 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="A,B,...",
         help="names of strategies or of rows of CONFIG, the first to compare with; rows: all of CONFIG's",
     )
+    command.add_argument(
+        "--processes", type=int, default=0, metavar="N", help="runs at a time (default: one a GPU, or one a core)"
+    )
+    command = add(
+        sweep, "CONFIG --workdir DIR (--grid FIELD=V1,V2 ... | --trials N [--samples N]) [...] [--FIELD VALUE ...]"
+    )
+    command.add_argument("config", metavar="CONFIG", help="a configuration file, such as configs/digits.py")
+    command.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="folder of the sweep")
+    command.add_argument(
+        "--grid",
+        action="append",
+        default=[],
+        metavar="FIELD=V1,V2,...",
+        help="values of a field; several make all combinations; figure1: the grids of the paper's Figure 1",
+    )
+    command.add_argument("--trials", type=int, default=0, metavar="N", help="points of a search (needs Optuna)")
+    command.add_argument(
+        "--samples", type=int, metavar="N", help="the most samples of a point of a search (default: the staged run's)"
+    )
+    command.add_argument("--seeds", type=int, default=1, metavar="N", help="runs of each point (default: 1)")
     command.add_argument(
         "--processes", type=int, default=0, metavar="N", help="runs at a time (default: one a GPU, or one a core)"
     )

@@ -14,7 +14,7 @@ import numpy as np
 
 from stepwise_jax import workdir
 from stepwise_jax.cells import Cell, Failure
-from stepwise_jax.config import ExperimentConfig, differences, from_json, require, to_json
+from stepwise_jax.config import ExperimentConfig, from_json, require, to_json
 from stepwise_jax.errors import InputError
 from stepwise_jax.records import read_json, write_json
 from stepwise_jax.stages import Stage, make_plan
@@ -186,7 +186,10 @@ def open_folder(root: Path, comparison: Comparison) -> Comparison:
 
 
 def _joined(before: Comparison, now: Comparison, root: Path) -> Comparison:
-    changed = [each for each in differences(now.experiment, before.experiment) if not _is_free(each)]
+    named = ("plan.strategy:", "plan.staged:", "seed:")
+    changed = [
+        each for each in workdir.binding_differences(now.experiment, before.experiment) if not each.startswith(named)
+    ]
     known = {strategy.name: strategy for strategy in before.strategies}
     changed += [
         f"strategy {strategy.name}: other fields"
@@ -198,10 +201,6 @@ def _joined(before: Comparison, now: Comparison, root: Path) -> Comparison:
     added = tuple(strategy for strategy in now.strategies if strategy.name not in known)
     seeds = tuple(sorted({*before.seeds, *now.seeds}))
     return dataclasses.replace(now, strategies=(*before.strategies, *added), seeds=seeds)
-
-
-def _is_free(change: str) -> bool:
-    return change.startswith((*workdir.FREE_FIELDS, "plan.strategy:", "plan.staged:", "seed:"))
 
 
 def _document(comparison: Comparison) -> dict[str, Any]:

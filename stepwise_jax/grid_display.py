@@ -25,7 +25,8 @@ class GridDisplay(Watcher):
         self._total = sum(cell.samples for cell in cells)
         self._began = (time.monotonic(), sum(cell.samples_done() for cell in cells))
         self._samples, self._finished, self._tenths = self._began[1], sum(cell.done for cell in cells), -1
-        self._show(f"{len(cells)} runs, {self._finished} of them finished; {self._total:,} samples in all")
+        counted = "1 run" if len(cells) == 1 else f"{len(cells)} runs"
+        self._show(f"{counted}, {self._finished} finished; {self._total:,} samples in all")
 
     def started(self, cell: Cell) -> None:
         """See `Watcher`."""

@@ -190,7 +190,7 @@ def continue_or_start(
         return stages
     document = read_config(workdir)
     recorded, recorded_stages = recorded_experiment(document)
-    changed = [each for each in differences(experiment, recorded) if not each.startswith(FREE_FIELDS)]
+    changed = binding_differences(experiment, recorded)
     if document["strategy"]["name"] == describe_strategy(experiment)["name"]:
         # A function of the user's own never equals the recorded one: its stages are compared instead.
         changed = [each for each in changed if not each.startswith(("plan.strategy:", "plan.staged:"))]
@@ -200,6 +200,11 @@ def continue_or_start(
     if changed:
         raise InputError(f"{workdir} holds another experiment ({'; '.join(changed)}): use another workdir for this one")
     return recorded_stages
+
+
+def binding_differences(ours: ExperimentConfig, theirs: ExperimentConfig) -> list[str]:
+    """One phrase for each field that differs and that what is computed depends on."""
+    return [each for each in differences(ours, theirs) if not each.startswith(FREE_FIELDS)]
 
 
 def _stage_differences(ours: Sequence[Stage], theirs: Sequence[Stage]) -> list[str]:
