@@ -51,9 +51,9 @@ def train(options: argparse.Namespace, fields: Sequence[str]) -> None:
         )
     finally:
         display.finish()
-    from stepwise_jax import report
+    from stepwise_jax.curves import write_curves
 
-    report.draw_curves([options.workdir], options.workdir / "curves")
+    write_curves(options.workdir)
     print_result([stages.stage_document(stage) for stage in planned], summary)
     print(f"curves: {options.workdir / 'curves.png'}")
 

@@ -9,7 +9,7 @@ are scored. The plan has the paper's proportions at half its epochs: 10 a stage,
 are those with which the *baseline* scored best on a tenth of the training images:
 
     python launch.py sweep configs/cifar10_verdict.py --workdir runs/verdict_tuning --data.root FOLDER \
-        --grid plan.batch_size=24,48,96 --grid plan.learning_rate=0.01,0.03,0.1,0.3 --plan.strategy baseline
+        --grid plan.batch_size=24,48 --grid plan.learning_rate=0.01,0.03,0.1,0.3 --plan.strategy baseline
 """
 
 from stepwise_jax.config import DataConfig, EvaluationConfig, ExperimentConfig, ModelConfig, PlanConfig

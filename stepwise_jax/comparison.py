@@ -15,8 +15,8 @@ import numpy as np
 from stepwise_jax import workdir
 from stepwise_jax.cells import Cell, Failure
 from stepwise_jax.config import ExperimentConfig, from_json, require, to_json
+from stepwise_jax.documents import read_json, write_json
 from stepwise_jax.errors import InputError
-from stepwise_jax.records import read_json, write_json
 from stepwise_jax.stages import Stage, make_plan
 from stepwise_jax.statistics import Difference
 from stepwise_jax.statistics import differences as paired_differences

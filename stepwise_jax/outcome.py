@@ -9,6 +9,7 @@ import numpy as np
 
 from stepwise_jax import records, workdir
 from stepwise_jax.batches import pad_rows
+from stepwise_jax.documents import write_json
 from stepwise_jax.evaluate import Scores, total
 from stepwise_jax.session import Session
 from stepwise_jax.state import TrainState, digest, learned
@@ -49,7 +50,7 @@ def finish(session: Session, state: TrainState, folder: Path) -> dict[str, Any]:
     session.checkpoints.wait()
     write_predictions(session, state, folder / workdir.PREDICTIONS)
     summary = summarise(session, state, records.read(folder))
-    records.write_json(folder / workdir.SUMMARY, summary)
+    write_json(folder / workdir.SUMMARY, summary)
     session.note("done", f"done: top-1 {100 * summary['top1']:.2f} %, top-5 {100 * summary['top5']:.2f} %")
     return summary
 

@@ -21,12 +21,13 @@ from stepwise_jax.clock import Clock
 from stepwise_jax.config import ExperimentConfig
 from stepwise_jax.delivery import Split, open_data, open_split
 from stepwise_jax.display import Display
+from stepwise_jax.documents import read_json, write_json
 from stepwise_jax.errors import InputError
 from stepwise_jax.feed import Feed
 from stepwise_jax.interruption import StopRequest, stop_on_signals
 from stepwise_jax.optimizer import make_optimizer
 from stepwise_jax.programs import Programs
-from stepwise_jax.records import EventRecord, Writer, read_json, write_json
+from stepwise_jax.records import EventRecord, Writer
 from stepwise_jax.stages import Stage
 from stepwise_jax.state import TrainState, make_initializer, state_from
 

@@ -14,8 +14,8 @@ from typing import Any
 from stepwise_jax import workdir
 from stepwise_jax.cells import Cell
 from stepwise_jax.config import ExperimentConfig, flatten, from_json, require, to_json
+from stepwise_jax.documents import read_json, write_json
 from stepwise_jax.errors import InputError
-from stepwise_jax.records import read_json, write_json
 from stepwise_jax.stages import Stage
 
 FILE, RESULTS, BEST = "sweep.json", "results.json", "best"

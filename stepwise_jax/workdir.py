@@ -14,8 +14,8 @@ from typing import Any
 import jax
 
 from stepwise_jax.config import ExperimentConfig, differences, from_json, to_json
+from stepwise_jax.documents import read_json, write_json
 from stepwise_jax.errors import InputError
-from stepwise_jax.records import read_json, write_json
 from stepwise_jax.stages import STRATEGIES, Stage, stage_document, stage_from_document
 
 CONFIG, SUBSETS, SUMMARY = "config.json", "subsets.json", "summary.json"
