@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from stepwise_jax.command_line import load_config, load_rows, parse_fields, print_fields
-from stepwise_jax.config import DataConfig, ExperimentConfig, ModelConfig, require
+from stepwise_jax.config import DataConfig, ExperimentConfig, ModelConfig, override, require
 from stepwise_jax.errors import InputError, StepwiseError
 from stepwise_jax.huge_pages import start_anew_with_huge_pages
 
@@ -64,6 +64,8 @@ def evaluate(options: argparse.Namespace, _: Sequence[str]) -> None:
     from stepwise_jax.display import make_display, percent
 
     experiment, stages = workdir.recorded_experiment(workdir.read_config(options.run))
+    moved = {"data.root": options.root, "data.data_dir": options.data_dir}
+    experiment = override(experiment, {name: place for name, place in moved.items() if place is not None})
     network = _network(experiment, datasets.sizes(experiment.data).num_classes)
     display = make_display(sys.stderr)
     try:
@@ -140,6 +142,53 @@ def _planned(options: argparse.Namespace, fields: Sequence[str]) -> Callable[[Se
         return experiment, stages.make_plan(experiment.plan, experiment.optimizer, sizes(experiment.data).train)
 
     return planned
+
+
+def predict(options: argparse.Namespace, _: Sequence[str]) -> None:
+    """Names the classes of image files with their probabilities, by a trained network; needs no data set."""
+    from stepwise_jax import display, image_files, inference, ranking
+
+    if options.top < 1:
+        raise InputError(f"--top {options.top}: it must be at least 1")
+    paths, unmatched = image_files.find(options.images)
+    if not paths:
+        raise InputError(f"{', '.join(unmatched)}: there is no such image file, folder with images, or match")
+    trained, shown = _trained(options.run), display.make_display(sys.stderr)
+    ranked, faults = [], [f"{word} stands for no image" for word in unmatched]
+    try:
+        for path, probabilities, fault in inference.classify_files(trained, paths, shown.preparing):
+            if probabilities is None:
+                faults.append(f"{path} cannot be read: {fault}")
+            else:
+                ranked.append(ranking.rank(path, probabilities, trained.signature.classes, options.top))
+    finally:
+        shown.finish()
+    if options.json:
+        _print_json(ranked)
+    else:
+        ranking.print_ranked(ranked)
+    for fault in faults:
+        print(f"warning: {fault}", file=sys.stderr)
+    if faults:
+        raise InputError(f"{len(faults)} of {len(ranked) + len(faults)} images could not be classified")
+
+
+def export(options: argparse.Namespace, _: Sequence[str]) -> None:
+    """Writes a trained network for use without stepwise-jax: as .stablehlo with its preprocessing, or .safetensors."""
+    import models
+    from stepwise_jax import export as exporting
+
+    exporting.check_target(options.out)
+    trained = _trained(options.run)
+    if options.out.suffix == ".stablehlo":
+        exporting.write_stablehlo(trained, options.out)
+    else:
+        described = exporting.describe(trained)
+        arrays = models.to_torch(described["network"], trained.variables)
+        texts = {name: each if isinstance(each, str) else json.dumps(each) for name, each in described.items()}
+        models.write_safetensors(options.out, arrays, **texts)
+    size, channels = trained.signature.preprocessing.image_size, trained.signature.image_shape[2]
+    print(f"{options.out}: {size} x {size} x {channels} pixels to {len(trained.signature.classes)} classes")
 
 
 def report(options: argparse.Namespace, _: Sequence[str]) -> None:
@@ -293,6 +342,14 @@ def _network(experiment: ExperimentConfig, num_classes: int) -> Any:
         raise InputError(f"model: {error}") from error
 
 
+def _trained(folder: Path) -> Any:
+    """The trained network of a run's folder."""
+    from stepwise_jax import trained
+
+    experiment, signature = trained.read_recipe(folder)
+    return trained.open_trained(folder, _network(experiment, len(signature.classes)))
+
+
 def _initial_variables(experiment: ExperimentConfig, num_classes: int) -> Any | None:
     """What `model.initial_weights` holds for the network, or None where it starts from random weights."""
     import models
@@ -346,8 +403,12 @@ def make_parser() -> argparse.ArgumentParser:
     command = add(train, "CONFIG --workdir DIR [--FIELD VALUE ...]")
     command.add_argument("config", metavar="CONFIG", help="a configuration file, such as configs/digits.py")
     command.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="folder of the run, new or stopped")
-    command = add(evaluate, "DIR [--json]")
+    command = add(evaluate, "DIR [--data.root FOLDER] [--data.data_dir DIR] [--json]")
     command.add_argument("run", type=Path, metavar="DIR", help="folder of a run")
+    command.add_argument("--data.root", dest="root", metavar="FOLDER", help="where its images lie now, if moved")
+    command.add_argument(
+        "--data.data_dir", "--data.data-dir", dest="data_dir", metavar="DIR", help="where it is prepared now, if moved"
+    )
     command.add_argument("--json", action="store_true", help="print one JSON document")
     command = add(
         compare, "CONFIG --workdir DIR [--seeds N] [--strategies A,B,...] [--processes N] [--FIELD VALUE ...]"
@@ -384,6 +445,14 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--processes", type=int, default=0, metavar="N", help="runs at a time (default: one a GPU, or one a core)"
     )
+    command = add(predict, "DIR IMAGE... [--top N] [--json]")
+    command.add_argument("run", type=Path, metavar="DIR", help="folder of a run")
+    command.add_argument("images", nargs="+", metavar="IMAGE", help="a file, a folder, or a pattern in quotes")
+    command.add_argument("--top", type=int, default=5, metavar="N", help="classes an image (default: 5)")
+    command.add_argument("--json", action="store_true", help="print one JSON document")
+    command = add(export, "DIR --out FILE")
+    command.add_argument("run", type=Path, metavar="DIR", help="folder of a run")
+    command.add_argument("--out", type=Path, required=True, metavar="FILE", help="ends with .stablehlo or .safetensors")
     command = add(report, "DIR... --out DIR")
     command.add_argument("runs", type=Path, nargs="+", metavar="DIR", help="folders of runs")
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the report")

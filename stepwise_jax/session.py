@@ -14,7 +14,7 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from stepwise_jax import datasets, parallel, subsets, workdir
+from stepwise_jax import datasets, parallel, signature, subsets, workdir
 from stepwise_jax.batches import PlanOrder, make_preprocessing
 from stepwise_jax.checkpoint import Checkpoints
 from stepwise_jax.clock import Clock
@@ -28,6 +28,7 @@ from stepwise_jax.interruption import StopRequest, stop_on_signals
 from stepwise_jax.optimizer import make_optimizer
 from stepwise_jax.programs import Programs
 from stepwise_jax.records import EventRecord, Writer
+from stepwise_jax.signature import Signature
 from stepwise_jax.stages import Stage
 from stepwise_jax.state import TrainState, make_initializer, state_from
 
@@ -49,6 +50,8 @@ class Session:
     test_labels: np.ndarray
     """int32 [N]"""
     test_ids: tuple[str, ...]
+    classes: tuple[str, ...]
+    """Names, in the order of the labels."""
     programs: Programs
     clock: Clock
     checkpoints: Checkpoints
@@ -100,6 +103,8 @@ def open_session(
         drawn = _draw(experiment, stages, train, test, dataset, folder)
         optimizer = make_optimizer(experiment.optimizer)
         preprocessing = make_preprocessing(experiment.data.normalisation, experiment.data.image_size, train.histograms)
+        shape, names = datasets.image_shape(dataset, experiment.data.image_size), dataset.class_names
+        signature.record(folder, Signature(preprocessing, shape, names, experiment.data.name))
         yield Session(
             experiment=experiment,
             stages=stages,
@@ -111,6 +116,7 @@ def open_session(
             test=test.feed,
             test_labels=test.labels,
             test_ids=test.ids,
+            classes=dataset.class_names,
             programs=Programs(network, optimizer, preprocessing, mesh, clock, partial(note, "compile")),
             clock=clock,
             checkpoints=stack.enter_context(Checkpoints(folder / workdir.CHECKPOINTS, experiment.checkpoint.keep)),

@@ -20,6 +20,7 @@ from stepwise_jax.stages import STRATEGIES, Stage, stage_document, stage_from_do
 
 CONFIG, SUBSETS, SUMMARY = "config.json", "subsets.json", "summary.json"
 CHECKPOINTS, PREDICTIONS, CURVES = "checkpoints", "predictions.npz", "curves"
+PREPROCESSING, SAMPLES = "preprocessing.json", "samples.npz"
 
 # Fields that may change between two processes of one run, because what is computed does not depend on them.
 # Of the file of initial weights its content counts, not its place.
@@ -77,6 +78,32 @@ def in_use(workdir: Path) -> bool:
     finally:
         os.close(handle)
     return False
+
+
+@contextmanager
+def shared(workdir: Path) -> Iterator[None]:
+    """Keeps trainers out of a run's folder while it is read; others may read it too. Nothing is written.
+
+    Raises:
+      InputError: if another process trains in it, or its files may not be read.
+    """
+    try:
+        handle = os.open(workdir / "lock", os.O_RDONLY)
+    except FileNotFoundError:
+        # A copy of a run without its lock: nobody trains in it.
+        yield
+        return
+    except OSError as error:
+        raise InputError(f"{workdir} cannot be read: {error.strerror}") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(handle)
+        raise InputError(f"{workdir} is in use by another process that trains in it") from error
+    try:
+        yield
+    finally:
+        os.close(handle)
 
 
 def _is_run(workdir: Path) -> bool:
