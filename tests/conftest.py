@@ -123,16 +123,20 @@ def train(experiment: ExperimentConfig) -> Train:
 
 
 def shrink(config: ExperimentConfig, data: DataConfig) -> ExperimentConfig:
-    """A shipped experiment with its stages and rules, small enough for a test: thin, shallow, two epochs a stage."""
-    model = dataclasses.replace(config.model, width=8, blocks=(1, 1, 1, 1))
+    """A shipped experiment with its stages and rules, small enough for a test.
+
+    One block a network stage, an eighth of the width, an epoch a stage, and two updates in the first: those after it
+    take as many or a few more.
+    """
+    width = max(4, (config.model.width or 64) // 8)
     # Two batch sizes stand for the paper's four: each one more is one more program to compile.
     multipliers = tuple(min(2.0, multiplier) for multiplier in config.plan.batch_multipliers)
     plan = dataclasses.replace(
         config.plan,
-        epochs_per_stage=2,
-        decay_every=1,
-        batch_size=4,
+        epochs_per_stage=1,
+        batch_size=round(config.plan.fractions[0] * datasets.sizes(data).train) // 2,
         batch_multipliers=multipliers,
-        baseline_epochs=2,
+        baseline_epochs=1,
     )
+    model = dataclasses.replace(config.model, width=width, blocks=(1, 1, 1, 1))
     return dataclasses.replace(config, data=data, model=model, plan=plan)
