@@ -13,7 +13,10 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 # Tests compile far more than they compute: less optimisation saves most of their time.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false",
+)
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -122,15 +125,14 @@ def train(experiment: ExperimentConfig) -> Train:
     return run
 
 
-def shrink(config: ExperimentConfig, data: DataConfig) -> ExperimentConfig:
+def shrink(config: ExperimentConfig, data: DataConfig, batch_growth: float = 1.0) -> ExperimentConfig:
     """A shipped experiment with its stages and rules, small enough for a test.
 
-    One block a network stage, an eighth of the width, an epoch a stage, and two updates in the first: those after it
-    take as many or a few more.
+    One block a network stage, an eighth of the width, an epoch a stage, and two updates in the first. The batch grows
+    by `batch_growth` at most: each batch size more is one more program to compile.
     """
     width = max(4, (config.model.width or 64) // 8)
-    # Two batch sizes stand for the paper's four: each one more is one more program to compile.
-    multipliers = tuple(min(2.0, multiplier) for multiplier in config.plan.batch_multipliers)
+    multipliers = tuple(min(batch_growth, multiplier) for multiplier in config.plan.batch_multipliers)
     plan = dataclasses.replace(
         config.plan,
         epochs_per_stage=1,
