@@ -23,6 +23,19 @@ from stepwise_jax.errors import InputError
 _TYRO = (tyro.conf.FlagConversionOff,)
 
 
+_DECISIVE = (
+    "plan.",
+    "optimizer.",
+    "model.name",
+    "model.small",
+    "model.width",
+    "model.blocks",
+    "data.name",
+    "data.image",
+)
+_DECISIVE += ("data.train_examples", "data.validation_fraction", "data.normalisation")
+
+
 def load_config(path: str) -> ExperimentConfig:
     """What `get_config()` of a configuration file returns, or with `FILE:ROW` one of its `get_rows()`.
 
@@ -114,7 +127,7 @@ def parse_fields(config: ExperimentConfig, arguments: Sequence[str], program: st
     told = io.StringIO()
     with contextlib.redirect_stderr(told), _wide_terminal():
         try:
-            return _keep_staged(config, _cli(arguments, config, program))
+            return _relabelled(config, _keep_staged(config, _cli(arguments, config, program)))
         except SystemExit as error:
             raise InputError(_sentence(told.getvalue(), arguments)) from error
 
@@ -124,6 +137,14 @@ def _keep_staged(config: ExperimentConfig, parsed: ExperimentConfig) -> Experime
     if not callable(config.plan.strategy) or callable(parsed.plan.strategy) or callable(parsed.plan.staged):
         return parsed
     return override(parsed, {"plan.staged": config.plan.strategy})
+
+
+def _relabelled(config: ExperimentConfig, parsed: ExperimentConfig) -> ExperimentConfig:
+    """Another plan, network or data set than the configuration's no longer reproduces the paper's row."""
+    before, after = flatten(config), flatten(parsed)
+    decisive = [name for name in before if name.startswith(_DECISIVE) and before[name] != after[name]]
+    same_label = config.reproduces == parsed.reproduces
+    return override(parsed, {"reproduces": ""}) if decisive and same_label else parsed
 
 
 def print_fields(config: ExperimentConfig, program: str) -> None:

@@ -16,10 +16,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
+from stepwise_jax.curve import Curve, curves_of
 from stepwise_jax.drawing import Theme, make_picture
 from stepwise_jax.page import Picture
 from stepwise_jax.records import Row
-from stepwise_jax.run_folder import Run, read_runs
+from stepwise_jax.run_folder import read_runs
 
 Axis = Literal["epoch", "samples"]
 AXES: tuple[Axis, ...] = ("epoch", "samples")
@@ -54,8 +55,8 @@ _WIDTH, _UNIT = 6.2, 0.72
 _LEFT, _RIGHT, _BELOW, _GAP, _BETWEEN = 0.62, 0.15, 0.46, 0.3, 0.3
 
 
-def draw_curves(runs: Sequence[Run]) -> Picture:
-    """The runs by epoch and by samples seen, side by side."""
+def draw_curves(runs: Sequence[Curve]) -> Picture:
+    """The runs by epoch and by samples seen, side by side; a band spans the seeds of a line that stands for several."""
     names = ", ".join(run.name for run in runs)
     stages = "; ".join(dict.fromkeys(" → ".join(str(stage["name"]) for stage in run.stages) for run in runs))
     described = f"Test accuracy, loss, learning rate, batch size and noise scale of {names}, in stages {stages}"
@@ -65,12 +66,12 @@ def draw_curves(runs: Sequence[Run]) -> Picture:
 
 def write_curves(workdir: Path) -> None:
     """Draws one run into its own folder, as `curves.png` and `curves.svg`."""
-    drawn = draw_curves(read_runs([workdir]))
+    drawn = draw_curves(curves_of(read_runs([workdir])))
     (workdir / f"{drawn.name}.png").write_bytes(drawn.png)
     (workdir / f"{drawn.name}.svg").write_bytes(drawn.svg)
 
 
-def _figure(runs: Sequence[Run], axes: Sequence[Axis], theme: Theme) -> Figure:
+def _figure(runs: Sequence[Curve], axes: Sequence[Axis], theme: Theme) -> Figure:
     figure, grid = _empty_figure(len(runs), len(axes))
     for column, axis in enumerate(axes):
         _draw_strip(grid[0, column], runs, axis, theme)
@@ -99,12 +100,12 @@ def _empty_figure(runs: int, columns: int) -> tuple[Figure, np.ndarray]:
     return figure, grid
 
 
-def _legend(runs: Sequence[Run], theme: Theme) -> list[Line2D]:
-    def label(run: Run) -> str:
-        scores = [row["top1"] for row in run.records.epochs if row["top1"] is not None]
+def _legend(runs: Sequence[Curve], theme: Theme) -> list[Line2D]:
+    def label(run: Curve) -> str:
+        scores = [row["top1"] for row in run.rows if row["top1"] is not None]
         reached = f", top-1 {100 * scores[-1]:.2f} %" if scores else ""
         name = run.name if len(run.name) <= 28 else f"{run.name[:27]}…"
-        return f"{name}{reached}{'' if run.summary else ' so far'}"
+        return f"{name}{reached}{'' if run.finished else ' so far'}"
 
     return [Line2D([], [], **_line(place, theme), label=label(run)) for place, run in enumerate(runs)]
 
@@ -115,7 +116,7 @@ def _line(place: int, theme: Theme) -> dict[str, Any]:
     return {"color": theme.runs[place % count], "linestyle": _DASHES[place // count % len(_DASHES)], "linewidth": 1.6}
 
 
-def boundaries(run: Run, axis: Axis) -> list[float]:
+def boundaries(run: Curve, axis: Axis) -> list[float]:
     """Where the stages begin, and the end of the last one, in planned epochs or examples."""
     sizes = [stage["epochs"] * (1 if axis == "epoch" else fed_per_epoch(stage)) for stage in run.stages]
     return [0, *itertools.accumulate(sizes)]
@@ -126,15 +127,15 @@ def fed_per_epoch(stage: Row) -> int:
     return stage["examples"] // stage["batch_size"] * stage["batch_size"]
 
 
-def places(run: Run, axis: Axis) -> list[float]:
+def places(run: Curve, axis: Axis) -> list[float]:
     """Where on an axis each of the run's recorded epochs ends."""
     if axis == "samples":
-        return [row["examples_seen"] for row in run.records.epochs]
+        return [row["examples_seen"] for row in run.rows]
     begins = boundaries(run, "epoch")
-    return [begins[row["stage"] - 1] + row["epoch"] for row in run.records.epochs]
+    return [begins[row["stage"] - 1] + row["epoch"] for row in run.rows]
 
 
-def _draw_strip(axes: Axes, runs: Sequence[Run], axis: Axis, theme: Theme) -> None:
+def _draw_strip(axes: Axes, runs: Sequence[Curve], axis: Axis, theme: Theme) -> None:
     whole = max(boundaries(run, axis)[-1] for run in runs)
     for place, run in enumerate(runs):
         color = _line(place, theme)["color"]
@@ -157,7 +158,7 @@ def _fitting_name(stage: Row, share: float) -> str:
     return next(each for each in names if len(each) * 0.0175 < share)
 
 
-def _draw_panel(axes: Axes, panel: Panel, runs: Sequence[Run], axis: Axis, theme: Theme) -> None:
+def _draw_panel(axes: Axes, panel: Panel, runs: Sequence[Curve], axis: Axis, theme: Theme) -> None:
     axes.set_title(panel.label, loc="left", fontsize=9, pad=4)
     axes.grid(axis="y", color=theme.faint, linewidth=0.5, alpha=0.6)
     axes.tick_params(length=2.5)
@@ -174,7 +175,7 @@ def _draw_panel(axes: Axes, panel: Panel, runs: Sequence[Run], axis: Axis, theme
         axes.legend(handles, ["test", "training"], frameon=False, loc="upper right", fontsize=8, ncols=2)
 
 
-def _draw_boundaries(axes: Axes, runs: Sequence[Run], axis: Axis, theme: Theme) -> None:
+def _draw_boundaries(axes: Axes, runs: Sequence[Curve], axis: Axis, theme: Theme) -> None:
     edges = {tuple(boundaries(run, axis)) for run in runs}
     if len(edges) == 1:
         for left, right in itertools.islice(itertools.pairwise(*edges), 0, None, 2):
@@ -184,20 +185,33 @@ def _draw_boundaries(axes: Axes, runs: Sequence[Run], axis: Axis, theme: Theme) 
             axes.axvline(edge, color=theme.faint, linewidth=0.9, zorder=0)
 
 
-def _draw_line(axes: Axes, panel: Panel, field: str, run: Run, axis: Axis, style: dict[str, Any]) -> None:
+def _draw_line(axes: Axes, panel: Panel, field: str, run: Curve, axis: Axis, style: dict[str, Any]) -> None:
     ends = places(run, axis)
-    values = [row[field] for row in run.records.epochs]
+    values = [row[field] for row in run.rows]
     if panel.stepped:
         axes.step([0, *ends], [values[0], *values], where="pre", **style)
         return
     points = [(x, panel.scale * y) for x, y in zip(ends, values, strict=True) if y is not None]
+    if run.lowest and field != "train_loss":
+        _draw_band(axes, panel, field, run, ends, style)
     # A single point makes no line, and few of them should be seen.
     marker = {"marker": "o", "markersize": 2.5} if len(points) <= 12 else {}
     axes.plot([x for x, _ in points], [y for _, y in points], **style, **marker)
 
 
-def _scale_y(axes: Axes, panel: Panel, runs: Iterable[Run]) -> None:
-    rows = [row for run in runs for row in run.records.epochs]
+def _draw_band(axes: Axes, panel: Panel, field: str, run: Curve, ends: Sequence[float], style: dict[str, Any]) -> None:
+    """From the lowest to the highest of the seeds."""
+    spans = [
+        (x, panel.scale * low[field], panel.scale * high[field])
+        for x, low, high in zip(ends, run.lowest, run.highest, strict=True)
+        if low[field] is not None
+    ]
+    places, below, above = zip(*spans, strict=True) if spans else ((), (), ())
+    axes.fill_between(places, below, above, color=style["color"], alpha=0.18, linewidth=0)
+
+
+def _scale_y(axes: Axes, panel: Panel, runs: Iterable[Curve]) -> None:
+    rows = [row for run in runs for row in run.rows]
     values = [row[field] for row in rows for field in panel.fields if row[field] is not None]
     if values and min(values) > 0 and max(values) / min(values) > 12:
         axes.set_yscale("log")
@@ -225,7 +239,7 @@ def _accuracy_limits(values: Sequence[float]) -> tuple[float, float]:
     return 100 * (bottom - margin), 100 * min(highest + margin, 1.004)
 
 
-def _label_x(axes: Axes, runs: Sequence[Run], axis: Axis) -> None:
+def _label_x(axes: Axes, runs: Sequence[Curve], axis: Axis) -> None:
     axes.set_xlim(0, max(boundaries(run, axis)[-1] for run in runs))
     axes.set_xlabel(_AXIS_LABELS[axis])
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10], integer=True))

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stepwise_jax import page
+from stepwise_jax.curve import curves_of
 from stepwise_jax.curves import draw_curves
 from stepwise_jax.errors import InputError
 from stepwise_jax.page import Block, Heading, Paragraph, Table
+from stepwise_jax.paper_page import paper_blocks
 from stepwise_jax.run_folder import Run, read_runs
 from stepwise_jax.run_page import flat_fields, run_blocks, runs_table, setting, shown, verdict
 
@@ -37,7 +39,7 @@ def runs_page(runs: Sequence[Run]) -> tuple[Block, ...]:
     opening: list[Block] = [Heading(title, level=1), *(Paragraph(f"{verdict(run)} {setting(run)}") for run in runs)]
     if len(runs) > 1:
         opening += [Heading("The runs side by side"), runs_table(runs), *_differences(runs)]
-    opening += [Heading("Curves"), draw_curves(runs)]
+    opening += [*paper_blocks(runs), Heading("Curves"), draw_curves(curves_of(runs))]
     each = (run_blocks(run, place, alone=len(runs) == 1) for place, run in enumerate(runs, start=1))
     return (*opening, *itertools.chain.from_iterable(each))
 

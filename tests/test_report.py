@@ -13,6 +13,7 @@ import pytest
 
 from stepwise_jax import page, report, run_page
 from stepwise_jax.config import ExperimentConfig, ModelConfig, PlanConfig, to_json
+from stepwise_jax.curve import curves_of
 from stepwise_jax.curves import _accuracy_limits, boundaries, draw_curves, places, write_curves
 from stepwise_jax.documents import write_json
 from stepwise_jax.errors import InputError
@@ -171,7 +172,7 @@ def test_epochs_without_a_score_are_passed_over(folder):
         writer.append(dataclasses.replace(last, top1=None, top5=None, test_loss=None))
     (only,) = read_runs([run])
     assert "top-1 is 63.33 % and top-5 81.67 % so far" in run_page.verdict(only)
-    assert draw_curves([only]).png.startswith(b"\x89PNG")
+    assert draw_curves(curves_of([only])).png.startswith(b"\x89PNG")
 
 
 class Page(HTMLParser):
@@ -201,7 +202,8 @@ class Page(HTMLParser):
 def test_the_page_needs_no_other_file_and_escapes_names(several):
     shown = Page(page.to_html(report.runs_page(several)))
     assert shown.open == []
-    assert len(shown.sources) == 4
+    # Curves by epoch and by samples, and for each of the three runs its noise scale and its seconds, light and dark.
+    assert len(shown.sources) == 2 * (2 + 3 * 2)
     assert all(source.startswith("data:image/svg+xml;base64,") for source in shown.sources)
     assert not {"script", "link", "b"} & set(shown.tags)
     assert any(ODD_NAME in words for words in shown.words)
@@ -231,7 +233,7 @@ def test_an_out_that_cannot_be_written_is_bad_input(demo, tmp_path):
 
 
 def test_epochs_and_samples_are_counted_through_the_run(demo):
-    (run,) = read_runs([demo])
+    (run,) = curves_of(read_runs([demo]))
     assert boundaries(run, "epoch") == [0, 4, 8, 12, 16, 20]
     assert boundaries(run, "samples") == [0, 1056, 3168, 6336, 10560, 16224]
     assert places(run, "epoch") == list(range(1, 21))
