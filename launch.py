@@ -5,16 +5,17 @@ python launch.py COMMAND --help tells more of each command.
 
 import argparse
 import dataclasses
+import functools
 import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stepwise_jax.command_line import load_config, parse_fields, print_fields
-from stepwise_jax.config import DataConfig, ExperimentConfig, ModelConfig
+from stepwise_jax.command_line import load_config, load_rows, parse_fields, print_fields
+from stepwise_jax.config import DataConfig, ExperimentConfig, ModelConfig, override, require
 from stepwise_jax.errors import InputError, StepwiseError
 from stepwise_jax.huge_pages import start_anew_with_huge_pages
 
@@ -50,9 +51,9 @@ def train(options: argparse.Namespace, fields: Sequence[str]) -> None:
         )
     finally:
         display.finish()
-    from stepwise_jax import report
+    from stepwise_jax.curves import write_curves
 
-    report.draw_curves([options.workdir], options.workdir / "curves")
+    write_curves(options.workdir)
     print_result([stages.stage_document(stage) for stage in planned], summary)
     print(f"curves: {options.workdir / 'curves.png'}")
 
@@ -63,6 +64,8 @@ def evaluate(options: argparse.Namespace, _: Sequence[str]) -> None:
     from stepwise_jax.display import make_display, percent
 
     experiment, stages = workdir.recorded_experiment(workdir.read_config(options.run))
+    moved = {"data.root": options.root, "data.data_dir": options.data_dir}
+    experiment = override(experiment, {name: place for name, place in moved.items() if place is not None})
     network = _network(experiment, datasets.sizes(experiment.data).num_classes)
     display = make_display(sys.stderr)
     try:
@@ -74,6 +77,118 @@ def evaluate(options: argparse.Namespace, _: Sequence[str]) -> None:
     else:
         scores = f"top-1 {percent(result['top1'])}, top-5 {percent(result['top5'])}, loss {result['loss']:.4f}"
         print(f"{scores} after {result['updates']} updates")
+
+
+def compare(options: argparse.Namespace, fields: Sequence[str]) -> None:
+    """Trains strategies x seeds, paired, or goes on; ends with what the differences show, and a report."""
+    from stepwise_jax import comparison, grid
+
+    wanted, experiments = _compared(options, fields)
+    stages = comparison.plans(experiments, _made_ready(experiments))
+    whole = comparison.open_folder(options.workdir, wanted)
+    cells = comparison.make_cells(wanted, options.workdir, stages, (sys.executable, __file__), fields)
+    failures = grid.run(cells, options.processes, options.workdir)
+    comparison.keep_failures(options.workdir, failures)
+    _show_comparison(whole, options.workdir)
+    if failures:
+        raise StepwiseError(
+            f"{len(failures)} of {len(cells)} runs failed: {failures[0].cell.name}: {failures[0].message}"
+        )
+
+
+def sweep(options: argparse.Namespace, fields: Sequence[str]) -> None:
+    """Searches data size, batch size and learning rate, scored on held-out training images; tests the best once."""
+    from stepwise_jax import cells, grid, search, sweep, sweep_run
+
+    require(options.seeds >= 1, "--seeds", options.seeds, "at least 1")
+    require(options.trials >= 0, "--trials", options.trials, "at least 1")
+    require(bool(options.grid) != bool(options.trials), "sweep", "--grid and --trials", "one of the two")
+    experiment = _experiment(options, fields)
+    seeds = tuple(range(experiment.seed, experiment.seed + options.seeds))
+    command = (sys.executable, __file__, "train", options.config, *fields)
+    setting = sweep.Sweep(options.workdir, experiment, seeds, command, _planned(options, fields))
+    points = sweep.parse_grid(experiment, options.grid) if options.grid else ()
+    for point in points:
+        setting.cells(point)
+    examples = _made_ready({"sweep": experiment})["sweep"]
+    space = (
+        None
+        if points
+        else search.make_space(experiment, sweep.left_for_training(experiment, examples), options.samples)
+    )
+    sweep.open_folder(options.workdir, sweep.describe(setting, options.config, points, space))
+
+    def execute(runs: Sequence[Any]) -> list[Any]:
+        return grid.run(runs, options.processes, options.workdir)
+
+    if space is None:
+        results = sweep_run.run_grid(setting, points, execute)
+    else:
+        study = search.Search(space, options.workdir, experiment.seed)
+        at_a_time = options.processes or cells.default_processes()
+        results = sweep_run.run_search(setting, study, options.trials, at_a_time, execute)
+    sweep_run.print_results(results)
+
+
+def _planned(options: argparse.Namespace, fields: Sequence[str]) -> Callable[[Sequence[str]], Any]:
+    """From more words to the experiment with these fields too, and its plan."""
+    from stepwise_jax import datasets, stages
+
+    # The files of a folder are counted once, not for every point.
+    sizes = functools.cache(datasets.sizes)
+
+    def planned(words: Sequence[str]) -> Any:
+        experiment = _experiment(options, [*fields, *words])
+        return experiment, stages.make_plan(experiment.plan, experiment.optimizer, sizes(experiment.data).train)
+
+    return planned
+
+
+def predict(options: argparse.Namespace, _: Sequence[str]) -> None:
+    """Names the classes of image files with their probabilities, by a trained network; needs no data set."""
+    from stepwise_jax import display, image_files, inference, ranking
+
+    if options.top < 1:
+        raise InputError(f"--top {options.top}: it must be at least 1")
+    paths, unmatched = image_files.find(options.images)
+    if not paths:
+        raise InputError(f"{', '.join(unmatched)}: there is no such image file, folder with images, or match")
+    trained, shown = _trained(options.run), display.make_display(sys.stderr)
+    ranked, faults = [], [f"{word} stands for no image" for word in unmatched]
+    try:
+        for path, probabilities, fault in inference.classify_files(trained, paths, shown.preparing):
+            if probabilities is None:
+                faults.append(f"{path} cannot be read: {fault}")
+            else:
+                ranked.append(ranking.rank(path, probabilities, trained.signature.classes, options.top))
+    finally:
+        shown.finish()
+    if options.json:
+        _print_json(ranked)
+    else:
+        ranking.print_ranked(ranked)
+    for fault in faults:
+        print(f"warning: {fault}", file=sys.stderr)
+    if faults:
+        raise InputError(f"{len(faults)} of {len(ranked) + len(faults)} images could not be classified")
+
+
+def export(options: argparse.Namespace, _: Sequence[str]) -> None:
+    """Writes a trained network for use without stepwise-jax: as .stablehlo with its preprocessing, or .safetensors."""
+    import models
+    from stepwise_jax import export as exporting
+
+    exporting.check_target(options.out)
+    trained = _trained(options.run)
+    if options.out.suffix == ".stablehlo":
+        exporting.write_stablehlo(trained, options.out)
+    else:
+        described = exporting.describe(trained)
+        arrays = models.to_torch(described["network"], trained.variables)
+        texts = {name: each if isinstance(each, str) else json.dumps(each) for name, each in described.items()}
+        models.write_safetensors(options.out, arrays, **texts)
+    size, channels = trained.signature.preprocessing.image_size, trained.signature.image_shape[2]
+    print(f"{options.out}: {size} x {size} x {channels} pixels to {len(trained.signature.classes)} classes")
 
 
 def report(options: argparse.Namespace, _: Sequence[str]) -> None:
@@ -154,11 +269,55 @@ def bench(options: argparse.Namespace, _: Sequence[str]) -> None:
         display.print_throughput(measured, options.side, options.image_size)
 
 
+WITH_FIELDS = ("plan", "train", "compare", "sweep")
+"""Commands that take a CONFIG and `--FIELD VALUE`."""
+
 Command = Callable[[argparse.Namespace, Sequence[str]], None]
 
 
 def _experiment(options: argparse.Namespace, fields: Sequence[str]) -> ExperimentConfig:
     return parse_fields(load_config(options.config), fields, f"launch.py {options.command} {options.config}")
+
+
+def _compared(options: argparse.Namespace, fields: Sequence[str]) -> tuple[Any, dict[str, ExperimentConfig]]:
+    """The comparison that the command line asks for, and each strategy's experiment."""
+    from stepwise_jax import comparison
+
+    require(options.seeds >= 1, "--seeds", options.seeds, "at least 1")
+    experiment = _experiment(options, fields)
+    names = [name for name in options.strategies.split(",") if name]
+    strategies = comparison.choose(names, options.config, experiment, load_rows(options.config))
+    seeds = tuple(range(experiment.seed, experiment.seed + options.seeds))
+    experiments = {
+        each.name: parse_fields(load_config(each.config), [*fields, *each.words()], f"strategy {each.name}")
+        for each in strategies
+    }
+    return comparison.Comparison(options.config, experiment, strategies, seeds), experiments
+
+
+def _made_ready(experiments: Mapping[str, ExperimentConfig]) -> dict[str, int]:
+    """Prepares the data of experiments, once each, and checks their networks; returns M of each."""
+    from stepwise_jax import datasets
+    from stepwise_jax.display import make_display
+
+    sizes = {name: datasets.sizes(each.data) for name, each in experiments.items()}
+    for name, each in {(each.model, each.data.image_size): (name, each) for name, each in experiments.items()}.values():
+        _network(each, sizes[name].num_classes)
+    display = make_display(sys.stderr)
+    try:
+        for data in dict.fromkeys(each.data for each in experiments.values()):
+            datasets.prepare(data, display.preparing)
+    finally:
+        display.finish()
+    return {name: each.train for name, each in sizes.items()}
+
+
+def _show_comparison(compared: Any, folder: Path) -> None:
+    from stepwise_jax import comparison
+    from stepwise_jax.comparison_table import print_comparison
+
+    runs = comparison.finished_runs(compared, folder)
+    print_comparison(compared, runs, comparison.paired(compared, runs))
 
 
 def _baseline(experiment: ExperimentConfig, examples: int) -> Any:
@@ -181,6 +340,14 @@ def _network(experiment: ExperimentConfig, num_classes: int) -> Any:
         return network
     except ValueError as error:
         raise InputError(f"model: {error}") from error
+
+
+def _trained(folder: Path) -> Any:
+    """The trained network of a run's folder."""
+    from stepwise_jax import trained
+
+    experiment, signature = trained.read_recipe(folder)
+    return trained.open_trained(folder, _network(experiment, len(signature.classes)))
 
 
 def _initial_variables(experiment: ExperimentConfig, num_classes: int) -> Any | None:
@@ -236,9 +403,56 @@ def make_parser() -> argparse.ArgumentParser:
     command = add(train, "CONFIG --workdir DIR [--FIELD VALUE ...]")
     command.add_argument("config", metavar="CONFIG", help="a configuration file, such as configs/digits.py")
     command.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="folder of the run, new or stopped")
-    command = add(evaluate, "DIR [--json]")
+    command = add(evaluate, "DIR [--data.root FOLDER] [--data.data_dir DIR] [--json]")
     command.add_argument("run", type=Path, metavar="DIR", help="folder of a run")
+    command.add_argument("--data.root", dest="root", metavar="FOLDER", help="where its images lie now, if moved")
+    command.add_argument(
+        "--data.data_dir", "--data.data-dir", dest="data_dir", metavar="DIR", help="where it is prepared now, if moved"
+    )
     command.add_argument("--json", action="store_true", help="print one JSON document")
+    command = add(
+        compare, "CONFIG --workdir DIR [--seeds N] [--strategies A,B,...] [--processes N] [--FIELD VALUE ...]"
+    )
+    command.add_argument("config", metavar="CONFIG", help="a configuration file, such as configs/digits.py")
+    command.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="folder of the comparison")
+    command.add_argument("--seeds", type=int, default=5, metavar="N", help="runs of each strategy (default: 5)")
+    command.add_argument(
+        "--strategies",
+        default="",
+        metavar="A,B,...",
+        help="names of strategies or of rows of CONFIG, the first to compare with; rows: all of CONFIG's",
+    )
+    command.add_argument(
+        "--processes", type=int, default=0, metavar="N", help="runs at a time (default: one a GPU, or one a core)"
+    )
+    command = add(
+        sweep, "CONFIG --workdir DIR (--grid FIELD=V1,V2 ... | --trials N [--samples N]) [...] [--FIELD VALUE ...]"
+    )
+    command.add_argument("config", metavar="CONFIG", help="a configuration file, such as configs/digits.py")
+    command.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="folder of the sweep")
+    command.add_argument(
+        "--grid",
+        action="append",
+        default=[],
+        metavar="FIELD=V1,V2,...",
+        help="values of a field; several make all combinations; figure1: the grids of the paper's Figure 1",
+    )
+    command.add_argument("--trials", type=int, default=0, metavar="N", help="points of a search (needs Optuna)")
+    command.add_argument(
+        "--samples", type=int, metavar="N", help="the most samples of a point of a search (default: the staged run's)"
+    )
+    command.add_argument("--seeds", type=int, default=1, metavar="N", help="runs of each point (default: 1)")
+    command.add_argument(
+        "--processes", type=int, default=0, metavar="N", help="runs at a time (default: one a GPU, or one a core)"
+    )
+    command = add(predict, "DIR IMAGE... [--top N] [--json]")
+    command.add_argument("run", type=Path, metavar="DIR", help="folder of a run")
+    command.add_argument("images", nargs="+", metavar="IMAGE", help="a file, a folder, or a pattern in quotes")
+    command.add_argument("--top", type=int, default=5, metavar="N", help="classes an image (default: 5)")
+    command.add_argument("--json", action="store_true", help="print one JSON document")
+    command = add(export, "DIR --out FILE")
+    command.add_argument("run", type=Path, metavar="DIR", help="folder of a run")
+    command.add_argument("--out", type=Path, required=True, metavar="FILE", help="ends with .stablehlo or .safetensors")
     command = add(report, "DIR... --out DIR")
     command.add_argument("runs", type=Path, nargs="+", metavar="DIR", help="folders of runs")
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the report")
@@ -266,10 +480,10 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str]) -> int:
     """Runs one command and returns its exit status: what went wrong is told in one sentence on stderr."""
     try:
-        if arguments and arguments[0] in ("plan", "train") and {"-h", "--help"} & set(arguments):
+        if arguments and arguments[0] in WITH_FIELDS and {"-h", "--help"} & set(arguments):
             return _help(arguments)
         options, rest = make_parser().parse_known_args(arguments)
-        if rest and options.command not in ("plan", "train"):
+        if rest and options.command not in WITH_FIELDS:
             raise InputError(
                 f"{rest[0]} is no option of {options.command}: launch.py {options.command} --help lists them"
             )

@@ -26,10 +26,14 @@ Place = dict[str, Any]
 class Checkpoints:
     """The checkpoints of one run, named by the optimiser steps done; a context that waits for the last save."""
 
-    def __init__(self, folder: Path, keep: int):
+    def __init__(self, folder: Path, keep: int, *, read_only: bool = False):
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, enable_async_checkpointing=True, cleanup_tmp_directories=True
+            max_to_keep=keep,
+            enable_async_checkpointing=True,
+            cleanup_tmp_directories=not read_only,
+            create=not read_only,
         )
+        self._read_only = read_only
         self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
         self._saved_at = time.monotonic()
 
@@ -69,7 +73,7 @@ class Checkpoints:
 
         Args:
           like: a state of the right tree, shapes, dtypes and shardings; its values do not matter.
-          report: told of each damaged checkpoint that is passed over (and removed).
+          report: told of each damaged checkpoint that is passed over (and removed, unless opened for reading only).
 
         Raises:
           InputError: if there are checkpoints and none is whole.
@@ -81,7 +85,7 @@ class Checkpoints:
             except Exception as error:
                 report(f"checkpoint {step} is damaged ({_first_line(error)}); going back to the one before it")
                 continue
-            for damaged in steps[: steps.index(step)]:
+            for damaged in [] if self._read_only else steps[: steps.index(step)]:
                 self._manager.delete(damaged)
             return restored
         if steps:

@@ -3,45 +3,28 @@
 A strip along the top shows the stages of each run; the same records draw the same bytes.
 """
 
-import io
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
-from stepwise_jax.records import Row, Run, read_runs
+from stepwise_jax.drawing import Theme, make_picture
+from stepwise_jax.page import Picture
+from stepwise_jax.records import Row
+from stepwise_jax.run_folder import Run, read_runs
 
 Axis = Literal["epoch", "samples"]
 AXES: tuple[Axis, ...] = ("epoch", "samples")
+_AXIS_WORDS: dict[Axis, str] = {"epoch": "by epoch", "samples": "by samples seen"}
 _AXIS_LABELS = {"epoch": "epochs", "samples": "samples seen"}
-
-
-@dataclass(frozen=True)
-class Theme:
-    """Colours of a picture; those of the runs can be told apart by colour-blind readers (after Okabe and Ito)."""
-
-    background: str
-    ink: str
-    faint: str
-    band: str
-    runs: tuple[str, ...]
-
-
-LIGHT = Theme(
-    "#ffffff", "#24292f", "#d0d7de", "#f3f5f8", ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b58900", "#56b4e9")
-)
-DARK = Theme(
-    "#15191f", "#e6edf3", "#3d444d", "#1c222a", ("#56b4e9", "#f0883e", "#2fbf95", "#e49ac6", "#f0e442", "#7d8fff")
-)
 
 
 @dataclass(frozen=True)
@@ -71,46 +54,20 @@ _WIDTH, _UNIT = 6.2, 0.72
 _LEFT, _RIGHT, _BELOW, _GAP, _BETWEEN = 0.62, 0.15, 0.46, 0.3, 0.3
 
 
-def draw_curves(workdirs: Sequence[Path], path_without_suffix: Path) -> tuple[Path, Path]:
-    """Draws the runs in these folders as PNG and SVG, by epoch on the left and by samples seen on the right.
-
-    Returns:
-      The two files.
-
-    Raises:
-      InputError: for a folder that is no run or has no finished epoch.
-    """
-    runs = read_runs(workdirs)
-    path_without_suffix.parent.mkdir(parents=True, exist_ok=True)
-    png, svg = (path_without_suffix.with_name(path_without_suffix.name + suffix) for suffix in (".png", ".svg"))
-    png.write_bytes(picture(runs, "png"))
-    svg.write_bytes(picture(runs, "svg"))
-    return png, svg
+def draw_curves(runs: Sequence[Run]) -> Picture:
+    """The runs by epoch and by samples seen, side by side."""
+    names = ", ".join(run.name for run in runs)
+    stages = "; ".join(dict.fromkeys(" → ".join(str(stage["name"]) for stage in run.stages) for run in runs))
+    described = f"Test accuracy, loss, learning rate, batch size and noise scale of {names}, in stages {stages}"
+    panels = [(f"{described}, {_AXIS_WORDS[axis]}", partial(_figure, runs, (axis,))) for axis in AXES]
+    return make_picture("curves", described, panels, partial(_figure, runs, AXES))
 
 
-def picture(
-    runs: Sequence[Run], form: Literal["png", "svg"], axes: Sequence[Axis] = AXES, theme: Theme = LIGHT
-) -> bytes:
-    """The contents of a picture file of runs, with one column for each of `axes`."""
-    settings = {
-        # Without a salt, matplotlib names the parts of an SVG at random.
-        "svg.hashsalt": "stepwise-jax",
-        "font.size": 9,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.edgecolor": theme.faint,
-        "axes.labelcolor": theme.ink,
-        "axes.facecolor": "none",
-        "text.color": theme.ink,
-        "xtick.color": theme.ink,
-        "ytick.color": theme.ink,
-    }
-    undated = {"Date": None, "Creator": None} if form == "svg" else {"Software": None}
-    file = io.BytesIO()
-    with matplotlib.style.context(["default", settings]):
-        figure = _figure(runs, axes, theme)
-        figure.savefig(file, format=form, dpi=160, facecolor=theme.background, metadata=undated)
-    return file.getvalue()
+def write_curves(workdir: Path) -> None:
+    """Draws one run into its own folder, as `curves.png` and `curves.svg`."""
+    drawn = draw_curves(read_runs([workdir]))
+    (workdir / f"{drawn.name}.png").write_bytes(drawn.png)
+    (workdir / f"{drawn.name}.svg").write_bytes(drawn.svg)
 
 
 def _figure(runs: Sequence[Run], axes: Sequence[Axis], theme: Theme) -> Figure:
@@ -133,7 +90,6 @@ def _empty_figure(runs: int, columns: int) -> tuple[Figure, np.ndarray]:
     above = 0.2 + 0.18 * -(-runs // (2 * columns))
     width, height = _WIDTH * columns, above + sum(heights) + _GAP * len(PANELS) + _BELOW
     figure = Figure(figsize=(width, height))
-    FigureCanvasAgg(figure)
     sides = {"left": _LEFT / width, "right": 1 - _RIGHT / width, "bottom": _BELOW / height, "top": 1 - above / height}
     between = columns * _BETWEEN / (width - _LEFT - _RIGHT - (columns - 1) * _BETWEEN)
     ratios = {"height_ratios": heights, "hspace": _GAP * len(heights) / sum(heights), "wspace": between}

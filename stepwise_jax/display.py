@@ -18,7 +18,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from stepwise_jax.records import EpochRecord, duration, percent
+from stepwise_jax.records import EpochRecord
+from stepwise_jax.units import duration, percent
 
 Row = Mapping[str, Any]
 
@@ -198,8 +199,12 @@ class LiveDisplay(Display):
 def make_display(stream: TextIO | None = None) -> Display:
     """A live display where `stream` (by default stderr) is a terminal that can move its cursor, else plain lines."""
     target: TextIO = sys.stderr if stream is None else stream
-    able = target.isatty() and os.environ.get("TERM", "").lower() not in ("", "dumb", "unknown")
-    return LiveDisplay(target) if able else LineDisplay(target)
+    return LiveDisplay(target) if can_move_cursor(target) else LineDisplay(target)
+
+
+def can_move_cursor(stream: TextIO) -> bool:
+    """Whether a stream is a terminal that a live display can be drawn on."""
+    return stream.isatty() and os.environ.get("TERM", "").lower() not in ("", "dumb", "unknown")
 
 
 def render(progress: Progress, now: float) -> RenderableType:

@@ -46,6 +46,10 @@ class Feed(Protocol):
         """All batches of an order one by one, [b]."""
         ...
 
+    def images(self, rows: np.ndarray) -> np.ndarray:
+        """A few images on the host: uint8 [n, H, W, C] of rows int [n]."""
+        ...
+
     def close(self) -> None:
         """Ends what works ahead."""
         ...
@@ -72,6 +76,11 @@ class ResidentFeed:
         """See `Feed`."""
         for number in range(len(order)):
             yield jax.device_put(order[number], split_along(self._mesh, 0))
+
+    def images(self, rows: np.ndarray) -> np.ndarray:
+        """See `Feed`."""
+        # Shares of a split may lie with other processes: all of them ask together, and each gets all rows.
+        return np.asarray(jax.jit(_pick, out_shardings=replicated(self._mesh))(self.examples.images, rows))
 
     def close(self) -> None:
         """Nothing works ahead."""
@@ -116,6 +125,10 @@ class StreamedFeed:
             images, labels = next(ahead)
             yield self._place(images, labels, len(order[number]))
         ahead.close()
+
+    def images(self, rows: np.ndarray) -> np.ndarray:
+        """See `Feed`."""
+        return self._read(rows)
 
     def close(self) -> None:
         """See `Feed`."""
@@ -181,6 +194,10 @@ def place_resident(images: np.ndarray, labels: np.ndarray, mesh: Mesh, *, sharde
     padded = np.concatenate([images, np.zeros((missing, *images.shape[1:]), np.uint8)]) if missing else images
     classes = jax.device_put(labels.astype(np.int32), replicated(mesh))
     return Resident(jax.device_put(padded, split_along(mesh, 0)), classes)
+
+
+def _pick(images: jax.Array, rows: jax.Array) -> jax.Array:
+    return images[rows]
 
 
 def _abstract(shape: tuple[int, ...], dtype: Any, sharding: NamedSharding) -> Any:

@@ -17,6 +17,7 @@ from stepwise_jax import outcome, records, workdir
 from stepwise_jax.batches import Picked, calls, epoch_order, steps_in_call
 from stepwise_jax.config import ExperimentConfig
 from stepwise_jax.display import Display
+from stepwise_jax.documents import read_json
 from stepwise_jax.errors import InputError, InterruptedRunError, NonFiniteLossError
 from stepwise_jax.evaluate import Scores, reestimate
 from stepwise_jax.optimizer import set_hyperparameters
@@ -85,7 +86,7 @@ def run(
             state, progress = _begin(session, folder)
             if progress.stage > len(stages) and (folder / workdir.SUMMARY).exists():
                 session.note("done", "this run is finished: nothing to do")
-                return records.read_json(folder / workdir.SUMMARY)
+                return read_json(folder / workdir.SUMMARY)
             while progress.stage <= len(stages):
                 state, progress = run_stage(session, state, progress)
             return outcome.finish(session, state, folder)

@@ -7,8 +7,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from stepwise_jax import records, workdir
+from stepwise_jax import records, samples, workdir
 from stepwise_jax.batches import pad_rows
+from stepwise_jax.documents import write_json
 from stepwise_jax.evaluate import Scores, total
 from stepwise_jax.session import Session
 from stepwise_jax.state import TrainState, digest, learned
@@ -45,25 +46,39 @@ def _test_batches(session: Session) -> tuple[int, tuple[np.ndarray, np.ndarray]]
 
 
 def finish(session: Session, state: TrainState, folder: Path) -> dict[str, Any]:
-    """Writes `predictions.npz` and `summary.json`, whose contents it returns."""
+    """Writes `predictions.npz`, `samples.npz` and `summary.json`, whose contents it returns."""
     session.checkpoints.wait()
-    write_predictions(session, state, folder / workdir.PREDICTIONS)
+    probabilities = predict(session, state)
+    write_predictions(session, probabilities, folder / workdir.PREDICTIONS)
+    write_samples(session, probabilities, folder / workdir.SAMPLES)
     summary = summarise(session, state, records.read(folder))
-    records.write_json(folder / workdir.SUMMARY, summary)
+    write_json(folder / workdir.SUMMARY, summary)
     session.note("done", f"done: top-1 {100 * summary['top1']:.2f} %, top-5 {100 * summary['top5']:.2f} %")
     return summary
 
 
-def write_predictions(session: Session, state: TrainState, path: Path) -> None:
-    """Test ids, labels and probabilities, in the order of the test set on disk; in one step, so that it is whole."""
+def write_predictions(session: Session, probabilities: np.ndarray, path: Path) -> None:
+    """Test ids, labels and probabilities, in the order of the test set on disk, and the names of the classes."""
+    _write_arrays(
+        path,
+        ids=np.asarray(session.test_ids),
+        labels=session.test_labels,
+        probabilities=probabilities,
+        classes=np.asarray(session.classes, np.str_),
+    )
+
+
+def write_samples(session: Session, probabilities: np.ndarray, path: Path) -> None:
+    """A few test images for reports: `rows` int64 [K] of the predictions, `images` uint8 [K, h, w, C]."""
+    rows = samples.choose(session.test_labels, probabilities)
+    _write_arrays(path, rows=rows, images=samples.shrink(session.test.images(rows)))
+
+
+def _write_arrays(path: Path, **arrays: np.ndarray) -> None:
+    """An .npz file, in one step, so that it is whole."""
     temporary = path.with_name(f".{path.name}.tmp")
     with open(temporary, "wb") as file:
-        np.savez_compressed(
-            file,
-            ids=np.asarray(session.test_ids),
-            labels=session.test_labels,
-            probabilities=predict(session, state),
-        )
+        np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
     os.replace(temporary, path)
 
 

@@ -14,19 +14,21 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from stepwise_jax import datasets, parallel, subsets, workdir
+from stepwise_jax import datasets, parallel, signature, subsets, workdir
 from stepwise_jax.batches import PlanOrder, make_preprocessing
 from stepwise_jax.checkpoint import Checkpoints
 from stepwise_jax.clock import Clock
 from stepwise_jax.config import ExperimentConfig
 from stepwise_jax.delivery import Split, open_data, open_split
 from stepwise_jax.display import Display
+from stepwise_jax.documents import read_json, write_json
 from stepwise_jax.errors import InputError
 from stepwise_jax.feed import Feed
 from stepwise_jax.interruption import StopRequest, stop_on_signals
 from stepwise_jax.optimizer import make_optimizer
 from stepwise_jax.programs import Programs
-from stepwise_jax.records import EventRecord, Writer, read_json, write_json
+from stepwise_jax.records import EventRecord, Writer
+from stepwise_jax.signature import Signature
 from stepwise_jax.stages import Stage
 from stepwise_jax.state import TrainState, make_initializer, state_from
 
@@ -48,6 +50,8 @@ class Session:
     test_labels: np.ndarray
     """int32 [N]"""
     test_ids: tuple[str, ...]
+    classes: tuple[str, ...]
+    """Names, in the order of the labels."""
     programs: Programs
     clock: Clock
     checkpoints: Checkpoints
@@ -99,6 +103,8 @@ def open_session(
         drawn = _draw(experiment, stages, train, test, dataset, folder)
         optimizer = make_optimizer(experiment.optimizer)
         preprocessing = make_preprocessing(experiment.data.normalisation, experiment.data.image_size, train.histograms)
+        shape, names = datasets.image_shape(dataset, experiment.data.image_size), dataset.class_names
+        signature.record(folder, Signature(preprocessing, shape, names, experiment.data.name))
         yield Session(
             experiment=experiment,
             stages=stages,
@@ -110,6 +116,7 @@ def open_session(
             test=test.feed,
             test_labels=test.labels,
             test_ids=test.ids,
+            classes=dataset.class_names,
             programs=Programs(network, optimizer, preprocessing, mesh, clock, partial(note, "compile")),
             clock=clock,
             checkpoints=stack.enter_context(Checkpoints(folder / workdir.CHECKPOINTS, experiment.checkpoint.keep)),

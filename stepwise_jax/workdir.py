@@ -14,12 +14,13 @@ from typing import Any
 import jax
 
 from stepwise_jax.config import ExperimentConfig, differences, from_json, to_json
+from stepwise_jax.documents import read_json, write_json
 from stepwise_jax.errors import InputError
-from stepwise_jax.records import read_json, write_json
 from stepwise_jax.stages import STRATEGIES, Stage, stage_document, stage_from_document
 
 CONFIG, SUBSETS, SUMMARY = "config.json", "subsets.json", "summary.json"
 CHECKPOINTS, PREDICTIONS, CURVES = "checkpoints", "predictions.npz", "curves"
+PREPROCESSING, SAMPLES = "preprocessing.json", "samples.npz"
 
 # Fields that may change between two processes of one run, because what is computed does not depend on them.
 # Of the file of initial weights its content counts, not its place.
@@ -58,6 +59,47 @@ def locked(workdir: Path) -> Iterator[None]:
     except OSError as error:
         os.close(handle)
         raise InputError(f"--workdir {workdir} is in use by another process that trains in it") from error
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def in_use(workdir: Path) -> bool:
+    """Whether a process trains in the folder at this moment."""
+    try:
+        handle = os.open(workdir / "lock", os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+@contextmanager
+def shared(workdir: Path) -> Iterator[None]:
+    """Keeps trainers out of a run's folder while it is read; others may read it too. Nothing is written.
+
+    Raises:
+      InputError: if another process trains in it, or its files may not be read.
+    """
+    try:
+        handle = os.open(workdir / "lock", os.O_RDONLY)
+    except FileNotFoundError:
+        # A copy of a run without its lock: nobody trains in it.
+        yield
+        return
+    except OSError as error:
+        raise InputError(f"{workdir} cannot be read: {error.strerror}") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(handle)
+        raise InputError(f"{workdir} is in use by another process that trains in it") from error
     try:
         yield
     finally:
@@ -175,7 +217,7 @@ def continue_or_start(
         return stages
     document = read_config(workdir)
     recorded, recorded_stages = recorded_experiment(document)
-    changed = [each for each in differences(experiment, recorded) if not each.startswith(FREE_FIELDS)]
+    changed = binding_differences(experiment, recorded)
     if document["strategy"]["name"] == describe_strategy(experiment)["name"]:
         # A function of the user's own never equals the recorded one: its stages are compared instead.
         changed = [each for each in changed if not each.startswith(("plan.strategy:", "plan.staged:"))]
@@ -185,6 +227,11 @@ def continue_or_start(
     if changed:
         raise InputError(f"{workdir} holds another experiment ({'; '.join(changed)}): use another workdir for this one")
     return recorded_stages
+
+
+def binding_differences(ours: ExperimentConfig, theirs: ExperimentConfig) -> list[str]:
+    """One phrase for each field that differs and that what is computed depends on."""
+    return [each for each in differences(ours, theirs) if not each.startswith(FREE_FIELDS)]
 
 
 def _stage_differences(ours: Sequence[Stage], theirs: Sequence[Stage]) -> list[str]:

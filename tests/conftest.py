@@ -23,8 +23,10 @@ from typing import Any
 import jax
 import jax.monitoring
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import linen as nn
+from PIL import Image
 
 from stepwise_jax import datasets, loop, stages
 from stepwise_jax.config import (
@@ -120,6 +122,37 @@ def train(experiment: ExperimentConfig) -> Train:
         return loop.run(config, planned, network or TinyNet(), folder, display or Recorder())
 
     return run
+
+
+def write_images(folder: Path, count: int, seed: int) -> None:
+    """Images of three classes, told apart by their brightness, of several sizes, formats and colours."""
+    random = np.random.default_rng(seed)
+    kinds = [("RGB", ".jpg"), ("CMYK", ".jpeg"), ("L", ".png"), ("RGBA", ".PNG"), ("L", ".jpg"), ("RGB", ".webp")]
+    for label, name in enumerate(("cat", "dog", "old cow")):
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            mode, suffix = kinds[number % len(kinds)]
+            # From smaller than the network's 16 pixels to eight times as large, where JPEGs are decoded reduced.
+            sides = random.integers(9, 140, 2)
+            pixels = np.clip(random.normal(60 + 70 * label, 30, (*sides, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).convert(mode).save(folder / name / f"{number:02d}{suffix}")
+
+
+@pytest.fixture(scope="session")
+def folder_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `run`, trained by the real entry point on `images/train` and scored on `images/test`."""
+    import launch
+
+    folder = tmp_path_factory.mktemp("folder_run")
+    write_images(folder / "images" / "train", 8, seed=0)
+    write_images(folder / "images" / "test", 6, seed=1)
+    words = ["--data.name", "image_folder", "--data.root", str(folder / "images"), "--data.data_dir", str(folder / "d")]
+    words += ["--model.width", "4", "--model.blocks", "1", "1", "1", "1", "--plan.strategy", "baseline"]
+    words += ["--plan.fractions", "1", "--plan.batch_multipliers", "1", "--plan.batch_size", "8"]
+    words += ["--plan.baseline_epochs", "8", "--evaluation.batch_size", "10", "--evaluation.every_epochs", "8"]
+    config = str(Path(__file__).parents[1] / "configs" / "digits.py")
+    assert launch.main(["train", config, "--workdir", str(folder / "run"), *words]) == 0
+    return folder
 
 
 def shrink(config: ExperimentConfig, data: DataConfig) -> ExperimentConfig:

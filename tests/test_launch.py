@@ -59,7 +59,9 @@ def test_plan_prints_the_table_and_the_cost(capsys):
         assert text in out
 
 
-@pytest.mark.parametrize("command", ["plan", "train", "evaluate", "report", "prepare", "import-weights", "bench"])
+@pytest.mark.parametrize(
+    "command", ["plan", "train", "evaluate", "predict", "export", "report", "prepare", "import-weights", "bench"]
+)
 def test_every_command_has_help(capsys, command):
     with contextlib.suppress(SystemExit):
         assert launch.main([command, "--help"]) == 0

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 
-from stepwise_jax import records
+from stepwise_jax import documents, records, run_folder, units
 from stepwise_jax.errors import InputError
 from stepwise_jax.records import EpochRecord, EventRecord, StageRecord, Writer
 
@@ -222,36 +222,36 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 def test_json_documents_are_sorted_readable_and_read_back(tmp_path):
     path = tmp_path / "summary.json"
-    records.write_json(path, {"b": [1, 2.5, None], "a": {"nan": float("nan"), "text": "ä"}, "c": (True,)})
-    assert records.read_json(path) == {"a": {"nan": None, "text": "ä"}, "b": [1, 2.5, None], "c": [True]}
+    documents.write_json(path, {"b": [1, 2.5, None], "a": {"nan": float("nan"), "text": "ä"}, "c": (True,)})
+    assert documents.read_json(path) == {"a": {"nan": None, "text": "ä"}, "b": [1, 2.5, None], "c": [True]}
     assert path.read_text(encoding="utf-8").startswith('{\n  "a": {\n    "nan": null')
 
 
 def test_a_write_that_fails_leaves_the_old_document(tmp_path, monkeypatch):
     path = tmp_path / "summary.json"
-    records.write_json(path, {"top1": 0.5})
+    documents.write_json(path, {"top1": 0.5})
 
     def fail(_: int) -> None:
         raise OSError("no space left on device")
 
     monkeypatch.setattr(records.os, "fsync", fail)
     with pytest.raises(OSError, match="no space"):
-        records.write_json(path, {"top1": 0.6})
-    assert records.read_json(path) == {"top1": 0.5}
+        documents.write_json(path, {"top1": 0.6})
+    assert documents.read_json(path) == {"top1": 0.5}
     assert [file.name for file in tmp_path.iterdir()] == ["summary.json"]
 
 
 def test_json_that_is_missing_or_damaged_is_bad_input(tmp_path):
     with pytest.raises(InputError, match=r"there is no config\.json in"):
-        records.read_json(tmp_path / "config.json")
+        documents.read_json(tmp_path / "config.json")
     (tmp_path / "config.json").write_bytes(b'{"seed": \xff')
     with pytest.raises(InputError, match=r"config\.json is damaged"):
-        records.read_json(tmp_path / "config.json")
+        documents.read_json(tmp_path / "config.json")
 
 
 def test_numbers_as_people_read_them():
-    assert [records.percent(value) for value in (0.97222, 1.0, 0, None)] == ["97.22 %", "100.00 %", "0.00 %", "–"]
-    assert [records.duration(value) for value in (0.4, 59.6, 3661, 360000)] == [
+    assert [units.percent(value) for value in (0.97222, 1.0, 0, None)] == ["97.22 %", "100.00 %", "0.00 %", "–"]
+    assert [units.duration(value) for value in (0.4, 59.6, 3661, 360000)] == [
         "0:00:00",
         "0:01:00",
         "1:01:01",
@@ -263,29 +263,29 @@ def make_run(folder: Path) -> Path:
     write(folder, epoch_record())
     planned = ("fraction", "examples", "batch_size", "learning_rate", "epochs", "updates", "samples", "noise_scale")
     stages = [{"name": name, **dict.fromkeys(planned, 1)} for name in "ABCDO"]
-    records.write_json(folder / "config.json", {"experiment": {}, "stages": stages})
+    documents.write_json(folder / "config.json", {"experiment": {}, "stages": stages})
     return folder
 
 
 def test_runs_are_named_apart_and_read_once(tmp_path):
     folders = [make_run(tmp_path / name) for name in ("a/run", "b/run", "c")]
-    runs = records.read_runs([*folders, folders[0], tmp_path / "a" / ".." / "c"])
+    runs = run_folder.read_runs([*folders, folders[0], tmp_path / "a" / ".." / "c"])
     assert [run.name for run in runs] == ["a/run", "b/run", f"{tmp_path.name}/c"]
-    assert [run.name for run in records.read_runs(folders[1:])] == ["run", "c"]
+    assert [run.name for run in run_folder.read_runs(folders[1:])] == ["run", "c"]
     assert runs[0].summary is None
     assert [stage["name"] for stage in runs[0].stages] == list("ABCDO")
 
 
 def test_a_folder_that_is_no_run_or_has_no_epoch_is_bad_input(tmp_path):
     with pytest.raises(InputError, match=r"there is no config\.json in .*: it is no run"):
-        records.read_runs([tmp_path])
-    records.write_json(tmp_path / "config.json", [])
+        run_folder.read_runs([tmp_path])
+    documents.write_json(tmp_path / "config.json", [])
     with pytest.raises(InputError, match="no run's"):
-        records.read_runs([tmp_path])
-    records.write_json(tmp_path / "config.json", {"experiment": {}, "stages": []})
+        run_folder.read_runs([tmp_path])
+    documents.write_json(tmp_path / "config.json", {"experiment": {}, "stages": []})
     write(tmp_path, EventRecord("start", ""))
     with pytest.raises(InputError, match="no finished epoch"):
-        records.read_runs([tmp_path])
+        run_folder.read_runs([tmp_path])
 
 
 def test_records_and_what_shows_them_need_no_jax():

@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 
-from stepwise_jax import report
+from stepwise_jax import page, report, run_page
 from stepwise_jax.config import ExperimentConfig, ModelConfig, PlanConfig, to_json
-from stepwise_jax.curves import _accuracy_limits, boundaries, draw_curves, picture, places
+from stepwise_jax.curves import _accuracy_limits, boundaries, draw_curves, places, write_curves
+from stepwise_jax.documents import write_json
 from stepwise_jax.errors import InputError
-from stepwise_jax.records import EpochRecord, Run, StageRecord, Writer, read_runs, write_json
+from stepwise_jax.records import EpochRecord, StageRecord, Writer
+from stepwise_jax.run_folder import Run, read_runs
 from stepwise_jax.stages import Stage, learning_rate_at, make_plan, noise_scale, stage_document
 
 EXAMPLES = 1437
@@ -110,7 +112,7 @@ def several(folder, demo) -> tuple[Run, ...]:
 
 
 def markdown(runs: Sequence[Run]) -> str:
-    return report.to_markdown(report.page(runs))
+    return page.to_markdown(report.runs_page(runs))
 
 
 def cells(markdown: str, first: str) -> list[str]:
@@ -155,11 +157,11 @@ def test_several_runs_stand_side_by_side(several):
 def test_an_unfinished_run_says_so(folder, tmp_path):
     run = make_run(folder / "stopped", epochs=5)
     (only,) = read_runs([run])
-    sentence = report.verdict(only)
+    sentence = run_page.verdict(only)
     assert sentence.startswith("stopped is unfinished: 5 of 20 epochs are done, in stage B; top-1 is 74.00 %")
-    rows = report.stages_table(only).rows
+    rows = run_page.stages_table(only).rows
     assert [row[-2] for row in rows] == ["70.00 %", "–", "–", "–", "–"]
-    assert report.time_table(only).rows[0] == ("training", "30.0", "60.0 %")
+    assert run_page.time_table(only).rows[0] == ("training", "30.0", "60.0 %")
 
 
 def test_epochs_without_a_score_are_passed_over(folder):
@@ -168,8 +170,8 @@ def test_epochs_without_a_score_are_passed_over(folder):
         last = epoch_records(make_plan(STEPWISE, ExperimentConfig().optimizer, EXAMPLES))[3]
         writer.append(dataclasses.replace(last, top1=None, top5=None, test_loss=None))
     (only,) = read_runs([run])
-    assert "top-1 is 63.33 % and top-5 81.67 % so far" in report.verdict(only)
-    assert picture([only], "png").startswith(b"\x89PNG")
+    assert "top-1 is 63.33 % and top-5 81.67 % so far" in run_page.verdict(only)
+    assert draw_curves([only]).png.startswith(b"\x89PNG")
 
 
 class Page(HTMLParser):
@@ -197,13 +199,13 @@ class Page(HTMLParser):
 
 
 def test_the_page_needs_no_other_file_and_escapes_names(several):
-    page = Page(report.to_html(report.page(several), several))
-    assert page.open == []
-    assert len(page.sources) == 4
-    assert all(source.startswith("data:image/svg+xml;base64,") for source in page.sources)
-    assert not {"script", "link", "b"} & set(page.tags)
-    assert any(ODD_NAME in words for words in page.words)
-    assert f"Step-wise training: demo, baseline, {ODD_NAME}" in page.words
+    shown = Page(page.to_html(report.runs_page(several)))
+    assert shown.open == []
+    assert len(shown.sources) == 4
+    assert all(source.startswith("data:image/svg+xml;base64,") for source in shown.sources)
+    assert not {"script", "link", "b"} & set(shown.tags)
+    assert any(ODD_NAME in words for words in shown.words)
+    assert f"Step-wise training: demo, baseline, {ODD_NAME}" in shown.words
 
 
 def test_markdown_escapes_names(several):
@@ -249,5 +251,6 @@ def test_accuracies_that_the_first_epochs_dwarf_are_shown_close():
 
 def test_curves_can_be_drawn_into_a_run_of_one_epoch(folder):
     run = make_run(folder / "first", epochs=1)
-    assert draw_curves([run], run / "curves") == (run / "curves.png", run / "curves.svg")
+    write_curves(run)
+    assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert (run / "curves.svg").read_text().count("<svg") == 1

@@ -1,0 +1,32 @@
+r"""The verdict: does staging help a small ResNet on 5,000 photographs of CIFAR-10 at 32 x 32? Two cores, two hours.
+
+    python launch.py train configs/cifar10_verdict.py --workdir runs/cifar10_verdict --data.root FOLDER
+    python launch.py compare configs/cifar10_verdict.py --seeds 5 --workdir runs/verdict --data.root FOLDER
+
+FOLDER holds train/CLASS/*.jpg and test/CLASS/*.jpg, CIFAR-10 as 60,000 files. Of the 50,000 training images the first
+5,000 of the order on disk are used; the subsets A to D are drawn from them anew for each seed; all 10,000 test images
+are scored. The plan has the paper's proportions at half its epochs: 10 a stage, and 50 for the baseline. b and lambda
+are those with which the *baseline* scored best on a tenth of the training images:
+
+    python launch.py sweep configs/cifar10_verdict.py --workdir runs/verdict_tuning --data.root FOLDER \
+        --grid plan.batch_size=24,48 --grid plan.learning_rate=0.01,0.03,0.1,0.3 --plan.strategy baseline
+"""
+
+from stepwise_jax.config import DataConfig, EvaluationConfig, ExperimentConfig, ModelConfig, PlanConfig
+
+
+def get_config() -> ExperimentConfig:
+    """The staged run."""
+    return ExperimentConfig(
+        data=DataConfig(name="image_folder", image_size=32, train_examples=5000, subset_draw="seeded"),
+        model=ModelConfig(name="resnet_small", small_images=True, width=8),
+        plan=PlanConfig(
+            batch_size=24,
+            learning_rate=0.03,
+            epochs_per_stage=10,
+            decay_every=5,
+            baseline_epochs=50,
+            baseline_decay_every=15,
+        ),
+        evaluation=EvaluationConfig(every_epochs=5),
+    )

@@ -1,0 +1,220 @@
+"""Many runs, each a process of its own: started where there is room, watched, and continued after anything.
+
+A run that fails, or is killed, takes no other with it; what is finished stays finished, because each run's folder tells
+how far it is. Several processes may work on one grid: each passes over the runs that another has in hand.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from stepwise_jax import records, workdir
+from stepwise_jax.errors import InterruptedRunError
+from stepwise_jax.interruption import StopRequest
+
+POLL_SECONDS = 1.0
+_LAST_WORDS = 4096
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a grid, decided before any of them starts."""
+
+    name: str
+    """As a person reads it: `baseline, seed 3`."""
+    folder: Path
+    """The run's workdir."""
+    command: tuple[str, ...]
+    """What trains it, or goes on with it."""
+    samples: int
+    """Examples that the whole run feeds."""
+
+    @property
+    def log(self) -> Path:
+        """What the run's processes said."""
+        return self.folder.with_name(self.folder.name + ".log")
+
+    @property
+    def done(self) -> bool:
+        """Whether the run is finished."""
+        return (self.folder / workdir.SUMMARY).exists()
+
+    def samples_done(self) -> int:
+        """Examples that the run has fed up to its last recorded epoch."""
+        return self.samples if self.done else min(_examples_seen(self.folder / records.FILE), self.samples)
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place for one process at a time: a device, or some of the processor's cores."""
+
+    environment: Mapping[str, str] = field(default_factory=dict)
+    cores: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that did not finish."""
+
+    cell: Cell
+    status: int
+    """Exit status; negative for a signal."""
+    message: str
+
+
+@dataclass
+class _Running:
+    cell: Cell
+    slot: Slot
+    process: "subprocess.Popen[bytes]"
+
+
+class Watcher:
+    """Is told how a grid goes on; the silent one."""
+
+    def started(self, cell: Cell) -> None:
+        """A run has a process now."""
+
+    def ended(self, cell: Cell, failure: Failure | None) -> None:
+        """A run's process has ended."""
+
+    def moved(self, running: Sequence[Cell], finished: int, samples_done: int) -> None:
+        """Called every second or so."""
+
+
+def make_slots(processes: int, shared: Mapping[str, str]) -> tuple[Slot, ...]:
+    """Places for `processes` runs at a time: GPUs in turn where there are any, else equal shares of the cores.
+
+    Args:
+      processes: at least 1.
+      shared: environment variables of all of them, where this process's environment has none of the name.
+    """
+    common = {name: value for name, value in shared.items() if name not in os.environ}
+    gpus = _gpus()
+    if gpus:
+        share = 0.9 * len(gpus) / processes
+        limit = {} if processes <= len(gpus) else {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{share:.2f}"}
+        numbers = [gpus[i % len(gpus)] for i in range(processes)]
+        return tuple(Slot({**common, **limit, "CUDA_VISIBLE_DEVICES": number}) for number in numbers)
+    cores = sorted(os.sched_getaffinity(0))
+    if processes >= len(cores):
+        return tuple(Slot(common, frozenset({cores[i % len(cores)]})) for i in range(processes))
+    return tuple(Slot(common, frozenset(cores[i::processes])) for i in range(processes))
+
+
+def default_processes() -> int:
+    """One run a GPU; on a CPU one a core, as long as there are four GiB of memory for each, and eight at most."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return len(_gpus()) or max(1, min(len(os.sched_getaffinity(0)), memory // 2**32, 8))
+
+
+def _gpus() -> list[str]:
+    """The GPUs that a run may use, by their numbers, without starting JAX in this process."""
+    if os.environ.get("JAX_PLATFORMS", "").split(",")[0] == "cpu":
+        return []
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [number for number in visible.split(",") if number and number != "-1"]
+    return [str(number) for number in range(64) if Path(f"/dev/nvidia{number}").exists()]
+
+
+def run_cells(cells: Sequence[Cell], slots: Sequence[Slot], watcher: Watcher, stop: StopRequest) -> list[Failure]:
+    """Runs every cell that is not finished, as many at a time as there are slots; returns those that failed.
+
+    Raises:
+      InterruptedRunError: after a signal, when every run has saved its state and ended.
+    """
+    waiting = deque(cell for cell in cells if not cell.done)
+    free, running, failures = list(slots), list[_Running](), list[Failure]()
+    while waiting or running:
+        if stop:
+            _end(running)
+            raise InterruptedRunError(f"stopped by {stop.name}: run the same command to go on")
+        _fill(waiting, free, running, watcher)
+        for each in [each for each in running if each.process.poll() is not None]:
+            running.remove(each)
+            free.append(each.slot)
+            failure = _failure(each)
+            failures += [failure] if failure else []
+            watcher.ended(each.cell, failure)
+        finished = sum(cell.done for cell in cells)
+        watcher.moved([each.cell for each in running], finished, sum(cell.samples_done() for cell in cells))
+        time.sleep(POLL_SECONDS)
+    return failures
+
+
+def _fill(waiting: deque[Cell], free: list[Slot], running: list[_Running], watcher: Watcher) -> None:
+    """Starts waiting cells in free slots; one that another process has in hand goes to the end of the queue."""
+    for _ in range(len(waiting)):
+        if not free:
+            return
+        cell = waiting.popleft()
+        if cell.done:
+            continue
+        if workdir.in_use(cell.folder):
+            waiting.append(cell)
+            continue
+        slot = free.pop(0)
+        running.append(_Running(cell, slot, _start(cell, slot)))
+        watcher.started(cell)
+
+
+def _start(cell: Cell, slot: Slot) -> "subprocess.Popen[bytes]":
+    cell.folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(cell.log, "ab") as log:
+        # A session of its own: Ctrl-C reaches the grid alone, which then asks each run to save and stop.
+        process = subprocess.Popen(
+            cell.command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, **slot.environment},
+            start_new_session=True,
+        )
+    if slot.cores:
+        # Before the interpreter has come to start any thread.
+        os.sched_setaffinity(process.pid, slot.cores)
+    return process
+
+
+def _failure(ended: _Running) -> Failure | None:
+    status = ended.process.returncode
+    if status == 0:
+        return None
+    told = [line.removeprefix("error: ") for line in _last_lines(ended.cell.log) if line.strip()]
+    if status < 0:
+        return Failure(ended.cell, status, f"its process was killed by {signal.Signals(-status).name}")
+    return Failure(ended.cell, status, told[-1] if told else f"its process ended with status {status}")
+
+
+def _last_lines(path: Path) -> list[str]:
+    with open(path, "rb") as file:
+        file.seek(max(0, path.stat().st_size - _LAST_WORDS))
+        return file.read().decode(errors="replace").splitlines()
+
+
+def _end(running: Sequence[_Running]) -> None:
+    """Asks every run to save and stop, and waits until it has."""
+    for each in running:
+        each.process.send_signal(signal.SIGTERM)
+    for each in running:
+        each.process.wait()
+
+
+def _examples_seen(path: Path) -> int:
+    """What the last whole epoch on record tells; 0 where there is none among the last lines."""
+    if not path.exists():
+        return 0
+    for line in reversed(_last_lines(path)):
+        with contextlib.suppress(ValueError):
+            row = json.loads(line)
+            if isinstance(row, dict) and row.get("kind") == "epoch":
+                return int(row.get("examples_seen", 0))
+    return 0

@@ -1,0 +1,70 @@
+"""Pictures for a page: one look, light and dark, and the same bytes for the same figure."""
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import matplotlib.style
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from stepwise_jax.page import Panel, Picture
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of a picture; those of the runs can be told apart by colour-blind readers (after Okabe and Ito)."""
+
+    background: str
+    ink: str
+    faint: str
+    band: str
+    runs: tuple[str, ...]
+
+
+LIGHT = Theme(
+    "#ffffff", "#24292f", "#d0d7de", "#f3f5f8", ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b58900", "#56b4e9")
+)
+DARK = Theme(
+    "#15191f", "#e6edf3", "#3d444d", "#1c222a", ("#56b4e9", "#f0883e", "#2fbf95", "#e49ac6", "#f0e442", "#7d8fff")
+)
+
+Draw = Callable[[Theme], Figure]
+
+
+def make_picture(name: str, description: str, panels: Sequence[tuple[str, Draw]], whole: Draw | None = None) -> Picture:
+    """A picture of one figure or several side by side.
+
+    Args:
+      name: of its files.
+      description: what it shows, in words.
+      panels: a description and a figure each.
+      whole: all of them in one figure, for the files; by default the only panel.
+    """
+    together = whole or panels[0][1]
+    drawn = tuple(Panel(words, _bytes(draw, "svg", LIGHT), _bytes(draw, "svg", DARK)) for words, draw in panels)
+    return Picture(name, description, drawn, _bytes(together, "png", LIGHT), _bytes(together, "svg", LIGHT))
+
+
+def _bytes(draw: Draw, form: Literal["png", "svg"], theme: Theme) -> bytes:
+    settings = {
+        # Without a salt, matplotlib names the parts of an SVG at random.
+        "svg.hashsalt": "stepwise-jax",
+        "font.size": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.edgecolor": theme.faint,
+        "axes.labelcolor": theme.ink,
+        "axes.facecolor": "none",
+        "text.color": theme.ink,
+        "xtick.color": theme.ink,
+        "ytick.color": theme.ink,
+    }
+    undated = {"Date": None, "Creator": None} if form == "svg" else {"Software": None}
+    file = io.BytesIO()
+    with matplotlib.style.context(["default", settings]):
+        figure = draw(theme)
+        FigureCanvasAgg(figure)
+        figure.savefig(file, format=form, dpi=160, facecolor=theme.background, metadata=undated)
+    return file.getvalue()

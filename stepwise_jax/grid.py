@@ -1,0 +1,37 @@
+"""Runs the cells of a comparison or a search, with a display, on this machine's devices."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from stepwise_jax.cells import Cell, Failure, default_processes, make_slots, run_cells
+from stepwise_jax.config import require
+from stepwise_jax.grid_display import make_grid_display
+from stepwise_jax.interruption import stop_on_signals
+
+_COMPILED = ".compiled"
+
+
+def run(cells: Sequence[Cell], processes: int, root: Path) -> list[Failure]:
+    """Runs what is not finished and returns what failed.
+
+    Args:
+      cells: the runs.
+      processes: how many at a time; 0 takes one a GPU, or one a core.
+      root: where programs that the runs compile are kept for one another.
+
+    Raises:
+      InputError: for a negative number of processes.
+      InterruptedRunError: when a signal came; the runs are saved.
+    """
+    require(processes >= 0, "--processes", processes, "at least 1, or 0 for one a device or core")
+    shared = {
+        "JAX_COMPILATION_CACHE_DIR": str((root / _COMPILED).absolute()),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    slots = make_slots(processes or default_processes(), shared)
+    with stop_on_signals() as stop:
+        display = make_grid_display(cells)
+        try:
+            return run_cells(cells, slots, display, stop)
+        finally:
+            display.finish()

@@ -1,0 +1,75 @@
+"""Class probabilities of images, by a trained network."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import chain
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from stepwise_jax import image_files
+from stepwise_jax.batches import preprocess
+from stepwise_jax.datasets import images
+from stepwise_jax.datasets.ahead import run_ahead
+from stepwise_jax.datasets.meter import Meter, Progress
+from stepwise_jax.trained import Trained
+
+
+class Answer(NamedTuple):
+    """What came of one image file."""
+
+    path: str
+    probabilities: np.ndarray | None
+    """float32 [C]; None where the file cannot be read."""
+    fault: str | None = None
+    """Why it cannot be read."""
+
+
+def make_classify(trained: Trained) -> Callable[[Any, jax.Array], jax.Array]:
+    """A pure function `variables, images uint8 [b, H, W, C] -> probabilities float32 [b, classes]`."""
+    network, preprocessing = trained.network, trained.signature.preprocessing
+
+    def classify(variables: Any, images: jax.Array) -> jax.Array:
+        logits = network.apply(variables, preprocess(images, preprocessing), train=False)
+        return jax.nn.softmax(jnp.asarray(logits).astype(jnp.float32))
+
+    return classify
+
+
+def classify_files(trained: Trained, paths: Sequence[str], progress: Progress) -> Iterator[Answer]:
+    """An answer for each image file, in their order; files are read ahead by threads.
+
+    Args:
+      trained: from `open_trained`.
+      paths: of JPEG, PNG, WebP or BMP files of any size and colours.
+      progress: called as `progress(done, total, what)`, where there is more than one batch to do.
+    """
+    # All batches have one shape: one program.
+    size = max(1, min(trained.experiment.evaluation.batch_size, len(paths)))
+    classify = partial(jax.jit(make_classify(trained)), trained.variables)
+    meter = Meter(progress if len(paths) > size else lambda *_: None, len(paths), "classifying images")
+    with images.bombs_refused():
+        read = partial(image_files.read, shape=trained.signature.image_shape)
+        pixels = (meter.result(future) for future in run_ahead(read, paths))
+        for first in range(0, len(paths), size):
+            part = paths[first : first + size]
+            yield from _answers(classify, part, [next(pixels) for _ in part], size)
+            meter.advance(len(part))
+    meter.finish()
+
+
+def _answers(
+    classify: Callable[[np.ndarray], jax.Array], paths: Sequence[str], read: Sequence[np.ndarray | str], size: int
+) -> list[Answer]:
+    """The answers of one batch, filled up to `size` images."""
+    good = [pixels for pixels in read if not isinstance(pixels, str)]
+    if not good:
+        return [Answer(path, None, str(fault)) for path, fault in zip(paths, read, strict=True)]
+    filled = np.stack([*good, *[np.zeros_like(good[0])] * (size - len(good))])
+    answered = chain(np.asarray(classify(filled)))
+    return [
+        Answer(path, None, pixels) if isinstance(pixels, str) else Answer(path, next(answered))
+        for path, pixels in zip(paths, read, strict=True)
+    ]

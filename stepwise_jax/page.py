@@ -1,0 +1,249 @@
+"""A page to read: blocks, made once and written as Markdown and as one self-contained HTML file.
+
+The same blocks give the same bytes. Whatever comes from data is escaped in both forms.
+"""
+
+import base64
+import html
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from stepwise_jax.errors import InputError
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A heading; level 1 is the page's own."""
+
+    text: str
+    level: int = 2
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """A paragraph of plain text."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the page says, in a sentence that stands out."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Notes:
+    """A list of plain texts."""
+
+    items: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of plain text; all columns but the first are numbers unless `prose`."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    prose: bool = False
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture, drawn for a light and for a dark page (SVG)."""
+
+    description: str
+    light: bytes
+    dark: bytes
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Panels side by side; `png` and `svg` hold all of them and are written beside the page under `name`."""
+
+    name: str
+    description: str
+    panels: tuple[Panel, ...]
+    png: bytes
+    svg: bytes
+
+
+@dataclass(frozen=True)
+class Images:
+    """A grid of small images (PNG) with captions; Markdown leaves them out."""
+
+    items: tuple[tuple[bytes, str], ...]
+
+
+Block = Heading | Paragraph | Verdict | Notes | Table | Picture | Images
+
+
+def write(blocks: Sequence[Block], out: Path) -> Path:
+    """Writes `report.md`, `report.html`, and each picture as PNG and SVG.
+
+    Returns:
+      The path of `report.html`.
+
+    Raises:
+      InputError: for a folder that cannot be written.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for block in blocks:
+            if isinstance(block, Picture):
+                (out / f"{block.name}.png").write_bytes(block.png)
+                (out / f"{block.name}.svg").write_bytes(block.svg)
+        (out / "report.md").write_text(to_markdown(blocks), encoding="utf-8")
+        (out / "report.html").write_text(to_html(blocks), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"--out {out} cannot be written: {error.strerror}") from error
+    return out / "report.html"
+
+
+def to_markdown(blocks: Sequence[Block]) -> str:
+    """The page as Markdown, next to which its pictures lie."""
+    return "\n\n".join(filter(None, map(_block_markdown, blocks))) + "\n"
+
+
+def _block_markdown(block: Block) -> str:
+    match block:
+        case Heading(text, level):
+            return f"{'#' * level} {_plain(text)}"
+        case Paragraph(text):
+            return _plain(text)
+        case Verdict(text):
+            return f"**{_plain(text)}**"
+        case Notes(items):
+            return "\n".join(f"- {_plain(item)}" for item in items)
+        case Picture(name, description):
+            return f"![{_plain(description)}]({name}.png)"
+        case Table(header, rows, prose):
+            rule = ("---", *("---" if prose else "---:" for _ in header[1:]))
+            cells = [[_plain(cell) for cell in row] for row in (header, *rows)]
+            return "\n".join(f"| {' | '.join(row)} |" for row in (cells[0], rule, *cells[1:]))
+        case Images():
+            return ""
+
+
+def _plain(text: str) -> str:
+    """Text whose characters mean nothing to Markdown."""
+    return re.sub(r"([\\`*_\[\]<>|~#&])", r"\\\1", _told(" ".join(text.split())))
+
+
+def _told(text: str) -> str:
+    """Text that can be written as UTF-8: a folder's name may be no text at all."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _escaped(text: str) -> str:
+    return html.escape(_told(text))
+
+
+def to_html(blocks: Sequence[Block]) -> str:
+    """The page as one HTML file that needs no other."""
+    title = next(block.text for block in blocks if isinstance(block, Heading))
+    body = "\n".join(map(_block_html, blocks))
+    # From the end backwards: what has been put in is not searched.
+    return _HTML.replace("BODY", body, 1).replace("TITLE", _escaped(title), 1)
+
+
+def _block_html(block: Block) -> str:
+    match block:
+        case Heading(text, level):
+            return f"<h{level}>{_escaped(text)}</h{level}>"
+        case Paragraph(text):
+            return f"<p>{_escaped(text)}</p>"
+        case Verdict(text):
+            return f'<p class="verdict">{_escaped(text)}</p>'
+        case Notes(items):
+            return f"<ul>{''.join(f'<li>{_escaped(item)}</li>' for item in items)}</ul>"
+        case Picture(panels=panels):
+            return f'<div class="pictures">{"".join(map(_panel_html, panels))}</div>'
+        case Images(items):
+            return f'<div class="samples">{"".join(_image_html(*item) for item in items)}</div>'
+        case Table():
+            return _table_html(block)
+
+
+def _table_html(table: Table) -> str:
+    head = "".join(f'<th scope="col">{_escaped(cell)}</th>' for cell in table.header)
+    rows = "".join(
+        f'<tr><th scope="row">{_escaped(row[0])}</th>'
+        + "".join(f"<td>{_escaped(cell)}</td>" for cell in row[1:])
+        + "</tr>\n"
+        for row in table.rows
+    )
+    inner = f"<thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody>"
+    # A table that scrolls must be reachable by keyboard.
+    return (
+        f'<div class="table" tabindex="0"><table class="{"prose" if table.prose else "numbers"}">{inner}</table></div>'
+    )
+
+
+def _panel_html(panel: Panel) -> str:
+    return (
+        "<figure><picture>"
+        f'<source media="(prefers-color-scheme: dark)" srcset="{_inlined(panel.dark, "svg+xml")}">'
+        f'<img alt="{_escaped(panel.description)}" src="{_inlined(panel.light, "svg+xml")}"></picture></figure>'
+    )
+
+
+def _image_html(image: bytes, caption: str) -> str:
+    source = _inlined(image, "png")
+    return f'<figure><img alt="" src="{source}"><figcaption>{_escaped(caption)}</figcaption></figure>'
+
+
+def _inlined(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+_HTML = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>TITLE</title>
+<style>
+:root { --ink: #24292f; --paper: #ffffff; --line: #d0d7de; --band: #f3f5f8; --accent: #0072b2; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e6edf3; --paper: #15191f; --line: #3d444d; --band: #1c222a; --accent: #56b4e9; }
+}
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 84rem; background: var(--paper); color: var(--ink);
+  font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: break-word; }
+h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 1rem; padding-bottom: .5rem;
+  border-bottom: 3px solid var(--accent); }
+h2 { font-size: 1.25rem; margin: 2.25rem 0 .5rem; }
+h3 { font-size: 1.05rem; margin: 1.5rem 0 .5rem; }
+p { max-width: 46rem; margin: .5rem 0; }
+.table { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .75rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
+thead th { vertical-align: bottom; border-bottom-width: 2px; }
+tbody th { font-weight: 600; }
+tbody tr:nth-child(even) { background: var(--band); }
+.numbers th + th, .numbers td { text-align: right; }
+.numbers td, .numbers tbody th { white-space: nowrap; }
+.prose td { min-width: 7rem; }
+.verdict { max-width: 60rem; margin: 1rem 0 1.5rem; padding: .75rem 1rem; border-left: 4px solid var(--accent);
+  background: var(--band); font-size: 1.1rem; }
+ul { max-width: 60rem; padding-left: 1.25rem; }
+.samples { display: grid; grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)); gap: 1rem; }
+.samples img { width: 6rem; height: 6rem; object-fit: contain; image-rendering: pixelated; background: var(--band); }
+figcaption { font-size: .85rem; line-height: 1.35; margin-top: .25rem; }
+.pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); gap: 1.5rem; }
+figure { margin: 0; }
+figure img { display: block; width: 100%; height: auto; }
+</style>
+</head>
+<body>
+<main>
+BODY
+</main>
+</body>
+</html>
+"""

@@ -1,0 +1,47 @@
+"""The classes of an image, best first, as data and as a person reads them; imports no JAX."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, TextIO
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from stepwise_jax.units import percent
+
+Row = Mapping[str, Any]
+
+
+def rank(path: str, probabilities: np.ndarray, classes: Sequence[str], top: int) -> dict[str, Any]:
+    """One image of the document of `predict --json`: `{"image", "classes": [{"name", "probability"}, ...]}`.
+
+    Args:
+      path: of the image.
+      probabilities: float [C].
+      classes: their names; equal probabilities keep this order.
+      top: how many classes, if there are so many.
+    """
+    best = np.argsort(-probabilities, kind="stable")[:top]
+    return {
+        "image": path,
+        "classes": [{"name": classes[label], "probability": float(probabilities[label])} for label in best],
+    }
+
+
+def print_ranked(rows: Sequence[Row], stream: TextIO | None = None) -> None:
+    """Prints the classes of each image, by default on stdout: a table on a terminal, else one line an image."""
+    target: TextIO = sys.stdout if stream is None else stream
+    told = [
+        (row["image"], ", ".join(f"{each['name']} {percent(each['probability'])}" for each in row["classes"]))
+        for row in rows
+    ]
+    if not target.isatty():
+        target.writelines(f"{image}: {classes}\n" for image, classes in told)
+        return
+    table = Table("image", "classes, best first", box=box.SIMPLE_HEAD, show_edge=False)
+    for image, classes in told:
+        table.add_row(Text(image, overflow="fold"), Text(classes))
+    Console(file=target, highlight=False).print(table)

@@ -1,0 +1,85 @@
+"""A run's folder, finished or not, as everything that shows results reads it."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stepwise_jax.documents import read_json
+from stepwise_jax.errors import InputError
+from stepwise_jax.records import FILE, Records, Row, read
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run's folder tells, finished or not, with at least one finished epoch."""
+
+    name: str
+    """The folder's name, with as much of its path as tells it from the other runs."""
+    config: Row
+    """The document `config.json`."""
+    records: Records
+    summary: Row | None
+    """The document `summary.json`; None where the run is unfinished."""
+
+    @property
+    def stages(self) -> Sequence[Row]:
+        """The planned stages."""
+        return self.config["stages"]
+
+
+def read_runs(workdirs: Iterable[Path]) -> tuple[Run, ...]:
+    """The runs in these folders, in order, each folder once.
+
+    Raises:
+      InputError: for a folder that is no run or has no finished epoch.
+    """
+    folders = tuple(dict.fromkeys(Path(workdir).resolve() for workdir in workdirs))
+    names = _distinct_names(folders)
+    return tuple(_read_run(folder, name) for folder, name in zip(folders, names, strict=True))
+
+
+def _read_run(workdir: Path, name: str) -> Run:
+    config = read_json(workdir / "config.json")
+    if not isinstance(config, dict) or not {"experiment", "stages"} <= config.keys():
+        raise InputError(f"{workdir / 'config.json'} is no run's: it has no experiment and stages")
+    records = read(workdir)
+    if not records.epochs:
+        raise InputError(f"{workdir} has no finished epoch yet: there is nothing to show")
+    summary = read_json(workdir / "summary.json") if (workdir / "summary.json").exists() else None
+    damaged = _damaged(config, records, summary)
+    if damaged:
+        raise InputError(f"{workdir / damaged} is damaged: it is JSON, but not what a run writes there")
+    return Run(name, config, records, summary)
+
+
+_PLANNED = ("fraction", "examples", "batch_size", "learning_rate", "epochs", "updates", "samples", "noise_scale")
+_RECORDED = ("stage", "epoch", "step", "examples_seen", "learning_rate", "batch_size", "noise_scale")
+_REACHED = ("top1", "top5", "best_top1", "samples", "updates")
+
+
+def _damaged(config: Row, records: Records, summary: Any) -> str | None:
+    """The name of the file that lacks what every run writes, or has something else in its place."""
+    stages = config["stages"]
+    whole = isinstance(stages, list) and stages and isinstance(config["experiment"], dict)
+    if not whole or not all(_has_numbers(stage, _PLANNED) and "name" in stage for stage in stages):
+        return "config.json"
+    if not all(_has_numbers(row, _RECORDED) and 1 <= row["stage"] <= len(stages) for row in records.epochs):
+        return FILE
+    if summary is not None and not (_has_numbers(summary, _REACHED) and {"seconds", "stages"} <= summary.keys()):
+        return "summary.json"
+    return None
+
+
+def _has_numbers(row: Any, names: Iterable[str]) -> bool:
+    return isinstance(row, dict) and all(isinstance(row.get(name), int | float) for name in names)
+
+
+def _distinct_names(folders: Sequence[Path]) -> list[str]:
+    """The last part of each path, or as many parts as tell all of them apart."""
+    longest = max((len(folder.parts) for folder in folders), default=1)
+    for parts in range(1, longest + 1):
+        names = [str(Path(*folder.parts[-parts:])) for folder in folders]
+        if len(set(names)) == len(names):
+            return names
+    return [str(folder) for folder in folders]

@@ -1,0 +1,159 @@
+"""What there is to say about a run: what it reached, its stages, where its time went, and what decided it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from stepwise_jax.page import Block, Heading, Paragraph, Table
+from stepwise_jax.records import SECONDS, Row
+from stepwise_jax.run_folder import Run
+from stepwise_jax.units import duration, percent
+
+_TIME = {
+    "train": "training",
+    "input_wait": "waiting for input",
+    "compile": "compiling",
+    "evaluate": "evaluating",
+    "checkpoint": "writing checkpoints",
+}
+
+
+def run_blocks(run: Run, alone: bool) -> list[Block]:
+    """What there is to say about one run, under its name where it is not alone."""
+    level = 2 if alone else 3
+    blocks: list[Block] = [] if alone else [Heading(run.name)]
+    blocks += [Heading("Stages", level), stages_table(run)]
+    blocks += [Heading("Where the time went", level), Paragraph(_pace(run)), time_table(run)]
+    return [*blocks, Heading("What was run", level), identity_table(run)]
+
+
+def verdict(run: Run) -> str:
+    """One sentence: what the run reached, at what cost."""
+    last = run.records.epochs[-1]
+    top1, top5 = scores_reached(run.records.epochs)
+    cost = f"{last['examples_seen']:,} samples in {last['updates']:,} updates"
+    done, planned = len(run.records.epochs), sum(stage["epochs"] for stage in run.stages)
+    if run.summary is None:
+        return (
+            f"{run.name} is unfinished: {done} of {planned} epochs are done, in stage {last['stage_name']}; "
+            f"top-1 is {percent(top1)} and top-5 {percent(top5)} so far, after {cost}."
+        )
+    best = percent(run.summary["best_top1"])
+    stages = f"{len(run.stages)} {'stage' if len(run.stages) == 1 else 'stages'}"
+    return (
+        f"{run.name} reached {percent(top1)} top-1 and {percent(top5)} top-5 on the test set at the end of {stages} "
+        f"and {planned} epochs ({cost}); its best epoch had {best} top-1."
+    )
+
+
+def setting(run: Run) -> str:
+    """One sentence: which network, on which data, where."""
+    fields = flat_fields(run.config["experiment"])
+    size = fields["data.image_size"]
+    return (
+        f"It is {fields['model.name']} on {fields['data.name']} at {size}×{size} pixels in {fields['dtype']}, "
+        f"seed {fields['seed']}, on {shown(run.config.get('device'))}."
+    )
+
+
+def scores_reached(epochs: Sequence[Row]) -> tuple[float | None, float | None]:
+    """Top-1 and top-5 of the last of these epochs that was evaluated."""
+    scores = [(row["top1"], row["top5"]) for row in epochs if row["top1"] is not None]
+    return scores[-1] if scores else (None, None)
+
+
+def runs_table(runs: Sequence[Run]) -> Table:
+    """The runs side by side: scores and cost."""
+    header = ("run", "top-1", "top-5", "best top-1", "epochs", "samples seen", "updates", "time (h:mm:ss)")
+    return Table(header, tuple(_run_row(run) for run in runs))
+
+
+def _run_row(run: Run) -> tuple[str, ...]:
+    epochs, last = run.records.epochs, run.records.epochs[-1]
+    scores = (*scores_reached(epochs), last["best_top1"])
+    cost = (f"{len(epochs)}", f"{last['examples_seen']:,}", f"{last['updates']:,}")
+    name = run.name if run.summary else f"{run.name} (unfinished)"
+    return (name, *map(percent, scores), *cost, duration(sum(seconds_by_kind(run).values())))
+
+
+def stages_table(run: Run) -> Table:
+    """The planned stages, and what the test set scored at the end of each."""
+    header = ("set", "of the data", "examples", "batch size", "learning rate", "drops after epoch", "epochs")
+    header += ("updates", "samples", "noise scale (Eq. 10)", "top-1", "top-5")
+    return Table(header, tuple(_stage_row(run, place, stage) for place, stage in enumerate(run.stages, start=1)))
+
+
+def _stage_row(run: Run, place: int, stage: Row) -> tuple[str, ...]:
+    epochs = [row for row in run.records.epochs if row["stage"] == place]
+    examples, size, rate = stage["examples"], stage["batch_size"], stage["learning_rate"]
+    reached = map(percent, scores_reached(epochs)) if len(epochs) == stage["epochs"] else ("–", "–")
+    return (
+        str(stage["name"]),
+        f"{100 * stage['fraction']:.4g} %",
+        f"{examples:,}",
+        f"{size:,}",
+        f"{rate:.3g}",
+        ", ".join(map(str, stage["milestones"])) or "–",
+        f"{stage['epochs']}",
+        f"{stage['epochs'] * (examples // size):,}",
+        f"{stage['epochs'] * examples:,}",
+        f"{rate * examples / size:.3g}",
+        *reached,
+    )
+
+
+def seconds_by_kind(run: Run) -> dict[str, float]:
+    """Seconds by kind, of the whole run where it is finished, else of its epochs."""
+    if run.summary is not None:
+        return {kind: run.summary["seconds"].get(kind, 0.0) for kind in SECONDS}
+    return {kind: sum(row["seconds"].get(kind, 0.0) for row in run.records.epochs) for kind in SECONDS}
+
+
+def time_table(run: Run) -> Table:
+    """Seconds by kind, and their share of the whole."""
+    seconds = seconds_by_kind(run)
+    whole = sum(seconds.values())
+    rows = [
+        (_TIME[kind], f"{spent:,.1f}", f"{100 * spent / whole:.1f} %" if whole else "–")
+        for kind, spent in seconds.items()
+    ]
+    return Table(("kind", "seconds", "share"), (*rows, ("all", f"{whole:,.1f}", "100.0 %")))
+
+
+def _pace(run: Run) -> str:
+    seconds = seconds_by_kind(run)
+    steps = seconds["train"] + seconds["input_wait"]
+    if steps == 0:
+        return "No time was recorded."
+    examples = run.records.epochs[-1]["examples_seen"]
+    wait = seconds["input_wait"] / steps
+    return f"{examples / steps:,.0f} images/s while training; {percent(wait)} of that time was spent waiting for input."
+
+
+def identity_table(run: Run) -> Table:
+    """Everything that decides what was computed, and what it ran on."""
+    config = run.config
+    subsets = "; ".join(f"{row['name']}: {row['split']}, SHA-256 {row['sha256'][:12]}" for row in run.records.stages)
+    versions = config.get("versions", {})
+    libraries = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()) if version)
+    rows = [
+        ("device", shown(config.get("device"))),
+        ("versions", libraries),
+        ("configuration", shown(config.get("config"))),
+    ]
+    rows += [("subsets", subsets), *((name, shown(value)) for name, value in flat_fields(config["experiment"]).items())]
+    return Table(("field", "value"), tuple(rows), prose=True)
+
+
+def flat_fields(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested fields by dotted name."""
+    flat: dict[str, Any] = {}
+    for name, value in document.items():
+        flat |= flat_fields(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return flat
+
+
+def shown(value: Any) -> str:
+    """A field's value as people read it."""
+    if isinstance(value, list | tuple):
+        return ", ".join(map(shown, value))
+    return "–" if value is None else str(value)

@@ -1,0 +1,68 @@
+"""What a trained network takes and what it answers, kept in the workdir so that it can be used without its data set."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from stepwise_jax.batches import Preprocessing
+from stepwise_jax.documents import read_json, write_json
+from stepwise_jax.errors import InputError
+from stepwise_jax.workdir import PREPROCESSING
+
+
+class Signature(NamedTuple):
+    """The input and the output of a network that was trained in a workdir."""
+
+    preprocessing: Preprocessing
+    image_shape: tuple[int, int, int]
+    """Height, width and channels (1 or 3) of the images as the data set keeps them; the device scales them up."""
+    classes: tuple[str, ...]
+    """Names, in the order of the labels."""
+    dataset: str
+    """As in `data.name`."""
+
+
+def record(folder: Path, signature: Signature) -> None:
+    """Writes `preprocessing.json` into a workdir, once: what a run began with is what it goes on with."""
+    path = folder / PREPROCESSING
+    if path.exists():
+        return
+    preprocessing, shape = signature.preprocessing, signature.image_shape
+    document = {
+        "image_size": preprocessing.image_size,
+        "mean": preprocessing.mean,
+        "std": preprocessing.std,
+        "channels": shape[2],
+        "stored_size": shape[:2],
+        "classes": signature.classes,
+        "dataset": signature.dataset,
+    }
+    write_json(path, document)
+
+
+def read(folder: Path) -> Signature:
+    """What `record` wrote.
+
+    Raises:
+      InputError: if it is missing, as in a run of an earlier version, or damaged.
+    """
+    path = folder / PREPROCESSING
+    if not path.exists():
+        raise InputError(
+            f"{folder} lacks {PREPROCESSING}, which runs write since they can be used without their data set: "
+            f"`python launch.py evaluate {folder}` adds it"
+        )
+    try:
+        return _parse(read_json(path))
+    except (TypeError, ValueError, KeyError) as error:
+        raise InputError(f"{path} is damaged: `python launch.py evaluate` writes it anew once it is removed") from error
+
+
+def _parse(document: Any) -> Signature:
+    size, channels = int(document["image_size"]), int(document["channels"])
+    mean, std = (tuple(float(value) for value in document[name]) for name in ("mean", "std"))
+    height, width = (int(side) for side in document["stored_size"])
+    classes = document["classes"]
+    names = isinstance(classes, list) and len(classes) > 0 and all(isinstance(name, str) for name in classes)
+    if not names or {len(mean), len(std)} != {3} or channels not in (1, 3) or min(size, height, width, *std) <= 0:
+        raise ValueError(document)
+    return Signature(Preprocessing(size, mean, std), (height, width, channels), tuple(classes), document["dataset"])

@@ -1,0 +1,63 @@
+"""TensorBoard events of a run, for those who watch there."""
+
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
+from tensorboardX.summary import scalar
+
+_TAGS = {
+    "test/top1": "top1",
+    "test/top5": "top5",
+    "test/loss": "test_loss",
+    "train/loss": "train_loss",
+    "schedule/learning_rate": "learning_rate",
+    "schedule/batch_size": "batch_size",
+    "schedule/noise_scale": "noise_scale",
+}
+
+
+class Scalars:
+    """TensorBoard events by step, and by examples seen in a folder of their own.
+
+    The two have folders of their own because a resume hides what was written from its first step on (a session
+    start, in TensorBoard's terms), and that cut goes by one axis for all the tags of a folder.
+    """
+
+    def __init__(self, folder: Path, first: Mapping[str, Any]):
+        self._by_step = _open_events(folder, first["step"])
+        self._by_examples = _open_events(folder / "by_examples", first["examples_seen"])
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """An epoch's row."""
+        for tag, name in _TAGS.items():
+            value = record[name]
+            if value is not None and math.isfinite(value):
+                _add_scalar(self._by_step, tag, value, record["step"])
+                _add_scalar(self._by_examples, f"by_examples/{tag}", value, record["examples_seen"])
+        # Without a flush a killed run would leave its last epochs out of TensorBoard for good.
+        self._by_step.flush()
+        self._by_examples.flush()
+
+    def close(self) -> None:
+        """Closes both files."""
+        self._by_step.close()
+        self._by_examples.close()
+
+
+def _open_events(folder: Path, first_step: int) -> EventsWriter:
+    folder.mkdir(parents=True, exist_ok=True)
+    # Event files are named by the second: a number keeps a quick resume from overwriting the file before it.
+    number = sum(1 for _ in folder.glob("events.out.tfevents.*"))
+    events = EventsWriter(str(folder / "events"), f".{number:04d}")
+    start = SessionLog(status=SessionLog.START)
+    events.write_event(Event(wall_time=time.time(), step=first_step, session_log=start))
+    return events
+
+
+def _add_scalar(events: EventsWriter, tag: str, value: float, step: int) -> None:
+    events.write_event(Event(wall_time=time.time(), step=step, summary=scalar(tag, value)))
