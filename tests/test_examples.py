@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import TinyNet
+from PIL import Image
 
 import launch
 from stepwise_jax import datasets, records
@@ -52,6 +53,18 @@ def test_own_strategy_trains(tmp_path, monkeypatch):
     shorter = ["--plan.epochs_per_stage", "1", "--plan.decay_every", "1", "--data.image_size", "8"]
     assert launch.main(["train", STRATEGY, "--workdir", str(tmp_path), *shorter]) == 0
     assert records.read_json(tmp_path / "summary.json")["updates"] == 4 * 11
+
+
+def test_photographs_are_planned_in_the_papers_proportions(tmp_path, capsys):
+    for row in range(100):
+        place = tmp_path / ("cat" if row % 2 else "dog")
+        place.mkdir(exist_ok=True)
+        Image.new("RGB", (9, 7), (row, 0, 0)).save(place / f"{row}.png")
+    assert launch.main(["plan", str(EXAMPLES / "photographs.py"), "--data.root", str(tmp_path), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [stage["examples"] for stage in document["stages"]] == [16, 32, 48, 64, 80]
+    assert document["relative_samples"] == pytest.approx(0.6)
+    assert document["relative_updates"] == pytest.approx(0.36)
 
 
 def test_own_network_trains(run, tmp_path, capsys):
