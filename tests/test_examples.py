@@ -37,6 +37,12 @@ def run(monkeypatch):
     return script
 
 
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+def test_it_is_shown_in_the_documentation(path):
+    pages = "".join(page.read_text() for page in (EXAMPLES.parent / "docs").glob("*.md"))
+    assert f'\n--8<-- "examples/{path.name}"\n' in pages
+
+
 def test_own_strategy_doubles_data_and_batch(capsys):
     assert launch.main(["plan", STRATEGY, "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
