@@ -21,8 +21,8 @@ def get_config() -> ExperimentConfig:
         data=DataConfig(name="image_folder", image_size=32, train_examples=5000, subset_draw="seeded"),
         model=ModelConfig(name="resnet_small", small_images=True, width=8),
         plan=PlanConfig(
-            batch_size=24,
-            learning_rate=0.03,
+            batch_size=48,
+            learning_rate=0.3,
             epochs_per_stage=10,
             decay_every=5,
             baseline_epochs=50,

@@ -38,7 +38,8 @@ def runs_page(runs: Sequence[Run]) -> tuple[Block, ...]:
     if len(runs) > 1:
         opening += [Heading("The runs side by side"), runs_table(runs), *_differences(runs)]
     opening += [Heading("Curves"), draw_curves(runs)]
-    return (*opening, *itertools.chain.from_iterable(run_blocks(run, alone=len(runs) == 1) for run in runs))
+    each = (run_blocks(run, place, alone=len(runs) == 1) for place, run in enumerate(runs, start=1))
+    return (*opening, *itertools.chain.from_iterable(each))
 
 
 def _differences(runs: Sequence[Run]) -> list[Block]:

@@ -21,6 +21,7 @@ class Run:
     records: Records
     summary: Row | None
     """The document `summary.json`; None where the run is unfinished."""
+    folder: Path
 
     @property
     def stages(self) -> Sequence[Row]:
@@ -50,7 +51,7 @@ def _read_run(workdir: Path, name: str) -> Run:
     damaged = _damaged(config, records, summary)
     if damaged:
         raise InputError(f"{workdir / damaged} is damaged: it is JSON, but not what a run writes there")
-    return Run(name, config, records, summary)
+    return Run(name, config, records, summary, workdir)
 
 
 _PLANNED = ("fraction", "examples", "batch_size", "learning_rate", "epochs", "updates", "samples", "noise_scale")

@@ -3,27 +3,40 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from stepwise_jax.answers import read_answers
+from stepwise_jax.answers_page import answers_blocks
+from stepwise_jax.budget import KINDS, draw_noise, draw_seconds
 from stepwise_jax.page import Block, Heading, Paragraph, Table
 from stepwise_jax.records import SECONDS, Row
 from stepwise_jax.run_folder import Run
 from stepwise_jax.units import duration, percent
 
-_TIME = {
-    "train": "training",
-    "input_wait": "waiting for input",
-    "compile": "compiling",
-    "evaluate": "evaluating",
-    "checkpoint": "writing checkpoints",
-}
 
-
-def run_blocks(run: Run, alone: bool) -> list[Block]:
-    """What there is to say about one run, under its name where it is not alone."""
-    level = 2 if alone else 3
+def run_blocks(run: Run, place: int, alone: bool) -> list[Block]:
+    """What there is to say about one run, the `place`-th of the page, under its name where it is not alone."""
+    level, mark = (2, "") if alone else (3, f"_{place}")
     blocks: list[Block] = [] if alone else [Heading(run.name)]
     blocks += [Heading("Stages", level), stages_table(run)]
-    blocks += [Heading("Where the time went", level), Paragraph(_pace(run)), time_table(run)]
+    noise = draw_noise(f"noise{mark}", run)
+    blocks += [] if noise is None else [Heading("Noise scale and accuracy", level), noise]
+    answers = read_answers(run.folder)
+    blocks += [] if answers is None else answers_blocks(answers, level, mark)
+    blocks += [Heading("What it cost", level), *_cost(run, mark)]
     return [*blocks, Heading("What was run", level), identity_table(run)]
+
+
+def _cost(run: Run, mark: str) -> list[Block]:
+    seconds = seconds_by_kind(run)
+    pictures = [draw_seconds(f"seconds{mark}", {run.name: seconds})] if sum(seconds.values()) else []
+    return [Paragraph(_work(run)), Paragraph(_pace(run)), *pictures, time_table(run)]
+
+
+def _work(run: Run) -> str:
+    """Samples, updates and operations so far."""
+    last = run.records.epochs[-1]
+    flops = (run.summary or {}).get("flops")
+    counted = f", {flops:.3g} floating-point operations" if flops else ""
+    return f"{last['examples_seen']:,} samples in {last['updates']:,} updates{counted}."
 
 
 def verdict(run: Run) -> str:
@@ -113,7 +126,7 @@ def time_table(run: Run) -> Table:
     seconds = seconds_by_kind(run)
     whole = sum(seconds.values())
     rows = [
-        (_TIME[kind], f"{spent:,.1f}", f"{100 * spent / whole:.1f} %" if whole else "–")
+        (KINDS[kind], f"{spent:,.1f}", f"{100 * spent / whole:.1f} %" if whole else "–")
         for kind, spent in seconds.items()
     ]
     return Table(("kind", "seconds", "share"), (*rows, ("all", f"{whole:,.1f}", "100.0 %")))

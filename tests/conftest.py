@@ -13,7 +13,10 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 # Tests compile far more than they compute: less optimisation saves most of their time.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false",
+)
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -155,17 +158,20 @@ def folder_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def shrink(config: ExperimentConfig, data: DataConfig) -> ExperimentConfig:
-    """A shipped experiment with its stages and rules, small enough for a test: thin, shallow, two epochs a stage."""
-    model = dataclasses.replace(config.model, width=8, blocks=(1, 1, 1, 1))
-    # Two batch sizes stand for the paper's four: each one more is one more program to compile.
-    multipliers = tuple(min(2.0, multiplier) for multiplier in config.plan.batch_multipliers)
+def shrink(config: ExperimentConfig, data: DataConfig, batch_growth: float = 1.0) -> ExperimentConfig:
+    """A shipped experiment with its stages and rules, small enough for a test.
+
+    One block a network stage, an eighth of the width, an epoch a stage, and two updates in the first. The batch grows
+    by `batch_growth` at most: each batch size more is one more program to compile.
+    """
+    width = max(4, (config.model.width or 64) // 8)
+    multipliers = tuple(min(batch_growth, multiplier) for multiplier in config.plan.batch_multipliers)
     plan = dataclasses.replace(
         config.plan,
-        epochs_per_stage=2,
-        decay_every=1,
-        batch_size=4,
+        epochs_per_stage=1,
+        batch_size=round(config.plan.fractions[0] * datasets.sizes(data).train) // 2,
         batch_multipliers=multipliers,
-        baseline_epochs=2,
+        baseline_epochs=1,
     )
+    model = dataclasses.replace(config.model, width=width, blocks=(1, 1, 1, 1))
     return dataclasses.replace(config, data=data, model=model, plan=plan)

@@ -1,0 +1,41 @@
+"""Table V, b = 16: Res2Net-50 on Food-101 from ImageNet weights, A, B, C, D, O with b, 2b, 3b, 4b, b, constant rate.
+
+    mkdir -p weights
+    python launch.py import-weights res2net50_26w_4s res2net50_26w_4s-06e79181.pth \
+        --out weights/res2net50_26w_4s.safetensors
+    python launch.py train configs/food101_res2net50_imagenet_b16.py --workdir runs/food101_res2net50_imagenet_b16
+    python launch.py train configs/food101_res2net50_imagenet_b16.py:baseline \
+        --workdir runs/food101_res2net50_imagenet_b16_baseline
+    python launch.py compare configs/food101_res2net50_imagenet_b16.py --strategies rows --seeds 3 \
+        --workdir runs/food101_res2net50_imagenet_b16_rows
+
+The paper reports top-1 86.27 % and top-5 96.98 %, and for the baseline 85.24 % and 96.70 %. The learning rate is lambda
+in every stage: Section IV-C keeps it constant.
+
+The weights are the authors' for ImageNet. Fetch res2net50_26w_4s-06e79181.pth from their repository
+(https://github.com/Res2Net/Res2Net-PretrainedModels); import-weights checks it and keeps it where this file looks for
+it, below the folder that the commands are run in. Another place is --model.initial_weights FILE. The classifier is
+drawn anew.
+
+Cost: 4,545,000 samples in 170,360 updates; of the baseline 7,575,000 samples in 473,400 updates.
+"""
+
+from configs import _paper
+from stepwise_jax.config import ExperimentConfig
+
+
+def get_config() -> ExperimentConfig:
+    """The step-wise row of Table V with b = 16."""
+    return _paper.experiment(
+        "V-b16",
+        "food101",
+        "res2net50_26w_4s",
+        initial_weights=_paper.RES2NET_WEIGHTS,
+        learning_rate_rule="constant",
+        batch_size=16,
+    )
+
+
+def get_rows() -> dict[str, ExperimentConfig]:
+    """The rows of Table V with b = 16, by name."""
+    return _paper.rows(get_config())
