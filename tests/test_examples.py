@@ -11,7 +11,7 @@ from conftest import TinyNet
 from PIL import Image
 
 import launch
-from stepwise_jax import datasets, records
+from stepwise_jax import datasets, documents, records
 from stepwise_jax.config import DataConfig
 from stepwise_jax.datasets import Sizes
 
@@ -58,7 +58,7 @@ def test_own_strategy_trains(tmp_path, monkeypatch):
     monkeypatch.setattr(launch, "_network", lambda *_: TinyNet())
     shorter = ["--plan.epochs_per_stage", "1", "--plan.decay_every", "1", "--data.image_size", "8"]
     assert launch.main(["train", STRATEGY, "--workdir", str(tmp_path), *shorter]) == 0
-    assert records.read_json(tmp_path / "summary.json")["updates"] == 4 * 11
+    assert documents.read_json(tmp_path / "summary.json")["updates"] == 4 * 11
 
 
 def test_photographs_are_planned_in_the_papers_proportions(tmp_path, capsys):
