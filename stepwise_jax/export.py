@@ -74,6 +74,7 @@ def export_stablehlo(trained: Trained) -> jax.export.Exported:
 def write_stablehlo(trained: Trained, path: Path) -> None:
     """Writes the network, serialised, and beside it a `.json` that describes it; each appears whole or not at all."""
     exported = export_stablehlo(trained)
+    content = exported.serialize()
     size, channels = trained.signature.preprocessing.image_size, trained.signature.image_shape[2]
     description = describe(trained) | {
         "input": {
@@ -86,7 +87,7 @@ def write_stablehlo(trained: Trained, path: Path) -> None:
         "calling_convention_version": exported.calling_convention_version,
     }
     write_json(description_path(path), description)
-    _write_bytes(path, exported.serialize())
+    _write_bytes(path, content)
 
 
 def _write_bytes(path: Path, content: bytes | bytearray) -> None:

@@ -46,6 +46,14 @@ def streamed(reader: Reader, workers: int = 3) -> StreamedFeed:
     return StreamedFeed(reader, LABELS, (4, 5, 3), MESH, workers)
 
 
+def test_a_few_images_come_back_to_the_host():
+    rows = np.array([49, 3, 3, 0])
+    for sharded in (False, True):
+        resident = ResidentFeed(place_resident(IMAGES, LABELS, MESH, sharded=sharded), MESH)
+        np.testing.assert_array_equal(resident.images(rows), IMAGES[rows])
+    np.testing.assert_array_equal(streamed(Reader()).images(rows), IMAGES[rows])
+
+
 def test_the_order_of_a_plan_is_its_epochs_one_after_the_other():
     order = plan_order()
     epochs = [
