@@ -72,7 +72,8 @@ class Search:
 
     def __init__(self, space: Space, folder: Path, seed: int):
         try:
-            import optuna  # pyright: ignore[reportMissingImports]
+            import optuna
+            import optuna.storages.journal
         except ImportError as error:
             raise InputError("a search needs Optuna: pip install 'stepwise-jax[sweep]', or give --grid") from error
         optuna.logging.set_verbosity(optuna.logging.ERROR)
