@@ -4,7 +4,8 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
-from stepwise_jax import page
+from stepwise_jax import comparison, page, sweep
+from stepwise_jax.comparison_page import comparison_page
 from stepwise_jax.curve import curves_of
 from stepwise_jax.curves import draw_curves
 from stepwise_jax.errors import InputError
@@ -12,25 +13,34 @@ from stepwise_jax.page import Block, Heading, Paragraph, Table
 from stepwise_jax.paper_page import paper_blocks
 from stepwise_jax.run_folder import Run, read_runs
 from stepwise_jax.run_page import flat_fields, run_blocks, runs_table, setting, shown, verdict
+from stepwise_jax.sweep_page import sweep_page
 
 
-def write_report(workdirs: Sequence[Path], out: Path) -> Path:
-    """Writes `report.md`, `report.html`, and their pictures as PNG and SVG, about some runs, finished or not.
+def write_report(folders: Sequence[Path], out: Path) -> Path:
+    """Writes `report.md`, `report.html`, and their pictures as PNG and SVG.
 
     Args:
-      workdirs: the runs' folders; several are laid over each other in the curves.
+      folders: of runs, finished or not, several of which are laid over each other in the curves; or that of one
+        comparison or of one sweep.
       out: the folder to write to, made where it is missing.
 
     Returns:
       The path of `report.html`.
 
     Raises:
-      InputError: for a folder that is no run or has no finished epoch, or an `out` that cannot be written.
+      InputError: for a folder that has nothing to show, or an `out` that cannot be written.
     """
-    runs = read_runs(workdirs)
-    if not runs:
+    if not folders:
         raise InputError("a report needs the folder of at least one run")
-    return page.write(runs_page(runs), out)
+    return page.write(_blocks(folders), out)
+
+
+def _blocks(folders: Sequence[Path]) -> tuple[Block, ...]:
+    kinds = {comparison.FILE: comparison_page, sweep.FILE: sweep_page}
+    whole = [(folder, kind) for folder in folders for name, kind in kinds.items() if (folder / name).exists()]
+    if whole and len(folders) > 1:
+        raise InputError(f"{whole[0][0]} holds many runs: a comparison or a sweep has a report of its own")
+    return whole[0][1](whole[0][0]) if whole else runs_page(read_runs(folders))
 
 
 def runs_page(runs: Sequence[Run]) -> tuple[Block, ...]:

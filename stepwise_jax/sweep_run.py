@@ -12,6 +12,7 @@ from stepwise_jax.cells import Cell, Failure
 from stepwise_jax.documents import read_json, write_json
 from stepwise_jax.errors import StepwiseError
 from stepwise_jax.sweep import BEST, RESULTS, Point, Scored, Sweep, point_name, scored
+from stepwise_jax.sweep_page import varying
 from stepwise_jax.units import percent
 
 Execute = Callable[[Sequence[Cell]], list[Failure]]
@@ -70,15 +71,14 @@ def _document(each: Scored) -> dict[str, Any]:
 
 def print_results(results: dict[str, Any], stream: TextIO | None = None) -> None:
     """The best points, what the best one scored on the test set, and what failed."""
-    names = [name for name in results["points"][0]["point"]]
-    varying = [name for name in names if len({each["point"].get(name) for each in results["points"]}) > 1] or names
+    names = varying(results)
     table = Table(box=box.SIMPLE_HEAD)
     for place, name in enumerate(
-        (*(name.removeprefix("plan.") for name in varying), "held-out top-1", "samples", "updates")
+        (*(name.removeprefix("plan.") for name in names), "held-out top-1", "samples", "updates")
     ):
         table.add_column(name, justify="right" if place else "left")
     for each in results["points"][:_SHOWN]:
-        values = (each["point"].get(name, "–") for name in varying)
+        values = (each["point"].get(name, "–") for name in names)
         table.add_row(*values, percent(each["top1"]), f"{each['samples']:,}", f"{each['updates']:,}")
     console = Console(file=stream, highlight=False)
     console.print(table)
@@ -86,5 +86,5 @@ def print_results(results: dict[str, Any], stream: TextIO | None = None) -> None
     reached = (
         "its test run failed" if test is None else f"test top-1 {percent(test['top1'])}, top-5 {percent(test['top5'])}"
     )
-    best = ", ".join(f"{name} {value}" for name, value in results["best"].items() if name in varying)
+    best = ", ".join(f"{name} {value}" for name, value in results["best"].items() if name in names)
     console.print(f"best of {len(results['points'])} points: {best}: {reached} ({BEST}/)", soft_wrap=True)

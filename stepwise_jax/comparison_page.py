@@ -1,0 +1,189 @@
+"""A comparison as a page: the verdict, the paired differences, the curves with bands over seeds, and what it cost."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from stepwise_jax import comparison
+from stepwise_jax.answers import read_answers
+from stepwise_jax.answers_page import answers_blocks
+from stepwise_jax.budget import draw_seconds
+from stepwise_jax.comparison import Comparison
+from stepwise_jax.comparison_table import HEADER, Runs, rows
+from stepwise_jax.curve import curves_of
+from stepwise_jax.curves import draw_curves
+from stepwise_jax.documents import read_json
+from stepwise_jax.drawing import Theme, make_picture
+from stepwise_jax.errors import InputError
+from stepwise_jax.page import Block, Heading, Notes, Paragraph, Picture, Table, Verdict
+from stepwise_jax.paper_page import paper_blocks
+from stepwise_jax.records import SECONDS
+from stepwise_jax.run_folder import Run, read_runs
+from stepwise_jax.run_page import identity_table
+from stepwise_jax.statistics import Difference
+from stepwise_jax.verdict import verdict
+
+_HOW = (
+    "Each difference is the reference's top-1 minus the other strategy's, seed by seed: the two runs of a pair have "
+    "the same initial weights, the same subsets where these depend on the seed, and the same test images. The interval "
+    "over seeds is Student's t of the paired differences; p is of the paired t test with Holm's correction for all "
+    "rows. The interval over images is a percentile bootstrap of the test set with the seeds as they are: what another "
+    "test set of this size might have shown."
+)
+
+
+def comparison_page(root: Path) -> tuple[Block, ...]:
+    """What there is to say about the comparison in a folder, finished or not.
+
+    Raises:
+      InputError: if it is damaged, or none of its runs is finished.
+    """
+    compared = comparison.read(root)
+    finished = comparison.finished_runs(compared, root)
+    folders = [compared.folder(root, name, seed) for name, of_seed in finished.items() for seed in of_seed]
+    if not folders:
+        raise InputError(f"{root} has no finished run yet: there is nothing to show")
+    runs, differences = read_runs(folders), comparison.paired(compared, finished)
+    reference = compared.strategies[0].name
+    return (
+        Heading(f"Comparison: {reference} and {len(compared.strategies) - 1} others", level=1),
+        Verdict(verdict(reference, differences)),
+        Paragraph(_setting(compared, finished, runs[0])),
+        *_unfinished(compared, finished, root),
+        Heading("Paired differences"),
+        Table(HEADER, tuple(rows(compared, finished, differences))),
+        *([_forest(reference, differences)] if differences else []),
+        Paragraph(_HOW),
+        *paper_blocks(runs),
+        Heading("Curves"),
+        _curves(compared, root, runs),
+        Heading("What it cost"),
+        draw_seconds("seconds", _mean_seconds(finished)),
+        _cost_table(compared, finished),
+        Heading("The strategies"),
+        _strategies_table(compared, finished, runs, root),
+        *_first_answers(compared, finished, root),
+        Heading("What was run"),
+        Paragraph(f"Of {runs[0].name}; the other runs differ in their strategy and seed."),
+        identity_table(runs[0]),
+    )
+
+
+def _setting(compared: Comparison, finished: Runs, run: Run) -> str:
+    experiment, plan = compared.experiment, compared.experiment.plan
+    images = max(len(each.ids) for of_seed in finished.values() for each in of_seed.values())
+    size, examples = experiment.data.image_size, run.stages[-1]["examples"]
+    return (
+        f"{experiment.model.name} on {experiment.data.name} at {size}×{size} pixels in {experiment.dtype}: M = "
+        f"{examples:,} training images, {images:,} images scored, b = {plan.batch_size}, λ = {plan.learning_rate:g}, "
+        f"seeds {compared.seeds[0]} to {compared.seeds[-1]}, on {run.config.get('device')}. "
+        f"The reference is {compared.strategies[0].name}."
+    )
+
+
+def _unfinished(compared: Comparison, finished: Runs, root: Path) -> list[Block]:
+    """What is missing, and what failed."""
+    planned = len(compared.strategies) * len(compared.seeds)
+    done = sum(map(len, finished.values()))
+    path = root / comparison.FAILURES
+    failures = read_json(path)["failures"] if path.exists() and done < planned else []
+    told = [Paragraph(f"{done} of {planned} runs are finished.")] if done < planned else []
+    failed = [Notes(tuple(f"{each['run']} failed: {each['message']}" for each in failures))] if failures else []
+    return [*told, *failed]
+
+
+def _forest(reference: str, differences: Sequence[Difference]) -> Picture:
+    described = f"Top-1 of {reference} minus each other strategy's: every seed, the mean and its 95 % interval"
+    return make_picture("differences", described, [(described, partial(_draw_forest, reference, differences))])
+
+
+def _draw_forest(reference: str, differences: Sequence[Difference], theme: Theme) -> Figure:
+    figure = Figure(figsize=(7.4, 1.1 + 0.42 * len(differences)), layout="constrained")
+    axes = figure.subplots()
+    axes.axvline(0, color=theme.ink, linewidth=0.8)
+    for place, each in enumerate(differences):
+        color = theme.runs[1] if each.shown else theme.runs[0]
+        if each.image_interval:
+            ends = [100 * each.image_interval.low, 100 * each.image_interval.high]
+            axes.plot(ends, [place, place], color=theme.faint, linewidth=8, solid_capstyle="butt", zorder=1)
+        if each.interval:
+            ends = [100 * each.interval.low, 100 * each.interval.high]
+            axes.plot(ends, [place, place], color=color, linewidth=1.8, zorder=2)
+        seeds = [100 * value for value in each.by_seed.values()]
+        axes.plot(seeds, np.full(len(seeds), place + 0.27), "|", color=theme.ink, markersize=6, alpha=0.7)
+        axes.plot(100 * each.mean, place, "D" if each.shown else "o", color=color, markersize=6, zorder=3)
+    axes.set(yticks=range(len(differences)), ylim=(len(differences) - 0.4, -0.6))
+    axes.set_yticklabels([each.other for each in differences])
+    axes.set_xlabel(f"Points of top-1 by which {reference} is ahead (left of 0: behind)")
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", color=theme.faint, linewidth=0.5, alpha=0.6)
+    axes.set_title(
+        "line: 95 % over seeds; grey: 95 % over images; ticks: seeds; diamond: difference shown", loc="left", fontsize=8
+    )
+    return figure
+
+
+def _curves(compared: Comparison, root: Path, runs: Sequence[Run]) -> Picture:
+    places = {
+        compared.folder(root, strategy.name, seed).resolve(): strategy.name
+        for strategy in compared.strategies
+        for seed in compared.seeds
+    }
+    return draw_curves(curves_of(runs, {run.name: places[run.folder] for run in runs}))
+
+
+def _mean_seconds(finished: Runs) -> Mapping[str, Mapping[str, float]]:
+    """Seconds by kind of each strategy, the mean over its runs."""
+    return {
+        name: {kind: _mean([run.summary["seconds"].get(kind, 0.0) for run in of_seed.values()]) for kind in SECONDS}
+        for name, of_seed in finished.items()
+        if of_seed
+    }
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _cost_table(compared: Comparison, finished: Runs) -> Table:
+    """Epochs' samples, updates, operations and seconds of one run, and each beside the reference's."""
+    header = ("strategy", "samples", "of the reference", "updates", "of the reference", "FLOPs", "seconds a run")
+    known = [(each.name, list(finished[each.name].values())) for each in compared.strategies if finished[each.name]]
+    first = known[0][1][0].summary
+    table = []
+    for name, runs in known:
+        summary = runs[0].summary
+        seconds = _mean([sum(run.summary["seconds"].values()) for run in runs])
+        samples, updates = summary["samples"], summary["updates"]
+        shares = (f"{samples / first['samples']:.0%}", f"{updates / first['updates']:.0%}")
+        work = f"{summary['flops']:.3g}" if summary.get("flops") else "–"
+        table.append((name, f"{samples:,}", shares[0], f"{updates:,}", shares[1], work, f"{seconds:,.0f}"))
+    return Table(header, tuple(table))
+
+
+def _strategies_table(compared: Comparison, finished: Runs, runs: Sequence[Run], root: Path) -> Table:
+    plans = {run.folder: run.stages for run in runs}
+    table = []
+    for each in compared.strategies:
+        seeds = list(finished[each.name])
+        stages = plans[compared.folder(root, each.name, seeds[0]).resolve()] if seeds else ()
+        words = "; ".join(
+            f"{stage['name']}: {stage['epochs']} epochs of {stage['examples']:,}, b {stage['batch_size']}, "
+            f"λ {stage['learning_rate']:.3g}"
+            for stage in stages
+        )
+        table.append((each.name, each.title, words or "–"))
+    return Table(("strategy", "what it is", "stages"), tuple(table), prose=True)
+
+
+def _first_answers(compared: Comparison, finished: Runs, root: Path) -> list[Block]:
+    """What the reference's network of the first finished seed answered."""
+    name = compared.strategies[0].name
+    if not finished[name]:
+        return []
+    seed = min(finished[name])
+    answers = read_answers(compared.folder(root, name, seed))
+    return [] if answers is None else [Heading(f"The network of {name}, seed {seed}"), *answers_blocks(answers, 3, "")]
