@@ -18,6 +18,7 @@ from stepwise_jax.command_line import load_config, load_rows, parse_fields, prin
 from stepwise_jax.config import DataConfig, ExperimentConfig, ModelConfig, override, require
 from stepwise_jax.errors import InputError, StepwiseError
 from stepwise_jax.huge_pages import start_anew_with_huge_pages
+from stepwise_jax.parser import make_parser
 
 
 def plan(options: argparse.Namespace, fields: Sequence[str]) -> None:
@@ -99,6 +100,7 @@ def compare(options: argparse.Namespace, fields: Sequence[str]) -> None:
 def sweep(options: argparse.Namespace, fields: Sequence[str]) -> None:
     """Searches data size, batch size and learning rate, scored on held-out training images; tests the best once."""
     from stepwise_jax import cells, grid, search, sweep, sweep_run
+    from stepwise_jax.report import write_report
 
     require(options.seeds >= 1, "--seeds", options.seeds, "at least 1")
     require(options.trials >= 0, "--trials", options.trials, "at least 1")
@@ -128,6 +130,7 @@ def sweep(options: argparse.Namespace, fields: Sequence[str]) -> None:
         at_a_time = options.processes or cells.default_processes()
         results = sweep_run.run_search(setting, study, options.trials, at_a_time, execute)
     sweep_run.print_results(results)
+    print(f"report: {write_report([options.workdir], options.workdir / 'report')}")
 
 
 def _planned(options: argparse.Namespace, fields: Sequence[str]) -> Callable[[Sequence[str]], Any]:
@@ -272,6 +275,11 @@ def bench(options: argparse.Namespace, _: Sequence[str]) -> None:
 WITH_FIELDS = ("plan", "train", "compare", "sweep")
 """Commands that take a CONFIG and `--FIELD VALUE`."""
 
+OUT_OF_MEMORY = (
+    "the device has no memory left: a smaller plan.batch_size, evaluation.batch_size or data.image_size, or "
+    "--data.delivery streamed, needs less; what is saved is kept"
+)
+
 Command = Callable[[argparse.Namespace, Sequence[str]], None]
 
 
@@ -315,9 +323,12 @@ def _made_ready(experiments: Mapping[str, ExperimentConfig]) -> dict[str, int]:
 def _show_comparison(compared: Any, folder: Path) -> None:
     from stepwise_jax import comparison
     from stepwise_jax.comparison_table import print_comparison
+    from stepwise_jax.report import write_report
 
     runs = comparison.finished_runs(compared, folder)
     print_comparison(compared, runs, comparison.paired(compared, runs))
+    if any(runs.values()):
+        print(f"report: {write_report([folder], folder / 'report')}")
 
 
 def _baseline(experiment: ExperimentConfig, examples: int) -> Any:
@@ -378,103 +389,11 @@ def _print_json(document: Any) -> None:
     print(json.dumps(document, indent=2))
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The commands and their own options; the fields of the experiment are parsed after the CONFIG is known."""
-    parser = argparse.ArgumentParser(
-        prog="launch.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+COMMANDS = (plan, train, evaluate, predict, compare, sweep, report, export, prepare, import_weights, bench)
 
-    def add(function: Command, usage: str) -> argparse.ArgumentParser:
-        name = function.__name__.replace("_", "-")
-        command = commands.add_parser(
-            name,
-            help=function.__doc__,
-            description=function.__doc__,
-            usage=f"launch.py {name} {usage}",
-            allow_abbrev=False,
-        )
-        command.set_defaults(function=function)
-        return command
 
-    command = add(plan, "CONFIG [--json] [--FIELD VALUE ...]")
-    command.add_argument("config", metavar="CONFIG", help="a configuration file, such as configs/digits.py")
-    command.add_argument("--json", action="store_true", help="print one JSON document")
-    command = add(train, "CONFIG --workdir DIR [--FIELD VALUE ...]")
-    command.add_argument("config", metavar="CONFIG", help="a configuration file, such as configs/digits.py")
-    command.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="folder of the run, new or stopped")
-    command = add(evaluate, "DIR [--data.root FOLDER] [--data.data_dir DIR] [--json]")
-    command.add_argument("run", type=Path, metavar="DIR", help="folder of a run")
-    command.add_argument("--data.root", dest="root", metavar="FOLDER", help="where its images lie now, if moved")
-    command.add_argument(
-        "--data.data_dir", "--data.data-dir", dest="data_dir", metavar="DIR", help="where it is prepared now, if moved"
-    )
-    command.add_argument("--json", action="store_true", help="print one JSON document")
-    command = add(
-        compare, "CONFIG --workdir DIR [--seeds N] [--strategies A,B,...] [--processes N] [--FIELD VALUE ...]"
-    )
-    command.add_argument("config", metavar="CONFIG", help="a configuration file, such as configs/digits.py")
-    command.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="folder of the comparison")
-    command.add_argument("--seeds", type=int, default=5, metavar="N", help="runs of each strategy (default: 5)")
-    command.add_argument(
-        "--strategies",
-        default="",
-        metavar="A,B,...",
-        help="names of strategies or of rows of CONFIG, the first to compare with; rows: all of CONFIG's",
-    )
-    command.add_argument(
-        "--processes", type=int, default=0, metavar="N", help="runs at a time (default: one a GPU, or one a core)"
-    )
-    command = add(
-        sweep, "CONFIG --workdir DIR (--grid FIELD=V1,V2 ... | --trials N [--samples N]) [...] [--FIELD VALUE ...]"
-    )
-    command.add_argument("config", metavar="CONFIG", help="a configuration file, such as configs/digits.py")
-    command.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="folder of the sweep")
-    command.add_argument(
-        "--grid",
-        action="append",
-        default=[],
-        metavar="FIELD=V1,V2,...",
-        help="values of a field; several make all combinations; figure1: the grids of the paper's Figure 1",
-    )
-    command.add_argument("--trials", type=int, default=0, metavar="N", help="points of a search (needs Optuna)")
-    command.add_argument(
-        "--samples", type=int, metavar="N", help="the most samples of a point of a search (default: the staged run's)"
-    )
-    command.add_argument("--seeds", type=int, default=1, metavar="N", help="runs of each point (default: 1)")
-    command.add_argument(
-        "--processes", type=int, default=0, metavar="N", help="runs at a time (default: one a GPU, or one a core)"
-    )
-    command = add(predict, "DIR IMAGE... [--top N] [--json]")
-    command.add_argument("run", type=Path, metavar="DIR", help="folder of a run")
-    command.add_argument("images", nargs="+", metavar="IMAGE", help="a file, a folder, or a pattern in quotes")
-    command.add_argument("--top", type=int, default=5, metavar="N", help="classes an image (default: 5)")
-    command.add_argument("--json", action="store_true", help="print one JSON document")
-    command = add(export, "DIR --out FILE")
-    command.add_argument("run", type=Path, metavar="DIR", help="folder of a run")
-    command.add_argument("--out", type=Path, required=True, metavar="FILE", help="ends with .stablehlo or .safetensors")
-    command = add(report, "DIR... --out DIR")
-    command.add_argument("runs", type=Path, nargs="+", metavar="DIR", help="folders of runs")
-    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the report")
-    command = add(prepare, "DATASET [--from PATH] [--data-dir DIR] [--verify]")
-    command.add_argument("dataset", metavar="DATASET", help="cifar10, food101, ..., image_folder: see docs/data.md")
-    command.add_argument("--from", dest="source", metavar="PATH", help="the file or folder that it is made from")
-    command.add_argument("--data-dir", metavar="DIR", help="where to keep it; $TFDS_DATA_DIR or ~/tensorflow_datasets")
-    command.add_argument("--verify", action="store_true", help="only hash what is prepared, and compare")
-    command = add(import_weights, "NETWORK FILE [--out FILE]")
-    command.add_argument("network", metavar="NETWORK", help="the network that the weights are of, such as resnet50")
-    command.add_argument("file", type=Path, metavar="FILE", help="a .pth, .pt or .safetensors file")
-    command.add_argument("--out", type=Path, metavar="FILE", help="where to keep them; by default NETWORK.safetensors")
-    command = add(bench, "--data [--images N] [--side N] [--image-size N] [--batch-size N] [--epochs N] [...]")
-    command.add_argument("--data", action="store_true", help="the way of images to the device")
-    command.add_argument("--images", type=int, default=2048, help="JPEGs to make and deliver (default: 2048)")
-    command.add_argument("--side", type=int, default=512, help="their height and width (default: 512)")
-    command.add_argument("--image-size", type=int, default=224, help="what the network sees (default: 224)")
-    command.add_argument("--batch-size", type=int, default=96, help="images in a batch (default: 96)")
-    command.add_argument("--epochs", type=int, default=2, help="passes by each way (default: 2)")
-    command.add_argument("--streamed-only", action="store_true", help="leave out the way that holds all in memory")
-    command.add_argument("--json", action="store_true", help="print one JSON document")
-    return parser
+def _parser() -> argparse.ArgumentParser:
+    return make_parser(str(__doc__), {command.__name__: command for command in COMMANDS})
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -482,7 +401,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         if arguments and arguments[0] in WITH_FIELDS and {"-h", "--help"} & set(arguments):
             return _help(arguments)
-        options, rest = make_parser().parse_known_args(arguments)
+        options, rest = _parser().parse_known_args(arguments)
         if rest and options.command not in WITH_FIELDS:
             raise InputError(
                 f"{rest[0]} is no option of {options.command}: launch.py {options.command} --help lists them"
@@ -496,6 +415,12 @@ def main(arguments: Sequence[str]) -> int:
         # Who read our output is gone; nothing more can be told, not even when Python flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except RuntimeError as error:
+        # What JAX raises where a device has no memory left; anything else is a defect, and is told in full.
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        print(f"error: {OUT_OF_MEMORY}", file=sys.stderr)
+        return 1
     except OSError as error:
         print(f"error: {error.filename or 'the output'}: {error.strerror or error}", file=sys.stderr)
         return 1
@@ -509,7 +434,7 @@ def _help(arguments: Sequence[str]) -> int:
     """The help of a command whose fields come from a CONFIG: those of the named one, or of the defaults."""
     config = next((word for word in arguments[1:] if not word.startswith("-")), None)
     experiment = load_config(config) if config else ExperimentConfig()
-    parser = make_parser()
+    parser = _parser()
     try:
         parser.parse_args([arguments[0], "--help"])
     except SystemExit:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -172,11 +173,19 @@ def _strategies_table(compared: Comparison, finished: Runs, runs: Sequence[Run],
         stages = plans[compared.folder(root, each.name, seeds[0]).resolve()] if seeds else ()
         words = "; ".join(
             f"{stage['name']}: {stage['epochs']} epochs of {stage['examples']:,}, b {stage['batch_size']}, "
-            f"λ {stage['learning_rate']:.3g}"
+            f"λ {stage['learning_rate']:.3g}{_drops(stage)}"
             for stage in stages
         )
         table.append((each.name, each.title, words or "–"))
     return Table(("strategy", "what it is", "stages"), tuple(table), prose=True)
+
+
+def _drops(stage: Mapping[str, Any]) -> str:
+    if stage.get("epoch_rates"):
+        return f" in the first epoch, {stage['epoch_rates'][-1]:.3g} in the last"
+    return (
+        f", × {stage['decay_factor']:g} after {', '.join(map(str, stage['milestones']))}" if stage["milestones"] else ""
+    )
 
 
 def _first_answers(compared: Comparison, finished: Runs, root: Path) -> list[Block]:

@@ -98,7 +98,7 @@ class DataConfig(_Section):
     name: str = "digits"
     """Data set: digits, image_folder, cifar10, cifar100, food101, birdsnap, face_mask, or a prepared TFDS data set."""
     root: str | None = None
-    """Folder of an image_folder: root/train/CLASS/* and root/test/CLASS/*, or root/CLASS/* alone."""
+    """Folder of an image_folder: `root/train/CLASS/*` and `root/test/CLASS/*`, or `root/CLASS/*` alone."""
     data_dir: str | None = None
     """Where prepared data sets are kept; by default $TFDS_DATA_DIR or ~/tensorflow_datasets."""
     image_size: int = 224

@@ -65,12 +65,20 @@ def seconds_left(progress: Progress, now: float) -> float | None:
 def epoch_line(record: EpochRecord, stage: Row) -> str:
     """One line for a finished epoch of a planned stage, its images/s over training and waiting for input."""
     epochs, seconds = stage["epochs"], record.seconds
-    parts = [f"{record.stage_name}  epoch {record.epoch:>{len(str(epochs))}}/{epochs}", f"loss {record.train_loss:.3f}"]
+    parts = [
+        f"{record.stage_name}  epoch {record.epoch:>{len(str(epochs))}}/{epochs}",
+        f"loss {_loss(record.train_loss)}",
+    ]
     if record.top1 is not None:
         parts += [f"top-1 {percent(record.top1)}", f"top-5 {percent(record.top5)}"]
     fed, spent = stage["examples"] // record.batch_size * record.batch_size, seconds["train"] + seconds["input_wait"]
     pace = f"{fed / max(spent, 1e-9):,.0f} images/s"
     return "  ".join([*parts, pace, f"{sum(seconds.values()):.1f} s"])
+
+
+def _loss(value: float) -> str:
+    """Three decimals, and no more digits than a line has room for where training diverges."""
+    return f"{value:.3f}" if value < 1000 else f"{value:.3g}"
 
 
 class Display:

@@ -86,8 +86,13 @@ def write_stablehlo(trained: Trained, path: Path) -> None:
         "platforms": exported.platforms,
         "calling_convention_version": exported.calling_convention_version,
     }
-    write_json(description_path(path), description)
     _write_bytes(path, content)
+    try:
+        write_json(description_path(path), description)
+    except OSError:
+        # Half of an export would stand in the way of the next attempt.
+        path.unlink()
+        raise
 
 
 def _write_bytes(path: Path, content: bytes | bytearray) -> None:

@@ -321,4 +321,6 @@ def evaluate(
             raise InputError(f"{folder} has no checkpoint yet: train it first")
         state, progress = restored[0], Progress(**restored[1])
         scores = score(session, state)
-    return {**scores._asdict(), "updates": progress.updates, "stage": progress.stage, "epoch": progress.epoch}
+    finished = progress.stage > len(stages)
+    place = (len(stages), stages[-1].epochs) if finished else (progress.stage, progress.epoch)
+    return {**scores._asdict(), "updates": progress.updates, "stage": place[0], "epoch": place[1]}

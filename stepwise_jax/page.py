@@ -237,6 +237,8 @@ ul { max-width: 60rem; padding-left: 1.25rem; }
 figcaption { font-size: .85rem; line-height: 1.35; margin-top: .25rem; }
 .pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); gap: 1.5rem; }
 figure { margin: 0; }
+.pictures { margin: 1rem 0; }
+.pictures > figure:only-child { max-width: 46rem; }
 figure img { display: block; width: 100%; height: auto; }
 </style>
 </head>

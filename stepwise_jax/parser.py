@@ -1,0 +1,150 @@
+"""The words that each command of `launch.py` takes; the fields of an experiment are parsed once its CONFIG is known."""
+
+import argparse
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+
+def make_parser(description: str, commands: Mapping[str, Callable[..., Any]]) -> argparse.ArgumentParser:
+    """A parser whose `options.function` is the command's function.
+
+    Args:
+      description: of the program.
+      commands: functions by name, in the order in which `--help` lists them; their docstrings are their help.
+    """
+    parser = argparse.ArgumentParser(
+        prog="launch.py",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    added = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for key, function in commands.items():
+        name, (usage, add_options) = key.replace("_", "-"), _OPTIONS[key]
+        command = added.add_parser(
+            name,
+            help=function.__doc__,
+            description=function.__doc__,
+            usage=f"launch.py {name} {usage}",
+            allow_abbrev=False,
+        )
+        command.set_defaults(function=function)
+        add_options(command)
+    return parser
+
+
+def _plan(command: argparse.ArgumentParser) -> None:
+    command.add_argument("config", metavar="CONFIG", help="a configuration file, such as configs/digits.py")
+    command.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def _train(command: argparse.ArgumentParser) -> None:
+    command.add_argument("config", metavar="CONFIG", help="a configuration file, such as configs/digits.py")
+    command.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="folder of the run, new or stopped")
+
+
+def _evaluate(command: argparse.ArgumentParser) -> None:
+    command.add_argument("run", type=Path, metavar="DIR", help="folder of a run")
+    command.add_argument("--data.root", dest="root", metavar="FOLDER", help="where its images lie now, if moved")
+    command.add_argument(
+        "--data.data_dir", "--data.data-dir", dest="data_dir", metavar="DIR", help="where it is prepared now, if moved"
+    )
+    command.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def _compare(command: argparse.ArgumentParser) -> None:
+    command.add_argument("config", metavar="CONFIG", help="a configuration file, such as configs/digits.py")
+    command.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="folder of the comparison")
+    command.add_argument("--seeds", type=int, default=5, metavar="N", help="runs of each strategy (default: 5)")
+    command.add_argument(
+        "--strategies",
+        default="",
+        metavar="A,B,...",
+        help="names of strategies or of rows of CONFIG, the first to compare with; rows: all of CONFIG's",
+    )
+    command.add_argument(
+        "--processes", type=int, default=0, metavar="N", help="runs at a time (default: one a GPU, or one a core)"
+    )
+
+
+def _sweep(command: argparse.ArgumentParser) -> None:
+    command.add_argument("config", metavar="CONFIG", help="a configuration file, such as configs/digits.py")
+    command.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="folder of the sweep")
+    command.add_argument(
+        "--grid",
+        action="append",
+        default=[],
+        metavar="FIELD=V1,V2,...",
+        help="values of a field; several make all combinations; figure1: the grids of the paper's Figure 1",
+    )
+    command.add_argument("--trials", type=int, default=0, metavar="N", help="points of a search (needs Optuna)")
+    command.add_argument(
+        "--samples", type=int, metavar="N", help="the most samples of a point of a search (default: the staged run's)"
+    )
+    command.add_argument("--seeds", type=int, default=1, metavar="N", help="runs of each point (default: 1)")
+    command.add_argument(
+        "--processes", type=int, default=0, metavar="N", help="runs at a time (default: one a GPU, or one a core)"
+    )
+
+
+def _predict(command: argparse.ArgumentParser) -> None:
+    command.add_argument("run", type=Path, metavar="DIR", help="folder of a run")
+    command.add_argument("images", nargs="+", metavar="IMAGE", help="a file, a folder, or a pattern in quotes")
+    command.add_argument("--top", type=int, default=5, metavar="N", help="classes an image (default: 5)")
+    command.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def _export(command: argparse.ArgumentParser) -> None:
+    command.add_argument("run", type=Path, metavar="DIR", help="folder of a run")
+    command.add_argument("--out", type=Path, required=True, metavar="FILE", help="ends with .stablehlo or .safetensors")
+
+
+def _report(command: argparse.ArgumentParser) -> None:
+    command.add_argument("runs", type=Path, nargs="+", metavar="DIR", help="folders of runs")
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the report")
+
+
+def _prepare(command: argparse.ArgumentParser) -> None:
+    command.add_argument("dataset", metavar="DATASET", help="cifar10, food101, ..., image_folder: see docs/data.md")
+    command.add_argument("--from", dest="source", metavar="PATH", help="the file or folder that it is made from")
+    command.add_argument("--data-dir", metavar="DIR", help="where to keep it; $TFDS_DATA_DIR or ~/tensorflow_datasets")
+    command.add_argument("--verify", action="store_true", help="only hash what is prepared, and compare")
+
+
+def _import_weights(command: argparse.ArgumentParser) -> None:
+    command.add_argument("network", metavar="NETWORK", help="the network that the weights are of, such as resnet50")
+    command.add_argument("file", type=Path, metavar="FILE", help="a .pth, .pt or .safetensors file")
+    command.add_argument("--out", type=Path, metavar="FILE", help="where to keep them; by default NETWORK.safetensors")
+
+
+def _bench(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--data", action="store_true", help="the way of images to the device")
+    command.add_argument("--images", type=int, default=2048, help="JPEGs to make and deliver (default: 2048)")
+    command.add_argument("--side", type=int, default=512, help="their height and width (default: 512)")
+    command.add_argument("--image-size", type=int, default=224, help="what the network sees (default: 224)")
+    command.add_argument("--batch-size", type=int, default=96, help="images in a batch (default: 96)")
+    command.add_argument("--epochs", type=int, default=2, help="passes by each way (default: 2)")
+    command.add_argument("--streamed-only", action="store_true", help="leave out the way that holds all in memory")
+    command.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+_OPTIONS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
+    "plan": ("CONFIG [--json] [--FIELD VALUE ...]", _plan),
+    "train": ("CONFIG --workdir DIR [--FIELD VALUE ...]", _train),
+    "evaluate": ("DIR [--data.root FOLDER] [--data.data_dir DIR] [--json]", _evaluate),
+    "compare": (
+        "CONFIG --workdir DIR [--seeds N] [--strategies A,B,...] [--processes N] [--FIELD VALUE ...]",
+        _compare,
+    ),
+    "sweep": (
+        "CONFIG --workdir DIR (--grid FIELD=V1,V2 ... | --trials N [--samples N]) [...] [--FIELD VALUE ...]",
+        _sweep,
+    ),
+    "predict": ("DIR IMAGE... [--top N] [--json]", _predict),
+    "export": ("DIR --out FILE", _export),
+    "report": ("DIR... --out DIR", _report),
+    "prepare": ("DATASET [--from PATH] [--data-dir DIR] [--verify]", _prepare),
+    "import_weights": ("NETWORK FILE [--out FILE]", _import_weights),
+    "bench": ("--data [--images N] [--side N] [--image-size N] [--batch-size N] [--epochs N] [...]", _bench),
+}
