@@ -1,0 +1,84 @@
+"""Several experiments in one configuration file, controls of a rule of one's own, and the paper's rows by name."""
+
+import pytest
+
+from stepwise_jax import comparison, stages
+from stepwise_jax.command_line import load_config, load_rows, parse_fields
+from stepwise_jax.config import ExperimentConfig, from_json, to_json
+from stepwise_jax.errors import InputError
+
+OWN = """
+from stepwise_jax.config import *
+from stepwise_jax.stages import Stage
+
+def halves(plan, examples):
+    return (Stage("half", 0.5, examples // 2, 10, 0.2, epochs=4), Stage("all", 1.0, examples, 20, 0.1, epochs=1))
+
+def get_config():
+    return ExperimentConfig(plan=PlanConfig(strategy=halves, batch_size=10))
+
+def get_rows():
+    return {"one": get_config(), "two": ExperimentConfig(seed=2)}
+"""
+
+
+@pytest.fixture
+def own(tmp_path):
+    path = tmp_path / "own.py"
+    path.write_text(OWN)
+    return str(path)
+
+
+def test_a_row_is_named_after_the_file(own):
+    assert load_config(f"{own}:two").seed == 2
+    assert list(load_rows(own)) == list(load_rows(f"{own}:one")) == ["one", "two"]
+    assert load_rows("configs/digits.py") == {}
+
+
+@pytest.mark.parametrize(
+    ("row", "body", "message"),
+    [
+        ("three", OWN, "has no row 'three': its rows are one, two"),
+        ("one", OWN.split("def get_rows")[0], "has no row 'one': it has no get_rows()"),
+        ("one", "def get_rows():\n    return [1]\n", "returned no dictionary of ExperimentConfigs"),
+        ("one", "def get_rows():\n    return 1 / 0\n", "line 2: ZeroDivisionError"),
+    ],
+)
+def test_a_row_that_is_not_there_is_bad_input(tmp_path, row, body, message):
+    (tmp_path / "c.py").write_text(body)
+    with pytest.raises(InputError, match=message.replace("(", r"\(").replace(")", r"\)")):
+        load_config(f"{tmp_path / 'c.py'}:{row}")
+
+
+def test_a_control_of_a_rule_of_ones_own_is_measured_by_it(own):
+    parsed = parse_fields(load_config(own), ["--plan.strategy", "equal_samples"], "test")
+    (only,) = stages.make_plan(parsed.plan, parsed.optimizer, 1000)
+    assert only.samples == 3000
+    # What is on record are the stages; the experiment comes back without the function.
+    assert from_json(to_json(parsed)).plan.staged == "stepwise"
+
+
+def test_another_plan_no_longer_reproduces_the_papers_row():
+    config = load_config("configs/cifar100_resnet50.py")
+    assert config.reproduces == "I/stepwise"
+
+    def label(*words: str) -> str:
+        return parse_fields(config, words, "test").reproduces
+
+    assert label() == label("--seed", "3", "--dtype", "bfloat16", "--evaluation.every_epochs", "5") == "I/stepwise"
+    assert label("--plan.strategy", "baseline") == label("--data.image_size", "32") == label("--model.width", "8") == ""
+    assert label("--plan.strategy", "baseline", "--reproduces", "I/baseline") == "I/baseline"
+
+
+def test_recorded_stages_keep_their_curve():
+    config = parse_fields(ExperimentConfig(), ["--plan.strategy", "cosine", "--data.name", "digits"], "test")
+    planned = stages.make_plan(config.plan, config.optimizer, 1437)
+    assert stages.stage_from_document(stages.stage_document(planned[0])) == planned[0]
+    older = {name: value for name, value in stages.stage_document(planned[0]).items() if name != "epoch_rates"}
+    assert stages.stage_from_document(older).epoch_rates is None
+
+
+def test_default_strategies_of_a_rule_of_ones_own(own):
+    chosen = comparison.choose([], own, load_config(own), {})
+    assert [each.name for each in chosen][:2] == ["own", "constant_rate"]
+    assert chosen[0].words() == ()
