@@ -1,5 +1,6 @@
 """What a trained network answered on the test set, read from a run's `predictions.npz` and `samples.npz`."""
 
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,21 +58,21 @@ def read_answers(workdir: Path) -> Answers | None:
     if not path.exists():
         return None
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
             labels, probabilities = stored["labels"], stored["probabilities"]
             names = stored["classes"].tolist() if "classes" in stored else map(str, range(probabilities.shape[1]))
         return Answers(
             labels, probabilities.argmax(1), tuple(names), _samples(workdir / SAMPLES, labels, probabilities)
         )
     # What numpy raises for files that are cut short or no archives, and for arrays of other shapes.
-    except (OSError, ValueError, KeyError, IndexError, EOFError) as error:
+    except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} is damaged: it is not what a run writes there ({error})") from error
 
 
 def _samples(path: Path, labels: np.ndarray, probabilities: np.ndarray) -> tuple[Sample, ...]:
     if not path.exists():
         return ()
-    with np.load(path, allow_pickle=False) as stored:
+    with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
         rows, images = stored["rows"].tolist(), stored["images"]
     return tuple(
         Sample(image, int(labels[row]), int(probabilities[row].argmax()), float(probabilities[row].max()))

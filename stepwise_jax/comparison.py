@@ -5,6 +5,7 @@ The folder holds `comparison.json`, and a run for each strategy and seed in STRA
 
 import dataclasses
 import difflib
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -262,9 +263,10 @@ def finished_runs(comparison: Comparison, root: Path) -> dict[str, dict[int, Fin
 
 def _finished(folder: Path) -> Finished:
     try:
-        with np.load(folder / workdir.PREDICTIONS, allow_pickle=False) as stored:
+        # numpy leaves a file open that is no archive, where it opened the file itself.
+        with open(folder / workdir.PREDICTIONS, "rb") as file, np.load(file, allow_pickle=False) as stored:
             ids, labels, probabilities = stored["ids"], stored["labels"], stored["probabilities"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{folder / workdir.PREDICTIONS} is missing or damaged: train the run anew") from error
     return Finished(read_json(folder / workdir.SUMMARY), probabilities.argmax(1) == labels, tuple(ids.tolist()))
 

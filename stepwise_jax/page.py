@@ -130,16 +130,7 @@ def _block_markdown(block: Block) -> str:
 
 def _plain(text: str) -> str:
     """Text whose characters mean nothing to Markdown."""
-    return re.sub(r"([\\`*_\[\]<>|~#&])", r"\\\1", _told(" ".join(text.split())))
-
-
-def _told(text: str) -> str:
-    """Text that can be written as UTF-8: a folder's name may be no text at all."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
-def _escaped(text: str) -> str:
-    return html.escape(_told(text))
+    return re.sub(r"([\\`*_\[\]<>|~#&])", r"\\\1", " ".join(text.split()))
 
 
 def to_html(blocks: Sequence[Block]) -> str:
@@ -147,19 +138,19 @@ def to_html(blocks: Sequence[Block]) -> str:
     title = next(block.text for block in blocks if isinstance(block, Heading))
     body = "\n".join(map(_block_html, blocks))
     # From the end backwards: what has been put in is not searched.
-    return _HTML.replace("BODY", body, 1).replace("TITLE", _escaped(title), 1)
+    return _HTML.replace("BODY", body, 1).replace("TITLE", html.escape(title), 1)
 
 
 def _block_html(block: Block) -> str:
     match block:
         case Heading(text, level):
-            return f"<h{level}>{_escaped(text)}</h{level}>"
+            return f"<h{level}>{html.escape(text)}</h{level}>"
         case Paragraph(text):
-            return f"<p>{_escaped(text)}</p>"
+            return f"<p>{html.escape(text)}</p>"
         case Verdict(text):
-            return f'<p class="verdict">{_escaped(text)}</p>'
+            return f'<p class="verdict">{html.escape(text)}</p>'
         case Notes(items):
-            return f"<ul>{''.join(f'<li>{_escaped(item)}</li>' for item in items)}</ul>"
+            return f"<ul>{''.join(f'<li>{html.escape(item)}</li>' for item in items)}</ul>"
         case Picture(panels=panels):
             return f'<div class="pictures">{"".join(map(_panel_html, panels))}</div>'
         case Images(items):
@@ -169,10 +160,10 @@ def _block_html(block: Block) -> str:
 
 
 def _table_html(table: Table) -> str:
-    head = "".join(f'<th scope="col">{_escaped(cell)}</th>' for cell in table.header)
+    head = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in table.header)
     rows = "".join(
-        f'<tr><th scope="row">{_escaped(row[0])}</th>'
-        + "".join(f"<td>{_escaped(cell)}</td>" for cell in row[1:])
+        f'<tr><th scope="row">{html.escape(row[0])}</th>'
+        + "".join(f"<td>{html.escape(cell)}</td>" for cell in row[1:])
         + "</tr>\n"
         for row in table.rows
     )
@@ -187,13 +178,13 @@ def _panel_html(panel: Panel) -> str:
     return (
         "<figure><picture>"
         f'<source media="(prefers-color-scheme: dark)" srcset="{_inlined(panel.dark, "svg+xml")}">'
-        f'<img alt="{_escaped(panel.description)}" src="{_inlined(panel.light, "svg+xml")}"></picture></figure>'
+        f'<img alt="{html.escape(panel.description)}" src="{_inlined(panel.light, "svg+xml")}"></picture></figure>'
     )
 
 
 def _image_html(image: bytes, caption: str) -> str:
     source = _inlined(image, "png")
-    return f'<figure><img alt="" src="{source}"><figcaption>{_escaped(caption)}</figcaption></figure>'
+    return f'<figure><img alt="" src="{source}"><figcaption>{html.escape(caption)}</figcaption></figure>'
 
 
 def _inlined(content: bytes, kind: str) -> str:

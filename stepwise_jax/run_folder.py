@@ -37,7 +37,12 @@ def read_runs(workdirs: Iterable[Path]) -> tuple[Run, ...]:
     """
     folders = tuple(dict.fromkeys(Path(workdir).resolve() for workdir in workdirs))
     names = _distinct_names(folders)
-    return tuple(_read_run(folder, name) for folder, name in zip(folders, names, strict=True))
+    return tuple(_read_run(folder, _printable(name)) for folder, name in zip(folders, names, strict=True))
+
+
+def _printable(name: str) -> str:
+    """A name that can be drawn and written: that of a folder may be no text at all."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _read_run(workdir: Path, name: str) -> Run:

@@ -7,93 +7,21 @@ import xml.etree.ElementTree
 from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
+from made_runs import BASELINE, EXAMPLES, STEPWISE, epoch_records, make_run
 
 from stepwise_jax import page, report, run_page
-from stepwise_jax.config import ExperimentConfig, ModelConfig, PlanConfig, to_json
+from stepwise_jax.config import ExperimentConfig
 from stepwise_jax.curve import curves_of
 from stepwise_jax.curves import _accuracy_limits, boundaries, draw_curves, places, write_curves
-from stepwise_jax.documents import write_json
 from stepwise_jax.errors import InputError
-from stepwise_jax.records import EpochRecord, StageRecord, Writer
+from stepwise_jax.records import Writer
 from stepwise_jax.run_folder import Run, read_runs
-from stepwise_jax.stages import Stage, learning_rate_at, make_plan, noise_scale, stage_document
+from stepwise_jax.stages import make_plan
 
-EXAMPLES = 1437
-STEPWISE = PlanConfig(epochs_per_stage=4, decay_every=2)
-BASELINE = PlanConfig(strategy="baseline", baseline_epochs=6, baseline_decay_every=3)
 ODD_NAME = "a <b>&`|_*[x](y) BODY TITLE"
 FILES = ("report.md", "report.html", "curves.png", "curves.svg")
-SECONDS = {"train": 6.0, "input_wait": 0.5, "compile": 2.0, "evaluate": 1.0, "checkpoint": 0.5}
-
-
-def make_run(folder: Path, plan: PlanConfig = STEPWISE, seed: int = 0, epochs: int | None = None) -> Path:
-    """A run's folder as training leaves it, or as it stands after so many epochs."""
-    experiment = ExperimentConfig(plan=plan, seed=seed, model=ModelConfig(name="res2net50_26w_4s"))
-    stages = make_plan(plan, experiment.optimizer, EXAMPLES)
-    folder.mkdir(parents=True)
-    config = {"experiment": to_json(experiment), "stages": [stage_document(stage) for stage in stages]}
-    config |= {"versions": {"jax": "0.10.2", "numpy": "2.4.0"}, "device": "1 x cpu", "config": "configs/digits.py"}
-    write_json(folder / "config.json", config)
-    rows = epoch_records(stages)[:epochs]
-    with Writer(folder) as writer:
-        for place, stage in enumerate(stages, start=1):
-            writer.append(stage_record(place, stage))
-        for row in rows:
-            writer.append(row)
-    if epochs is None:
-        write_json(folder / "summary.json", summary(rows, stages))
-    return folder
-
-
-def stage_record(place: int, stage: Stage) -> StageRecord:
-    shared = {item.name for item in dataclasses.fields(StageRecord)} & stage_document(stage).keys()
-    fields = {name: stage_document(stage)[name] for name in shared}
-    return StageRecord(stage=place, split=f"train[:{stage.examples}]", sha256=f"{place:064x}", **fields)
-
-
-def epoch_records(stages: tuple[Stage, ...]) -> list[EpochRecord]:
-    rows, step, seen = [], 0, 0
-    for place, stage in enumerate(stages, start=1):
-        for epoch in range(1, stage.epochs + 1):
-            step, seen = step + stage.updates_per_epoch, seen + stage.updates_per_epoch * stage.batch_size
-            rate, top1 = learning_rate_at(stage, epoch), 0.9 - 0.8 / (1 + len(rows))
-            row = EpochRecord(
-                stage=place,
-                stage_name=stage.name,
-                epoch=epoch,
-                step=step,
-                examples_seen=seen,
-                updates=step,
-                learning_rate=rate,
-                batch_size=stage.batch_size,
-                noise_scale=noise_scale(stage, rate),
-                train_loss=2.0 / (1 + len(rows)) ** 2,
-                test_loss=2.2 / (1 + len(rows)),
-                top1=top1,
-                top5=(1 + top1) / 2,
-                best_top1=top1,
-                seconds=SECONDS,
-            )
-            rows.append(row)
-    return rows
-
-
-def summary(rows: list[EpochRecord], stages: tuple[Stage, ...]) -> dict[str, Any]:
-    last = rows[-1]
-    return {
-        "top1": last.top1,
-        "top5": last.top5,
-        "best_top1": last.best_top1,
-        "samples": sum(stage.samples for stage in stages),
-        "updates": last.updates,
-        "flops": 1e12,
-        "seconds": {kind: len(rows) * seconds for kind, seconds in SECONDS.items()},
-        "stages": [{"name": stage.name} for stage in stages],
-        "state_sha256": "ab" * 32,
-    }
 
 
 @pytest.fixture(scope="module")

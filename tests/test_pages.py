@@ -1,0 +1,246 @@
+"""What a page says of answers, of the paper, of a comparison and of a sweep, from files that the tests write."""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from made_runs import BASELINE, STEPWISE, make_answers, make_comparison, make_run
+
+from stepwise_jax import page, paper, report
+from stepwise_jax.answers import Answers, most_confused, read_answers
+from stepwise_jax.answers_page import answers_blocks
+from stepwise_jax.comparison_page import comparison_page
+from stepwise_jax.curve import curves_of
+from stepwise_jax.documents import write_json
+from stepwise_jax.errors import InputError
+from stepwise_jax.page import Block, Heading, Images, Notes, Picture, Table, Verdict
+from stepwise_jax.paper_page import paper_blocks
+from stepwise_jax.run_folder import read_runs
+from stepwise_jax.sweep_page import sweep_page
+
+
+def headings(blocks) -> list[str]:
+    return [block.text for block in blocks if isinstance(block, Heading)]
+
+
+def after(blocks: tuple[Block, ...] | list[Block], text: str, kind: type) -> Block:
+    """The first block of a kind after a heading."""
+    place = next(i for i, block in enumerate(blocks) if isinstance(block, Heading) and block.text == text)
+    return next(block for block in blocks[place:] if isinstance(block, kind))
+
+
+def answers(classes: int, count: int = 2000) -> Answers:
+    random = np.random.default_rng(1)
+    labels = random.integers(0, classes, count)
+    predicted = np.where(random.random(count) < 0.6, labels, random.integers(0, classes, count))
+    return Answers(labels, predicted, tuple(f"class {i}" for i in range(classes)), ())
+
+
+def test_confusions_and_accuracies_are_counted():
+    found = answers(4)
+    pairs = list(zip(found.labels.tolist(), found.predicted.tolist(), strict=True))
+    counts = [[pairs.count((i, j)) for j in range(4)] for i in range(4)]
+    assert found.confusion().tolist() == counts
+    assert found.accuracy().tolist() == pytest.approx([counts[i][i] / sum(counts[i]) for i in range(4)])
+    wrong = sorted((-counts[i][j], i, j) for i in range(4) for j in range(4) if i != j)
+    assert most_confused(found, 3) == [(i, j, -times) for times, i, j in wrong[:3]]
+
+
+def test_a_class_without_images_has_no_accuracy():
+    found = Answers(np.array([0, 0, 2]), np.array([0, 1, 2]), ("a", "b", "c"), ())
+    np.testing.assert_array_equal(found.accuracy(), [0.5, np.nan, 1.0])
+
+
+def test_few_classes_are_drawn_and_many_are_listed():
+    few, many = (answers_blocks(answers(count), 2, "") for count in (5, 40))
+    assert [type(block) for block in few] == [Heading, Picture, Heading, Picture]
+    assert [type(block) for block in many] == [Heading, Table, Heading, Table]
+    ends, confusions = (block for block in many if isinstance(block, Table))
+    shares = [float(row[1].removesuffix(" %")) for row in ends.rows]
+    assert len(shares) == 20
+    assert shares == sorted(shares)
+    assert len(confusions.rows) == 20
+
+
+def test_a_runs_page_shows_its_answers_and_images(tmp_path):
+    folder = make_run(tmp_path / "run")
+    make_answers(folder, wrong=[3, 4])
+    blocks = report.runs_page(read_runs([folder]))
+    assert {"Accuracy by class", "What is taken for what", "Test images", "Noise scale and accuracy"} <= set(
+        headings(blocks)
+    )
+    images = after(blocks, "Test images", Images)
+    assert isinstance(images, Images)
+    assert [caption for _, caption in images.items] == [
+        "✗ cat, 70 %; it is dog",
+        "✗ dog, 70 %; it is cat",
+        "✓ dog, 70 %",
+        "✓ cat, 70 %",
+    ]
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04nothing", b"not numpy"])
+def test_damaged_answers_are_told(tmp_path, damage):
+    (tmp_path / "predictions.npz").write_bytes(damage)
+    with pytest.raises(InputError, match=r"predictions\.npz is damaged"):
+        read_answers(tmp_path)
+
+
+def test_older_runs_have_classes_by_number(tmp_path):
+    probabilities = np.array([[0.1, 0.9]])
+    np.savez(tmp_path / "predictions.npz", ids=np.array(["a"]), labels=np.array([1]), probabilities=probabilities)
+    found = read_answers(tmp_path)
+    assert found is not None
+    assert found.classes == ("0", "1")
+    assert found.samples == ()
+
+
+def reproducing(folder: Path, key: str, plan=STEPWISE) -> Path:
+    make_run(folder, plan)
+    document = json.loads((folder / "config.json").read_text())
+    document["experiment"]["reproduces"] = key
+    write_json(folder / "config.json", document)
+    return folder
+
+
+def test_the_paper_stands_beside_what_was_measured(tmp_path):
+    folders = [reproducing(tmp_path / "a", "IV-scratch/stepwise"), reproducing(tmp_path / "b", "I/baseline", BASELINE)]
+    runs = read_runs([*folders, make_run(tmp_path / "none")])
+    heading, _, table, *rest = paper_blocks(runs)
+    assert heading == Heading("Beside the paper")
+    assert isinstance(table, Table)
+    assert len(table.rows) == 6
+    measured = [row["top1"] for row in runs[0].records.epochs if row["epoch"] == 4]
+    for row, top1, printed in zip(table.rows, measured, (13.0218, 21.8970, 30.2851, 38.2772, 54.9901), strict=False):
+        assert (row[1], row[2], row[3]) == ("a", f"{printed:g}", f"{100 * top1:.2f}")
+        assert float(row[4].replace("−", "-")) == pytest.approx(100 * top1 - printed, abs=0.006)
+    assert table.rows[5][1:3] == ("b", "64.94")
+    found = paper.result("IV-scratch/stepwise")
+    assert found is not None
+    notes = [block for block in rest if isinstance(block, Notes)]
+    assert all(any(note in item for item in notes[0].items) for note in found.notes)
+
+
+def test_runs_that_reproduce_nothing_have_no_such_part(tmp_path):
+    assert paper_blocks(read_runs([reproducing(tmp_path / "a", "no/such row")])) == []
+
+
+def test_seeds_are_one_curve_with_its_range(tmp_path):
+    folders = [make_run(tmp_path / "x" / f"seed{seed}", seed=seed, ahead=0.01 * seed) for seed in range(3)]
+    other = make_run(tmp_path / "y", BASELINE)
+    first, second = curves_of(read_runs([*folders, other]))
+    assert (first.name, second.name, second.lowest) == ("x, 3 seeds", "y", ())
+    for row, low, high in zip(first.rows, first.lowest, first.highest, strict=True):
+        assert row["top1"] == pytest.approx(low["top1"] + 0.01)
+        assert high["top1"] == pytest.approx(low["top1"] + 0.02)
+
+
+def test_seeds_that_are_not_equally_far_end_together(tmp_path):
+    folders = [make_run(tmp_path / "x" / f"seed{seed}", seed=seed, epochs=3 + 2 * seed) for seed in range(2)]
+    (curve,) = curves_of(read_runs(folders))
+    assert len(curve.rows) == 3
+    assert not curve.finished
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory) -> Path:
+    return make_comparison(tmp_path_factory.mktemp("compared") / "c")
+
+
+def test_a_comparison_says_what_its_seeds_show(compared):
+    blocks = comparison_page(compared)
+    (verdict,) = (block for block in blocks if isinstance(block, Verdict))
+    table = after(blocks, "Paired differences", Table)
+    assert isinstance(table, Table)
+    # By hand: the baseline's last epoch is 0.9 - 0.8 / 6 + 0.01 (1 + seed / 10), the staged run's 0.9 - 0.8 / 20.
+    differences = [100 * (0.8 / 6 - 0.8 / 20 - 0.01 * (1 + seed / 10)) for seed in range(3)]
+    assert table.rows[1][:2] == ("baseline", "3")
+    assert float(table.rows[1][3]) == pytest.approx(np.mean(differences), abs=0.006)
+    assert verdict.text.startswith(f"stepwise is better than baseline (+{np.mean(differences):.2f}")
+    assert [block.name for block in blocks if isinstance(block, Picture)] == [
+        "differences",
+        "curves",
+        "seconds",
+        "classes",
+        "confusion",
+    ]
+
+
+def test_a_comparison_without_all_of_its_runs_says_so(compared, tmp_path):
+    root = make_comparison(tmp_path / "c", seeds=(0, 1))
+    (root / "baseline" / "seed1" / "summary.json").unlink()
+    told = {"run": "baseline, seed 1", "status": 3, "message": "the loss is <nan>"}
+    write_json(root / "failures.json", {"failures": [told]})
+    text = page.to_markdown(comparison_page(root))
+    assert "3 of 4 runs are finished" in text
+    assert r"baseline, seed 1 failed: the loss is \<nan\>" in text
+    assert "One seed shows no difference" in text
+
+
+def test_the_same_comparison_gives_the_same_bytes(compared, tmp_path):
+    pages = [report.write_report([compared], tmp_path / name).parent for name in ("one", "two")]
+    files = [sorted(path.name for path in folder.iterdir()) for folder in pages]
+    assert files[0] == files[1]
+    for name in files[0]:
+        assert (pages[0] / name).read_bytes() == (pages[1] / name).read_bytes(), name
+
+
+def test_a_comparison_is_reported_alone(compared, tmp_path):
+    with pytest.raises(InputError, match="holds many runs"):
+        report.write_report([compared, compared / "baseline" / "seed0"], tmp_path / "out")
+    empty = make_comparison(tmp_path / "c", seeds=())
+    with pytest.raises(InputError, match="no finished run yet"):
+        report.write_report([empty], tmp_path / "out")
+
+
+def point(batch_size: str, by_seed: list[float], updates: int) -> dict[str, Any]:
+    fields = {"plan.batch_size": batch_size, "plan.strategy": "baseline"}
+    return {"point": fields, "top1": sum(by_seed) / 2, "by_seed": by_seed, "samples": 100, "updates": updates}
+
+
+RESULTS = {
+    "points": [point("16", [0.5, 0.7], 10), point("32", [0.4, 0.4], 5)],
+    "best": {"plan.batch_size": "16", "plan.strategy": "baseline"},
+    "test": {"top1": 0.625, "top5": 0.9},
+    "failures": [],
+}
+
+
+def test_a_sweep_says_which_point_is_best(tmp_path):
+    write_json(tmp_path / "sweep.json", {})
+    write_json(tmp_path / "results.json", RESULTS)
+    blocks = sweep_page(tmp_path)
+    (verdict,) = (block for block in blocks if isinstance(block, Verdict))
+    assert verdict.text == (
+        "Of 2 points, batch_size 16 scored best on held-out images, 60.00 %; on the test set it reached 62.50 % top-1."
+    )
+    (table,) = (block for block in blocks if isinstance(block, Table))
+    assert table.rows[0] == ("16", "60.00 %", "2", "100", "10")
+
+
+@pytest.mark.parametrize("document", [[], {}, {**RESULTS, "points": []}, {**RESULTS, "test": 3}])
+def test_a_damaged_sweep_is_told(tmp_path, document):
+    write_json(tmp_path / "results.json", document)
+    with pytest.raises(InputError, match="is damaged"):
+        sweep_page(tmp_path)
+    with pytest.raises(InputError, match="has no results yet"):
+        sweep_page(tmp_path / "none")
+
+
+def test_a_folder_whose_name_is_no_text_has_a_report(tmp_path):
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/run \xff"))
+    make_run(folder, dataclasses.replace(STEPWISE, epochs_per_stage=1, decay_every=1))
+    written = report.write_report([folder], tmp_path / "out")
+    assert "run \ufffd" in written.read_text()
+
+
+def test_html_and_markdown_escape_what_comes_from_data():
+    blocks = (Heading("<b>"), Verdict("<i>"), Notes(("<u>",)), Table(("<a>",), (("<s>",),)), Images(((b"", "<q>"),)))
+    assert not {"<b>", "<i>", "<u>", "<a>", "<s>", "<q>"} & {
+        word for word in ("<b>", "<i>", "<u>", "<a>", "<s>", "<q>") if word in page.to_html(blocks).split("</style>")[1]
+    }
+    assert r"**\<i\>**" in page.to_markdown(blocks)
