@@ -106,7 +106,11 @@ def choose(
     Raises:
       InputError: for a name that is neither (with the nearest), a name given twice, or a single strategy.
     """
-    wanted = list(names) or list(default_names(experiment))
+    if not names:
+        # The file's row of the baseline is the same run, and known to reproduce the paper's.
+        own = {"baseline": rows["baseline"]} if "baseline" in rows else {}
+        return tuple(_strategy(name, config, own) for name in default_names(experiment))
+    wanted = list(names)
     if wanted == ["rows"]:
         require(bool(rows), "--strategies", "rows", f"the names of strategies: {config} has no get_rows()")
         wanted = list(rows)
