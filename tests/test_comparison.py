@@ -66,14 +66,23 @@ def test_names_that_cannot_be_compared(names, message):
 def test_twins_and_impossible_plans_are_named():
     first = ExperimentConfig(data=DataConfig(name="digits"))
     again = override(first, {"plan.learning_rate_rule": "constant"})
-    with pytest.raises(InputError, match="strategies a and c are the same run here"):
-        comparison.plans({"a": first, "b": again, "c": first}, dict.fromkeys("abc", 1437))
+    # What crosses a boundary tells runs apart that have the same stages.
+    experiments = {"a": first, "b": again, "c": first, "d": override(first, {"plan.carry": "weights"}), "e": first}
+    stages = comparison.plans(experiments, dict.fromkeys(experiments, 1437))
+    assert comparison.twins(experiments, stages) == (("a", "c"), ("a", "e"))
     large = override(first, {"plan.batch_size": 400})
     with pytest.raises(InputError, match="strategy b: batch_size of stage 1"):
         comparison.plans({"a": first, "b": large}, dict.fromkeys("ab", 1437))
-    # What crosses a boundary tells runs apart that have the same stages.
-    fresh = override(first, {"plan.carry": "weights"})
-    assert len(comparison.plans({"a": first, "b": fresh}, dict.fromkeys("ab", 1437))) == 2
+
+
+def test_twins_are_refused_where_they_are_named_and_left_out_where_not():
+    compared = comparison.Comparison("c", ExperimentConfig(), choose(), (0,))
+    pairs = (("stepwise", "constant_rate"),)
+    left = comparison.without_twins(compared, pairs, named=False)
+    assert len(left.strategies) == 6
+    assert "constant_rate" not in [each.name for each in left.strategies]
+    with pytest.raises(InputError, match="strategies stepwise and constant_rate are the same run here"):
+        comparison.without_twins(compared, pairs, named=True)
 
 
 def made(*names: str, seeds: tuple[int, ...] = (0, 1), fields: dict[str, Any] | None = None) -> comparison.Comparison:
