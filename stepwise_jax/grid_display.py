@@ -24,7 +24,7 @@ class GridDisplay(Watcher):
         self._stream, self._cells = stream, cells
         self._total = sum(cell.samples for cell in cells)
         self._began = (time.monotonic(), sum(cell.samples_done() for cell in cells))
-        self._samples, self._finished, self._tenths = self._began[1], sum(cell.done for cell in cells), -1
+        self._samples, self._finished, self._twentieths = self._began[1], sum(cell.done for cell in cells), -1
         counted = "1 run" if len(cells) == 1 else f"{len(cells)} runs"
         self._show(f"{counted}, {self._finished} finished; {self._total:,} samples in all")
 
@@ -39,9 +39,9 @@ class GridDisplay(Watcher):
     def moved(self, running: Sequence[Cell], finished: int, samples_done: int) -> None:
         """See `Watcher`."""
         self._samples, self._finished = samples_done, finished
-        tenths = 20 * samples_done // max(self._total, 1)
-        if tenths != self._tenths and samples_done > self._began[1]:
-            self._tenths = tenths
+        twentieths = 20 * samples_done // max(self._total, 1)
+        if twentieths != self._twentieths and samples_done > self._began[1]:
+            self._twentieths = twentieths
             self._progress()
 
     def finish(self) -> None:

@@ -169,7 +169,7 @@ def test_odd_plans_are_plans(name, examples, fields):
     fields = {"batch_size": 4, **fields}
     made = plan(name, examples, **fields)
     if name.startswith("equal_samples") or name in ("cosine", "batch_growth"):
-        staged = fields["staged"] if "staged" in fields else stepwise
+        staged = fields.get("staged", stepwise)
         cost = samples(staged(PlanConfig(**fields), examples))
         assert abs(samples(made) - cost) <= examples / 2 or samples(made) == examples
 
