@@ -83,9 +83,12 @@ def compare(options: argparse.Namespace, fields: Sequence[str]) -> None:
     """Trains strategies x seeds, paired, or goes on; ends with what the differences show, and a report."""
     from stepwise_jax import comparison, grid
 
+    require(options.processes >= 0, "--processes", options.processes, "at least 1, or 0 for one a device or core")
     wanted, experiments = _compared(options, fields)
-    stages = comparison.plans(experiments, _made_ready(experiments))
+    stages = comparison.plans(experiments, _checked_sizes(experiments))
+    comparison.check_finished(wanted, options.workdir, experiments, stages)
     whole = comparison.open_folder(options.workdir, wanted)
+    _make_ready(experiments)
     cells = comparison.make_cells(wanted, options.workdir, stages, (sys.executable, __file__), fields)
     failures = grid.run(cells, options.processes, options.workdir)
     comparison.keep_failures(options.workdir, failures)
@@ -102,7 +105,11 @@ def sweep(options: argparse.Namespace, fields: Sequence[str]) -> None:
 
     require(options.seeds >= 1, "--seeds", options.seeds, "at least 1")
     require(options.trials >= 0, "--trials", options.trials, "at least 1")
+    require(options.processes >= 0, "--processes", options.processes, "at least 1, or 0 for one a device or core")
     require(bool(options.grid) != bool(options.trials), "sweep", "--grid and --trials", "one of the two")
+    require(not options.grid or options.samples is None, "--samples", options.samples, "left out beside --grid")
+    if options.trials:
+        search.load_optuna()
     experiment = _experiment(options, fields)
     seeds = tuple(range(experiment.seed, experiment.seed + options.seeds))
     command = (sys.executable, __file__, "train", options.config, *fields)
@@ -110,13 +117,14 @@ def sweep(options: argparse.Namespace, fields: Sequence[str]) -> None:
     points = sweep.parse_grid(experiment, options.grid) if options.grid else ()
     for point in points:
         setting.cells(point)
-    examples = _made_ready({"sweep": experiment})["sweep"]
+    examples = _checked_sizes({"sweep": experiment})["sweep"]
     space = (
         None
         if points
         else search.make_space(experiment, sweep.left_for_training(experiment, examples), options.samples)
     )
     sweep.open_folder(options.workdir, sweep.describe(setting, options.config, points, space))
+    _make_ready({"sweep": experiment})
 
     def execute(runs: Sequence[Any]) -> list[Any]:
         return grid.run(runs, options.processes, options.workdir)
@@ -128,6 +136,8 @@ def sweep(options: argparse.Namespace, fields: Sequence[str]) -> None:
         at_a_time = options.processes or cells.default_processes()
         results = sweep_run.run_search(setting, study, options.trials, at_a_time, execute)
     sweep_run.print_results(results)
+    if results["failures"]:
+        raise StepwiseError(f"{len(results['failures'])} runs failed: {results['failures'][0]['message']}")
 
 
 def _planned(options: argparse.Namespace, fields: Sequence[str]) -> Callable[[Sequence[str]], Any]:
@@ -284,9 +294,11 @@ def _compared(options: argparse.Namespace, fields: Sequence[str]) -> tuple[Any, 
     from stepwise_jax import comparison
 
     require(options.seeds >= 1, "--seeds", options.seeds, "at least 1")
-    experiment = _experiment(options, fields)
+    given = load_config(options.config)
+    experiment = parse_fields(given, fields, f"launch.py {options.command} {options.config}")
     names = [name for name in options.strategies.split(",") if name]
     strategies = comparison.choose(names, options.config, experiment, load_rows(options.config))
+    comparison.refuse_unheeded(given, experiment, strategies)
     seeds = tuple(range(experiment.seed, experiment.seed + options.seeds))
     experiments = {
         each.name: parse_fields(load_config(each.config), [*fields, *each.words()], f"strategy {each.name}")
@@ -295,21 +307,27 @@ def _compared(options: argparse.Namespace, fields: Sequence[str]) -> tuple[Any, 
     return comparison.Comparison(options.config, experiment, strategies, seeds), experiments
 
 
-def _made_ready(experiments: Mapping[str, ExperimentConfig]) -> dict[str, int]:
-    """Prepares the data of experiments, once each, and checks their networks; returns M of each."""
+def _checked_sizes(experiments: Mapping[str, ExperimentConfig]) -> dict[str, int]:
+    """M of each experiment, whose networks are checked."""
     from stepwise_jax import datasets
-    from stepwise_jax.display import make_display
 
     sizes = {name: datasets.sizes(each.data) for name, each in experiments.items()}
     for name, each in {(each.model, each.data.image_size): (name, each) for name, each in experiments.items()}.values():
         _network(each, sizes[name].num_classes)
+    return {name: each.train for name, each in sizes.items()}
+
+
+def _make_ready(experiments: Mapping[str, ExperimentConfig]) -> None:
+    """Prepares the data of experiments, once each."""
+    from stepwise_jax import datasets
+    from stepwise_jax.display import make_display
+
     display = make_display(sys.stderr)
     try:
         for data in dict.fromkeys(each.data for each in experiments.values()):
             datasets.prepare(data, display.preparing)
     finally:
         display.finish()
-    return {name: each.train for name, each in sizes.items()}
 
 
 def _show_comparison(compared: Any, folder: Path) -> None:
