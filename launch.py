@@ -147,11 +147,12 @@ def _planned(options: argparse.Namespace, fields: Sequence[str]) -> Callable[[Se
     # The files of a folder are counted once, not for every point.
     sizes = functools.cache(datasets.sizes)
 
-    def planned(words: Sequence[str]) -> Any:
+    @functools.cache
+    def planned(words: tuple[str, ...]) -> Any:
         experiment = _experiment(options, [*fields, *words])
         return experiment, stages.make_plan(experiment.plan, experiment.optimizer, sizes(experiment.data).train)
 
-    return planned
+    return lambda words: planned(tuple(words))
 
 
 def predict(options: argparse.Namespace, _: Sequence[str]) -> None:

@@ -117,8 +117,8 @@ class Sweep:
 
     def _cell(self, name: str, fields: Sequence[str], seed: int) -> Cell:
         folder = self.root / name / f"seed{seed}"
-        experiment, stages = self.planned((*fields, "--seed", str(seed)))
-        workdir.check_finished(folder, experiment, stages)
+        experiment, stages = self.planned(fields)
+        workdir.check_finished(folder, dataclasses.replace(experiment, seed=seed), stages)
         return Cell(
             name=f"{name}, seed {seed}",
             folder=folder,
