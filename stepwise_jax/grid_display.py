@@ -68,14 +68,16 @@ class LiveGridDisplay(GridDisplay):
 
     def __init__(self, cells: Sequence[Cell], stream: TextIO):
         self._running: Sequence[Cell] = ()
+        self._console = Console(file=stream, highlight=False)
+        super().__init__(cells, stream)
+        # Last, as it renders at once what the lines above make.
         self._live = Live(
             get_renderable=self._render,
-            console=Console(file=stream, highlight=False),
+            console=self._console,
             refresh_per_second=2,
             redirect_stdout=sys.stdout.isatty(),
             transient=True,
         )
-        super().__init__(cells, stream)
         self._live.start()
 
     def moved(self, running: Sequence[Cell], finished: int, samples_done: int) -> None:
@@ -91,7 +93,7 @@ class LiveGridDisplay(GridDisplay):
         """The live part shows it all the time."""
 
     def _show(self, text: str) -> None:
-        self._live.console.print(Text(text))
+        self._console.print(Text(text))
 
     def _render(self) -> RenderableType:
         lines = Table.grid(expand=True, padding=(0, 1, 0, 0))

@@ -131,7 +131,7 @@ def test_nothing_is_started_after_a_stop(tmp_path):
 
 def test_no_run_is_left_behind_by_a_grid_that_breaks(tmp_path):
     class Broken(Log):
-        def moved(self, *_) -> None:
+        def moved(self, running: Sequence[Cell], finished: int, samples_done: int) -> None:
             if (tmp_path / "a" / "ready").exists():
                 raise OSError("the disk is full")
 

@@ -2,13 +2,12 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import launch
+from stepwise_jax import cells
 
 ROOT = Path(__file__).parents[1]
 DIGITS = str(ROOT / "configs" / "digits.py")
@@ -21,24 +20,24 @@ TINY += ["--plan.baseline_epochs", "1", "--evaluation.batch_size", "180"]
 @pytest.fixture(autouse=True)
 def prepared_digits(data_dir, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(data_dir))
+    monkeypatch.setattr(cells, "POLL_SECONDS", 0.05)
 
 
-def command(*words: str) -> str:
+def command(capsys, *words: str) -> str:
     """What the command prints; it must succeed."""
-    done = subprocess.run([sys.executable, "launch.py", *words], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stdout
+    status, told = launch.main(words), capsys.readouterr()
+    assert status == 0, told.err
+    return told.out
 
 
 def stamps(root: Path) -> dict[str, int]:
     return {str(path.relative_to(root)): path.stat().st_mtime_ns for path in root.glob("*/seed*/summary.json")}
 
 
-def test_compare_trains_pairs_and_goes_on(tmp_path):
+def test_compare_trains_pairs_and_goes_on(capsys, tmp_path):
     root = tmp_path / "compared"
     words = ["compare", DIGITS, "--workdir", str(root), "--strategies", "stepwise,baseline", "--seeds", "2"]
-    told = command(*words, "--processes", "1", *TINY)
+    told = command(capsys, *words, "--processes", "1", *TINY)
     assert "stepwise" in told
     assert "2 paired seeds" in told
     first = stamps(root)
@@ -54,7 +53,7 @@ def test_compare_trains_pairs_and_goes_on(tmp_path):
     ]
 
     shutil.rmtree(root / "baseline" / "seed1")
-    again = command(*words, "--processes", "1", *TINY)
+    again = command(capsys, *words, "--processes", "1", *TINY)
     second = stamps(root)
     assert {name for name in second if second[name] != first[name]} == {"baseline/seed1/summary.json"}
     assert (
@@ -65,10 +64,10 @@ def test_compare_trains_pairs_and_goes_on(tmp_path):
     assert again.splitlines()[-1] == told.splitlines()[-1]
 
 
-def test_sweep_ranks_two_points_on_held_out_images(tmp_path):
+def test_sweep_ranks_two_points_on_held_out_images(capsys, tmp_path):
     root = tmp_path / "swept"
     words = ["sweep", DIGITS, "--workdir", str(root), "--grid", "plan.learning_rate=0.02,0.0001", "--processes", "1"]
-    told = command(*words, *TINY, "--plan.strategy", "baseline")
+    told = command(capsys, *words, *TINY, "--plan.strategy", "baseline")
     assert "best of 2 points: plan.learning_rate" in told
     results = json.loads((root / "results.json").read_text())
     assert results["failures"] == []
