@@ -101,7 +101,11 @@ class LiveGridDisplay(GridDisplay):
         lines.add_column(ratio=2)
         for cell in self._running:
             lines.add_row(Text(cell.name), ProgressBar(total=max(cell.samples, 1), completed=cell.samples_done()))
-        return Group(lines, ProgressBar(total=max(self._total, 1), completed=self._samples), Text(self._status()))
+        # In rows, as a bar alone ends no line.
+        whole = Table.grid(expand=True)
+        whole.add_row(ProgressBar(total=max(self._total, 1), completed=self._samples))
+        whole.add_row(Text(self._status()))
+        return Group(lines, whole)
 
 
 def seconds_left(began: tuple[float, int], now: tuple[float, int], total: int) -> float | None:
