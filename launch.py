@@ -86,11 +86,12 @@ def compare(options: argparse.Namespace, fields: Sequence[str]) -> None:
 
     grid.check(options.processes)
     wanted, experiments = _compared(options, fields)
-    stages = comparison.plans(experiments, _examples(experiments))
+    stages = comparison.plans(experiments, _checked_sizes(experiments))
     pairs = comparison.twins(experiments, stages)
     wanted = comparison.without_twins(wanted, pairs, named=options.strategies not in ("", "rows"))
-    _prepare(experiments)
+    comparison.check_finished(wanted, options.workdir, experiments, stages)
     whole = comparison.open_folder(options.workdir, wanted)
+    _make_ready(experiments)
     cells = comparison.make_cells(wanted, options.workdir, stages, (sys.executable, __file__), fields)
     failures = grid.run(cells, options.processes, options.workdir)
     comparison.keep_failures(options.workdir, failures)
@@ -110,8 +111,9 @@ def sweep(options: argparse.Namespace, fields: Sequence[str]) -> None:
     require(options.seeds >= 1, "--seeds", options.seeds, "at least 1")
     require(options.trials >= 0, "--trials", options.trials, "at least 1")
     require(bool(options.grid) != bool(options.trials), "sweep", "--grid and --trials", "one of the two")
+    require(not options.grid or options.samples is None, "--samples", options.samples, "left out beside --grid")
     if options.trials:
-        search.require_optuna()
+        search.load_optuna()
     experiment = _experiment(options, fields)
     seeds = tuple(range(experiment.seed, experiment.seed + options.seeds))
     command = (sys.executable, __file__, "train", options.config, *fields)
@@ -119,14 +121,14 @@ def sweep(options: argparse.Namespace, fields: Sequence[str]) -> None:
     points = sweep.parse_grid(experiment, options.grid) if options.grid else ()
     for point in points:
         setting.cells(point)
-    examples = _examples({"sweep": experiment})["sweep"]
+    examples = _checked_sizes({"sweep": experiment})["sweep"]
     space = (
         None
         if points
         else search.make_space(experiment, sweep.left_for_training(experiment, examples), options.samples)
     )
-    _prepare({"sweep": experiment})
     sweep.open_folder(options.workdir, sweep.describe(setting, options.config, points, space))
+    _make_ready({"sweep": experiment})
 
     def execute(runs: Sequence[Any]) -> list[Any]:
         return grid.run(runs, options.processes, options.workdir)
@@ -139,6 +141,8 @@ def sweep(options: argparse.Namespace, fields: Sequence[str]) -> None:
         results = sweep_run.run_search(setting, study, options.trials, at_a_time, execute)
     sweep_run.print_results(results)
     print(f"report: {write_report([options.workdir], options.workdir / 'report')}")
+    if results["failures"]:
+        raise StepwiseError(f"{len(results['failures'])} runs failed: {results['failures'][0]['message']}")
 
 
 def _planned(options: argparse.Namespace, fields: Sequence[str]) -> Callable[[Sequence[str]], Any]:
@@ -148,11 +152,12 @@ def _planned(options: argparse.Namespace, fields: Sequence[str]) -> Callable[[Se
     # The files of a folder are counted once, not for every point.
     sizes = functools.cache(datasets.sizes)
 
-    def planned(words: Sequence[str]) -> Any:
+    @functools.cache
+    def planned(words: tuple[str, ...]) -> Any:
         experiment = _experiment(options, [*fields, *words])
         return experiment, stages.make_plan(experiment.plan, experiment.optimizer, sizes(experiment.data).train)
 
-    return planned
+    return lambda words: planned(tuple(words))
 
 
 def predict(options: argparse.Namespace, _: Sequence[str]) -> None:
@@ -300,9 +305,11 @@ def _compared(options: argparse.Namespace, fields: Sequence[str]) -> tuple[Any, 
     from stepwise_jax import comparison
 
     require(options.seeds >= 1, "--seeds", options.seeds, "at least 1")
-    experiment = _experiment(options, fields)
+    given = load_config(options.config)
+    experiment = parse_fields(given, fields, f"launch.py {options.command} {options.config}")
     names = [name for name in options.strategies.split(",") if name]
     strategies = comparison.choose(names, options.config, experiment, load_rows(options.config))
+    comparison.refuse_unheeded(given, experiment, strategies)
     seeds = tuple(range(experiment.seed, experiment.seed + options.seeds))
     experiments = {
         each.name: parse_fields(load_config(each.config), [*fields, *each.words()], f"strategy {each.name}")
@@ -311,8 +318,8 @@ def _compared(options: argparse.Namespace, fields: Sequence[str]) -> tuple[Any, 
     return comparison.Comparison(options.config, experiment, strategies, seeds), experiments
 
 
-def _examples(experiments: Mapping[str, ExperimentConfig]) -> dict[str, int]:
-    """M of each experiment, whose network is checked too."""
+def _checked_sizes(experiments: Mapping[str, ExperimentConfig]) -> dict[str, int]:
+    """M of each experiment, whose networks are checked."""
     from stepwise_jax import datasets
 
     sizes = {name: datasets.sizes(each.data) for name, each in experiments.items()}
@@ -323,8 +330,8 @@ def _examples(experiments: Mapping[str, ExperimentConfig]) -> dict[str, int]:
     return {name: each.train for name, each in sizes.items()}
 
 
-def _prepare(experiments: Mapping[str, ExperimentConfig]) -> None:
-    """Makes the data of experiments ready, once each."""
+def _make_ready(experiments: Mapping[str, ExperimentConfig]) -> None:
+    """Prepares the data of experiments, once each."""
     from stepwise_jax import datasets
     from stepwise_jax.display import make_display
 

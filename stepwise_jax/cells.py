@@ -99,11 +99,13 @@ def make_slots(processes: int, shared: Mapping[str, str]) -> tuple[Slot, ...]:
     common = {name: value for name, value in shared.items() if name not in os.environ}
     gpus = _gpus()
     if gpus:
-        share = 0.9 * len(gpus) / processes
-        limit = {} if processes <= len(gpus) else {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{share:.2f}"}
+        on_each = -(-processes // len(gpus))
+        limit = {} if on_each == 1 else {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.9 / on_each:.2f}"}
         numbers = [gpus[i % len(gpus)] for i in range(processes)]
         return tuple(Slot({**common, **limit, "CUDA_VISIBLE_DEVICES": number}) for number in numbers)
-    cores = sorted(os.sched_getaffinity(0))
+    cores = _cores()
+    if not cores:
+        return (Slot(common),) * processes
     if processes >= len(cores):
         return tuple(Slot(common, frozenset({cores[i % len(cores)]})) for i in range(processes))
     return tuple(Slot(common, frozenset(cores[i::processes])) for i in range(processes))
@@ -112,7 +114,12 @@ def make_slots(processes: int, shared: Mapping[str, str]) -> tuple[Slot, ...]:
 def default_processes() -> int:
     """One run a GPU; on a CPU one a core, as long as there are four GiB of memory for each, and eight at most."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return len(_gpus()) or max(1, min(len(os.sched_getaffinity(0)), memory // 2**32, 8))
+    return len(_gpus()) or max(1, min(len(_cores()) or os.cpu_count() or 1, memory // 2**32, 8))
+
+
+def _cores() -> list[int]:
+    """The cores that this process may use; none where a system does not bind processes to cores."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
 def _gpus() -> list[str]:
@@ -133,20 +140,33 @@ def run_cells(cells: Sequence[Cell], slots: Sequence[Slot], watcher: Watcher, st
     """
     waiting = deque(cell for cell in cells if not cell.done)
     free, running, failures = list(slots), list[_Running](), list[Failure]()
-    while waiting or running:
-        if stop:
-            _end(running)
-            raise InterruptedRunError(f"stopped by {stop.name}: run the same command to go on")
-        _fill(waiting, free, running, watcher)
-        for each in [each for each in running if each.process.poll() is not None]:
-            running.remove(each)
-            free.append(each.slot)
-            failure = _failure(each)
-            failures += [failure] if failure else []
-            watcher.ended(each.cell, failure)
-        finished = sum(cell.done for cell in cells)
-        watcher.moved([each.cell for each in running], finished, sum(cell.samples_done() for cell in cells))
-        time.sleep(POLL_SECONDS)
+    try:
+        while waiting or running:
+            if stop:
+                raise InterruptedRunError(f"stopped by {stop.name}: run the same command to go on")
+            _fill(waiting, free, running, watcher)
+            failures += _collect(waiting, free, running, watcher)
+            finished = sum(cell.done for cell in cells)
+            watcher.moved([each.cell for each in running], finished, sum(cell.samples_done() for cell in cells))
+            time.sleep(POLL_SECONDS if waiting or running else 0)
+    finally:
+        _end(running)
+    return failures
+
+
+def _collect(waiting: deque[Cell], free: list[Slot], running: list[_Running], watcher: Watcher) -> list[Failure]:
+    """Takes the runs whose process has ended out of `running`; returns those that failed."""
+    failures = []
+    for each in [each for each in running if each.process.poll() is not None]:
+        running.remove(each)
+        free.append(each.slot)
+        failure = _failure(each)
+        if failure and (each.cell.done or workdir.in_use(each.cell.folder)):
+            # Another process took the run up while ours was starting.
+            waiting.append(each.cell)
+            continue
+        failures += [failure] if failure else []
+        watcher.ended(each.cell, failure)
     return failures
 
 
@@ -213,7 +233,7 @@ def _examples_seen(path: Path) -> int:
     if not path.exists():
         return 0
     for line in reversed(_last_lines(path)):
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, TypeError):
             row = json.loads(line)
             if isinstance(row, dict) and row.get("kind") == "epoch":
                 return int(row.get("examples_seen", 0))

@@ -44,7 +44,7 @@ def load_config(path: str) -> ExperimentConfig:
     Raises:
       InputError: if there is no such file or row, it does not run, or it returns something else.
     """
-    file, _, row = path.partition(":")
+    file, row = split_row(path)
     if row:
         rows = load_rows(file)
         if row not in rows:
@@ -56,16 +56,24 @@ def load_config(path: str) -> ExperimentConfig:
     return config
 
 
+def split_row(path: str) -> tuple[str, str]:
+    """The file and the row of `FILE:ROW`; an empty row where none is named."""
+    file, found, row = path.partition(".py:")
+    return (f"{file}.py", row) if found else (path.removesuffix(":"), "")
+
+
 def load_rows(path: str) -> dict[str, ExperimentConfig]:
     """The experiments of a configuration file by name: what its `get_rows()` returns, none where it has none.
 
     Raises:
       InputError: as `load_config`.
     """
-    rows = _call(path.partition(":")[0], "get_rows", optional=True)
+    rows = _call(split_row(path)[0], "get_rows", optional=True)
     if rows is None:
         return {}
-    if not isinstance(rows, dict) or not all(isinstance(each, ExperimentConfig) for each in rows.values()):
+    if not isinstance(rows, dict) or not all(
+        isinstance(name, str) and name and isinstance(each, ExperimentConfig) for name, each in rows.items()
+    ):
         raise InputError(f"CONFIG {path!r}: get_rows() returned no dictionary of ExperimentConfigs by name")
     return rows
 

@@ -6,6 +6,7 @@ The folder holds `comparison.json`, and a run for each strategy and seed in STRA
 import dataclasses
 import difflib
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,11 @@ import numpy as np
 
 from stepwise_jax import workdir
 from stepwise_jax.cells import Cell, Failure
-from stepwise_jax.config import ExperimentConfig, PlanConfig, from_json, require, to_json
+from stepwise_jax.command_line import split_row
+from stepwise_jax.config import ExperimentConfig, PlanConfig, flatten, from_json_by_name, require, to_json
 from stepwise_jax.documents import read_json, write_json
 from stepwise_jax.errors import InputError
+from stepwise_jax.run_folder import read_summary
 from stepwise_jax.stages import Stage, make_plan
 from stepwise_jax.statistics import Difference
 from stepwise_jax.statistics import differences as paired_differences
@@ -146,9 +149,26 @@ def choose(
 
 def _strategy(name: str, config: str, rows: Mapping[str, ExperimentConfig]) -> Strategy:
     if name in rows:
-        file = config.partition(":")[0]
+        file, _ = split_row(config)
         return Strategy(name, f"{name} of {Path(file).name}", f"{file}:{name}", {})
     return Strategy(name, VARIANTS[name].title, config, VARIANTS[name].changes)
+
+
+def refuse_unheeded(given: ExperimentConfig, experiment: ExperimentConfig, strategies: Sequence[Strategy]) -> None:
+    """Refuses fields of the command line that every strategy sets to a value of its own.
+
+    Args:
+      given: what the configuration file holds.
+      experiment: the same with the fields of the command line.
+      strategies: what is compared.
+
+    Raises:
+      InputError: naming such a field.
+    """
+    before = flatten(given)
+    for name, value in flatten(experiment).items():
+        if value != before[name] and all(name in each.changes for each in strategies):
+            raise InputError(f"--{name} {value}: each of the strategies sets this field itself: leave it out")
 
 
 def make_cells(
@@ -187,6 +207,29 @@ def make_cells(
         for seed in comparison.seeds
         for strategy in comparison.strategies
     )
+
+
+def check_finished(
+    comparison: Comparison,
+    root: Path,
+    experiments: Mapping[str, ExperimentConfig],
+    stages: Mapping[str, tuple[Stage, ...]],
+) -> None:
+    """Checks that runs that are finished already are those that would be trained now.
+
+    Args:
+      comparison: what is compared.
+      root: its folder, which need not exist yet.
+      experiments: by the strategy's name.
+      stages: of each strategy.
+
+    Raises:
+      InputError: naming a run of another experiment, and how it differs.
+    """
+    for strategy in comparison.strategies:
+        for seed in comparison.seeds:
+            experiment = dataclasses.replace(experiments[strategy.name], seed=seed)
+            workdir.check_finished(comparison.folder(root, strategy.name, seed), experiment, stages[strategy.name])
 
 
 def open_folder(root: Path, comparison: Comparison) -> Comparison:
@@ -246,15 +289,18 @@ def read(root: Path) -> Comparison:
     """
     document = read_json(root / FILE)
     try:
-        strategies = tuple(Strategy(**{**each, "changes": dict(each["changes"])}) for each in document["strategies"])
+        strategies = tuple(_recorded_strategy(**each) for each in document["strategies"])
         seeds = tuple(int(seed) for seed in document["seeds"])
-        # A strategy of the user's own is known by its name alone here: its runs have its stages on record.
-        plan = document["experiment"]["plan"]
-        recorded = {**document["experiment"], "plan": {**plan, "strategy": "stepwise"}}
-        experiment = from_json(recorded)
+        if len(strategies) < 2 or not seeds:
+            raise ValueError("nothing is compared")
+        experiment = from_json_by_name(document["experiment"])
         return Comparison(str(document["config"]), experiment, strategies, seeds)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{root / FILE} is damaged: it is not what a comparison writes there") from error
+
+
+def _recorded_strategy(name: str, title: str, config: str, changes: Mapping[str, Any]) -> Strategy:
+    return Strategy(str(name), str(title), str(config), dict(changes))
 
 
 def keep_failures(root: Path, failures: Sequence[Failure]) -> None:
@@ -284,13 +330,15 @@ def finished_runs(comparison: Comparison, root: Path) -> dict[str, dict[int, Fin
 
 
 def _finished(folder: Path) -> Finished:
+    summary = read_summary(folder)
     try:
-        # numpy leaves a file open that is no archive, where it opened the file itself.
+        # Opened here, as NumPy leaves open what it cannot read.
         with open(folder / workdir.PREDICTIONS, "rb") as file, np.load(file, allow_pickle=False) as stored:
             ids, labels, probabilities = stored["ids"], stored["labels"], stored["probabilities"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            return Finished(summary, probabilities.argmax(1) == labels, tuple(ids.tolist()))
+    # What NumPy raises for a file that is torn, cut short, or no archive at all.
+    except (OSError, ValueError, KeyError, TypeError, EOFError, IndexError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{folder / workdir.PREDICTIONS} is missing or damaged: train the run anew") from error
-    return Finished(read_json(folder / workdir.SUMMARY), probabilities.argmax(1) == labels, tuple(ids.tolist()))
 
 
 def paired(comparison: Comparison, runs: Mapping[str, Mapping[int, Finished]]) -> tuple[Difference, ...]:

@@ -60,7 +60,8 @@ def print_comparison(
         table.add_column(name, justify="right" if place else "left", no_wrap=place > 0)
     for row in rows(compared, runs, differences):
         table.add_row(*row)
-    console = Console(file=stream, highlight=False)
-    console = console if console.is_terminal else Console(file=stream, highlight=False, width=170)
+    # Names of rows may hold what Rich takes for markup.
+    console = Console(file=stream, highlight=False, markup=False)
+    console = console if console.is_terminal else Console(file=stream, highlight=False, markup=False, width=170)
     console.print(table)
     console.print(verdict(compared.strategies[0].name, differences), soft_wrap=True)

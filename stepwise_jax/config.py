@@ -368,6 +368,21 @@ def from_json(data: Mapping[str, Any], strategy: Callable[..., Any] | None = Non
         raise InputError(f"the recorded experiment does not fit this version of stepwise-jax: {error}") from error
 
 
+def from_json_by_name(data: Mapping[str, Any]) -> ExperimentConfig:
+    """The experiment that `to_json` wrote, where of a strategy of the user's own no more than its name is known.
+
+    Raises:
+      InputError: as `from_json`.
+    """
+    name = data["plan"]["strategy"]
+
+    def unknown(*_: object) -> typing.NoReturn:
+        raise InputError(f"the strategy {name!r} is known by its name alone here")
+
+    unknown.__name__ = str(name)
+    return from_json(data, None if name in typing.get_args(StrategyName) else unknown)
+
+
 def _sections() -> dict[str, Callable[..., Any]]:
     hints = typing.get_type_hints(ExperimentConfig)
     return {name: hint for name, hint in hints.items() if dataclasses.is_dataclass(hint)}  # pyright: ignore

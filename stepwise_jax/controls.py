@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 
 from stepwise_jax.config import PlanConfig
-from stepwise_jax.stage import Stage, learning_rate_at
+from stepwise_jax.stage import SET_NAMES, Stage, learning_rate_at
 from stepwise_jax.strategies import Strategy, baseline, stepwise
 
 
@@ -70,7 +70,7 @@ def batch_only(plan: PlanConfig, examples: int) -> tuple[Stage, ...]:
     staged = _staged(plan, examples)
     ends = [round(end / examples) for end in itertools.accumulate((stage.samples for stage in staged), initial=0)]
     stages = [
-        _lasting(dataclasses.replace(stage, fraction=1.0, examples=examples, learning_rate=plan.learning_rate), epochs)
+        _lasting(_on_whole_set(stage, examples, plan.learning_rate), epochs)
         for stage, epochs in zip(staged, (end - begin for begin, end in itertools.pairwise(ends)), strict=True)
         if epochs
     ]
@@ -87,7 +87,7 @@ def batch_growth(plan: PlanConfig, examples: int) -> tuple[Stage, ...]:
     largest = max(plan.batch_size, examples // 10)
     stages, edges = [], (0, *whole.milestones, whole.epochs)
     for drops, (begin, end) in enumerate(itertools.pairwise(edges)):
-        wanted = plan.batch_size / plan.decay_factor**drops
+        wanted = plan.batch_size * (1 / plan.decay_factor) ** drops
         size = min(round(wanted), largest)
         stages.append(
             dataclasses.replace(
@@ -125,6 +125,11 @@ def _equal_sample_epochs(plan: PlanConfig, examples: int) -> int:
 def _whole_set(plan: PlanConfig, examples: int, epochs: int) -> Stage:
     """The baseline, shorter or longer: its rate drops after the same shares of its epochs."""
     return _lasting(baseline(plan, examples)[0], epochs)
+
+
+def _on_whole_set(stage: Stage, examples: int, learning_rate: float) -> Stage:
+    whole = {"name": SET_NAMES[1.0], "fraction": 1.0, "examples": examples}
+    return dataclasses.replace(stage, **whole, learning_rate=learning_rate)
 
 
 def _lasting(stage: Stage, epochs: int) -> Stage:

@@ -24,7 +24,7 @@ class GridDisplay(Watcher):
         self._stream, self._cells = stream, cells
         self._total = sum(cell.samples for cell in cells)
         self._began = (time.monotonic(), sum(cell.samples_done() for cell in cells))
-        self._samples, self._finished, self._tenths = self._began[1], sum(cell.done for cell in cells), -1
+        self._samples, self._finished, self._twentieths = self._began[1], sum(cell.done for cell in cells), -1
         counted = "1 run" if len(cells) == 1 else f"{len(cells)} runs"
         self._show(f"{counted}, {self._finished} finished; {self._total:,} samples in all")
 
@@ -39,9 +39,9 @@ class GridDisplay(Watcher):
     def moved(self, running: Sequence[Cell], finished: int, samples_done: int) -> None:
         """See `Watcher`."""
         self._samples, self._finished = samples_done, finished
-        tenths = 20 * samples_done // max(self._total, 1)
-        if tenths != self._tenths and samples_done > self._began[1]:
-            self._tenths = tenths
+        twentieths = 20 * samples_done // max(self._total, 1)
+        if twentieths != self._twentieths and samples_done > self._began[1]:
+            self._twentieths = twentieths
             self._progress()
 
     def finish(self) -> None:
@@ -68,14 +68,16 @@ class LiveGridDisplay(GridDisplay):
 
     def __init__(self, cells: Sequence[Cell], stream: TextIO):
         self._running: Sequence[Cell] = ()
+        self._console = Console(file=stream, highlight=False)
+        super().__init__(cells, stream)
+        # Last, as it renders at once what the lines above make.
         self._live = Live(
             get_renderable=self._render,
-            console=Console(file=stream, highlight=False),
+            console=self._console,
             refresh_per_second=2,
             redirect_stdout=sys.stdout.isatty(),
             transient=True,
         )
-        super().__init__(cells, stream)
         self._live.start()
 
     def moved(self, running: Sequence[Cell], finished: int, samples_done: int) -> None:
@@ -91,7 +93,7 @@ class LiveGridDisplay(GridDisplay):
         """The live part shows it all the time."""
 
     def _show(self, text: str) -> None:
-        self._live.console.print(Text(text))
+        self._console.print(Text(text))
 
     def _render(self) -> RenderableType:
         lines = Table.grid(expand=True, padding=(0, 1, 0, 0))
@@ -99,7 +101,11 @@ class LiveGridDisplay(GridDisplay):
         lines.add_column(ratio=2)
         for cell in self._running:
             lines.add_row(Text(cell.name), ProgressBar(total=max(cell.samples, 1), completed=cell.samples_done()))
-        return Group(lines, ProgressBar(total=max(self._total, 1), completed=self._samples), Text(self._status()))
+        # In rows, as a bar alone ends no line.
+        whole = Table.grid(expand=True)
+        whole.add_row(ProgressBar(total=max(self._total, 1), completed=self._samples))
+        whole.add_row(Text(self._status()))
+        return Group(lines, whole)
 
 
 def seconds_left(began: tuple[float, int], now: tuple[float, int], total: int) -> float | None:

@@ -59,6 +59,19 @@ def _read_run(workdir: Path, name: str) -> Run:
     return Run(name, config, records, summary, workdir)
 
 
+def read_summary(workdir: Path) -> Row:
+    """What a finished run reached.
+
+    Raises:
+      InputError: where `summary.json` is missing, or not what a run writes there.
+    """
+    summary = read_json(workdir / "summary.json")
+    seconds = summary.get("seconds") if isinstance(summary, dict) else None
+    if not _has_numbers(summary, _REACHED) or not isinstance(seconds, dict) or not _has_numbers(seconds, seconds):
+        raise InputError(f"{workdir / 'summary.json'} is damaged: it is JSON, but not what a run writes there")
+    return summary
+
+
 _PLANNED = ("fraction", "examples", "batch_size", "learning_rate", "epochs", "updates", "samples", "noise_scale")
 _RECORDED = ("stage", "epoch", "step", "examples_seen", "learning_rate", "batch_size", "noise_scale")
 _REACHED = ("top1", "top5", "best_top1", "samples", "updates")

@@ -4,7 +4,6 @@ Optuna is an extra (`pip install 'stepwise-jax[sweep]'`). Its journal lies in th
 it stopped, and what was under way is taken up again.
 """
 
-import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +42,7 @@ def make_space(experiment: ExperimentConfig, examples: int, samples: int | None)
       InputError: for a budget below one epoch of the smallest set.
     """
     plan = experiment.plan
+    require(plan.milestones is None, "plan.milestones", plan.milestones, "None for a search, which sets the epochs")
     own = sum(round(fraction * examples) for fraction in plan.fractions) * plan.epochs_per_stage
     budget = own if samples is None else samples
     smallest = round(min(plan.fractions) * examples)
@@ -50,6 +50,7 @@ def make_space(experiment: ExperimentConfig, examples: int, samples: int | None)
     fractions = tuple(each for each in plan.fractions if round(each * examples) <= budget)
     b = plan.batch_size
     sizes = tuple(sorted({max(1, b // 2), b, 2 * b, 3 * b, 4 * b} & set(range(1, smallest + 1))))
+    require(bool(sizes), "plan.batch_size", b, f"at most {2 * smallest}, so that half of it fits into the smallest set")
     return Space(examples, budget, fractions, sizes, (plan.learning_rate / 30, 30 * plan.learning_rate))
 
 
@@ -59,7 +60,7 @@ def point_of(space: Space, values: Mapping[str, Any]) -> Point:
     epochs = max(1, space.samples // examples)
     return {
         "plan.strategy": "single_set",
-        "plan.fractions": f"{values['fraction']:g}",
+        "plan.fractions": str(values["fraction"]),
         "plan.batch_multipliers": "1",
         "plan.batch_size": str(values["batch_size"]),
         "plan.learning_rate": f"{values['learning_rate']:.6g}",
@@ -68,35 +69,41 @@ def point_of(space: Space, values: Mapping[str, Any]) -> Point:
     }
 
 
-def require_optuna() -> None:
-    """Raises an `InputError` where Optuna is not installed."""
-    if importlib.util.find_spec("optuna") is None:
-        raise InputError("a search needs Optuna: pip install 'stepwise-jax[sweep]', or give --grid")
+def load_optuna() -> Any:
+    """Optuna's module.
+
+    Raises:
+      InputError: where it is not installed.
+    """
+    try:
+        import optuna
+        import optuna.storages.journal
+    except ImportError as error:
+        raise InputError("a search needs Optuna: pip install 'stepwise-jax[sweep]', or give --grid") from error
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return optuna
 
 
 class Search:
     """Optuna's study of a space, asked for points and told what they scored."""
 
     def __init__(self, space: Space, folder: Path, seed: int):
-        import optuna
-        import optuna.storages.journal
-
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self._optuna, self._space = optuna, space
-        backend = optuna.storages.journal.JournalFileBackend(str(folder / JOURNAL))
-        sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
-        self._study = optuna.create_study(
-            storage=optuna.storages.JournalStorage(backend),
-            study_name="sweep",
-            sampler=sampler,
-            direction="maximize",
-            load_if_exists=True,
-        )
+        self._optuna, self._space, self._seed = load_optuna(), space, seed
+        backend = self._optuna.storages.journal.JournalFileBackend(str(folder / JOURNAL))
+        try:
+            self._study = self._optuna.create_study(
+                storage=self._optuna.storages.JournalStorage(backend),
+                study_name="sweep",
+                direction="maximize",
+                load_if_exists=True,
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{folder / JOURNAL} is damaged: it is not what a search writes there") from error
 
     def asked(self) -> list[tuple[int, Point]]:
         """Points that were asked for and never told of: those of a search that was stopped."""
-        running = self._study.get_trials(states=[self._optuna.trial.TrialState.RUNNING])
-        return [(trial.number, point_of(self._space, trial.params)) for trial in running if len(trial.params) == 3]
+        running = self._whole_trials([self._optuna.trial.TrialState.RUNNING])
+        return [(trial.number, point_of(self._space, trial.params)) for trial in running]
 
     def told(self) -> list[Point]:
         """All points that have a score."""
@@ -105,13 +112,20 @@ class Search:
 
     def count(self) -> int:
         """Points asked for so far."""
-        return len(self._study.get_trials())
+        return len(self._whole_trials(None))
+
+    def _whole_trials(self, states: Any) -> list[Any]:
+        """Those whose three values are on record: a process may be killed while it asks for them."""
+        return [trial for trial in self._study.get_trials(states=states) if len(trial.params) == 3]
 
     def ask(self, wanted: int) -> list[tuple[int, Point]]:
         """So many new points, each with its number."""
         return [self._ask() for _ in range(wanted)]
 
     def _ask(self) -> tuple[int, Point]:
+        # Anew for each point: a search that goes on would else be offered its first random points once more.
+        seed = (self._seed + len(self._study.get_trials())) % 2**32
+        self._study.sampler = self._optuna.samplers.TPESampler(seed=seed, constant_liar=True)
         trial = self._study.ask()
         low, high = self._space.learning_rates
         values = {

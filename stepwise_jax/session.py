@@ -172,7 +172,8 @@ def _draw(
     """
     counts = [stage.examples for stage in stages]
     drawn = subsets.draw(experiment.data.subset_draw, experiment.seed, train.labels, train.ids, counts, dataset.builder)
-    manifest = subsets.manifest(drawn, [stage.name for stage in stages], dataset, train.ids, test.ids)
+    scored, _ = datasets.used_rows(experiment.data, dataset, "test")
+    manifest = subsets.manifest(drawn, [stage.name for stage in stages], dataset, train.ids, test.ids, scored)
     path = folder / workdir.SUBSETS
     if not path.exists():
         write_json(path, manifest)

@@ -95,6 +95,8 @@ def _check(stage: Stage, index: int, examples: int) -> None:
     rates = stage.epoch_rates
     fits = rates is None or (len(rates) == stage.epochs and all(0 < rate < float("inf") for rate in rates))
     check(fits, "epoch_rates", f"{stage.epochs} positive numbers, one for each epoch")
+    check(rates is None or not stage.milestones, "milestones", "empty where epoch_rates say each epoch's rate")
+    check(rates is None or rates[0] == stage.learning_rate, "learning_rate", "the first of its epoch_rates")
     rising = all(0 < milestone < stage.epochs for milestone in stage.milestones)
     check(
         rising and sorted(set(stage.milestones)) == list(stage.milestones), "milestones", "growing, within its epochs"

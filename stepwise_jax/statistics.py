@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-CONFIDENCE = 0.95
-SIGNIFICANCE = 1 - CONFIDENCE
+CONFIDENCE, SIGNIFICANCE = 0.95, 0.05
 _RESAMPLES = 2000
 
 
@@ -27,9 +26,9 @@ class Difference:
     by_seed: Mapping[int, float]
     mean: float
     interval: Interval | None
-    """Paired t interval over seeds; None for fewer than two."""
+    """Paired t interval over seeds; None for fewer than two, and where all seeds differ by the same."""
     p: float | None
-    """Of the two-sided paired t test; None for fewer than two seeds."""
+    """Of the two-sided paired t test; None for fewer than two seeds, and where all differ by the same but not by 0."""
     p_holm: float | None
     """`p` with Holm's correction for all the strategies that the reference is compared with."""
     image_interval: Interval | None
@@ -88,8 +87,8 @@ def _t_test(values: Sequence[float]) -> tuple[Interval | None, float | None]:
         return None, None
     mean = float(np.mean(values))
     if np.std(values) <= 1e-12:
-        # Differences that are all the same leave nothing to estimate from: no test can be made of them.
-        return Interval(mean, mean), 1.0 if abs(mean) <= 1e-12 else None
+        # All the same, they leave nothing to estimate from: an interval of no width would claim certainty.
+        return None, 1.0 if abs(mean) <= 1e-12 else None
     found = stats.ttest_1samp(values, 0.0)
     interval = found.confidence_interval(CONFIDENCE)
     return Interval(float(interval.low), float(interval.high)), float(found.pvalue)  # pyright: ignore

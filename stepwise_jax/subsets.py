@@ -159,6 +159,7 @@ def manifest(
     dataset: "Dataset",
     train_ids: Sequence[str],
     test_ids: Sequence[str],
+    test_split: str = "test",
 ) -> dict[str, Any]:
     """What `subsets.json` holds: proof of what each stage was trained on.
 
@@ -171,13 +172,14 @@ def manifest(
       dataset: the opened data set.
       train_ids: all training examples' names in the order on disk.
       test_ids: all test examples' names in the order on disk.
+      test_split: the split on disk that they are from: "train" where some of it is held out.
     """
     content = (dataset.builder.info.metadata or {}).get("content_sha256") or {}
     return {
         "dataset": dataset.name,
         "version": dataset.version,
         "train": {"count": len(train_ids), "sha256": hash_ids(train_ids), "content_sha256": content.get("train")},
-        "test": {"count": len(test_ids), "sha256": hash_ids(test_ids), "content_sha256": content.get("test")},
+        "test": {"count": len(test_ids), "sha256": hash_ids(test_ids), "content_sha256": content.get(test_split)},
         "stages": [
             _manifest_entry(name, subset, dataset.class_names)
             for name, subset in zip(stage_names, subsets, strict=True)

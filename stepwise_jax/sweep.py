@@ -13,9 +13,10 @@ from typing import Any
 
 from stepwise_jax import workdir
 from stepwise_jax.cells import Cell
-from stepwise_jax.config import ExperimentConfig, flatten, from_json, require, to_json
+from stepwise_jax.config import ExperimentConfig, flatten, from_json_by_name, require, to_json
 from stepwise_jax.documents import read_json, write_json
 from stepwise_jax.errors import InputError
+from stepwise_jax.run_folder import read_summary
 from stepwise_jax.stages import Stage
 
 FILE, RESULTS, BEST = "sweep.json", "results.json", "best"
@@ -24,6 +25,14 @@ VALIDATION_FRACTION = 0.1
 
 Point = Mapping[str, str]
 """Values by dotted name, in the words of the command line."""
+
+
+_KEPT = {
+    "seed": "--seeds says how many runs a point has",
+    "data.validation_fraction": "every point is scored on the same images",
+    "evaluation.every_epochs": "every point is scored at the end of its stages",
+}
+"""Fields that a grid does not vary, and why."""
 
 
 def point_name(point: Point) -> str:
@@ -43,6 +52,8 @@ def parse_grid(experiment: ExperimentConfig, grids: Sequence[str]) -> tuple[Poin
     for grid in grids:
         name, _, values = grid.partition("=")
         require(name in flatten(experiment), "--grid", grid, "FIELD=V1,V2,..., FIELD a dotted name of the experiment")
+        require(name not in _KEPT, "--grid", grid, f"of another field: {_KEPT.get(name)}")
+        require(name not in [axis[0][0] for axis in axes], "--grid", grid, "a field that no other --grid has")
         words = [value.strip() for value in values.split(",") if value.strip()]
         require(len(words) == len(set(words)) and bool(words), "--grid", grid, "FIELD=V1,V2,... with different values")
         axes.append([(name, word) for word in words])
@@ -53,13 +64,12 @@ def figure1(experiment: ExperimentConfig) -> tuple[Point, ...]:
     """The grids of Figure 1, each along one axis: M = A to O; b/2 to 4 b, and lambda = 0.1 to 0.0001, on set A."""
     alone = {"plan.strategy": "single_set", "plan.batch_multipliers": "1"}
     b = experiment.plan.batch_size
+    # The experiment's own b and lambda on set A are the first point.
+    rates = [rate for rate in ("0.1", "0.01", "0.001", "0.0001") if float(rate) != experiment.plan.learning_rate]
     return (
         *({**alone, "plan.fractions": fraction} for fraction in ("0.2", "0.4", "0.6", "0.8", "1.0")),
         *({**alone, "plan.fractions": "0.2", "plan.batch_size": str(size)} for size in (b // 2, 2 * b, 4 * b) if size),
-        *(
-            {**alone, "plan.fractions": "0.2", "plan.learning_rate": rate}
-            for rate in ("0.1", "0.01", "0.001", "0.0001")
-        ),
+        *({**alone, "plan.fractions": "0.2", "plan.learning_rate": rate} for rate in rates),
     )
 
 
@@ -100,11 +110,15 @@ class Sweep:
         """The run of the best point on all training images, whose test score is taken once, at the end."""
         _, stages = self.planned(words(point))
         once = ("--evaluation.every_epochs", str(max(stage.epochs for stage in stages)))
-        return self._cell(BEST, ("--data.validation_fraction", "0.0", *once, *words(point)), self.seeds[0])
+        # By the point's name: another may be the best once more of them are scored.
+        return self._cell(
+            f"{BEST}/{point_name(point)}", ("--data.validation_fraction", "0.0", *once, *words(point)), self.seeds[0]
+        )
 
     def _cell(self, name: str, fields: Sequence[str], seed: int) -> Cell:
         folder = self.root / name / f"seed{seed}"
-        _, stages = self.planned(fields)
+        experiment, stages = self.planned(fields)
+        workdir.check_finished(folder, dataclasses.replace(experiment, seed=seed), stages)
         return Cell(
             name=f"{name}, seed {seed}",
             folder=folder,
@@ -138,7 +152,7 @@ def scored(root: Path, points: Iterable[Point], seeds: Sequence[int]) -> tuple[S
     for point in points:
         folders = [root / point_name(point) / f"seed{seed}" for seed in seeds]
         if all((folder / workdir.SUMMARY).exists() for folder in folders):
-            summaries = [read_json(folder / workdir.SUMMARY) for folder in folders]
+            summaries = [read_summary(folder) for folder in folders]
             scores = tuple(float(summary["top1"]) for summary in summaries)
             found.append(
                 Scored(point, sum(scores) / len(scores), scores, summaries[0]["samples"], summaries[0]["updates"])
@@ -195,13 +209,14 @@ def open_folder(root: Path, document: Mapping[str, Any]) -> None:
 def _check_same(root: Path, before: Any, now: Mapping[str, Any]) -> None:
     if not isinstance(before, dict) or not before.keys() >= now.keys():
         raise InputError(f"{root / FILE} is damaged: it is not what a sweep writes there")
-    changed = [name for name in ("seeds", "points", "search") if before[name] != now[name]]
-    changed += workdir.binding_differences(*(_experiment(each) for each in (now, before)))
+    changed = [f"other {name}" for name in ("seeds", "points", "search") if before[name] != now[name]]
+    try:
+        names = [each["experiment"]["plan"]["strategy"] for each in (now, before)]
+        found = workdir.binding_differences(*(from_json_by_name(each["experiment"]) for each in (now, before)))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{root / FILE} is damaged: it is not what a sweep writes there") from error
+    # A strategy of the user's own is known by its name here: its runs have its stages on record.
+    changed += [each for each in found if not each.startswith("plan.strategy:")]
+    changed += [f"plan.strategy: {names[0]!r} instead of {names[1]!r}"] if names[0] != names[1] else []
     if changed:
-        raise InputError(f"{root} holds another sweep ({'; '.join(changed)} differ): use another folder for this one")
-
-
-def _experiment(document: Mapping[str, Any]) -> ExperimentConfig:
-    # A strategy of the user's own is known by its name alone: its runs have its stages on record.
-    recorded = document["experiment"]
-    return from_json({**recorded, "plan": {**recorded["plan"], "strategy": "stepwise"}})
+        raise InputError(f"{root} holds another sweep ({'; '.join(changed)}): use another folder for this one")

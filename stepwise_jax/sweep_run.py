@@ -80,13 +80,14 @@ def print_results(results: dict[str, Any], stream: TextIO | None = None) -> None
     for each in results["points"][:_SHOWN]:
         values = (each["point"].get(name, "–") for name in names)
         table.add_row(*values, percent(each["top1"]), f"{each['samples']:,}", f"{each['updates']:,}")
-    console = Console(file=stream, highlight=False)
+    console = Console(file=stream, highlight=False, markup=False)
+    console = console if console.is_terminal else Console(file=stream, highlight=False, markup=False, width=170)
     console.print(table)
     test = results["test"]
     reached = (
         "its test run failed" if test is None else f"test top-1 {percent(test['top1'])}, top-5 {percent(test['top5'])}"
     )
-    for failure in results["failures"]:
-        console.print(f"failed: {failure['run']}: {failure['message']}", soft_wrap=True)
+    for each in results["failures"]:
+        console.print(f"FAILED: {each['run']}: {each['message']}", soft_wrap=True)
     best = ", ".join(f"{name} {value}" for name, value in results["best"].items() if name in names)
     console.print(f"best of {len(results['points'])} points: {best}: {reached} ({BEST}/)", soft_wrap=True)

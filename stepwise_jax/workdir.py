@@ -216,17 +216,41 @@ def continue_or_start(
         write_json(workdir / CONFIG, describe(experiment, stages, config_path, weights_sha256))
         return stages
     document = read_config(workdir)
+    changed = _changes(document, experiment, stages)
+    if document.get("initial_weights_sha256") != weights_sha256:
+        changed.append("model.initial_weights: other weights than the run began with")
+    _refuse(workdir, changed)
+    return recorded_experiment(document)[1]
+
+
+def check_finished(workdir: Path, experiment: ExperimentConfig, stages: tuple[Stage, ...]) -> None:
+    """Checks that the finished run in a folder, if there is one, is of this experiment and plan.
+
+    Raises:
+      InputError: if it is of another, with each differing field.
+    """
+    if not (workdir / SUMMARY).exists():
+        return
+    document = read_config(workdir)
+    if not experiment.steps_per_call:
+        chosen = recorded_experiment(document)[0].steps_per_call
+        experiment = dataclasses.replace(experiment, steps_per_call=chosen)
+    _refuse(workdir, _changes(document, experiment, stages))
+
+
+def _changes(document: dict[str, Any], experiment: ExperimentConfig, stages: tuple[Stage, ...]) -> list[str]:
+    """What differs from a recorded run: fields, or else stages."""
     recorded, recorded_stages = recorded_experiment(document)
     changed = binding_differences(experiment, recorded)
     if document["strategy"]["name"] == describe_strategy(experiment)["name"]:
         # A function of the user's own never equals the recorded one: its stages are compared instead.
         changed = [each for each in changed if not each.startswith(("plan.strategy:", "plan.staged:"))]
-    if document.get("initial_weights_sha256") != weights_sha256:
-        changed.append("model.initial_weights: other weights than the run began with")
-    changed = changed or _stage_differences(stages, recorded_stages)
+    return changed or _stage_differences(stages, recorded_stages)
+
+
+def _refuse(workdir: Path, changed: Sequence[str]) -> None:
     if changed:
         raise InputError(f"{workdir} holds another experiment ({'; '.join(changed)}): use another workdir for this one")
-    return recorded_stages
 
 
 def binding_differences(ours: ExperimentConfig, theirs: ExperimentConfig) -> list[str]:

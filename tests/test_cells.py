@@ -1,10 +1,13 @@
-"""Many runs as processes: started, watched, stopped and taken up again. The runs here are one-liners."""
+"""Many runs as processes, with commands that take a moment: what is run, passed over, told and stopped."""
 
 import fcntl
+import json
 import os
+import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,17 +17,13 @@ from stepwise_jax.cells import Cell, Failure, Slot, Watcher, make_slots, run_cel
 from stepwise_jax.errors import InterruptedRunError
 from stepwise_jax.interruption import StopRequest
 
-WRITE = (
-    "import pathlib, sys; f = pathlib.Path(sys.argv[1]); f.mkdir(parents=True); (f / 'summary.json').write_text('{}')"
-)
-FAIL = "import sys; print('warning: a', file=sys.stderr); print('error: the loss is nan', file=sys.stderr); sys.exit(3)"
-KILLED = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
-WAIT = (
-    "import pathlib, signal, sys, time\n"
-    "def stop(*_):\n    pathlib.Path(sys.argv[1] + '.stopped').write_text('')\n    sys.exit(75)\n"
-    "signal.signal(signal.SIGTERM, stop)\npathlib.Path(sys.argv[1] + '.ready').write_text('')\ntime.sleep(60)\n"
-)
-SLOTS = (Slot(), Slot())
+FINISH = "import pathlib, sys; p = pathlib.Path(sys.argv[1]); p.mkdir(parents=True); "
+FINISH += "(p / 'summary.json').write_text('{}')"
+FAIL = "import sys; print('getting there'); sys.exit('error: data.root is \\'x\\': it must exist')"
+# Says when it can be asked to stop, and stops as a run does.
+SLEEP = "import pathlib, signal, sys, time; p = pathlib.Path(sys.argv[1]); p.mkdir(parents=True); "
+SLEEP += "signal.signal(signal.SIGTERM, lambda *_: (p.joinpath('saved').write_text(''), sys.exit(75))); "
+SLEEP += "p.joinpath('ready').write_text(''); time.sleep(60)"
 
 
 @pytest.fixture(autouse=True)
@@ -32,118 +31,230 @@ def quick(monkeypatch):
     monkeypatch.setattr(cells, "POLL_SECONDS", 0.02)
 
 
-def cell(folder: Path, code: str, samples: int = 10) -> Cell:
-    return Cell(folder.name, folder, (sys.executable, "-c", code, str(folder)), samples)
+def cell(folder: Path, code: str = FINISH) -> Cell:
+    return Cell(folder.name, folder, (sys.executable, "-S", "-c", code, str(folder)), 100)
 
 
-class Seen(Watcher):
+class Log(Watcher):
     def __init__(self):
-        self.begun: list[str] = []
-        self.done: list[tuple[str, Failure | None]] = []
+        self.rows: list[tuple[str, str]] = []
+        self.most, self.finished = 0, 0
 
     def started(self, cell: Cell) -> None:
-        self.begun.append(cell.name)
+        self.rows.append(("started", cell.name))
 
     def ended(self, cell: Cell, failure: Failure | None) -> None:
-        self.done.append((cell.name, failure))
+        self.rows.append(("failed" if failure else "done", cell.name))
+
+    def moved(self, running: Sequence[Cell], finished: int, samples_done: int) -> None:
+        self.most, self.finished = max(self.most, len(running)), finished
+
+
+def run(grid: Sequence[Cell], slots: Sequence[Slot] = (Slot(),), stop: StopRequest | None = None):
+    log = Log()
+    return run_cells(grid, slots, log, StopRequest() if stop is None else stop), log
+
+
+@pytest.fixture
+def hold() -> Iterator:
+    """Holds a run's lock as another process that trains in it would."""
+    handles = []
+
+    def take(folder: Path) -> int:
+        folder.mkdir(parents=True, exist_ok=True)
+        handles.append(os.open(folder / "lock", os.O_RDWR | os.O_CREAT))
+        fcntl.flock(handles[-1], fcntl.LOCK_EX)
+        return handles[-1]
+
+    yield take
+    for handle in handles:
+        os.close(handle)
 
 
 def test_what_is_finished_is_not_run_again(tmp_path):
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "summary.json").write_text("kept")
-    seen = Seen()
-    assert run_cells([cell(tmp_path / name, WRITE) for name in "abc"], SLOTS, seen, StopRequest()) == []
-    assert sorted(seen.begun) == ["b", "c"]
-    assert (tmp_path / "a" / "summary.json").read_text() == "kept"
-    assert (tmp_path / "c" / "summary.json").exists()
+    grid = [cell(tmp_path / name) for name in "abc"]
+    assert run(grid[:1])[1].rows == [("started", "a"), ("done", "a")]
+    failures, log = run(grid)
+    assert not failures
+    assert log.rows == [("started", "b"), ("done", "b"), ("started", "c"), ("done", "c")]
+    assert log.finished == 3
+    assert run(grid)[1].rows == []
 
 
-def test_a_run_that_fails_takes_no_other_with_it(tmp_path):
-    runs = [cell(tmp_path / "bad", FAIL), cell(tmp_path / "killed", KILLED), cell(tmp_path / "good", WRITE)]
-    failures = {each.cell.name: each for each in run_cells(runs, SLOTS[:1], Seen(), StopRequest())}
-    assert (failures["bad"].status, failures["bad"].message) == (3, "the loss is nan")
-    assert (failures["killed"].status, failures["killed"].message) == (-9, "its process was killed by SIGKILL")
-    assert runs[2].done
-    assert "warning: a" in runs[0].log.read_text()
+def test_one_that_fails_is_told_and_the_others_go_on(tmp_path):
+    grid = [cell(tmp_path / "a"), cell(tmp_path / "b", FAIL), cell(tmp_path / "c")]
+    failures, _ = run(grid)
+    assert [(each.cell.name, each.status, each.message) for each in failures] == [
+        ("b", 1, "data.root is 'x': it must exist")
+    ]
+    assert [each.done for each in grid] == [True, False, True]
+    assert "getting there" in (tmp_path / "b.log").read_text()
 
 
-def test_a_signal_stops_every_run_and_says_how_to_go_on(tmp_path):
-    stop, runs = StopRequest(), [cell(tmp_path / name, WAIT) for name in "abc"]
-
-    def interrupt() -> None:
-        while not all((tmp_path / f"{name}.ready").exists() for name in "ab"):
-            time.sleep(0.01)
-        stop.name = "SIGINT"
-
-    thread = threading.Thread(target=interrupt)
-    thread.start()
-    with pytest.raises(InterruptedRunError, match="stopped by SIGINT: run the same command to go on"):
-        run_cells(runs, SLOTS, Seen(), stop)
-    thread.join()
-    assert [(tmp_path / f"{name}.stopped").exists() for name in "abc"] == [True, True, False]
+def test_one_that_is_killed_or_silent_is_told_by_its_status(tmp_path):
+    killed = cell(tmp_path / "a", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    silent = cell(tmp_path / "b", "import sys; sys.exit(7)")
+    messages = [each.message for each in run([killed, silent])[0]]
+    assert messages == ["its process was killed by SIGKILL", "its process ended with status 7"]
 
 
-def test_a_run_that_another_process_has_in_hand_is_left_to_it(tmp_path):
-    folder = tmp_path / "theirs"
-    folder.mkdir()
-    handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT)
-    fcntl.flock(handle, fcntl.LOCK_EX)
-    seen = Seen()
+def test_as_many_at_a_time_as_there_are_slots(tmp_path):
+    slow = FINISH.replace("p.mkdir", "import time; time.sleep(0.3); p.mkdir")
+    _, log = run([cell(tmp_path / name, slow) for name in "abcd"], [Slot(), Slot()])
+    assert log.most == 2
+    assert [what for what, _ in log.rows].count("done") == 4
+
+
+def test_a_stop_lets_the_runs_save_themselves(tmp_path):
+    grid, stop = [cell(tmp_path / name, SLEEP) for name in "ab"], StopRequest()
+
+    def ask() -> None:
+        while not all((tmp_path / name / "ready").exists() for name in "ab"):
+            time.sleep(0.02)
+        stop.name = "SIGTERM"
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    with pytest.raises(InterruptedRunError, match="stopped by SIGTERM: run the same command to go on"):
+        run(grid, [Slot(), Slot()], stop)
+    asking.join()
+    assert all((tmp_path / name / "saved").exists() for name in "ab")
+
+
+def test_nothing_is_started_after_a_stop(tmp_path):
+    stop = StopRequest()
+    stop.name = "SIGINT"
+    with pytest.raises(InterruptedRunError):
+        run([cell(tmp_path / "a")], stop=stop)
+    assert not (tmp_path / "a").exists()
+
+
+def test_no_run_is_left_behind_by_a_grid_that_breaks(tmp_path):
+    class Broken(Log):
+        def moved(self, running: Sequence[Cell], finished: int, samples_done: int) -> None:
+            if (tmp_path / "a" / "ready").exists():
+                raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="disk is full"):
+        run_cells([cell(tmp_path / "a", SLEEP)], [Slot()], Broken(), StopRequest())
+    assert (tmp_path / "a" / "saved").exists()
+
+
+def test_a_run_that_another_process_has_in_hand_is_passed_over(tmp_path, hold):
+    grid = [cell(tmp_path / "a"), cell(tmp_path / "b")]
+    handle = hold(tmp_path / "a")
 
     def finish() -> None:
-        while not (tmp_path / "ours" / "summary.json").exists():
+        while not grid[1].done:
+            time.sleep(0.02)
+        (tmp_path / "a" / "summary.json").write_text("{}")
+        fcntl.flock(handle, fcntl.LOCK_UN)
+
+    other = threading.Thread(target=finish)
+    other.start()
+    failures, log = run(grid)
+    other.join()
+    assert not failures
+    assert log.rows == [("started", "b"), ("done", "b")]
+    assert log.finished == 2
+
+
+def test_a_run_that_another_process_lets_go_of_is_taken_up(tmp_path, hold):
+    finish = FINISH.replace("mkdir(parents=True)", "mkdir(parents=True, exist_ok=True)")
+    handle = hold(tmp_path / "a")
+    threading.Timer(0.2, lambda: fcntl.flock(handle, fcntl.LOCK_UN)).start()
+    failures, log = run([cell(tmp_path / "a", finish)])
+    assert not failures
+    assert log.rows == [("started", "a"), ("done", "a")]
+
+
+def test_losing_the_race_for_a_run_is_no_failure(tmp_path, hold):
+    """Two grids may start a run at the same moment: the one that comes second waits for the other's."""
+    losing = "import pathlib, sys, time; p = pathlib.Path(sys.argv[1]); p.with_name('started').write_text(''); "
+    losing += "time.sleep(0.3); sys.exit('error: in use')"
+    contested = cell(tmp_path / "a", losing)
+
+    def other() -> None:
+        while not (tmp_path / "started").exists():
             time.sleep(0.01)
-        (folder / "summary.json").write_text("{}")
-        os.close(handle)
+        handle = hold(tmp_path / "a")
+        time.sleep(0.8)
+        (tmp_path / "a" / "summary.json").write_text("{}")
+        fcntl.flock(handle, fcntl.LOCK_UN)
 
-    thread = threading.Thread(target=finish)
-    thread.start()
-    runs = [cell(folder, FAIL), cell(tmp_path / "ours", WRITE)]
-    assert run_cells(runs, SLOTS, seen, StopRequest()) == []
-    thread.join()
-    assert seen.begun == ["ours"]
+    winner = threading.Thread(target=other)
+    winner.start()
+    failures, log = run([contested])
+    winner.join()
+    assert not failures
+    assert log.finished == 1
 
 
-def test_progress_is_what_the_records_tell(tmp_path):
-    run = cell(tmp_path / "run", WRITE, samples=100)
-    assert run.samples_done() == 0
-    run.folder.mkdir()
-    (run.folder / "records.jsonl").write_text(
-        '{"kind": "epoch", "examples_seen": 30}\n{"kind": "event"}\n{"kind": "epo'
-    )
-    assert run.samples_done() == 30
-    (run.folder / "summary.json").write_text("{}")
-    assert run.samples_done() == 100
+def test_samples_done_follow_the_last_whole_epoch_on_record(tmp_path):
+    one = cell(tmp_path / "a")
+    assert one.samples_done() == 0
+    one.folder.mkdir()
+    rows = [{"kind": "epoch", "examples_seen": 40}, {"kind": "event", "message": "x"}]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (one.folder / "records.jsonl").write_text(text + '{"kind": "epoch", "examp')
+    assert one.samples_done() == 40
+    (one.folder / "records.jsonl").write_text(text + '{"kind": "epoch", "examples_seen": null}\n')
+    assert one.samples_done() == 40
+    (one.folder / "records.jsonl").write_text('{"kind": "epoch", "examples_seen": 1000}\n')
+    assert one.samples_done() == 100
+    (one.folder / "summary.json").write_text("{}")
+    assert one.samples_done() == 100
+
+
+def test_gpus_are_taken_in_turn(monkeypatch):
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
+    assert cells.default_processes() == 2
+    assert [dict(slot.environment) for slot in make_slots(2, {})] == [
+        {"CUDA_VISIBLE_DEVICES": "3"},
+        {"CUDA_VISIBLE_DEVICES": "5"},
+    ]
+    three = [slot.environment for slot in make_slots(3, {"A": "1"})]
+    assert [each["CUDA_VISIBLE_DEVICES"] for each in three] == ["3", "5", "3"]
+    # The two on one GPU must not take more than there is of it.
+    for number in "35":
+        shares = [
+            float(each["XLA_PYTHON_CLIENT_MEM_FRACTION"]) for each in three if each["CUDA_VISIBLE_DEVICES"] == number
+        ]
+        assert sum(shares) <= 0.9
+    assert all(each["A"] == "1" for each in three)
+
+
+@pytest.mark.parametrize("visible", ["", "-1"])
+def test_no_gpu_that_may_be_seen_means_cores(monkeypatch, visible):
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert all(slot.cores for slot in make_slots(1, {}))
 
 
 def test_cores_are_shared_out(monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3, 4})
-    assert [sorted(slot.cores) for slot in make_slots(2, {})] == [[0, 2, 4], [1, 3]]
-    assert [sorted(slot.cores) for slot in make_slots(7, {})] == [[0], [1], [2], [3], [4], [0], [1]]
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {4, 5, 6, 7, 9})
+    first, second = (slot.cores for slot in make_slots(2, {}))
+    assert first | second == {4, 5, 6, 7, 9}
+    assert not first & second
+    assert {len(first), len(second)} == {2, 3}
+    assert [sorted(slot.cores) for slot in make_slots(5, {})] == [[4], [5], [6], [7], [9]]
+    assert [sorted(slot.cores) for slot in make_slots(6, {})][5] == [4]
+    assert 1 <= cells.default_processes() <= 5
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert make_slots(2, {}) == (Slot({}), Slot({}))
 
 
-def test_each_gpu_has_a_run_and_more_runs_share_its_memory(monkeypatch):
-    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
-    assert cells.default_processes() == 2
-    assert [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in make_slots(3, {})] == ["2", "5", "2"]
-    assert make_slots(4, {})[0].environment["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.45"
-    assert "XLA_PYTHON_CLIENT_MEM_FRACTION" not in make_slots(2, {})[0].environment
-
-
-def test_what_the_user_has_set_stays(monkeypatch):
+def test_a_runs_process_has_its_slots_cores_and_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    monkeypatch.setenv("STEPWISE_TEST", "theirs")
-    (slot,) = make_slots(1, {"STEPWISE_TEST": "ours", "STEPWISE_OTHER": "ours"})
-    assert slot.environment == {"STEPWISE_OTHER": "ours"}
-
-
-def test_a_slots_environment_and_cores_reach_the_run(tmp_path):
-    code = (
-        "import json, os, pathlib, sys, time; time.sleep(0.2); f = pathlib.Path(sys.argv[1]); f.mkdir(); "
-        "(f / 'summary.json').write_text(json.dumps([os.environ['STEPWISE_TEST'], sorted(os.sched_getaffinity(0))]))"
-    )
-    core = min(os.sched_getaffinity(0))
-    run_cells([cell(tmp_path / "a", code)], [Slot({"STEPWISE_TEST": "x"}, frozenset({core}))], Seen(), StopRequest())
-    assert (tmp_path / "a" / "summary.json").read_text() == f'["x", [{core}]]'
+    monkeypatch.setenv("GIVEN", "by the user")
+    one_core = min(os.sched_getaffinity(0))
+    code = FINISH + "; import os; p.joinpath('saw').write_text(repr((sorted(os.sched_getaffinity(0)), "
+    code += "os.environ['GIVEN'], os.environ['SHARED'], os.getpgid(0) == os.getpid())))"
+    shared = make_slots(1, {"GIVEN": "by the grid", "SHARED": "by the grid"})[0].environment
+    failures, _ = run([cell(tmp_path / "a", code)], [Slot(shared, frozenset({one_core}))])
+    assert not failures
+    assert (tmp_path / "a" / "saw").read_text() == repr(([one_core], "by the user", "by the grid", True))
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

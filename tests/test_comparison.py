@@ -1,185 +1,350 @@
-"""Choosing strategies, the comparison's folder, and what its runs have shown."""
+"""A comparison's plan, its folder, and what it makes of runs in every condition."""
 
 import dataclasses
 import io
 import json
-from typing import Any
+import math
+from collections.abc import Sequence
+from pathlib import Path
 
+import numpy as np
 import pytest
-from made_runs import make_comparison
 
-from stepwise_jax import comparison
-from stepwise_jax.command_line import load_config, load_rows, parse_fields
-from stepwise_jax.comparison_table import print_comparison, rows
-from stepwise_jax.config import DataConfig, ExperimentConfig, PlanConfig, override
+from stepwise_jax import comparison, workdir
+from stepwise_jax.cells import Cell, Failure
+from stepwise_jax.comparison import Comparison, choose, finished_runs, open_folder, paired
+from stepwise_jax.comparison_table import HEADER, print_comparison, rows
+from stepwise_jax.config import ExperimentConfig, PlanConfig, override
 from stepwise_jax.errors import InputError
+from stepwise_jax.stages import Stage, make_plan
+from stepwise_jax.variants import VARIANTS, default_names
 
-CONFIG = "configs/cifar100_resnet50.py"
-
-
-def choose(*names: str, config: str = CONFIG):
-    return comparison.choose(names, config, load_config(config), load_rows(config))
-
-
-def test_seven_by_default():
-    assert [each.name for each in choose()] == [
-        "stepwise",
-        "constant_rate",
-        "data_only",
-        "baseline",
-        "equal_samples",
-        "equal_samples_rate_curve",
-        "equal_updates",
-    ]
+EXPERIMENT = ExperimentConfig()
+ROWS = {"short": ExperimentConfig(plan=PlanConfig(epochs_per_stage=5)), "long [slow]": ExperimentConfig()}
 
 
-@pytest.mark.parametrize("config", ["configs/food101_res2net50.py", "configs/face_mask_res2net50_b24.py", CONFIG])
-def test_the_seven_are_different_runs_under_every_reading(config):
-    chosen = choose(config=config)
-    experiments = {each.name: parse_fields(load_config(each.config), each.words(), "test") for each in chosen}
-    assert len(comparison.plans(experiments, dict.fromkeys(experiments, 2509))) == 7
-    assert experiments["baseline"].reproduces.endswith("/baseline")
-    assert experiments["equal_samples"].reproduces == ""
+def own(config: PlanConfig, examples: int) -> tuple[Stage, ...]:
+    return (Stage("all", 1.0, examples, 10, 0.3, epochs=3),)
 
 
-def test_rows_of_the_file_come_before_ours():
-    assert [each.config for each in choose("rows")][:2] == [f"{CONFIG}:baseline", f"{CONFIG}:stepwise"]
-    first, second = choose("cosine", "A")
-    assert first.words() == ("--plan.strategy", "cosine", "--plan.learning_rate_rule", "eq9")
-    assert (second.config, second.words()) == (f"{CONFIG}:A", ())
+def compared(*names: str, seeds: Sequence[int] = (0, 1), experiment: ExperimentConfig = EXPERIMENT) -> Comparison:
+    return Comparison("mine.py", experiment, choose(names, "mine.py", experiment, ROWS), tuple(seeds))
+
+
+# Names
+
+
+def test_seven_are_compared_by_default():
+    names = [each.name for each in choose([], "mine.py", EXPERIMENT, {})]
+    assert names[:4] == ["stepwise", "constant_rate", "data_only", "baseline"]
+    assert names[4:] == ["equal_samples", "equal_samples_rate_curve", "equal_updates"]
+
+
+def test_a_rule_of_the_users_own_takes_the_papers_place():
+    experiment = ExperimentConfig(plan=PlanConfig(strategy=own))
+    assert default_names(experiment)[0] == "own"
+    first = choose([], "mine.py", experiment, {})[0]
+    assert (first.name, first.words()) == ("own", ())
+
+
+def test_rows_and_variants_may_stand_together():
+    row, variant = choose(["short", "baseline"], "configs/mine.py", EXPERIMENT, ROWS)
+    assert (row.name, row.config, row.words()) == ("short", "configs/mine.py:short", ())
+    assert (variant.name, variant.config) == ("baseline", "configs/mine.py")
+    assert variant.words() == ("--plan.strategy", "baseline", "--plan.learning_rate_rule", "eq9")
+    assert [each.name for each in choose(["rows"], "mine.py", EXPERIMENT, ROWS)] == list(ROWS)
+    of_row = choose(["short", "baseline"], "mine.py:short", EXPERIMENT, ROWS)
+    assert [each.config for each in of_row] == ["mine.py:short", "mine.py:short"]
 
 
 @pytest.mark.parametrize(
-    ("names", "message"),
+    ("names", "rows_", "told"),
     [
-        (("stepwise", "bseline"), "'bseline' is neither a row of configs/digits.py nor one of ours, as baseline"),
-        (("stepwise", "stepwise"), "different names"),
-        (("stepwise",), "at least two names"),
-        (("rows",), "configs/digits.py has no get_rows"),
+        (["baselin", "stepwise"], {}, "'baselin' is neither a row of mine.py nor one of ours, as baseline"),
+        (["shrt", "stepwise"], ROWS, "as short"),
+        (["baseline", "baseline"], {}, "different names"),
+        (["baseline"], {}, "at least two names"),
+        (["rows"], {}, "mine.py has no get_rows()"),
     ],
 )
-def test_names_that_cannot_be_compared(names, message):
-    with pytest.raises(InputError, match=message):
-        choose(*names, config="configs/digits.py")
+def test_names_that_cannot_be_compared(names, rows_, told):
+    with pytest.raises(InputError, match="--strategies") as caught:
+        choose(names, "mine.py", EXPERIMENT, rows_)
+    assert told in str(caught.value)
 
 
-def test_twins_and_impossible_plans_are_named():
-    first = ExperimentConfig(data=DataConfig(name="digits"))
-    again = override(first, {"plan.learning_rate_rule": "constant"})
-    # What crosses a boundary tells runs apart that have the same stages.
-    experiments = {"a": first, "b": again, "c": first, "d": override(first, {"plan.carry": "weights"}), "e": first}
-    stages = comparison.plans(experiments, dict.fromkeys(experiments, 1437))
-    assert comparison.twins(experiments, stages) == (("a", "c"), ("a", "e"))
-    large = override(first, {"plan.batch_size": 400})
-    with pytest.raises(InputError, match="strategy b: batch_size of stage 1"):
-        comparison.plans({"a": first, "b": large}, dict.fromkeys("ab", 1437))
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_is_a_plan(name):
+    experiment = override(EXPERIMENT, VARIANTS[name].changes)
+    assert make_plan(experiment.plan, experiment.optimizer, 50_000)
+
+
+# Plans
+
+
+def plans_of(*names: str, experiment: ExperimentConfig = EXPERIMENT, examples: int = 50_000):
+    found = {name: override(experiment, VARIANTS[name].changes) for name in names}
+    return comparison.plans(found, dict.fromkeys(found, examples))
+
+
+def twins_of(*names: str, experiment: ExperimentConfig = EXPERIMENT) -> tuple[tuple[str, str], ...]:
+    found = {name: override(experiment, VARIANTS[name].changes) for name in names}
+    return comparison.twins(found, plans_of(*names, experiment=experiment))
+
+
+def test_twins_are_found():
+    assert twins_of("rate_only", "cosine", "equal_samples_rate_curve") == (("rate_only", "equal_samples_rate_curve"),)
+    assert twins_of("own", "stepwise") == (("own", "stepwise"),)
+    constant = ExperimentConfig(plan=PlanConfig(batch_multipliers=(1,) * 5))
+    assert twins_of("constant_rate", "data_only", experiment=constant) == (("constant_rate", "data_only"),)
 
 
 def test_twins_are_refused_where_they_are_named_and_left_out_where_not():
-    compared = comparison.Comparison("c", ExperimentConfig(), choose(), (0,))
-    pairs = (("stepwise", "constant_rate"),)
-    left = comparison.without_twins(compared, pairs, named=False)
-    assert len(left.strategies) == 6
-    assert "constant_rate" not in [each.name for each in left.strategies]
-    with pytest.raises(InputError, match="strategies stepwise and constant_rate are the same run here"):
-        comparison.without_twins(compared, pairs, named=True)
+    strategies = tuple(comparison.Strategy(name, "", "c.py", {}) for name in ("a", "b", "c"))
+    compared = comparison.Comparison("c.py", ExperimentConfig(), strategies, (0,))
+    left = comparison.without_twins(compared, (("a", "b"),), named=False)
+    assert [each.name for each in left.strategies] == ["a", "c"]
+    with pytest.raises(InputError, match="strategies a and b are the same run here"):
+        comparison.without_twins(compared, (("a", "b"),), named=True)
 
 
-def made(*names: str, seeds: tuple[int, ...] = (0, 1), fields: dict[str, Any] | None = None) -> comparison.Comparison:
-    experiment = override(load_config(CONFIG), fields or {})
-    return comparison.Comparison(CONFIG, experiment, choose(*names), seeds)
+def test_what_differs_beside_the_stages_is_no_twin():
+    assert twins_of("stepwise", "fresh_momentum") == ()
+    assert twins_of(*[name for name in VARIANTS if name not in ("own", "rate_only")]) == ()
 
 
-def test_a_comparison_goes_on_with_more_seeds_and_strategies(tmp_path):
-    first = comparison.open_folder(tmp_path / "c", made("stepwise", "baseline"))
-    more = comparison.open_folder(tmp_path / "c", made("stepwise", "cosine", seeds=(1, 2)))
-    assert [each.name for each in more.strategies] == ["stepwise", "baseline", "cosine"]
-    assert more.seeds == (0, 1, 2)
-    stored = comparison.read(tmp_path / "c")
-    assert (stored.strategies, stored.seeds, first.seeds) == (more.strategies, more.seeds, (0, 1))
+def test_a_plan_that_cannot_be_made_names_its_strategy():
+    with pytest.raises(InputError, match="strategy stepwise: batch_size of stage 1"):
+        plans_of("baseline", "stepwise", examples=100)
 
 
-def test_another_comparison_is_refused(tmp_path):
-    comparison.open_folder(tmp_path, made("stepwise", "baseline"))
-    comparison.open_folder(tmp_path, made("stepwise", "baseline", fields={"data.data_dir": "elsewhere"}))
-    with pytest.raises(InputError, match=r"another comparison \(plan.batch_size: 16 instead of 24\)"):
-        comparison.open_folder(tmp_path, made("stepwise", "baseline", fields={"plan.batch_size": 16}))
-    changed = made("stepwise", "baseline")
-    other = dataclasses.replace(changed.strategies[1], changes={"plan.strategy": "cosine"})
+def test_runs_come_seed_by_seed():
+    two = compared("stepwise", "baseline", seeds=(3, 4))
+    stages = plans_of("stepwise", "baseline")
+    cells = comparison.make_cells(two, Path("runs"), stages, ("python", "launch.py"), ("--model.width", "4"))
+    assert [cell.name for cell in cells] == [f"{name}, seed {seed}" for seed in (3, 4) for name in stages]
+    assert cells[1].command[:5] == ("python", "launch.py", "train", "mine.py", "--workdir")
+    assert cells[1].folder == Path("runs/baseline/seed3")
+    # The strategy's own fields come last, and win.
+    words = cells[1].command
+    assert words.index("--model.width") < words.index("--plan.strategy") < words.index("--seed")
+    assert words[-2:] == ("--seed", "3")
+    assert cells[0].samples == sum(stage.updates * stage.batch_size for stage in stages["stepwise"])
+
+
+def test_a_field_that_no_strategy_heeds_is_refused():
+    given, asked = EXPERIMENT, override(EXPERIMENT, {"plan.learning_rate_rule": "constant"})
+    strategies = choose(["stepwise", "baseline"], "mine.py", asked, ROWS)
+    with pytest.raises(InputError, match=r"--plan\.learning_rate_rule constant: each of the strategies sets this"):
+        comparison.refuse_unheeded(given, asked, strategies)
+    comparison.refuse_unheeded(given, asked, choose(["own", "baseline"], "mine.py", asked, ROWS))
+    comparison.refuse_unheeded(given, override(given, {"seed": 4, "plan.batch_size": 8}), strategies)
+
+
+# The folder
+
+
+def test_a_new_folder_and_the_same_again(tmp_path):
+    two = compared("short", "baseline")
+    assert open_folder(tmp_path / "a" / "b", two) == two
+    assert open_folder(tmp_path / "a" / "b", two) == two
+    assert comparison.read(tmp_path / "a" / "b") == two
+
+
+def test_more_seeds_and_strategies_join(tmp_path):
+    open_folder(tmp_path, compared("stepwise", "baseline", seeds=(0, 1)))
+    later = compared("equal_samples", "baseline", seeds=(1, 2), experiment=override(EXPERIMENT, {"seed": 1}))
+    joined = open_folder(tmp_path, later)
+    assert [each.name for each in joined.strategies] == ["stepwise", "baseline", "equal_samples"]
+    assert joined.seeds == (0, 1, 2)
+    assert comparison.read(tmp_path).seeds == (0, 1, 2)
+
+
+@pytest.mark.parametrize("name", ["single_set", "baseline", own])
+def test_a_comparison_of_any_strategy_is_read_back(tmp_path, name):
+    fields = {"fractions": (0.2,), "batch_multipliers": (1,)} if name == "single_set" else {}
+    experiment = ExperimentConfig(plan=PlanConfig(strategy=name, **fields))  # pyright: ignore
+    two = compared("own", "short", experiment=experiment)
+    open_folder(tmp_path, two)
+    assert open_folder(tmp_path, two).strategies == two.strategies
+
+
+def test_another_experiment_is_refused(tmp_path):
+    open_folder(tmp_path, compared("stepwise", "baseline"))
+    other = compared("stepwise", "baseline", experiment=override(EXPERIMENT, {"model.width": 4}))
+    with pytest.raises(InputError, match=r"holds another comparison \(model\.width: 4 instead of None\)"):
+        open_folder(tmp_path, other)
+    two = compared("stepwise", "baseline")
+    changed = dataclasses.replace(two.strategies[1], changes={"plan.strategy": "cosine"})
     with pytest.raises(InputError, match="strategy baseline: other fields"):
-        comparison.open_folder(tmp_path, dataclasses.replace(changed, strategies=(changed.strategies[0], other)))
+        open_folder(tmp_path, dataclasses.replace(two, strategies=(two.strategies[0], changed)))
+
+
+def test_where_data_lies_and_how_often_is_saved_may_change(tmp_path):
+    open_folder(tmp_path, compared("stepwise", "baseline"))
+    moved = override(EXPERIMENT, {"data.data_dir": "/elsewhere", "checkpoint.every_seconds": 7.0})
+    open_folder(tmp_path, compared("stepwise", "baseline", experiment=moved))
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="holds no comparison"):
-        comparison.open_folder(tmp_path, made("stepwise", "baseline"))
+    (tmp_path / "letter.txt").write_text("dear")
+    with pytest.raises(InputError, match="is not empty and holds no comparison"):
+        open_folder(tmp_path, compared("stepwise", "baseline"))
     with pytest.raises(InputError, match="cannot be written"):
-        comparison.open_folder(tmp_path / "file" / "c", made("stepwise", "baseline"))
+        open_folder(tmp_path / "letter.txt", compared("stepwise", "baseline"))
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"config": 1, "experiment": {}, "strategies": [], "seeds": []}'])
-def test_a_damaged_comparison_is_told(tmp_path, text):
-    (tmp_path / "comparison.json").write_text(text)
-    with pytest.raises(InputError):
-        comparison.read(tmp_path)
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda document: "{",
+        lambda document: "[]",
+        lambda document: "{}",
+        lambda document: json.dumps({**document, "strategies": []}),
+        lambda document: json.dumps({**document, "strategies": [3, 4]}),
+        lambda document: json.dumps({**document, "strategies": [{"name": "a"}] * 2}),
+        lambda document: json.dumps({**document, "seeds": ["one"]}),
+        lambda document: json.dumps({**document, "seeds": []}),
+        lambda document: json.dumps({**document, "seeds": None}),
+        lambda document: json.dumps({**document, "experiment": {}}),
+        lambda document: json.dumps({**document, "experiment": {**document["experiment"], "plan": 7}}),
+        lambda document: json.dumps({**document, "experiment": {**document["experiment"], "seed": "x"}}),
+    ],
+)
+def test_a_damaged_document_is_told(tmp_path, damage):
+    open_folder(tmp_path, compared("stepwise", "baseline"))
+    path = tmp_path / comparison.FILE
+    path.write_text(damage(json.loads(path.read_text())))
+    with pytest.raises(InputError, match="is damaged"):
+        open_folder(tmp_path, compared("stepwise", "baseline"))
 
 
-def test_a_strategy_of_ones_own_is_remembered_by_its_runs(tmp_path):
-    def own(plan: PlanConfig, examples: int):
-        raise AssertionError
-
-    experiment = ExperimentConfig(plan=PlanConfig(strategy=own))
-    strategies = comparison.choose([], "mine.py", experiment, {})
-    comparison.open_folder(tmp_path, comparison.Comparison("mine.py", experiment, strategies, (0,)))
-    again = comparison.open_folder(tmp_path, comparison.Comparison("mine.py", experiment, strategies, (0, 1)))
-    assert again.seeds == (0, 1)
+def test_failures_are_written_down(tmp_path):
+    cell = Cell("baseline, seed 3", tmp_path, (), 1)
+    comparison.keep_failures(tmp_path, [Failure(cell, 3, "the loss is not finite")])
+    assert json.loads((tmp_path / comparison.FAILURES).read_text()) == {
+        "failures": [{"run": "baseline, seed 3", "status": 3, "message": "the loss is not finite"}]
+    }
 
 
-def test_each_run_is_a_command_that_can_be_repeated_by_hand(tmp_path):
-    strategies = choose("stepwise", "baseline", config="configs/digits.py")
-    compared = comparison.Comparison("configs/digits.py", load_config("configs/digits.py"), strategies, (0, 1))
-    experiments = {each.name: override(compared.experiment, dict(each.changes)) for each in compared.strategies}
-    stages = comparison.plans(experiments, dict.fromkeys(experiments, 1437))
-    runs = comparison.make_cells(compared, tmp_path, stages, ("python", "launch.py"), ("--dtype", "bfloat16"))
-    assert [run.name for run in runs] == [
-        "stepwise, seed 0",
-        "baseline, seed 0",
-        "stepwise, seed 1",
-        "baseline, seed 1",
-    ]
-    folder = tmp_path / "baseline" / "seed1"
-    words = f"python launch.py train configs/digits.py --workdir {folder} --dtype bfloat16 --plan.strategy baseline"
-    assert " ".join(runs[3].command) == f"{words} --plan.learning_rate_rule eq9 --seed 1"
-    # Of 1,437 examples the last batch of 16 is not full.
-    assert runs[3].samples == 50 * 1424
+# Runs
+
+IDS = tuple(f"image{number}" for number in range(50))
 
 
-def test_finished_runs_are_paired_and_told(tmp_path):
-    root = make_comparison(tmp_path / "c", seeds=(0, 1, 2))
-    (root / "baseline" / "seed2" / "summary.json").unlink()
-    compared = comparison.read(root)
-    runs = comparison.finished_runs(compared, root)
-    assert [sorted(of_seed) for of_seed in runs.values()] == [[0, 1, 2], [0, 1]]
-    (difference,) = comparison.paired(compared, runs)
-    assert sorted(difference.by_seed) == [0, 1]
-    assert difference.image_interval is not None
+def finish(root: Path, strategy: str, seed: int, right: int, ids: Sequence[str] = IDS) -> Path:
+    """A finished run that has `right` of the images right, the last ones."""
+    folder = root / strategy / f"seed{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    labels = np.arange(len(ids)) % 2
+    answers = np.where(np.arange(len(ids)) >= len(ids) - right, labels, 1 - labels)
+    probabilities = np.eye(2, dtype=np.float32)[answers]
+    np.savez(folder / workdir.PREDICTIONS, ids=np.asarray(ids), labels=labels, probabilities=probabilities)
+    reached = {"top1": right / len(ids), "top5": 1.0, "best_top1": 0.9, "samples": 1200, "updates": 30}
+    (folder / workdir.SUMMARY).write_text(json.dumps({**reached, "seconds": {"train": 60.0, "compile": 5.0}}))
+    return folder
+
+
+def test_finished_runs_are_paired_by_seed(tmp_path):
+    two = compared("short", "baseline", seeds=(0, 1, 2, 3))
+    for seed, (ours, theirs) in enumerate([(40, 35), (41, 38), (44, 35)]):
+        finish(tmp_path, "short", seed, ours)
+        finish(tmp_path, "baseline", seed, theirs)
+    finish(tmp_path, "short", 3, 50)
+    runs = finished_runs(two, tmp_path)
+    assert {name: sorted(of_seed) for name, of_seed in runs.items()} == {"short": [0, 1, 2, 3], "baseline": [0, 1, 2]}
+    assert runs["short"][0].right.sum() == 40
+    (found,) = paired(two, runs)
+    assert found.by_seed == pytest.approx({0: 0.1, 1: 0.06, 2: 0.18})
+    assert found.image_interval is not None
+    assert found.image_interval.low <= found.mean <= found.image_interval.high
+    # By hand: mean 17/3 right, deviation of 5, 3, 9 over the root of 3, t(0.975, 2) = 4.3027.
+    half = 4.3027 * np.std([5, 3, 9], ddof=1) / math.sqrt(3) / 50
+    assert found.interval is not None
+    assert found.interval.high - found.mean == pytest.approx(half, rel=1e-4)
+
+
+def test_a_run_in_progress_does_not_count(tmp_path):
+    two = compared("short", "baseline", seeds=(0,))
+    finish(tmp_path, "short", 0, 40)
+    under_way = finish(tmp_path, "baseline", 0, 40)
+    (under_way / workdir.SUMMARY).unlink()
+    (under_way / workdir.PREDICTIONS).write_bytes(b"half")
+    runs = finished_runs(two, tmp_path)
+    assert runs["baseline"] == {}
+    assert paired(two, runs) == ()
+
+
+def test_runs_on_other_images_are_not_compared_image_by_image(tmp_path):
+    two = compared("short", "baseline", seeds=(0,))
+    finish(tmp_path, "short", 0, 40)
+    finish(tmp_path, "baseline", 0, 30, ids=[f"other{number}" for number in range(50)])
+    (found,) = paired(two, finished_runs(two, tmp_path))
+    assert found.mean == pytest.approx(0.2)
+    assert found.image_interval is None
+
+
+def test_damaged_runs_are_named(tmp_path):
+    two = compared("short", "baseline", seeds=(0,))
+    folder = finish(tmp_path, "short", 0, 40)
+    whole = (folder / workdir.PREDICTIONS).read_bytes()
+    for content in (b"", b"no archive", whole[:200], whole[:-100], b"PK\x03\x04" + whole[4:300]):
+        (folder / workdir.PREDICTIONS).write_bytes(content)
+        with pytest.raises(InputError, match=r"predictions\.npz is missing or damaged: train the run anew"):
+            finished_runs(two, tmp_path)
+    (folder / workdir.PREDICTIONS).write_bytes(whole)
+    for content in ("[]", "{}", '{"top1": "high"}'):
+        (folder / workdir.SUMMARY).write_text(content)
+        with pytest.raises(InputError, match=r"summary\.json is damaged"):
+            finished_runs(two, tmp_path)
+
+
+def record(folder: Path, experiment: ExperimentConfig, stages: tuple[Stage, ...]) -> None:
+    (folder / workdir.CONFIG).write_text(json.dumps(workdir.describe(experiment, stages, "mine.py", None)))
+
+
+def test_a_finished_run_of_something_else_is_not_taken_for_ours(tmp_path):
+    """A row of the configuration file that was edited in between, say."""
+    two, stages = compared("short", "baseline", seeds=(0, 5)), plans_of("own", "baseline")
+    stages = {"short": stages["own"], "baseline": stages["baseline"]}
+    experiments = {"short": EXPERIMENT, "baseline": override(EXPERIMENT, VARIANTS["baseline"].changes)}
+    comparison.check_finished(two, tmp_path, experiments, stages)
+    folder = finish(tmp_path, "short", 5, 40)
+    record(folder, override(EXPERIMENT, {"seed": 5, "steps_per_call": 1, "data.root": "/before"}), stages["short"])
+    comparison.check_finished(two, tmp_path, experiments, stages)
+    narrow = override(EXPERIMENT, {"seed": 5, "steps_per_call": 1, "model.width": 8})
+    record(folder, narrow, stages["short"])
+    with pytest.raises(InputError, match=r"seed5 holds another experiment \(model\.width: None instead of 8\)"):
+        comparison.check_finished(two, tmp_path, experiments, stages)
+
+
+# What is shown
+
+
+def test_the_table_has_the_numbers(tmp_path):
+    three = compared("short", "baseline", "long [slow]", seeds=(0, 1))
+    for seed, (ours, theirs) in enumerate([(40, 35), (41, 38)]):
+        finish(tmp_path, "short", seed, ours)
+        finish(tmp_path, "baseline", seed, theirs)
+    runs = finished_runs(three, tmp_path)
+    differences = paired(three, runs)
+    table = rows(three, runs, differences)
+    assert all(len(row) == len(HEADER) for row in table)
+    assert table[0][:3] == ("short", "2", f"81.00 ± {100 * np.std([0.8, 0.82], ddof=1):.2f}")
+    assert table[0][3:7] == ("–",) * 4
+    assert table[1][3] == "+8.00"
+    assert table[1][7:] == ("1,200", "30", "0:01:05")
+    assert table[2] == ("long [slow]", "0", *("–",) * 8)
     stream = io.StringIO()
-    print_comparison(compared, runs, (difference,), stream)
-    assert "baseline" in stream.getvalue()
-    assert "stepwise is better than baseline" in stream.getvalue()
-    assert [row[1] for row in rows(compared, runs, (difference,))] == ["3", "2"]
+    print_comparison(three, runs, differences, stream)
+    told = stream.getvalue()
+    assert "long [slow]" in told
+    assert "+8.00" in told
+    assert "No difference shown between short and baseline (+8.00" in told
 
 
-def test_answers_to_other_images_are_not_compared(tmp_path):
-    root = make_comparison(tmp_path / "c", seeds=(0, 1))
-    compared = comparison.read(root)
-    runs = comparison.finished_runs(compared, root)
-    moved = dataclasses.replace(runs["baseline"][0], ids=tuple(reversed(runs["baseline"][0].ids)))
-    (difference,) = comparison.paired(compared, {**runs, "baseline": {**runs["baseline"], 0: moved}})
-    assert difference.image_interval is None
-
-
-def test_failures_are_kept(tmp_path):
-    comparison.keep_failures(tmp_path, [])
-    assert json.loads((tmp_path / "failures.json").read_text()) == {"failures": []}
+def test_an_empty_comparison_can_be_shown(tmp_path):
+    two, stream = compared("short", "baseline"), io.StringIO()
+    runs = finished_runs(two, tmp_path)
+    print_comparison(two, runs, paired(two, runs), stream)
+    assert "nothing to compare short with yet" in stream.getvalue()

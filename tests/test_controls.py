@@ -1,145 +1,236 @@
-"""The controls: what each holds equal to the staged run, by closed forms and by counting examples one by one."""
+"""The controls against closed forms, and against a walk over every example of the staged run."""
 
-import importlib
+import dataclasses
+import itertools
 import math
 from pathlib import Path
 
 import pytest
 
-from stepwise_jax import datasets, stages
-from stepwise_jax.config import OptimizerConfig, PlanConfig, StrategyName
-from stepwise_jax.controls import CONTROLS
-from stepwise_jax.stages import Stage, learning_rate_at
+from stepwise_jax import controls, datasets, stages
+from stepwise_jax.command_line import load_config, parse_fields
+from stepwise_jax.config import ExperimentConfig, OptimizerConfig, PlanConfig
+from stepwise_jax.errors import InputError
+from stepwise_jax.stages import Stage, learning_rate_at, make_plan
+from stepwise_jax.strategies import baseline, stepwise
 
 M = 50_000
+CONFIGS = sorted(path for path in (Path(__file__).parents[1] / "configs").glob("*.py") if path.name[0] != "_")
 
 
-def plan(strategy: StrategyName, examples: int = M, **fields) -> tuple[Stage, ...]:
-    return stages.make_plan(PlanConfig(strategy=strategy, **fields), OptimizerConfig(), examples)
+def plan(strategy: str, examples: int = M, **fields) -> tuple[Stage, ...]:
+    return make_plan(PlanConfig(strategy=strategy, **fields), OptimizerConfig(), examples)  # pyright: ignore
 
 
-def samples(made: tuple[Stage, ...]) -> int:
-    return sum(stage.samples for stage in made)
+def own(config: PlanConfig, examples: int) -> tuple[Stage, ...]:
+    """A rule of the user's own: two stages, the first with a rate for each epoch."""
+    half = examples // 2
+    first = Stage("half", 0.5, half, 10, 0.3, epochs=3, epoch_rates=(0.3, 0.2, 0.1))
+    return first, Stage("all", 1.0, examples, 20, 0.05, epochs=2, milestones=(1,))
 
 
-@pytest.mark.parametrize("name", ["equal_samples", "equal_samples_rate_curve", "cosine", "batch_only", "batch_growth"])
-def test_it_costs_as_many_samples_as_the_staged_run(name):
-    assert samples(plan(name)) == samples(plan("stepwise")) == 60 * M
-    assert {stage.examples for stage in plan(name)} == {M}
+def samples(planned: tuple[Stage, ...]) -> int:
+    return sum(stage.samples for stage in planned)
 
 
-def test_equal_samples_drops_its_rate_where_the_baseline_does():
-    (only,) = plan("equal_samples")
-    assert (only.epochs, only.batch_size, only.learning_rate) == (60, 24, 0.001)
-    # The baseline's 30, 60, 90 of 100 epochs.
-    assert only.milestones == (18, 36, 54)
+def updates(planned: tuple[Stage, ...]) -> int:
+    return sum(stage.updates for stage in planned)
 
 
-def test_equal_updates_is_as_near_as_whole_epochs_come():
-    (only,), staged = plan("equal_updates"), plan("stepwise")
-    assert abs(only.updates - sum(stage.updates for stage in staged)) <= only.updates_per_epoch / 2
+def walked(staged: tuple[Stage, ...], step: int) -> list[float]:
+    """The staged run's rate at each `step`-th example that it feeds."""
+    rates: list[float] = []
+    for stage in staged:
+        for epoch in range(1, stage.epochs + 1):
+            rates += [learning_rate_at(stage, epoch)] * (stage.examples // step)
+    return rates
 
 
-def staged_rates(made: tuple[Stage, ...]) -> list[float]:
-    """The staged run's rate at every example that it feeds, one after the other."""
-    return [
-        learning_rate_at(stage, epoch)
-        for stage in made
-        for epoch in range(1, stage.epochs + 1)
-        for _ in range(stage.examples)
-    ]
+def test_equal_samples_cost_exactly_the_staged_samples():
+    (stage,) = plan("equal_samples")
+    assert (stage.name, stage.examples, stage.batch_size, stage.learning_rate) == ("O", M, 24, 0.001)
+    assert (stage.epochs, stage.samples) == (60, samples(plan("stepwise")))
+    # The baseline drops after 30, 60 and 90 of 100 epochs.
+    assert stage.milestones == (18, 36, 54)
 
 
-def test_the_rate_curve_is_the_staged_runs_after_the_same_share_of_the_samples():
-    rates = staged_rates(plan("stepwise", 1000))
-    (only,) = plan("equal_samples_rate_curve", 1000)
-    assert only.epochs == 60
-    for epoch in range(1, 61):
-        assert set(rates[(epoch - 1) * 1000 : epoch * 1000]) == {learning_rate_at(only, epoch)}
+def test_equal_updates_is_within_half_an_epoch():
+    (stage,) = plan("equal_updates")
+    assert abs(stage.updates - updates(plan("stepwise"))) <= stage.updates_per_epoch / 2
+    assert stage.epochs == 36
+    assert stage.milestones == (11, 22, 32)
 
 
-def test_where_an_epoch_spans_several_rates_it_takes_their_mean():
-    fields = {"epochs_per_stage": 3, "decay_every": 2}
-    rates = staged_rates(plan("stepwise", 1000, **fields))
-    (only,) = plan("equal_samples_rate_curve", 1000, **fields)
-    assert only.epochs == 9
-    for epoch in range(1, 10):
-        spanned = rates[(epoch - 1) * 1000 : epoch * 1000]
-        assert learning_rate_at(only, epoch) == pytest.approx(sum(spanned) / len(spanned))
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"learning_rate_rule": "eq9_base_batch"},
+        {"epochs_per_stage": 1},
+        {"epochs_per_stage": 7, "decay_every": 3},
+        {"fractions": (0.2, 1.0), "batch_multipliers": (1, 2)},
+        {"staged": own},
+    ],
+)
+def test_the_rate_curve_is_the_staged_runs_by_share_of_samples(fields):
+    staged = plan("stepwise", **fields) if "staged" not in fields else own(PlanConfig(), M)
+    (stage,) = plan("equal_samples_rate_curve", **fields)
+    rates = walked(staged, step=10)
+    edges = [round(epoch * len(rates) / stage.epochs) for epoch in range(stage.epochs + 1)]
+    means = [sum(rates[i:j]) / (j - i) for i, j in itertools.pairwise(edges)]
+    assert stage.epoch_rates == pytest.approx(means, rel=1e-3)
+    assert stage.learning_rate == stage.epoch_rates[0]  # pyright: ignore
 
 
-def test_cosine_falls_from_lambda_to_nothing():
-    (only,) = plan("cosine")
-    wanted = [0.001 * math.cos(math.pi * (epoch + 0.5) / 120) ** 2 for epoch in range(60)]
-    assert [learning_rate_at(only, epoch) for epoch in range(1, 61)] == pytest.approx(wanted)
+def test_under_the_papers_plan_the_curve_has_the_staged_runs_very_rates():
+    (stage,) = plan("equal_samples_rate_curve")
+    rates = walked(plan("stepwise"), step=10_000)[::5]
+    assert stage.epoch_rates == tuple(rates)
+    assert (stage.epochs, stage.milestones, stage.batch_size) == (60, (), 24)
 
 
-def test_the_batch_grows_where_the_rate_would_drop():
-    grown, (whole,) = plan("batch_growth"), plan("equal_samples")
+def test_cosine_follows_its_closed_form():
+    (stage,) = plan("cosine", learning_rate=0.4)
+    assert stage.samples == samples(plan("stepwise"))
+    wanted = [0.4 * math.cos(math.pi * (epoch - 0.5) / 120) ** 2 for epoch in range(1, 61)]
+    assert stage.epoch_rates == pytest.approx(wanted)
+    assert [learning_rate_at(stage, epoch) for epoch in range(1, 61)] == list(stage.epoch_rates or ())
+
+
+def test_batch_growth_has_the_noise_scale_of_the_rate_that_drops():
+    """Smith et al.: what counts is rate over batch, whether one drops or the other grows."""
+    grown, (dropping,) = plan("batch_growth"), plan("equal_samples")
+    epochs = [stage for stage in grown for _ in range(stage.epochs)]
+    assert len(epochs) == dropping.epochs
+    for epoch, stage in enumerate(epochs, start=1):
+        dropped = learning_rate_at(dropping, epoch) / dropping.batch_size
+        assert stage.learning_rate / stage.batch_size == pytest.approx(dropped, rel=1e-12)
+    # To a tenth of the training set at most; the rate takes the rest.
     assert [stage.batch_size for stage in grown] == [24, 240, 2400, 5000]
-    assert [stage.epochs for stage in grown] == [18, 18, 18, 6]
-    # Smith et al.: rate over batch is what a decay of the rate alone would have left of it.
-    for drops, stage in enumerate(grown):
-        wanted = learning_rate_at(whole, (0, *whole.milestones)[drops] + 1) / 24
-        assert stage.learning_rate / stage.batch_size == pytest.approx(wanted)
+    assert [stage.learning_rate for stage in grown] == pytest.approx([0.001, 0.001, 0.001, 0.001 * 5000 / 24_000])
+    assert [stage.learning_rate for stage in grown[:3]] == [0.001] * 3
+    assert all(stage.examples == M and not stage.milestones for stage in grown)
 
 
-def test_one_thing_grows_at_a_time():
-    staged, data, batch, rate = (plan(name) for name in ("stepwise", "data_only", "batch_only", "constant_rate"))
-    assert [stage.examples for stage in data] == [stage.examples for stage in staged]
-    assert {(stage.batch_size, stage.learning_rate) for stage in data} == {(24, 0.001)}
-    assert [stage.batch_size for stage in batch] == [stage.batch_size for stage in staged]
-    assert [stage.samples for stage in batch] == [stage.samples for stage in staged]
-    assert {stage.learning_rate for stage in batch} == {0.001}
-    assert [(stage.examples, stage.batch_size) for stage in rate] == [(s.examples, s.batch_size) for s in staged]
-    assert rate == plan("stepwise", learning_rate_rule="constant")
+def test_batch_only_feeds_all_the_data_for_the_same_samples():
+    staged, grown = plan("stepwise"), plan("batch_only")
+    assert [stage.samples for stage in grown] == [stage.samples for stage in staged]
+    assert [stage.batch_size for stage in grown] == [stage.batch_size for stage in staged]
+    assert {(stage.name, stage.fraction, stage.examples, stage.learning_rate) for stage in grown} == {
+        ("O", 1.0, M, 0.001)
+    }
+    assert [stage.milestones for stage in grown] == [(2,), (4,), (6,), (8,), (10,)]
+
+
+def test_batch_only_leaves_out_stages_below_half_an_epoch():
+    grown = plan("batch_only", epochs_per_stage=1)
+    # 0.2, 0.6, 1.2, 2 and 3 epochs of O have passed at the ends of the stages.
+    assert [(stage.batch_size, stage.epochs) for stage in grown] == [(48, 1), (96, 1), (24, 1)]
+
+
+def test_constant_rate_data_only_and_last_stage_change_one_thing():
+    staged = plan("stepwise")
+    assert plan("constant_rate") == plan("stepwise", learning_rate_rule="constant")
+    assert plan("data_only") == plan("stepwise", learning_rate_rule="constant", batch_multipliers=(1,) * 5)
     assert plan("last_stage") == staged[-1:]
 
 
-def own_rule(_: PlanConfig, examples: int) -> tuple[Stage, ...]:
-    return (
-        Stage("half", 0.5, examples // 2, 10, 0.2, epochs=4),
-        Stage("all", 1.0, examples, 20, 0.1, epochs=1),
-    )
+def test_controls_of_a_rule_of_the_users_own():
+    fields = {"staged": own, "batch_size": 8, "learning_rate": 0.1}
+    cost = samples(own(PlanConfig(), 1000))
+    assert cost == 3500
+    assert [stage.epochs for stage in plan("equal_samples", 1000, **fields)] == [4]  # 3.5, to the even one
+    # 150 and 100 updates against 125 an epoch.
+    assert [stage.epochs for stage in plan("equal_updates", 1000, **fields)] == [2]
+    assert [(stage.batch_size, stage.learning_rate) for stage in plan("constant_rate", 1000, **fields)] == [
+        (10, 0.1),
+        (20, 0.1),
+    ]
+    assert {learning_rate_at(plan("constant_rate", 1000, **fields)[0], epoch) for epoch in (1, 2, 3)} == {0.1}
+    assert {stage.batch_size for stage in plan("data_only", 1000, **fields)} == {8}
+    assert plan("last_stage", 1000, **fields)[0].name == "all"
+    assert samples(plan("batch_only", 1000, **fields)) == 4000
 
 
-@pytest.mark.parametrize("name", CONTROLS)
-def test_a_rule_of_ones_own_is_the_measure(name):
-    made = plan(name, 1000, staged=own_rule, batch_size=10, learning_rate=0.2)
-    if name in ("equal_samples", "equal_samples_rate_curve", "cosine", "batch_only", "batch_growth", "constant_rate"):
-        assert samples(made) == samples(own_rule(PlanConfig(), 1000))
-    if name == "equal_samples_rate_curve":
-        assert made[0].epoch_rates == (0.2, 0.2, 0.1)
+@pytest.mark.parametrize("name", controls.CONTROLS)
+@pytest.mark.parametrize("examples", [97, 2509, 75_750])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"epochs_per_stage": 1, "decay_every": 1, "baseline_epochs": 1},
+        {"fractions": (0.3, 1.0), "batch_multipliers": (1, 2), "epochs_per_stage": 3},
+        {"fractions": (1.0,), "batch_multipliers": (1,), "milestones": (3, 4)},
+        {"decay_factor": 0.3, "baseline_decay_every": 7},
+        {"decay_factor": 1.0},
+        {"staged": own},
+    ],
+)
+def test_odd_plans_are_plans(name, examples, fields):
+    fields = {"batch_size": 4, **fields}
+    made = plan(name, examples, **fields)
+    if name.startswith("equal_samples") or name in ("cosine", "batch_growth"):
+        staged = fields.get("staged", stepwise)
+        cost = samples(staged(PlanConfig(**fields), examples))
+        assert abs(samples(made) - cost) <= examples / 2 or samples(made) == examples
 
 
-ODD = [
-    {"epochs_per_stage": 1, "decay_every": 1, "baseline_epochs": 1},
-    {"fractions": (0.3, 1.0), "batch_multipliers": (1.0, 2.0), "epochs_per_stage": 1},
-    {"fractions": (1.0,), "batch_multipliers": (1.0,), "baseline_epochs": 7},
-    {"decay_factor": 1.0},
-]
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_control_of_every_shipped_experiment_is_a_plan(path, monkeypatch, tmp_path):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    experiment = load_config(str(path))
+    folder = experiment.data.name == "image_folder"
+    examples = (experiment.data.train_examples or M) if folder else datasets.sizes(experiment.data).train
+    for name in controls.CONTROLS:
+        config = dataclasses.replace(experiment.plan, strategy=name)
+        made = make_plan(config, experiment.optimizer, examples)
+        assert made[-1].examples == examples
 
 
-@pytest.mark.parametrize("fields", ODD)
-@pytest.mark.parametrize("examples", [997, 1437])
-@pytest.mark.parametrize("name", CONTROLS)
-def test_odd_plans_stay_plans(name, examples, fields):
-    made = plan(name, examples, batch_size=8, **fields)
-    assert all(stage.epochs >= 1 and stage.updates >= 1 for stage in made)
+def test_a_control_of_a_rule_that_fails_is_told_in_one_sentence():
+    def broken(config: PlanConfig, examples: int) -> tuple[Stage, ...]:
+        raise KeyError("nothing")
+
+    with pytest.raises(InputError, match="equal_samples") as caught:
+        plan("equal_samples", staged=broken)
+    assert "KeyError" in str(caught.value)
 
 
-CONFIGS = sorted(path.stem for path in (Path(__file__).parents[1] / "configs").glob("[a-z]*.py"))
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"epoch_rates": (0.1,)}, "epoch_rates of stage 1"),
+        ({"epoch_rates": (0.1, 0.0)}, "2 positive numbers, one for each epoch"),
+        ({"epoch_rates": (0.1, float("inf"))}, "2 positive numbers"),
+        ({"epoch_rates": [0.1, 0.1]}, "a tuple"),
+        ({"epoch_rates": (0.1, 0.1), "milestones": (1,)}, "empty where epoch_rates"),
+        ({"epoch_rates": (0.2, 0.1)}, "the first of its epoch_rates"),
+    ],
+)
+def test_rates_by_epoch_are_checked(changes, told):
+    def rule(config: PlanConfig, examples: int) -> tuple[Stage, ...]:
+        return (dataclasses.replace(Stage("s", 1.0, examples, 10, 0.1, epochs=2), **changes),)
+
+    with pytest.raises(InputError) as caught:
+        make_plan(PlanConfig(strategy=rule), OptimizerConfig(), 100)
+    assert told in str(caught.value)
 
 
-@pytest.mark.parametrize("config", [name for name in CONFIGS if not name.startswith("figure1")])
-def test_every_control_fits_every_shipped_plan(config):
-    experiment = importlib.import_module(f"configs.{config}").get_config()
-    shipped = experiment.data.name != "image_folder"
-    examples = datasets.sizes(experiment.data).train if shipped else 5000
-    staged = stages.make_plan(experiment.plan, experiment.optimizer, examples)
-    for name in CONTROLS:
-        made = stages.make_plan(
-            PlanConfig(**{**vars(experiment.plan), "strategy": name}), experiment.optimizer, examples
-        )
-        if name == "equal_samples":
-            assert abs(samples(made) - samples(staged)) <= examples / 2
+def test_a_stage_with_rates_by_epoch_survives_its_document():
+    (stage,) = plan("cosine", epochs_per_stage=2)
+    assert stages.stage_from_document(stages.stage_document(stage)) == stage
+    older = {name: value for name, value in stages.stage_document(stage).items() if name != "epoch_rates"}
+    assert stages.stage_from_document(older).epoch_rates is None
+
+
+def test_a_control_named_on_the_command_line_measures_the_configurations_own_rule():
+    experiment = ExperimentConfig(plan=PlanConfig(strategy=own))
+    parsed = parse_fields(experiment, ["--plan.strategy", "equal_updates"], "test")
+    assert (parsed.plan.strategy, parsed.plan.staged) == ("equal_updates", own)
+    assert parse_fields(experiment, ["--plan.batch_size", "8"], "test").plan.staged == "stepwise"
+    named = parse_fields(ExperimentConfig(), ["--plan.strategy", "equal_updates"], "test")
+    assert named.plan.staged == "stepwise"
+
+
+def test_the_baseline_is_no_control():
+    assert "baseline" not in controls.CONTROLS
+    assert plan("baseline")[0].epochs == baseline(PlanConfig(), M)[0].epochs == 100

@@ -1,95 +1,150 @@
-"""compare and sweep from the command line, with real runs of a moment each."""
+"""`compare` and `sweep` as a user types them, with the smallest network there is, each run a process."""
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
 import launch
+from stepwise_jax import cells
 
-CONFIG = """
-import dataclasses
-from stepwise_jax.config import *
+ROOT = Path(__file__).parents[1]
+DIGITS = str(ROOT / "configs" / "digits.py")
+TINY = ["--data.image_size", "8", "--model.width", "4", "--model.blocks", "1", "1", "1", "1"]
+TINY += ["--data.train_examples", "160", "--plan.epochs_per_stage", "1", "--plan.decay_every", "1"]
+TINY += ["--plan.fractions", "0.5", "1", "--plan.batch_multipliers", "1", "1", "--plan.batch_size", "16"]
+TINY += ["--plan.baseline_epochs", "1", "--evaluation.batch_size", "180"]
 
-def get_config():
-    return ExperimentConfig(
-        data=DataConfig(name="digits", image_size=8, train_examples=160, data_dir={data_dir!r}),
-        model=ModelConfig(name="resnet_small", small_images=True, width=4),
-        plan=PlanConfig(fractions=(0.5, 1.0), batch_multipliers=(1.0, 1.0), batch_size=16, learning_rate=0.05,
-                        epochs_per_stage=1, decay_every=1, baseline_epochs=2, baseline_decay_every=1),
-        evaluation=EvaluationConfig(batch_size=120, every_epochs=2),
+
+@pytest.fixture(autouse=True)
+def prepared_digits(data_dir, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(data_dir))
+    monkeypatch.setattr(cells, "POLL_SECONDS", 0.05)
+
+
+def command(capsys, *words: str) -> str:
+    """What the command prints; it must succeed."""
+    status, told = launch.main(words), capsys.readouterr()
+    assert status == 0, told.err
+    return told.out
+
+
+def stamps(root: Path) -> dict[str, int]:
+    return {str(path.relative_to(root)): path.stat().st_mtime_ns for path in root.glob("*/seed*/summary.json")}
+
+
+def test_compare_trains_pairs_and_goes_on(capsys, tmp_path):
+    root = tmp_path / "compared"
+    words = ["compare", DIGITS, "--workdir", str(root), "--strategies", "stepwise,baseline", "--seeds", "2"]
+    told = command(capsys, *words, "--processes", "1", *TINY)
+    assert "stepwise" in told
+    assert "2 paired seeds" in told
+    first = stamps(root)
+    assert sorted(first) == [f"{name}/seed{seed}/summary.json" for name in ("baseline", "stepwise") for seed in (0, 1)]
+    states = {name: json.loads((root / name).read_text())["state_sha256"] for name in first}
+    assert len(set(states.values())) == 4
+    configs = [json.loads((root / name).with_name("config.json").read_text())["experiment"] for name in sorted(first)]
+    assert [(each["plan"]["strategy"], each["seed"]) for each in configs] == [
+        ("baseline", 0),
+        ("baseline", 1),
+        ("stepwise", 0),
+        ("stepwise", 1),
+    ]
+
+    shutil.rmtree(root / "baseline" / "seed1")
+    again = command(capsys, *words, "--processes", "1", *TINY)
+    second = stamps(root)
+    assert {name for name in second if second[name] != first[name]} == {"baseline/seed1/summary.json"}
+    assert (
+        json.loads((root / "baseline/seed1/summary.json").read_text())["state_sha256"]
+        == (states["baseline/seed1/summary.json"])
     )
-
-def get_rows():
-    config = get_config()
-    plan = dataclasses.replace(config.plan, strategy="baseline", learning_rate=1e30)
-    return {{"absurd": dataclasses.replace(config, plan=plan)}}
-"""
+    # All but the time, which is the last column, is the same.
+    assert again.splitlines()[-1] == told.splitlines()[-1]
 
 
-@pytest.fixture(scope="module")
-def config(tmp_path_factory, data_dir):
-    path = tmp_path_factory.mktemp("config") / "tiny.py"
-    path.write_text(CONFIG.format(data_dir=str(data_dir)))
-    return str(path)
-
-
-def test_compare_runs_reports_and_goes_on(config, tmp_path, capsys):
-    words = ["compare", config, "--workdir", str(tmp_path / "c"), "--processes", "2", "--plan.decay_factor", "0.5"]
-    pair = ["--strategies", "stepwise,baseline"]
-    assert launch.main([*words, "--seeds", "1", *pair]) == 0
-    told = capsys.readouterr()
-    assert "One seed shows no difference" in told.out
-    assert "2 runs, 0 finished" in told.err
-    assert (tmp_path / "c" / "report" / "report.html").exists()
-    first = (tmp_path / "c" / "stepwise" / "seed0" / "summary.json").stat().st_mtime_ns
-    shutil.rmtree(tmp_path / "c" / "baseline" / "seed0")
-    # A run that fails is told of, and takes no other with it.
-    assert launch.main([*words, "--seeds", "1", "--strategies", "stepwise,baseline,absurd"]) == 1
-    told = capsys.readouterr()
-    assert "3 runs, 1 finished" in told.err
-    assert "absurd, seed 0: FAILED: the loss is" in told.err
-    assert "1 of 3 runs failed: absurd, seed 0: the loss is" in told.err
-    assert (tmp_path / "c" / "baseline" / "seed0" / "summary.json").exists()
-    assert (tmp_path / "c" / "stepwise" / "seed0" / "summary.json").stat().st_mtime_ns == first
-    recorded = json.loads((tmp_path / "c" / "baseline" / "seed0" / "config.json").read_text())["experiment"]
-    assert (recorded["plan"]["strategy"], recorded["plan"]["decay_factor"]) == ("baseline", 0.5)
-    assert json.loads((tmp_path / "c" / "failures.json").read_text())["failures"][0]["status"] == 3
-
-
-def test_sweep_scores_held_out_images_and_tests_once(config, tmp_path, capsys):
-    folder = tmp_path / "s"
-    words = ["sweep", config, "--workdir", str(folder), "--grid", "plan.learning_rate=0.05,1e-6", "--processes", "2"]
-    assert launch.main([*words, "--plan.strategy", "baseline"]) == 0
-    told = capsys.readouterr().out
+def test_sweep_ranks_two_points_on_held_out_images(capsys, tmp_path):
+    root = tmp_path / "swept"
+    words = ["sweep", DIGITS, "--workdir", str(root), "--grid", "plan.learning_rate=0.02,0.0001", "--processes", "1"]
+    told = command(capsys, *words, *TINY, "--plan.strategy", "baseline")
     assert "best of 2 points: plan.learning_rate" in told
-    results = json.loads((folder / "results.json").read_text())
-    # A tenth of the 1,437 training images.
-    assert all((144 * each["top1"]) == pytest.approx(round(144 * each["top1"])) for each in results["points"])
-    assert 360 * results["test"]["top1"] == pytest.approx(round(360 * results["test"]["top1"]))
-    assert (folder / "report" / "report.html").exists()
-    # Everything is done: nothing runs again.
-    assert launch.main([*words, "--plan.strategy", "baseline"]) == 0
-    assert "2 runs, 2 finished" in capsys.readouterr().err
+    results = json.loads((root / "results.json").read_text())
+    assert results["failures"] == []
+    best = results["best"]["plan.learning_rate"]
+    scores = {}
+    for rate in ("0.02", "0.0001"):
+        folder = root / f"plan.learning_rate={rate}" / "seed0"
+        assert json.loads((folder / "subsets.json").read_text())["test"]["count"] == 144
+        scores[rate] = json.loads((folder / "summary.json").read_text())["top1"]
+    assert scores[best] == max(scores.values())
+    assert [each["top1"] for each in results["points"]] == sorted(scores.values(), reverse=True)
+    tested = root / "best" / f"plan.learning_rate={best}" / "seed0"
+    assert json.loads((tested / "subsets.json").read_text())["test"]["count"] == 360
+    assert results["test"] == json.loads((tested / "summary.json").read_text())
+
+
+def fails(capsys, *words: str) -> str:
+    assert launch.main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1, err
+    return err
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("words", "told"),
     [
-        (["compare", "--seeds", "0"], "--seeds is 0"),
-        (["compare", "--strategies", "stepwise,nothing"], "'nothing' is neither a row of"),
-        (["compare", "--processes", "-1"], "--processes is -1"),
-        (["compare", "--plan.batch_size", "500"], "strategy stepwise: batch_size of stage 1 (50%)"),
-        (["compare", "--model.name", "resnet"], "network: 'resnet' is none of ours"),
-        (["sweep"], "--grid and --trials"),
-        (["sweep", "--grid", "plan.batch_size=1", "--trials", "3"], "--grid and --trials"),
-        (["sweep", "--grid", "plan.batch_size=ten"], "--plan.batch_size is 'ten'"),
-        (["sweep", "--trials", "2", "--samples", "3"], "--samples is 3"),
+        (["--seeds", "0"], "--seeds is 0: it must be at least 1"),
+        (["--processes", "-1"], "--processes is -1"),
+        (["--strategies", "baselin,stepwise"], "as baseline"),
+        (["--strategies", "rate_only,equal_samples_rate_curve"], "are the same run here"),
+        (["--strategies", "rows"], "has no get_rows()"),
+        (["--plan.learning_rate_rule", "constant"], "each of the strategies sets this field itself"),
+        (["--plan.batch_size", "500"], "strategy stepwise: batch_size of stage 1"),
+        (["--model.name", "resnet51"], "resnet50"),
     ],
 )
-def test_bad_input_is_told_before_anything_runs(config, tmp_path, capsys, words, message):
-    assert launch.main([words[0], config, "--workdir", str(tmp_path / "w"), *words[1:]]) == 2
-    told = capsys.readouterr().err
-    assert message in told
-    assert told.splitlines()[-1].startswith("error: ")
-    assert not (tmp_path / "w").exists()
+def test_comparisons_that_cannot_be_made_leave_no_folder(capsys, tmp_path, words, told):
+    assert told in fails(capsys, "compare", DIGITS, "--workdir", str(tmp_path / "new"), *words)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "one of the two"),
+        (["--grid", "plan.batch_size=8", "--trials", "3"], "one of the two"),
+        (["--grid", "plan.batch_size=8", "--samples", "1000"], "--samples is 1000: it must be left out beside --grid"),
+        (["--trials", "-1"], "--trials is -1"),
+        (["--grid", "plan.batch_size=8,500"], "point plan.batch_size=500: batch_size of stage 1"),
+        (["--grid", "seed=1,2"], "--seeds says"),
+        (["--grid", "plan.batch_size=8", "--processes", "-2"], "--processes is -2"),
+        (["--grid", "plan.batch_size=8", "--data.train_examples", "1437"], "data.train_examples is 1437"),
+    ],
+)
+def test_sweeps_that_cannot_be_made_leave_no_folder(capsys, tmp_path, words, told):
+    assert told in fails(capsys, "sweep", DIGITS, "--workdir", str(tmp_path / "new"), *words)
+    assert not (tmp_path / "new").exists()
+
+
+def test_rows_of_a_configuration(capsys, tmp_path):
+    folder = tmp_path / "with:colon"
+    folder.mkdir()
+    mine = folder / "mine.py"
+    mine.write_text(
+        "from stepwise_jax.config import DataConfig, ExperimentConfig, PlanConfig\n"
+        "def get_config(): return ExperimentConfig(data=DataConfig(name='digits'))\n"
+        "def get_rows(): return {'b=8': ExperimentConfig(data=get_config().data, plan=PlanConfig(batch_size=8))}\n"
+    )
+    sizes = []
+    for config in (str(mine), f"{mine}:b=8"):
+        assert launch.main(["plan", config, "--json"]) == 0
+        sizes.append(json.loads(capsys.readouterr().out)["stages"][0]["batch_size"])
+    assert sizes == [24, 8]
+    assert "has no row 'b=9': its rows are b=8" in fails(capsys, "plan", f"{mine}:b=9")
+    assert "has no row 'x': it has no get_rows()" in fails(capsys, "plan", f"{DIGITS}:x")
+    for rows in ("3", "{'a': 1}", "{1: get_config()}", "{'': get_config()}"):
+        mine.write_text(mine.read_text().rpartition("def get_rows")[0] + f"def get_rows(): return {rows}\n")
+        assert "returned no dictionary of ExperimentConfigs by name" in fails(capsys, "plan", f"{mine}:b=8")

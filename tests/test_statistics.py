@@ -1,95 +1,156 @@
-"""Paired statistics beside scipy's own paired test, the definition of Holm's correction, and a closed form."""
+"""Paired statistics against SciPy's on the raw pairs, hand computations, and Holm's procedure word for word."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from stepwise_jax.statistics import Interval, differences, holm, mean_and_deviation
+from stepwise_jax.statistics import Difference, differences, holm, mean_and_deviation
 
-RANDOM = np.random.default_rng(5)
-REFERENCE = {seed: float(value) for seed, value in enumerate(0.5 + 0.01 * RANDOM.standard_normal(6))}
-OTHER = {seed: value - 0.004 + 0.005 * float(RANDOM.standard_normal()) for seed, value in REFERENCE.items()}
-
-
-def only(reference, other, right=None, reference_right=None):
-    (found,) = differences(reference, {"other": other}, {"other": right or {}}, reference_right or {})
-    return found
+REFERENCE = {0: 0.81, 1: 0.79, 2: 0.84, 3: 0.80, 4: 0.83}
+OTHER = {0: 0.78, 1: 0.80, 2: 0.79, 3: 0.78, 4: 0.81}
 
 
-def test_the_interval_and_p_are_those_of_a_paired_test():
-    wanted = stats.ttest_rel(list(REFERENCE.values()), list(OTHER.values()))
-    found = only(REFERENCE, OTHER)
-    assert found.p == pytest.approx(wanted.pvalue)
-    assert found.p_holm == found.p
-    interval = wanted.confidence_interval(0.95)
+def compare(reference, others, right=None, reference_right=None) -> dict[str, Difference]:
+    return {each.other: each for each in differences(reference, others, right or {}, reference_right or {})}
+
+
+def test_interval_and_p_are_scipys_of_the_raw_pairs():
+    found = compare(REFERENCE, {"b": OTHER})["b"]
+    theirs = stats.ttest_rel(list(REFERENCE.values()), list(OTHER.values()))
+    interval = theirs.confidence_interval(0.95)
+    assert found.p == pytest.approx(theirs.pvalue)
     assert found.interval is not None
     assert (found.interval.low, found.interval.high) == pytest.approx((interval.low, interval.high))
+    assert found.p_holm == found.p
 
 
-def test_a_pair_by_hand():
-    found = only({0: 0.52, 1: 0.54}, {0: 0.50, 1: 0.50})
-    # Differences of 2 and 4 points: mean 3, standard error 1, Student's t with one degree of freedom is 12.706.
-    assert found.mean == pytest.approx(0.03)
+def test_interval_and_p_by_hand():
+    """Differences 3, -1, 5, 2, 2 points: mean 2.2, variance (.64 + 10.24 + 7.84 + .04 + .04)/4, t(0.975, 4) = 2.776."""
+    found = compare(REFERENCE, {"b": OTHER})["b"]
+    half = 2.7764451 * math.sqrt(18.8 / 4 / 5)
+    assert 100 * found.mean == pytest.approx(2.2)
     assert found.interval is not None
-    assert (found.interval.low, found.interval.high) == pytest.approx((-0.09706, 0.15706), abs=1e-5)
+    assert (100 * found.interval.low, 100 * found.interval.high) == pytest.approx((2.2 - half, 2.2 + half))
+    assert found.by_seed == pytest.approx({0: 0.03, 1: -0.01, 2: 0.05, 3: 0.02, 4: 0.02})
     assert not found.shown
 
 
-def test_a_seed_that_one_of_the_two_lacks_is_left_out():
-    found = only({0: 0.5, 1: 0.6, 2: 0.7}, {1: 0.5, 2: 0.5, 3: 0.1})
-    assert found.by_seed == {1: pytest.approx(0.1), 2: pytest.approx(0.2)}
-    assert differences({0: 0.5}, {"other": {1: 0.5}}, {}, {}) == ()
+def literal_holm(p_values: list[float], level: float) -> list[bool]:
+    """Holm (1979) in his words: from the smallest on, reject while p <= level / (tests that are left)."""
+    rejected = [False] * len(p_values)
+    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        if p_values[place] > level / (len(p_values) - rank):
+            break
+        rejected[place] = True
+    return rejected
 
 
-def test_one_seed_has_no_interval_and_shows_nothing():
-    found = only({0: 0.9}, {0: 0.1})
+def closed_testing(p_values: list[float], level: float) -> list[bool]:
+    """A hypothesis is rejected if Bonferroni's test rejects every intersection that it is part of."""
+    every = [
+        subset for size in range(1, len(p_values) + 1) for subset in itertools.combinations(range(len(p_values)), size)
+    ]
+    rejects = {subset: min(p_values[i] for i in subset) <= level / len(subset) for subset in every}
+    return [all(rejects[subset] for subset in every if place in subset) for place in range(len(p_values))]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_holm_rejects_what_the_procedure_and_closed_testing_reject(seed):
+    p_values = (np.random.default_rng(seed).random(6) ** 4).tolist()
+    corrected = holm(p_values)
+    for level in (0.01, 0.05, 0.1, 0.3):
+        ours = [p is not None and p <= level for p in corrected]
+        assert ours == literal_holm(p_values, level) == closed_testing(p_values, level)
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []
+    assert holm([None, 0.02, None, 0.01]) == [None, pytest.approx(0.02), None, pytest.approx(0.02)]
+
+
+def test_the_family_is_all_that_the_reference_is_compared_with():
+    shifted = {seed: score + 0.001 * seed**2 for seed, score in OTHER.items()}
+    alone, both = compare(REFERENCE, {"b": OTHER}), compare(REFERENCE, {"b": OTHER, "c": shifted})
+    assert alone["b"].p == both["b"].p
+    assert holm([both["b"].p, both["c"].p]) == [both["b"].p_holm, both["c"].p_holm]
+
+
+def test_seeds_of_one_side_alone_are_left_out():
+    more = {**OTHER, 7: 0.1}
+    fewer = {seed: REFERENCE[seed] for seed in (0, 1, 2, 3)} | {9: 0.99}
+    found = compare(fewer, {"b": more})["b"]
+    assert set(found.by_seed) == {0, 1, 2, 3}
+    assert found.mean == pytest.approx(np.mean([0.03, -0.01, 0.05, 0.02]))
+    assert compare(fewer, {"b": {5: 0.3}, "c": {}}) == {}
+
+
+def test_one_seed_has_a_mean_and_nothing_else():
+    found = compare({3: 0.9}, {"b": {3: 0.8}})["b"]
+    assert found.mean == pytest.approx(0.1)
+    assert (found.interval, found.p, found.p_holm, found.shown) == (None, None, None, False)
+    assert mean_and_deviation([0.5]) == (0.5, None)
+    assert mean_and_deviation([0.5, 0.7]) == (pytest.approx(0.6), pytest.approx(math.sqrt(0.02)))
+
+
+def test_identical_scores_are_no_difference():
+    found = compare(REFERENCE, {"b": dict(REFERENCE)})["b"]
+    assert (found.mean, found.p, found.shown, found.interval) == (0.0, 1.0, False, None)
+
+
+def test_the_same_difference_in_all_seeds_leaves_nothing_to_test():
+    """Two seeds that both differ by a point have no spread: no certainty follows from that."""
+    found = compare({0: 0.5, 1: 0.6, 2: 0.9}, {"b": {0: 0.49, 1: 0.59, 2: 0.89}})["b"]
+    assert found.mean == pytest.approx(0.01)
     assert (found.interval, found.p, found.p_holm, found.shown) == (None, None, None, False)
 
 
-def test_runs_that_are_the_same_show_nothing():
-    found = only({0: 0.5, 1: 0.6}, {0: 0.5, 1: 0.6})
-    assert (found.interval, found.p, found.shown) == (Interval(0, 0), 1.0, False)
-    constant = only({0: 0.50, 1: 0.75}, {0: 0.25, 1: 0.50})
-    assert (constant.p, constant.shown) == (None, False)
-
-
-@pytest.mark.parametrize("p_values", [[0.01, 0.04, 0.03], [0.2], [0.001, 0.6, 0.02, 0.02], [0.05, 0.05]])
-def test_holm_is_the_closed_test_with_bonferroni(p_values):
-    # A hypothesis' corrected p is the largest, over all families that hold it, of the family's Bonferroni p.
-    places = range(len(p_values))
-    families = [set(f) for size in range(1, len(p_values) + 1) for f in itertools.combinations(places, size)]
-    for place, corrected in enumerate(holm(p_values)):
-        wanted = max(min(1.0, len(f) * min(p_values[i] for i in f)) for f in families if place in f)
-        assert corrected == pytest.approx(wanted)
-
-
-def test_tests_that_could_not_be_made_do_not_count():
-    assert holm([None, 0.02, None, 0.03]) == [None, pytest.approx(0.04), None, pytest.approx(0.04)]
-
-
-def test_the_bootstrap_over_images_is_near_its_normal_approximation():
-    images = 4000
-    right = {seed: RANDOM.random(images) < 0.7 for seed in range(3)}
-    other = {seed: answers ^ (RANDOM.random(images) < 0.2) for seed, answers in right.items()}
-    found = only(dict.fromkeys(range(3), 0.7), dict.fromkeys(range(3), 0.6), other, right)
-    again = only(dict.fromkeys(range(3), 0.7), dict.fromkeys(range(3), 0.6), other, right)
-    per_image = np.mean([right[seed].astype(float) - other[seed] for seed in range(3)], axis=0)
-    half = 1.96 * per_image.std(ddof=1) / np.sqrt(images)
+def test_the_interval_over_images_is_that_of_a_mean_of_many():
+    random = np.random.default_rng(1)
+    ours, theirs = random.random(10_000) < 0.7, random.random(10_000) < 0.68
+    values = ours.astype(float) - theirs
+    found = compare({0: ours.mean()}, {"b": {0: theirs.mean()}}, {"b": {0: theirs}}, {0: ours})["b"]
+    error = values.std(ddof=1) / math.sqrt(len(values))
     assert found.image_interval is not None
-    assert found.image_interval == again.image_interval
-    assert found.image_interval.low == pytest.approx(per_image.mean() - half, abs=0.1 * half)
-    assert found.image_interval.high == pytest.approx(per_image.mean() + half, abs=0.1 * half)
+    assert found.image_interval.low == pytest.approx(values.mean() - 1.96 * error, abs=0.1 * error)
+    assert found.image_interval.high == pytest.approx(values.mean() + 1.96 * error, abs=0.1 * error)
+    again = compare({0: ours.mean()}, {"b": {0: theirs.mean()}}, {"b": {0: theirs}}, {0: ours})["b"]
+    assert again == found
 
 
-def test_without_answers_there_is_no_interval_over_images():
-    assert only(REFERENCE, OTHER).image_interval is None
-    same = {0: np.ones(5, bool)}
-    assert only({0: 1.0}, {0: 1.0}, same, same).image_interval is None
-    assert only({0: 1.0}, {0: 1.0}, {0: np.ones(4, bool)}, same).image_interval is None
+def test_the_interval_over_images_averages_over_seeds_first():
+    random = np.random.default_rng(2)
+    images = random.random((2, 3, 400)) < 0.5
+    ours, theirs = (dict(enumerate(rights)) for rights in images)
+    scores = [{seed: rights.mean() for seed, rights in side.items()} for side in (ours, theirs)]
+    found = compare(scores[0], {"b": scores[1]}, {"b": theirs}, ours)["b"].image_interval
+    assert found is not None
+    per_image = np.mean([ours[seed].astype(float) - theirs[seed] for seed in range(3)], axis=0)
+    error = per_image.std(ddof=1) / 20
+    assert (found.high - found.low) / 2 == pytest.approx(1.96 * error, rel=0.1)
+    assert found.low < found.high
 
 
-def test_mean_and_deviation():
-    assert mean_and_deviation([1.0, 2.0, 4.0]) == (pytest.approx(7 / 3), pytest.approx(1.5275252))
-    assert mean_and_deviation([0.3]) == (0.3, None)
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ({}, {0: np.array([True, False])}),
+        ({0: np.array([True])}, {0: np.array([False])}),
+        ({0: np.array([True, False])}, {0: np.array([True, False])}),
+        ({0: np.array([True, False])}, {0: np.array([True, False, True])}),
+    ],
+)
+def test_no_interval_over_images_where_they_say_nothing(ours, theirs):
+    assert compare({0: 0.9}, {"b": {0: 0.8}}, {"b": theirs}, ours)["b"].image_interval is None
+
+
+def test_differences_that_are_shown():
+    better = {seed: score - 0.05 + 0.002 * (-1) ** seed for seed, score in REFERENCE.items()}
+    found = compare(REFERENCE, {"b": better})["b"]
+    assert found.shown
+    assert found.interval is not None
+    assert found.interval.low > 0

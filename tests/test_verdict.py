@@ -1,51 +1,86 @@
-"""The wording follows the numbers, and claims no more than they show."""
+"""The words of a verdict follow its numbers, and claim no more than they show."""
 
-from stepwise_jax.statistics import differences
+import numpy as np
+import pytest
+
+from stepwise_jax.statistics import Difference, Interval, differences
 from stepwise_jax.verdict import chance, points, span, verdict
 
-SEEDS = range(5)
-REFERENCE = {seed: 0.60 + 0.002 * seed for seed in SEEDS}
+
+def difference(other: str, mean: float, p_holm: float | None, seeds: int = 5) -> Difference:
+    by_seed = dict.fromkeys(range(seeds), mean)
+    interval = None if p_holm is None else Interval(mean - 0.01, mean + 0.01)
+    return Difference(other, by_seed, mean, interval, p_holm, p_holm, None)
 
 
-def told(**others: list[float]) -> str:
-    scores = {
-        name: {seed: REFERENCE[seed] - value for seed, value in enumerate(values)} for name, values in others.items()
-    }
-    return verdict("staged", differences(REFERENCE, scores, {}, {}))
+def test_nothing_finished():
+    assert (
+        verdict("stepwise", []) == "There is nothing to compare stepwise with yet: no seed has both of a pair finished."
+    )
 
 
-def test_better_and_worse_are_told_where_they_are_shown():
-    text = told(plain=[0.030, 0.031, 0.029, 0.030, 0.032], long=[-0.020, -0.021, -0.019, -0.020, -0.022])
-    assert "staged is better than plain (+3.04, +2.90 to +3.18)" in text
-    assert "staged is worse than long (−2.04" in text
-    assert "No difference" not in text
-    assert "5 paired seeds" in text
+def test_one_seed_shows_nothing_however_large():
+    told = verdict("stepwise", [difference("baseline", 0.2, None, seeds=1)])
+    assert told.startswith("One seed shows no difference, whatever its numbers: baseline (+20.00)")
+    assert "better" not in told
+    assert "Take at least three" in told
 
 
-def test_no_difference_is_a_prominent_outcome():
-    text = told(plain=[0.03, -0.03, 0.01, -0.01, 0.02])
-    assert text.startswith("No difference shown between staged and plain (+0.40")
-    assert "better" not in text
-    assert "worse" not in text
+def test_no_difference_shown():
+    told = verdict("stepwise", [difference("baseline", 0.004, 0.21)])
+    assert told.startswith("No difference shown between stepwise and baseline (+0.40, −0.60 to +1.40).")
+    assert "better" not in told
+    assert "worse" not in told
+    assert "5 paired seeds; Holm-corrected at 5 %" in told
 
 
-def test_a_difference_that_only_one_of_many_comparisons_shows_is_not_claimed():
-    # p = 0.03 alone; taken with four others it is no longer below 0.05.
-    almost = [0.010, 0.002, 0.012, 0.004, 0.011]
-    noise = [0.03, -0.03, 0.01, -0.01, 0.02]
-    assert "better than almost" in told(almost=almost)
-    assert "better" not in told(almost=almost, a=noise, b=noise[::-1], c=noise, d=noise[::-1])
+def test_better_worse_and_open_are_told_apart():
+    told = verdict("s", [difference("a", 0.03, 0.01), difference("b", -0.03, 0.02), difference("c", 0.01, 0.06)])
+    open_, better, worse, how = told.split(". ")
+    assert open_ == "No difference shown between s and c (+1.00, +0.00 to +2.00)"
+    assert better == "s is better than a (+3.00, +2.00 to +4.00)"
+    assert worse == "s is worse than b (−3.00, −4.00 to −2.00)"
+    assert how.startswith("(Points of top-1")
 
 
-def test_one_seed_shows_nothing():
-    text = told(plain=[0.3])
-    assert text.startswith("One seed shows no difference, whatever its numbers: plain (+30.00)")
+@pytest.mark.parametrize(("p", "claims"), [(0.0499, True), (0.05, False), (0.0501, False), (None, False)])
+def test_only_what_is_below_the_level_is_claimed(p, claims):
+    assert ("is better than" in verdict("s", [difference("a", 0.5, p)])) is claims
 
 
-def test_nothing_to_compare():
-    assert verdict("staged", ()).startswith("There is nothing to compare staged with yet")
+def test_the_corrected_p_decides():
+    """An interval that leaves out 0 for one comparison alone is no claim for several."""
+    one = Difference("a", dict.fromkeys(range(4), 0.01), 0.01, Interval(0.001, 0.019), 0.03, 0.18, None)
+    told = verdict("s", [one])
+    assert told.startswith("No difference shown between s and a (+1.00, +0.10 to +1.90)")
+    assert "better" not in told
+
+
+def test_seeds_that_all_differ_by_the_same_are_no_proof():
+    made = differences({0: 0.5, 1: 0.6}, {"a": {0: 0.4, 1: 0.5}}, {}, {})
+    told = verdict("s", made)
+    assert told.startswith("No difference shown between s and a (+10.00).")
+    assert "2 paired seeds" in told
+
+
+def test_pairs_of_several_counts_are_told_as_they_are():
+    assert "over 1 to 5 paired seeds" in verdict("s", [difference("a", 0.1, None, 1), difference("b", 0.1, 0.5)])
+
+
+def test_chance_alone_is_told_as_no_difference():
+    """Of many comparisons of equals, no more than one in twenty or so may claim anything."""
+    random, claimed = np.random.default_rng(0), 0
+    for _ in range(200):
+        scores = random.normal(0.8, 0.01, (4, 5))
+        runs = [dict(enumerate(each)) for each in scores.tolist()]
+        made = differences(runs[0], dict(zip("abc", runs[1:], strict=True)), {}, {})
+        claimed += "better" in verdict("s", made) or "worse" in verdict("s", made)
+    assert claimed <= 20
 
 
 def test_numbers_as_people_read_them():
-    assert (points(0.0123), points(-0.002), span(None), chance(None)) == ("+1.23", "−0.20", "–", "–")
-    assert (chance(0.0004), chance(0.0421)) == ("< 0.001", "0.042")
+    assert points(0.0123) == "+1.23"
+    assert points(-0.0123) == "−1.23"
+    assert span(None) == "–"
+    assert span(Interval(-0.0031, 0.012)) == "−0.31 to +1.20"
+    assert [chance(p) for p in (None, 0.0001, 0.0421, 1.0)] == ["–", "< 0.001", "0.042", "1.000"]
