@@ -1,6 +1,7 @@
 """Pictures for a page: one look, light and dark, and the same bytes for the same figure."""
 
 import io
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -51,6 +52,8 @@ def _bytes(draw: Draw, form: Literal["png", "svg"], theme: Theme) -> bytes:
     settings = {
         # Without a salt, matplotlib names the parts of an SVG at random.
         "svg.hashsalt": "stepwise-jax",
+        # A dollar in a name is no formula.
+        "text.parse_math": False,
         "font.size": 9,
         "axes.spines.top": False,
         "axes.spines.right": False,
@@ -63,7 +66,9 @@ def _bytes(draw: Draw, form: Literal["png", "svg"], theme: Theme) -> bytes:
     }
     undated = {"Date": None, "Creator": None} if form == "svg" else {"Software": None}
     file = io.BytesIO()
-    with matplotlib.style.context(["default", settings]):
+    with matplotlib.style.context(["default", settings]), warnings.catch_warnings():
+        # Names in scripts that the font lacks are drawn as boxes; the page's text has them.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure = draw(theme)
         FigureCanvasAgg(figure)
         figure.savefig(file, format=form, dpi=160, facecolor=theme.background, metadata=undated)

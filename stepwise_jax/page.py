@@ -96,8 +96,9 @@ def write(blocks: Sequence[Block], out: Path) -> Path:
             if isinstance(block, Picture):
                 (out / f"{block.name}.png").write_bytes(block.png)
                 (out / f"{block.name}.svg").write_bytes(block.svg)
-        (out / "report.md").write_text(to_markdown(blocks), encoding="utf-8")
-        (out / "report.html").write_text(to_html(blocks), encoding="utf-8")
+        # A question mark stands for what is no text, a part of a file's name say.
+        (out / "report.md").write_bytes(to_markdown(blocks).encode(errors="replace"))
+        (out / "report.html").write_bytes(to_html(blocks).encode(errors="replace"))
     except OSError as error:
         raise InputError(f"--out {out} cannot be written: {error.strerror}") from error
     return out / "report.html"
@@ -130,7 +131,9 @@ def _block_markdown(block: Block) -> str:
 
 def _plain(text: str) -> str:
     """Text whose characters mean nothing to Markdown."""
-    return re.sub(r"([\\`*_\[\]<>|~#&])", r"\\\1", " ".join(text.split()))
+    escaped = re.sub(r"([\\`*_\[\]<>|~#&$])", r"\\\1", " ".join(text.split()))
+    # A dash, a plus or a number with a point begins a list, and a line of dashes or equals signs is a rule.
+    return re.sub(r"^(\d*)([-+.)=])(?=\s|$|[-=])", r"\1\\\2", escaped)
 
 
 def to_html(blocks: Sequence[Block]) -> str:

@@ -3,16 +3,18 @@
 import dataclasses
 import json
 import os
+import xml.etree.ElementTree
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from made_runs import BASELINE, STEPWISE, make_answers, make_comparison, make_run
+from made_runs import BASELINE, SECONDS, STEPWISE, make_answers, make_comparison, make_run
 
 from stepwise_jax import page, paper, report
 from stepwise_jax.answers import Answers, most_confused, read_answers
 from stepwise_jax.answers_page import answers_blocks
+from stepwise_jax.budget import draw_seconds
 from stepwise_jax.comparison_page import comparison_page
 from stepwise_jax.curve import curves_of
 from stepwise_jax.documents import write_json
@@ -236,6 +238,15 @@ def test_a_folder_whose_name_is_no_text_has_a_report(tmp_path):
     make_run(folder, dataclasses.replace(STEPWISE, epochs_per_stage=1, decay_every=1))
     written = report.write_report([folder], tmp_path / "out")
     assert "run \ufffd" in written.read_text()
+
+
+def test_a_run_of_any_name_is_drawn(tmp_path):
+    folder = make_run(
+        tmp_path / "_$\\frac$ a\x01b 猫", dataclasses.replace(STEPWISE, epochs_per_stage=1, decay_every=1)
+    )
+    (run,) = read_runs([folder])
+    drawn = draw_seconds("seconds", {run.name: SECONDS, "other": SECONDS})
+    assert xml.etree.ElementTree.fromstring(drawn.svg).tag.endswith("svg")
 
 
 def test_html_and_markdown_escape_what_comes_from_data():
