@@ -84,8 +84,12 @@ def compare(options: argparse.Namespace, fields: Sequence[str]) -> None:
     """Trains strategies x seeds, paired, or goes on; ends with what the differences show, and a report."""
     from stepwise_jax import comparison, grid
 
+    grid.check(options.processes)
     wanted, experiments = _compared(options, fields)
-    stages = comparison.plans(experiments, _made_ready(experiments))
+    stages = comparison.plans(experiments, _examples(experiments))
+    pairs = comparison.twins(experiments, stages)
+    wanted = comparison.without_twins(wanted, pairs, named=bool(options.strategies))
+    _prepare(experiments)
     whole = comparison.open_folder(options.workdir, wanted)
     cells = comparison.make_cells(wanted, options.workdir, stages, (sys.executable, __file__), fields)
     failures = grid.run(cells, options.processes, options.workdir)
@@ -102,6 +106,7 @@ def sweep(options: argparse.Namespace, fields: Sequence[str]) -> None:
     from stepwise_jax import cells, grid, search, sweep, sweep_run
     from stepwise_jax.report import write_report
 
+    grid.check(options.processes)
     require(options.seeds >= 1, "--seeds", options.seeds, "at least 1")
     require(options.trials >= 0, "--trials", options.trials, "at least 1")
     require(bool(options.grid) != bool(options.trials), "sweep", "--grid and --trials", "one of the two")
@@ -112,12 +117,13 @@ def sweep(options: argparse.Namespace, fields: Sequence[str]) -> None:
     points = sweep.parse_grid(experiment, options.grid) if options.grid else ()
     for point in points:
         setting.cells(point)
-    examples = _made_ready({"sweep": experiment})["sweep"]
+    examples = _examples({"sweep": experiment})["sweep"]
     space = (
         None
         if points
         else search.make_space(experiment, sweep.left_for_training(experiment, examples), options.samples)
     )
+    _prepare({"sweep": experiment})
     sweep.open_folder(options.workdir, sweep.describe(setting, options.config, points, space))
 
     def execute(runs: Sequence[Any]) -> list[Any]:
@@ -303,21 +309,27 @@ def _compared(options: argparse.Namespace, fields: Sequence[str]) -> tuple[Any, 
     return comparison.Comparison(options.config, experiment, strategies, seeds), experiments
 
 
-def _made_ready(experiments: Mapping[str, ExperimentConfig]) -> dict[str, int]:
-    """Prepares the data of experiments, once each, and checks their networks; returns M of each."""
+def _examples(experiments: Mapping[str, ExperimentConfig]) -> dict[str, int]:
+    """M of each experiment, whose network is checked too."""
     from stepwise_jax import datasets
-    from stepwise_jax.display import make_display
 
     sizes = {name: datasets.sizes(each.data) for name, each in experiments.items()}
     for name, each in {(each.model, each.data.image_size): (name, each) for name, each in experiments.items()}.values():
         _network(each, sizes[name].num_classes)
+    return {name: each.train for name, each in sizes.items()}
+
+
+def _prepare(experiments: Mapping[str, ExperimentConfig]) -> None:
+    """Makes the data of experiments ready, once each."""
+    from stepwise_jax import datasets
+    from stepwise_jax.display import make_display
+
     display = make_display(sys.stderr)
     try:
         for data in dict.fromkeys(each.data for each in experiments.values()):
             datasets.prepare(data, display.preparing)
     finally:
         display.finish()
-    return {name: each.train for name, each in sizes.items()}
 
 
 def _show_comparison(compared: Any, folder: Path) -> None:

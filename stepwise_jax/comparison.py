@@ -15,7 +15,7 @@ import numpy as np
 
 from stepwise_jax import workdir
 from stepwise_jax.cells import Cell, Failure
-from stepwise_jax.config import ExperimentConfig, from_json, require, to_json
+from stepwise_jax.config import ExperimentConfig, PlanConfig, from_json, require, to_json
 from stepwise_jax.documents import read_json, write_json
 from stepwise_jax.errors import InputError
 from stepwise_jax.stages import Stage, make_plan
@@ -64,7 +64,7 @@ def plans(experiments: Mapping[str, ExperimentConfig], examples: Mapping[str, in
       examples: M, by the same names.
 
     Raises:
-      InputError: naming the strategy whose plan cannot be made, or two that are the same run.
+      InputError: naming the strategy whose plan cannot be made.
     """
     made: dict[str, tuple[Stage, ...]] = {}
     for name, experiment in experiments.items():
@@ -72,24 +72,42 @@ def plans(experiments: Mapping[str, ExperimentConfig], examples: Mapping[str, in
             made[name] = make_plan(experiment.plan, experiment.optimizer, examples[name])
         except InputError as error:
             raise InputError(f"strategy {name}: {error}") from error
-    _refuse_twins(experiments, made)
     return made
 
 
-def _refuse_twins(experiments: Mapping[str, ExperimentConfig], made: Mapping[str, tuple[Stage, ...]]) -> None:
+def twins(
+    experiments: Mapping[str, ExperimentConfig], stages: Mapping[str, tuple[Stage, ...]]
+) -> tuple[tuple[str, str], ...]:
+    """Pairs of strategies that are the same run, the earlier one first."""
     seen: dict[Any, str] = {}
+    found = []
     for name, experiment in experiments.items():
-        rest = dataclasses.replace(
-            experiment,
-            reproduces="",
-            plan=dataclasses.replace(
-                type(experiment.plan)(), carry=experiment.plan.carry, batch_statistics=experiment.plan.batch_statistics
-            ),
-        )
-        key = (rest, made[name])
+        plan = experiment.plan
+        crossing = PlanConfig(carry=plan.carry, batch_statistics=plan.batch_statistics)
+        key = (dataclasses.replace(experiment, reproduces="", plan=crossing), stages[name])
         if key in seen:
-            raise InputError(f"strategies {seen[key]} and {name} are the same run here: leave one of them out")
-        seen[key] = name
+            found.append((seen[key], name))
+        seen.setdefault(key, name)
+    return tuple(found)
+
+
+def without_twins(compared: Comparison, pairs: Sequence[tuple[str, str]], named: bool) -> Comparison:
+    """The comparison with each run once.
+
+    Args:
+      compared: what is asked for.
+      pairs: of `twins`.
+      named: whether the user named the strategies, and has to be told.
+
+    Raises:
+      InputError: for strategies that the user named.
+    """
+    if pairs and named:
+        first, second = pairs[0]
+        raise InputError(f"strategies {first} and {second} are the same run here: leave one of them out")
+    doubles = {second for _, second in pairs}
+    left = tuple(each for each in compared.strategies if each.name not in doubles)
+    return dataclasses.replace(compared, strategies=left)
 
 
 def choose(
@@ -106,7 +124,11 @@ def choose(
     Raises:
       InputError: for a name that is neither (with the nearest), a name given twice, or a single strategy.
     """
-    wanted = list(names) or list(default_names(experiment))
+    if not names:
+        # The file's row of the baseline is the same run, and known to reproduce the paper's.
+        own = {"baseline": rows["baseline"]} if "baseline" in rows else {}
+        return tuple(_strategy(name, config, own) for name in default_names(experiment))
+    wanted = list(names)
     if wanted == ["rows"]:
         require(bool(rows), "--strategies", "rows", f"the names of strategies: {config} has no get_rows()")
         wanted = list(rows)

@@ -11,6 +11,11 @@ from stepwise_jax.interruption import stop_on_signals
 _COMPILED = ".compiled"
 
 
+def check(processes: int) -> None:
+    """Raises an `InputError` for a number of processes that there cannot be."""
+    require(processes >= 0, "--processes", processes, "at least 1, or 0 for one a device or core")
+
+
 def run(cells: Sequence[Cell], processes: int, root: Path) -> list[Failure]:
     """Runs what is not finished and returns what failed.
 
@@ -20,10 +25,8 @@ def run(cells: Sequence[Cell], processes: int, root: Path) -> list[Failure]:
       root: where programs that the runs compile are kept for one another.
 
     Raises:
-      InputError: for a negative number of processes.
       InterruptedRunError: when a signal came; the runs are saved.
     """
-    require(processes >= 0, "--processes", processes, "at least 1, or 0 for one a device or core")
     shared = {
         "JAX_COMPILATION_CACHE_DIR": str((root / _COMPILED).absolute()),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
