@@ -50,7 +50,7 @@ def comparison_page(root: Path) -> tuple[Block, ...]:
     runs, differences = read_runs(folders), comparison.paired(compared, finished)
     reference = compared.strategies[0].name
     return (
-        Heading(f"Comparison: {reference} and {len(compared.strategies) - 1} others", level=1),
+        Heading(f"Comparison: {reference} and {_counted(len(compared.strategies) - 1, 'other')}", level=1),
         Verdict(verdict(reference, differences)),
         Paragraph(_setting(compared, finished, runs[0])),
         *_unfinished(compared, finished, root),
@@ -71,6 +71,10 @@ def comparison_page(root: Path) -> tuple[Block, ...]:
         Paragraph(f"Of {runs[0].name}; the other runs differ in their strategy and seed."),
         identity_table(runs[0]),
     )
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _setting(compared: Comparison, finished: Runs, run: Run) -> str:
@@ -172,7 +176,7 @@ def _strategies_table(compared: Comparison, finished: Runs, runs: Sequence[Run],
         seeds = list(finished[each.name])
         stages = plans[compared.folder(root, each.name, seeds[0]).resolve()] if seeds else ()
         words = "; ".join(
-            f"{stage['name']}: {stage['epochs']} epochs of {stage['examples']:,}, b {stage['batch_size']}, "
+            f"{stage['name']}: {_counted(stage['epochs'], 'epoch')} of {stage['examples']:,}, b {stage['batch_size']}, "
             f"λ {stage['learning_rate']:.3g}{_drops(stage)}"
             for stage in stages
         )

@@ -8,6 +8,7 @@ from typing import Literal
 
 import matplotlib.style
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from stepwise_jax.page import Panel, Picture
@@ -32,6 +33,16 @@ DARK = Theme(
 )
 
 Draw = Callable[[Theme], Figure]
+
+WIDTH = 5.2
+"""Inches: text is as large as the page's on a wide screen, and can still be read on a telephone."""
+
+
+def ink_on(color: str) -> str:
+    """Black or white, whichever stands out from this colour (its relative luminance, WCAG 2)."""
+    linear = [((each + 0.055) / 1.055) ** 2.4 if each > 0.04045 else each / 12.92 for each in to_rgb(color)]
+    luminance = sum(share * each for share, each in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+    return "#111111" if luminance > 0.18 else "#ffffff"
 
 
 def make_picture(name: str, description: str, panels: Sequence[tuple[str, Draw]], whole: Draw | None = None) -> Picture:

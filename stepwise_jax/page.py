@@ -222,7 +222,7 @@ tbody th { font-weight: 600; }
 tbody tr:nth-child(even) { background: var(--band); }
 .numbers th + th, .numbers td { text-align: right; }
 .numbers td, .numbers tbody th { white-space: nowrap; }
-.prose td { min-width: 7rem; }
+.prose td { min-width: 11rem; }
 .verdict { max-width: 60rem; margin: 1rem 0 1.5rem; padding: .75rem 1rem; border-left: 4px solid var(--accent);
   background: var(--band); font-size: 1.1rem; }
 ul { max-width: 60rem; padding-left: 1.25rem; }
@@ -232,8 +232,10 @@ figcaption { font-size: .85rem; line-height: 1.35; margin-top: .25rem; }
 .pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); gap: 1.5rem; }
 figure { margin: 0; }
 .pictures { margin: 1rem 0; }
-.pictures > figure:only-child { max-width: 46rem; }
+.pictures > figure { max-width: 38rem; }
+.pictures > figure:only-child { max-width: none; }
 figure img { display: block; width: 100%; height: auto; }
+.pictures > figure:only-child img { width: auto; max-width: 100%; }
 </style>
 </head>
 <body>

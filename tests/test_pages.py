@@ -52,6 +52,18 @@ def test_confusions_and_accuracies_are_counted():
     assert most_confused(found, 3) == [(i, j, -times) for times, i, j in wrong[:3]]
 
 
+def test_each_class_is_told_with_its_commonest_mistake():
+    labels, predicted = np.array([0, 0, 0, 0, 2]), np.array([0, 1, 2, 2, 2])
+    blocks = answers_blocks(Answers(labels, predicted, ("cat", "dog", "bird"), ()), 2, "")
+    table = after(blocks, "Accuracy by class", Table)
+    assert isinstance(table, Table)
+    assert table.rows == (
+        ("cat", "25.00 %", "4", "1", "bird (2)"),
+        ("dog", "–", "0", "0", "–"),
+        ("bird", "100.00 %", "1", "1", "–"),
+    )
+
+
 def test_a_class_without_images_has_no_accuracy():
     found = Answers(np.array([0, 0, 2]), np.array([0, 1, 2]), ("a", "b", "c"), ())
     np.testing.assert_array_equal(found.accuracy(), [0.5, np.nan, 1.0])
@@ -59,8 +71,8 @@ def test_a_class_without_images_has_no_accuracy():
 
 def test_few_classes_are_drawn_and_many_are_listed():
     few, many = (answers_blocks(answers(count), 2, "") for count in (5, 40))
-    assert [type(block) for block in few] == [Heading, Picture, Heading, Picture]
-    assert [type(block) for block in many] == [Heading, Table, Heading, Table]
+    assert [type(block) for block in few] == [Heading, Picture, Table, Heading, Picture]
+    assert [type(block) for block in many] == [Heading, Picture, Table, Heading, Table]
     ends, confusions = (block for block in many if isinstance(block, Table))
     shares = [float(row[1].removesuffix(" %")) for row in ends.rows]
     assert len(shares) == 20
