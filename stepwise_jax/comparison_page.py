@@ -17,7 +17,7 @@ from stepwise_jax.comparison_table import HEADER, Runs, rows
 from stepwise_jax.curve import curves_of
 from stepwise_jax.curves import draw_curves
 from stepwise_jax.documents import read_json
-from stepwise_jax.drawing import Theme, make_picture
+from stepwise_jax.drawing import WIDTH, Theme, make_picture
 from stepwise_jax.errors import InputError
 from stepwise_jax.page import Block, Heading, Notes, Paragraph, Picture, Table, Verdict
 from stepwise_jax.paper_page import paper_blocks
@@ -106,7 +106,7 @@ def _forest(reference: str, differences: Sequence[Difference]) -> Picture:
 
 
 def _draw_forest(reference: str, differences: Sequence[Difference], theme: Theme) -> Figure:
-    figure = Figure(figsize=(7.4, 1.1 + 0.42 * len(differences)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1.3 + 0.42 * len(differences)), layout="constrained")
     axes = figure.subplots()
     axes.axvline(0, color=theme.ink, linewidth=0.8)
     for place, each in enumerate(differences):
@@ -122,12 +122,11 @@ def _draw_forest(reference: str, differences: Sequence[Difference], theme: Theme
         axes.plot(100 * each.mean, place, "D" if each.shown else "o", color=color, markersize=6, zorder=3)
     axes.set(yticks=range(len(differences)), ylim=(len(differences) - 0.4, -0.6))
     axes.set_yticklabels([each.other for each in differences])
-    axes.set_xlabel(f"Points of top-1 by which {reference} is ahead (left of 0: behind)")
+    axes.set_xlabel(f"points of top-1 by which {reference} is ahead")
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", color=theme.faint, linewidth=0.5, alpha=0.6)
-    axes.set_title(
-        "line: 95 % over seeds; grey: 95 % over images; ticks: seeds; diamond: difference shown", loc="left", fontsize=8
-    )
+    told = "line: 95 % over seeds; grey: 95 % over images;\nticks: seeds; diamond: difference shown"
+    figure.suptitle(told, x=0.01, ha="left", fontsize=8)
     return figure
 
 

@@ -109,7 +109,8 @@ def _empty_figure(runs: int, columns: int, lines: int) -> tuple[Figure, np.ndarr
 def _legend(runs: Sequence[Curve], theme: Theme) -> list[Line2D | Patch]:
     def label(run: Curve) -> str:
         scores = [row["top1"] for row in run.rows if row["top1"] is not None]
-        reached = f", top-1 {100 * scores[-1]:.2f} %" if scores else ""
+        mean = "mean " if run.lowest else ""
+        reached = f", {mean}top-1 {100 * scores[-1]:.2f} %" if scores else ""
         name = run.name if len(run.name) <= 36 else f"{run.name[:35]}…"
         return f"{name}{reached}{'' if run.finished else ' so far'}"
 
@@ -180,7 +181,16 @@ def _draw_panel(axes: Axes, panel: Panel, runs: Sequence[Curve], axis: Axis, the
             _draw_line(axes, panel, field, run, axis, style | (_TRAINING if field == "train_loss" else {}))
     if len(panel.fields) > 1:
         handles = [Line2D([], [], **{"color": theme.ink, "linewidth": 1.6, **style}) for style in ({}, _TRAINING)]
-        axes.legend(handles, ["test", "training"], frameon=False, loc="upper right", fontsize=8, ncols=2)
+        axes.legend(
+            handles,
+            ["test", "training"],
+            loc="lower right",
+            bbox_to_anchor=(1, 1),
+            borderaxespad=0,
+            frameon=False,
+            fontsize=8,
+            ncols=2,
+        )
 
 
 def _draw_boundaries(axes: Axes, runs: Sequence[Curve], axis: Axis, theme: Theme) -> None:
