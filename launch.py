@@ -88,7 +88,7 @@ def compare(options: argparse.Namespace, fields: Sequence[str]) -> None:
     wanted, experiments = _compared(options, fields)
     stages = comparison.plans(experiments, _examples(experiments))
     pairs = comparison.twins(experiments, stages)
-    wanted = comparison.without_twins(wanted, pairs, named=bool(options.strategies))
+    wanted = comparison.without_twins(wanted, pairs, named=options.strategies not in ("", "rows"))
     _prepare(experiments)
     whole = comparison.open_folder(options.workdir, wanted)
     cells = comparison.make_cells(wanted, options.workdir, stages, (sys.executable, __file__), fields)
@@ -316,6 +316,8 @@ def _examples(experiments: Mapping[str, ExperimentConfig]) -> dict[str, int]:
     sizes = {name: datasets.sizes(each.data) for name, each in experiments.items()}
     for name, each in {(each.model, each.data.image_size): (name, each) for name, each in experiments.items()}.values():
         _network(each, sizes[name].num_classes)
+    for weights in {each.model.initial_weights for each in experiments.values()} - {None}:
+        require(Path(str(weights)).is_file(), "model.initial_weights", weights, "a file of weights: there is none")
     return {name: each.train for name, each in sizes.items()}
 
 

@@ -1,6 +1,7 @@
 """What there is to say about a run: what it reached, its stages, where its time went, and what decided it."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from stepwise_jax.answers import read_answers
@@ -154,8 +155,17 @@ def identity_table(run: Run) -> Table:
         ("versions", libraries),
         ("configuration", shown(config.get("config"))),
     ]
-    rows += [("subsets", subsets), *((name, shown(value)) for name, value in flat_fields(config["experiment"]).items())]
+    rows += [
+        ("subsets", subsets),
+        *((name, _field(name, value)) for name, value in flat_fields(config["experiment"]).items()),
+    ]
     return Table(("field", "value"), tuple(rows), prose=True)
+
+
+def _field(name: str, value: Any) -> str:
+    """A field's value; of a place its last part alone, for a report is shown to others."""
+    places = ("data.root", "data.data_dir", "model.initial_weights")
+    return Path(value).name if name in places and isinstance(value, str) else shown(value)
 
 
 def flat_fields(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
