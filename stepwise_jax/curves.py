@@ -181,6 +181,7 @@ def _draw_panel(axes: Axes, panel: Panel, runs: Sequence[Curve], axis: Axis, the
             _draw_line(axes, panel, field, run, axis, style | (_TRAINING if field == "train_loss" else {}))
     if len(panel.fields) > 1:
         handles = [Line2D([], [], **{"color": theme.ink, "linewidth": 1.6, **style}) for style in ({}, _TRAINING)]
+        # Beside the panel's title: inside it would lie over some run's lines.
         axes.legend(
             handles,
             ["test", "training"],
