@@ -110,6 +110,8 @@ def sweep(options: argparse.Namespace, fields: Sequence[str]) -> None:
     require(options.seeds >= 1, "--seeds", options.seeds, "at least 1")
     require(options.trials >= 0, "--trials", options.trials, "at least 1")
     require(bool(options.grid) != bool(options.trials), "sweep", "--grid and --trials", "one of the two")
+    if options.trials:
+        search.require_optuna()
     experiment = _experiment(options, fields)
     seeds = tuple(range(experiment.seed, experiment.seed + options.seeds))
     command = (sys.executable, __file__, "train", options.config, *fields)

@@ -4,6 +4,7 @@ Optuna is an extra (`pip install 'stepwise-jax[sweep]'`). Its journal lies in th
 it stopped, and what was under way is taken up again.
 """
 
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,15 +68,19 @@ def point_of(space: Space, values: Mapping[str, Any]) -> Point:
     }
 
 
+def require_optuna() -> None:
+    """Raises an `InputError` where Optuna is not installed."""
+    if importlib.util.find_spec("optuna") is None:
+        raise InputError("a search needs Optuna: pip install 'stepwise-jax[sweep]', or give --grid")
+
+
 class Search:
     """Optuna's study of a space, asked for points and told what they scored."""
 
     def __init__(self, space: Space, folder: Path, seed: int):
-        try:
-            import optuna
-            import optuna.storages.journal
-        except ImportError as error:
-            raise InputError("a search needs Optuna: pip install 'stepwise-jax[sweep]', or give --grid") from error
+        import optuna
+        import optuna.storages.journal
+
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._optuna, self._space = optuna, space
         backend = optuna.storages.journal.JournalFileBackend(str(folder / JOURNAL))

@@ -86,5 +86,7 @@ def print_results(results: dict[str, Any], stream: TextIO | None = None) -> None
     reached = (
         "its test run failed" if test is None else f"test top-1 {percent(test['top1'])}, top-5 {percent(test['top5'])}"
     )
+    for failure in results["failures"]:
+        console.print(f"failed: {failure['run']}: {failure['message']}", soft_wrap=True)
     best = ", ".join(f"{name} {value}" for name, value in results["best"].items() if name in names)
     console.print(f"best of {len(results['points'])} points: {best}: {reached} ({BEST}/)", soft_wrap=True)
