@@ -1,6 +1,7 @@
 """What a trained network answered on the test set, read from a run's `predictions.npz` and `samples.npz`."""
 
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from stepwise_jax.errors import InputError
+from stepwise_jax.units import printable
 
 PREDICTIONS, SAMPLES = "predictions.npz", "samples.npz"
 
@@ -57,27 +59,55 @@ def read_answers(workdir: Path) -> Answers | None:
     path = workdir / PREDICTIONS
     if not path.exists():
         return None
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
-            labels, probabilities = stored["labels"], stored["probabilities"]
-            names = stored["classes"].tolist() if "classes" in stored else map(str, range(probabilities.shape[1]))
-        return Answers(
-            labels, probabilities.argmax(1), tuple(names), _samples(workdir / SAMPLES, labels, probabilities)
-        )
-    # What numpy raises for files that are cut short or no archives, and for arrays of other shapes.
-    except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} is damaged: it is not what a run writes there ({error})") from error
+    stored = _arrays(path, ("labels", "probabilities"))
+    labels, probabilities = stored["labels"], stored["probabilities"]
+    _require(probabilities.ndim == 2 and probabilities.shape[1] > 0, path, "probabilities are no matrix")
+    _require(_are_places(labels, probabilities.shape[1]), path, "a label is none of its classes")
+    _require(labels.shape == probabilities.shape[:1], path, "labels and probabilities differ in number")
+    names = stored["classes"] if "classes" in stored else np.arange(probabilities.shape[1])
+    _require(names.shape == probabilities.shape[1:], path, "it has not one name for each class")
+    classes = tuple(printable(str(name)) for name in names.tolist())
+    return Answers(labels, probabilities.argmax(1), classes, _samples(workdir / SAMPLES, labels, probabilities))
 
 
 def _samples(path: Path, labels: np.ndarray, probabilities: np.ndarray) -> tuple[Sample, ...]:
     if not path.exists():
         return ()
-    with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
-        rows, images = stored["rows"].tolist(), stored["images"]
+    stored = _arrays(path, ("rows", "images"))
+    rows, images = stored["rows"], stored["images"]
+    _require(_are_places(rows, len(labels)), path, "it has images of other predictions")
+    drawable = images.dtype == np.uint8 and images.ndim == 4 and images.shape[3] in (1, 3) and 0 not in images.shape
+    _require(drawable or not len(rows), path, "its images are not uint8 [K, H, W, 1 or 3]")
+    _require(len(rows) == len(images), path, "rows and images differ in number")
     return tuple(
         Sample(image, int(labels[row]), int(probabilities[row].argmax()), float(probabilities[row].max()))
-        for row, image in zip(rows, images, strict=True)
+        for row, image in zip(rows.tolist(), images, strict=True)
     )
+
+
+def _arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """All arrays of a file, among them those that it must have."""
+    try:
+        # numpy leaves a file open that is no archive, where it opened the file itself.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
+            arrays = dict(stored)
+    # What numpy raises for files that are cut short, no archives, no .npz, or damaged inside.
+    except (OSError, ValueError, TypeError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"{path} is damaged: it is not what a run writes there ({error})") from error
+    for name in names:
+        _require(name in arrays, path, f"it has no {name}")
+    return arrays
+
+
+def _are_places(numbers: np.ndarray, count: int) -> bool:
+    """Whether this is a row of whole numbers from 0 to below `count`."""
+    whole = numbers.ndim == 1 and np.issubdtype(numbers.dtype, np.integer)
+    return whole and bool(np.all((numbers >= 0) & (numbers < count)))
+
+
+def _require(holds: bool, path: Path, otherwise: str) -> None:
+    if not holds:
+        raise InputError(f"{path} is damaged: {otherwise}")
 
 
 def most_confused(answers: Answers, count: int) -> Sequence[tuple[int, int, int]]:

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
+from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 from PIL import Image
 
 from stepwise_jax.answers import Answers, Sample, most_confused
-from stepwise_jax.drawing import Theme, make_picture
+from stepwise_jax.drawing import WIDTH, Theme, ink_on, make_picture
 from stepwise_jax.page import Block, Heading, Images, Paragraph, Picture, Table
 from stepwise_jax.units import percent
 
@@ -19,34 +20,62 @@ _EACH_END, _CONFUSIONS = 10, 20
 
 def answers_blocks(answers: Answers, level: int, name: str) -> list[Block]:
     """Classes, confusions and samples, under headings of a level; `name` tells the pictures of runs apart."""
-    blocks: list[Block] = [Heading("Accuracy by class", level)]
-    if len(answers.classes) <= _IN_A_MATRIX:
-        blocks += [_class_picture(answers, name), Heading("What is taken for what", level), _matrix(answers, name)]
-    else:
-        blocks += [_ends(answers), Heading("What is taken for what", level), _confusions(answers)]
+    few = len(answers.classes) <= _IN_A_MATRIX
+    blocks: list[Block] = [Heading("Accuracy by class", level), _class_picture(answers, name), _class_table(answers)]
+    blocks += [Heading("What is taken for what", level), _matrix(answers, name) if few else _confusions(answers)]
     if answers.samples:
         told = "First the wrong answers that the network was surest of, then images drawn evenly from the test set."
         blocks += [Heading("Test images", level), Paragraph(told), _images(answers)]
     return blocks
 
 
+def _chosen(answers: Answers) -> Sequence[int]:
+    """The classes that are shown: few of them all, of many those with the lowest and the highest accuracy."""
+    if len(answers.classes) <= _IN_A_MATRIX:
+        return range(len(answers.classes))
+    accuracy = answers.accuracy()
+    order = [place for place in np.argsort(accuracy, kind="stable").tolist() if not np.isnan(accuracy[place])]
+    return order if len(order) <= 2 * _EACH_END else [*order[:_EACH_END], *order[-_EACH_END:]]
+
+
+def _which(answers: Answers) -> str:
+    """`class`, and which of them are shown."""
+    left_out = len(answers.classes) > len(_chosen(answers))
+    return f"class, the lowest and the highest {_EACH_END} of {len(answers.classes)}" if left_out else "class"
+
+
 def _class_picture(answers: Answers, name: str) -> Picture:
-    described = "Share of right answers for each class of the test set"
+    described = f"Share of right answers by {_which(answers)}"
     return make_picture(f"classes{name}", described, [(described, partial(_draw_classes, answers))])
 
 
 def _draw_classes(answers: Answers, theme: Theme) -> Figure:
-    accuracy, count = 100 * answers.accuracy(), len(answers.classes)
-    figure = Figure(figsize=(6.2, 0.6 + 0.22 * count), layout="constrained")
+    chosen = _chosen(answers)
+    accuracy, count = 100 * answers.accuracy()[chosen], len(chosen)
+    figure = Figure(figsize=(WIDTH, 0.6 + 0.22 * count), layout="constrained")
     axes = figure.subplots()
     axes.barh(range(count), np.nan_to_num(accuracy), color=theme.runs[0], height=0.7)
     for place, value in enumerate(accuracy):
         words = "no images" if np.isnan(value) else f"{value:.1f}"
         axes.text(np.nan_to_num(value) + 0.8, place, words, va="center_baseline", fontsize=8)
-    axes.set(yticks=range(count), xlim=(0, 109), ylim=(count - 0.4, -0.6), xlabel="Right answers (% of the class)")
-    axes.set_yticklabels([_short(each) for each in answers.classes])
+    if count < len(answers.classes):
+        axes.axhline(count / 2 - 0.5, color=theme.ink, linewidth=0.8, linestyle=":")
+    axes.set(yticks=range(count), xlim=(0, 112), ylim=(count - 0.4, -0.6), xlabel="right answers (% of the class)")
+    axes.set_yticklabels([_short(answers.classes[place]) for place in chosen])
     axes.tick_params(axis="y", length=0)
     return figure
+
+
+def _class_table(answers: Answers) -> Table:
+    accuracy, counts = answers.accuracy(), answers.confusion()
+    rows = []
+    for place in _chosen(answers):
+        wrong = np.where(np.arange(len(counts)) == place, 0, counts[place])
+        taken = f"{answers.classes[wrong.argmax()]} ({wrong.max()})" if wrong.any() else "–"
+        total, share = counts[place].sum(), accuracy[place]
+        right = percent(None if np.isnan(share) else float(share))
+        rows.append((answers.classes[place], right, f"{total:,}", f"{counts[place, place]:,}", taken))
+    return Table((_which(answers), "accuracy", "test images", "right", "most often taken for"), tuple(rows))
 
 
 def _matrix(answers: Answers, name: str) -> Picture:
@@ -60,36 +89,24 @@ def _draw_matrix(answers: Answers, theme: Theme) -> Figure:
     side = max(3.4, 1.4 + 0.36 * size)
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.subplots()
-    axes.imshow(shares, cmap="Blues" if theme.background == "#ffffff" else "bone", vmin=0, vmax=100)
+    colors = LinearSegmentedColormap.from_list("shares", [theme.band, theme.runs[0]])
+    axes.imshow(shares, cmap=colors, vmin=0, vmax=100)
     for row, column in np.argwhere(shares >= 0.5).tolist():
         value = shares[row, column]
-        ink = _ink(value, theme)
-        axes.text(column, row, f"{value:.0f}", ha="center", va="center_baseline", fontsize=7, color=ink)
-    axes.set(xlabel="answer", ylabel="true class", xticks=range(size), yticks=range(size))
-    axes.set_xticklabels([_short(each) for each in answers.classes], rotation=60, ha="right", rotation_mode="anchor")
-    axes.set_yticklabels([_short(each) for each in answers.classes])
+        ink = ink_on(to_hex(colors(value / 100)))
+        axes.text(column, row, f"{value:.0f}", ha="center", va="center_baseline", fontsize=7.5, color=ink)
+    axes.set(xlabel="answer (% of the true class)", ylabel="true class", xticks=range(size), yticks=range(size))
+    names = [_short(each) for each in answers.classes]
+    slope = {"rotation": 60, "ha": "right", "rotation_mode": "anchor"} if max(map(len, names)) > 3 else {}
+    axes.set_xticklabels(names, **slope)
+    axes.set_yticklabels(names)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     return figure
 
 
-def _ink(value: float, theme: Theme) -> str:
-    """What can be read on a cell: the maps go from white to dark blue, and from black to white."""
-    dark = value > 55 if theme.background == "#ffffff" else value < 45
-    return "#ffffff" if dark else "#111111"
-
-
 def _short(name: str) -> str:
     return name if len(name) <= 22 else f"{name[:21]}…"
-
-
-def _ends(answers: Answers) -> Table:
-    """The classes with the lowest and the highest accuracy."""
-    accuracy, totals = answers.accuracy(), np.bincount(answers.labels, minlength=len(answers.classes))
-    order = [place for place in np.argsort(accuracy, kind="stable").tolist() if totals[place]]
-    chosen = order if len(order) <= 2 * _EACH_END else [*order[:_EACH_END], *order[-_EACH_END:]]
-    rows = tuple((answers.classes[place], percent(float(accuracy[place])), str(totals[place])) for place in chosen)
-    return Table((f"class, lowest and highest of {len(order)}", "right", "test images"), rows)
 
 
 def _confusions(answers: Answers) -> Table:

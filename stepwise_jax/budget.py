@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from stepwise_jax.drawing import Theme, make_picture
+from stepwise_jax.drawing import WIDTH, Theme, make_picture
 from stepwise_jax.page import Picture
 from stepwise_jax.run_folder import Run
 
@@ -30,7 +30,7 @@ def draw_seconds(name: str, seconds: Mapping[str, Mapping[str, float]]) -> Pictu
 
 
 def _seconds_figure(seconds: Mapping[str, Mapping[str, float]], theme: Theme) -> Figure:
-    figure = Figure(figsize=(6.2, 1.0 + 0.32 * len(seconds)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1.0 + 0.32 * len(seconds)), layout="constrained")
     axes = figure.subplots()
     lefts = dict.fromkeys(seconds, 0.0)
     for place, (kind, words) in enumerate(KINDS.items()):
@@ -63,7 +63,7 @@ def draw_noise(name: str, run: Run) -> Picture | None:
 
 
 def _noise_figure(run: Run, rows: Sequence[Mapping[str, float]], theme: Theme) -> Figure:
-    figure = Figure(figsize=(6.2, 3.2), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
     axes = figure.subplots()
     axes.plot([row["noise_scale"] for row in rows], [100 * row["top1"] for row in rows], color=theme.faint, zorder=1)
     handles = []

@@ -17,7 +17,7 @@ from stepwise_jax.comparison_table import HEADER, Runs, rows
 from stepwise_jax.curve import curves_of
 from stepwise_jax.curves import draw_curves
 from stepwise_jax.documents import read_json
-from stepwise_jax.drawing import Theme, make_picture
+from stepwise_jax.drawing import WIDTH, Theme, make_picture
 from stepwise_jax.errors import InputError
 from stepwise_jax.page import Block, Heading, Notes, Paragraph, Picture, Table, Verdict
 from stepwise_jax.paper_page import paper_blocks
@@ -50,7 +50,7 @@ def comparison_page(root: Path) -> tuple[Block, ...]:
     runs, differences = read_runs(folders), comparison.paired(compared, finished)
     reference = compared.strategies[0].name
     return (
-        Heading(f"Comparison: {reference} and {len(compared.strategies) - 1} others", level=1),
+        Heading(f"Comparison: {reference} and {_counted(len(compared.strategies) - 1, 'other')}", level=1),
         Verdict(verdict(reference, differences)),
         Paragraph(_setting(compared, finished, runs[0])),
         *_unfinished(compared, finished, root),
@@ -71,6 +71,10 @@ def comparison_page(root: Path) -> tuple[Block, ...]:
         Paragraph(f"Of {runs[0].name}; the other runs differ in their strategy and seed."),
         identity_table(runs[0]),
     )
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _setting(compared: Comparison, finished: Runs, run: Run) -> str:
@@ -102,7 +106,7 @@ def _forest(reference: str, differences: Sequence[Difference]) -> Picture:
 
 
 def _draw_forest(reference: str, differences: Sequence[Difference], theme: Theme) -> Figure:
-    figure = Figure(figsize=(7.4, 1.1 + 0.42 * len(differences)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1.3 + 0.42 * len(differences)), layout="constrained")
     axes = figure.subplots()
     axes.axvline(0, color=theme.ink, linewidth=0.8)
     for place, each in enumerate(differences):
@@ -118,12 +122,11 @@ def _draw_forest(reference: str, differences: Sequence[Difference], theme: Theme
         axes.plot(100 * each.mean, place, "D" if each.shown else "o", color=color, markersize=6, zorder=3)
     axes.set(yticks=range(len(differences)), ylim=(len(differences) - 0.4, -0.6))
     axes.set_yticklabels([each.other for each in differences])
-    axes.set_xlabel(f"Points of top-1 by which {reference} is ahead (left of 0: behind)")
+    axes.set_xlabel(f"points of top-1 by which {reference} is ahead")
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", color=theme.faint, linewidth=0.5, alpha=0.6)
-    axes.set_title(
-        "line: 95 % over seeds; grey: 95 % over images; ticks: seeds; diamond: difference shown", loc="left", fontsize=8
-    )
+    told = "line: 95 % over seeds; grey: 95 % over images;\nticks: seeds; diamond: difference shown"
+    figure.suptitle(told, x=0.01, ha="left", fontsize=8)
     return figure
 
 
@@ -172,7 +175,7 @@ def _strategies_table(compared: Comparison, finished: Runs, runs: Sequence[Run],
         seeds = list(finished[each.name])
         stages = plans[compared.folder(root, each.name, seeds[0]).resolve()] if seeds else ()
         words = "; ".join(
-            f"{stage['name']}: {stage['epochs']} epochs of {stage['examples']:,}, b {stage['batch_size']}, "
+            f"{stage['name']}: {_counted(stage['epochs'], 'epoch')} of {stage['examples']:,}, b {stage['batch_size']}, "
             f"λ {stage['learning_rate']:.3g}{_drops(stage)}"
             for stage in stages
         )

@@ -14,10 +14,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from stepwise_jax.curve import Curve, curves_of
-from stepwise_jax.drawing import Theme, make_picture
+from stepwise_jax.drawing import WIDTH, Theme, ink_on, make_picture
 from stepwise_jax.page import Picture
 from stepwise_jax.records import Row
 from stepwise_jax.run_folder import read_runs
@@ -25,7 +26,7 @@ from stepwise_jax.run_folder import read_runs
 Axis = Literal["epoch", "samples"]
 AXES: tuple[Axis, ...] = ("epoch", "samples")
 _AXIS_WORDS: dict[Axis, str] = {"epoch": "by epoch", "samples": "by samples seen"}
-_AXIS_LABELS = {"epoch": "epochs", "samples": "samples seen"}
+_AXIS_LABELS = {"epoch": "epochs", "samples": "samples seen (images)"}
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,12 @@ PANELS = (
     Panel("Noise scale (learning rate × examples / batch size)", ("noise_scale",), 1.15, stepped=True),
 )
 _TRAINING = {"linewidth": 0.9, "alpha": 0.65}
+_BAND = 0.18
+# Characters of which two labels fit beside each other.
+_SHORT_LABEL = 31
 _DASHES = ("-", "--", "-.", ":")
-# Inches: a column's width, a panel of height 1, and what is left free around and between.
-_WIDTH, _UNIT = 6.2, 0.72
+# Inches: a panel of height 1, and what is left free around and between.
+_UNIT = 0.72
 _LEFT, _RIGHT, _BELOW, _GAP, _BETWEEN = 0.62, 0.15, 0.46, 0.3, 0.3
 
 
@@ -72,7 +76,9 @@ def write_curves(workdir: Path) -> None:
 
 
 def _figure(runs: Sequence[Curve], axes: Sequence[Axis], theme: Theme) -> Figure:
-    figure, grid = _empty_figure(len(runs), len(axes))
+    handles = _legend(runs, theme)
+    beside = len(axes) * (2 if max(len(str(handle.get_label())) for handle in handles) <= _SHORT_LABEL else 1)
+    figure, grid = _empty_figure(len(runs), len(axes), -(-len(handles) // beside))
     for column, axis in enumerate(axes):
         _draw_strip(grid[0, column], runs, axis, theme)
         for row, panel in enumerate(PANELS, start=1):
@@ -80,16 +86,16 @@ def _figure(runs: Sequence[Curve], axes: Sequence[Axis], theme: Theme) -> Figure
         _label_x(grid[-1, column], runs, axis)
     for row, panel in enumerate(PANELS, start=1):
         _scale_y(grid[row, 0], panel, runs)
-    figure.legend(handles=_legend(runs, theme), loc="upper left", ncols=2 * len(axes), frameon=False)
+    figure.legend(handles=handles, loc="upper left", ncols=beside, frameon=False)
     return figure
 
 
-def _empty_figure(runs: int, columns: int) -> tuple[Figure, np.ndarray]:
-    """A figure and its axes [1 + panels, columns], of which the first row is the strip."""
+def _empty_figure(runs: int, columns: int, lines: int) -> tuple[Figure, np.ndarray]:
+    """A figure with so many lines of a legend, and its axes [1 + panels, columns]; the first row is the strip."""
     # Every size is in inches and known beforehand: matplotlib's own layout would double the time.
     heights = [0.3 * runs, *(_UNIT * panel.height for panel in PANELS)]
-    above = 0.2 + 0.18 * -(-runs // (2 * columns))
-    width, height = _WIDTH * columns, above + sum(heights) + _GAP * len(PANELS) + _BELOW
+    above = 0.2 + 0.18 * lines
+    width, height = WIDTH * columns, above + sum(heights) + _GAP * len(PANELS) + _BELOW
     figure = Figure(figsize=(width, height))
     sides = {"left": _LEFT / width, "right": 1 - _RIGHT / width, "bottom": _BELOW / height, "top": 1 - above / height}
     between = columns * _BETWEEN / (width - _LEFT - _RIGHT - (columns - 1) * _BETWEEN)
@@ -100,14 +106,17 @@ def _empty_figure(runs: int, columns: int) -> tuple[Figure, np.ndarray]:
     return figure, grid
 
 
-def _legend(runs: Sequence[Curve], theme: Theme) -> list[Line2D]:
+def _legend(runs: Sequence[Curve], theme: Theme) -> list[Line2D | Patch]:
     def label(run: Curve) -> str:
         scores = [row["top1"] for row in run.rows if row["top1"] is not None]
-        reached = f", top-1 {100 * scores[-1]:.2f} %" if scores else ""
-        name = run.name if len(run.name) <= 28 else f"{run.name[:27]}…"
+        mean = "mean " if run.lowest else ""
+        reached = f", {mean}top-1 {100 * scores[-1]:.2f} %" if scores else ""
+        name = run.name if len(run.name) <= 36 else f"{run.name[:35]}…"
         return f"{name}{reached}{'' if run.finished else ' so far'}"
 
-    return [Line2D([], [], **_line(place, theme), label=label(run)) for place, run in enumerate(runs)]
+    lines = [Line2D([], [], **_line(place, theme), label=label(run)) for place, run in enumerate(runs)]
+    band = Patch(color=theme.ink, alpha=_BAND, linewidth=0, label="lowest to highest of the seeds")
+    return [*lines, *([band] if any(run.lowest for run in runs) else [])]
 
 
 def _line(place: int, theme: Theme) -> dict[str, Any]:
@@ -145,7 +154,7 @@ def _draw_strip(axes: Axes, runs: Sequence[Curve], axis: Axis, theme: Theme) -> 
             axes.plot([right, right], [place - 0.4, place + 0.4], color=theme.background, linewidth=1.5)
             name = _fitting_name(stage, (right - left) / whole)
             middle = (left + right) / 2
-            ink = theme.background if middle <= places(run, axis)[-1] else theme.ink
+            ink = ink_on(color) if middle <= places(run, axis)[-1] else theme.ink
             axes.text(middle, place, name, ha="center", va="center_baseline", color=ink, weight="bold")
     axes.set_ylim(len(runs) - 0.5, -0.5)
     axes.set_axis_off()
@@ -155,7 +164,7 @@ def _fitting_name(stage: Row, share: float) -> str:
     """The longest name of a stage that fits into its share of the strip's width: `A · 20 %`, `A`, or none."""
     name, fraction = str(stage["name"]), f"{100 * stage['fraction']:.3g} %"
     names = (name if "%" in name else f"{name} · {fraction}", name, "")
-    return next(each for each in names if len(each) * 0.0175 < share)
+    return next(each for each in names if len(each) * 0.021 < share)
 
 
 def _draw_panel(axes: Axes, panel: Panel, runs: Sequence[Curve], axis: Axis, theme: Theme) -> None:
@@ -172,7 +181,17 @@ def _draw_panel(axes: Axes, panel: Panel, runs: Sequence[Curve], axis: Axis, the
             _draw_line(axes, panel, field, run, axis, style | (_TRAINING if field == "train_loss" else {}))
     if len(panel.fields) > 1:
         handles = [Line2D([], [], **{"color": theme.ink, "linewidth": 1.6, **style}) for style in ({}, _TRAINING)]
-        axes.legend(handles, ["test", "training"], frameon=False, loc="upper right", fontsize=8, ncols=2)
+        # Beside the panel's title: inside it would lie over some run's lines.
+        axes.legend(
+            handles,
+            ["test", "training"],
+            loc="lower right",
+            bbox_to_anchor=(1, 1),
+            borderaxespad=0,
+            frameon=False,
+            fontsize=8,
+            ncols=2,
+        )
 
 
 def _draw_boundaries(axes: Axes, runs: Sequence[Curve], axis: Axis, theme: Theme) -> None:
@@ -207,11 +226,11 @@ def _draw_band(axes: Axes, panel: Panel, field: str, run: Curve, ends: Sequence[
         if low[field] is not None
     ]
     places, below, above = zip(*spans, strict=True) if spans else ((), (), ())
-    axes.fill_between(places, below, above, color=style["color"], alpha=0.18, linewidth=0)
+    axes.fill_between(places, below, above, color=style["color"], alpha=_BAND, linewidth=0)
 
 
 def _scale_y(axes: Axes, panel: Panel, runs: Iterable[Curve]) -> None:
-    rows = [row for run in runs for row in run.rows]
+    rows = [row for run in runs for row in (*run.rows, *run.lowest, *run.highest)]
     values = [row[field] for row in rows for field in panel.fields if row[field] is not None]
     if values and min(values) > 0 and max(values) / min(values) > 12:
         axes.set_yscale("log")

@@ -18,7 +18,8 @@ def write_json(path: Path, document: Any) -> None:
     text = json.dumps(finite(document), allow_nan=False, ensure_ascii=False, indent=2, sort_keys=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
+        # A path that is no text becomes an escape that JSON reads back as it was.
+        with open(temporary, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text + "\n")
             file.flush()
             os.fsync(file.fileno())

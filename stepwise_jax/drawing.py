@@ -1,12 +1,14 @@
 """Pictures for a page: one look, light and dark, and the same bytes for the same figure."""
 
 import io
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import matplotlib.style
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from stepwise_jax.page import Panel, Picture
@@ -32,6 +34,16 @@ DARK = Theme(
 
 Draw = Callable[[Theme], Figure]
 
+WIDTH = 5.2
+"""Inches: text is as large as the page's on a wide screen, and can still be read on a telephone."""
+
+
+def ink_on(color: str) -> str:
+    """Black or white, whichever stands out from this colour (its relative luminance, WCAG 2)."""
+    linear = [((each + 0.055) / 1.055) ** 2.4 if each > 0.04045 else each / 12.92 for each in to_rgb(color)]
+    luminance = sum(share * each for share, each in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+    return "#111111" if luminance > 0.18 else "#ffffff"
+
 
 def make_picture(name: str, description: str, panels: Sequence[tuple[str, Draw]], whole: Draw | None = None) -> Picture:
     """A picture of one figure or several side by side.
@@ -51,6 +63,8 @@ def _bytes(draw: Draw, form: Literal["png", "svg"], theme: Theme) -> bytes:
     settings = {
         # Without a salt, matplotlib names the parts of an SVG at random.
         "svg.hashsalt": "stepwise-jax",
+        # A dollar in a name is no formula.
+        "text.parse_math": False,
         "font.size": 9,
         "axes.spines.top": False,
         "axes.spines.right": False,
@@ -63,7 +77,9 @@ def _bytes(draw: Draw, form: Literal["png", "svg"], theme: Theme) -> bytes:
     }
     undated = {"Date": None, "Creator": None} if form == "svg" else {"Software": None}
     file = io.BytesIO()
-    with matplotlib.style.context(["default", settings]):
+    with matplotlib.style.context(["default", settings]), warnings.catch_warnings():
+        # Names in scripts that the font lacks are drawn as boxes; the page's text has them.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure = draw(theme)
         FigureCanvasAgg(figure)
         figure.savefig(file, format=form, dpi=160, facecolor=theme.background, metadata=undated)

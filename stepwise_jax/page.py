@@ -96,8 +96,9 @@ def write(blocks: Sequence[Block], out: Path) -> Path:
             if isinstance(block, Picture):
                 (out / f"{block.name}.png").write_bytes(block.png)
                 (out / f"{block.name}.svg").write_bytes(block.svg)
-        (out / "report.md").write_text(to_markdown(blocks), encoding="utf-8")
-        (out / "report.html").write_text(to_html(blocks), encoding="utf-8")
+        # A question mark stands for what is no text, a part of a file's name say.
+        (out / "report.md").write_bytes(to_markdown(blocks).encode(errors="replace"))
+        (out / "report.html").write_bytes(to_html(blocks).encode(errors="replace"))
     except OSError as error:
         raise InputError(f"--out {out} cannot be written: {error.strerror}") from error
     return out / "report.html"
@@ -130,7 +131,9 @@ def _block_markdown(block: Block) -> str:
 
 def _plain(text: str) -> str:
     """Text whose characters mean nothing to Markdown."""
-    return re.sub(r"([\\`*_\[\]<>|~#&])", r"\\\1", " ".join(text.split()))
+    escaped = re.sub(r"([\\`*_\[\]<>|~#&$])", r"\\\1", " ".join(text.split()))
+    # A dash, a plus or a number with a point begins a list, and a line of dashes or equals signs is a rule.
+    return re.sub(r"^(\d*)([-+.)=])(?=\s|$|[-=])", r"\1\\\2", escaped)
 
 
 def to_html(blocks: Sequence[Block]) -> str:
@@ -219,7 +222,7 @@ tbody th { font-weight: 600; }
 tbody tr:nth-child(even) { background: var(--band); }
 .numbers th + th, .numbers td { text-align: right; }
 .numbers td, .numbers tbody th { white-space: nowrap; }
-.prose td { min-width: 7rem; }
+.prose td { min-width: 11rem; }
 .verdict { max-width: 60rem; margin: 1rem 0 1.5rem; padding: .75rem 1rem; border-left: 4px solid var(--accent);
   background: var(--band); font-size: 1.1rem; }
 ul { max-width: 60rem; padding-left: 1.25rem; }
@@ -229,8 +232,10 @@ figcaption { font-size: .85rem; line-height: 1.35; margin-top: .25rem; }
 .pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); gap: 1.5rem; }
 figure { margin: 0; }
 .pictures { margin: 1rem 0; }
-.pictures > figure:only-child { max-width: 46rem; }
+.pictures > figure { max-width: 38rem; }
+.pictures > figure:only-child { max-width: none; }
 figure img { display: block; width: 100%; height: auto; }
+.pictures > figure:only-child img { width: auto; max-width: 100%; }
 </style>
 </head>
 <body>

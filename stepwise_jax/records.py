@@ -129,7 +129,7 @@ class Writer:
         """Writes one whole line before it returns, so that a process killed later cannot lose it."""
         row = {"kind": record.kind, **finite(dataclasses.asdict(record))}
         line = json.dumps(row, allow_nan=False, ensure_ascii=False)
-        self._file.write(line.encode() + b"\n")
+        self._file.write(line.encode(errors="backslashreplace") + b"\n")
         self._file.flush()
         if isinstance(record, EpochRecord):
             self._scalars = self._scalars or Scalars(self._folder, row)

@@ -9,7 +9,7 @@ from stepwise_jax.comparison_page import comparison_page
 from stepwise_jax.curve import curves_of
 from stepwise_jax.curves import draw_curves
 from stepwise_jax.errors import InputError
-from stepwise_jax.page import Block, Heading, Paragraph, Table
+from stepwise_jax.page import Block, Heading, Notes, Paragraph, Table, Verdict
 from stepwise_jax.paper_page import paper_blocks
 from stepwise_jax.run_folder import Run, read_runs
 from stepwise_jax.run_page import flat_fields, run_blocks, runs_table, setting, shown, verdict
@@ -46,8 +46,11 @@ def _blocks(folders: Sequence[Path]) -> tuple[Block, ...]:
 def runs_page(runs: Sequence[Run]) -> tuple[Block, ...]:
     """What there is to say about some runs, in reading order."""
     title = f"Step-wise training: {', '.join(run.name for run in runs)}"
-    opening: list[Block] = [Heading(title, level=1), *(Paragraph(f"{verdict(run)} {setting(run)}") for run in runs)]
-    if len(runs) > 1:
+    opening: list[Block] = [Heading(title, level=1)]
+    if len(runs) == 1:
+        opening += [Verdict(verdict(runs[0])), Paragraph(setting(runs[0]))]
+    else:
+        opening += [Notes(tuple(f"{verdict(run)} {setting(run)}" for run in runs))]
         opening += [Heading("The runs side by side"), runs_table(runs), *_differences(runs)]
     opening += [*paper_blocks(runs), Heading("Curves"), draw_curves(curves_of(runs))]
     each = (run_blocks(run, place, alone=len(runs) == 1) for place, run in enumerate(runs, start=1))

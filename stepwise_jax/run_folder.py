@@ -8,6 +8,7 @@ from typing import Any
 from stepwise_jax.documents import read_json
 from stepwise_jax.errors import InputError
 from stepwise_jax.records import FILE, Records, Row, read
+from stepwise_jax.units import printable
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,7 @@ def read_runs(workdirs: Iterable[Path]) -> tuple[Run, ...]:
     """
     folders = tuple(dict.fromkeys(Path(workdir).resolve() for workdir in workdirs))
     names = _distinct_names(folders)
-    return tuple(_read_run(folder, _printable(name)) for folder, name in zip(folders, names, strict=True))
-
-
-def _printable(name: str) -> str:
-    """A name that can be drawn and written: that of a folder may be no text at all."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return tuple(_read_run(folder, printable(name)) for folder, name in zip(folders, names, strict=True))
 
 
 def _read_run(workdir: Path, name: str) -> Run:
@@ -74,6 +70,7 @@ def read_summary(workdir: Path) -> Row:
 
 _PLANNED = ("fraction", "examples", "batch_size", "learning_rate", "epochs", "updates", "samples", "noise_scale")
 _RECORDED = ("stage", "epoch", "step", "examples_seen", "learning_rate", "batch_size", "noise_scale")
+_MEASURED = ("train_loss", "test_loss", "top1", "top5", "best_top1")
 _REACHED = ("top1", "top5", "best_top1", "samples", "updates")
 
 
@@ -81,13 +78,27 @@ def _damaged(config: Row, records: Records, summary: Any) -> str | None:
     """The name of the file that lacks what every run writes, or has something else in its place."""
     stages = config["stages"]
     whole = isinstance(stages, list) and stages and isinstance(config["experiment"], dict)
-    if not whole or not all(_has_numbers(stage, _PLANNED) and "name" in stage for stage in stages):
+    if not whole or not all(_is_stage(stage) for stage in stages):
         return "config.json"
-    if not all(_has_numbers(row, _RECORDED) and 1 <= row["stage"] <= len(stages) for row in records.epochs):
+    if not all(_is_epoch(row) and 1 <= row["stage"] <= len(stages) for row in records.epochs):
         return FILE
-    if summary is not None and not (_has_numbers(summary, _REACHED) and {"seconds", "stages"} <= summary.keys()):
+    if summary is not None and not (_has_numbers(summary, _REACHED) and _has_seconds(summary) and "stages" in summary):
         return "summary.json"
     return None
+
+
+def _is_stage(stage: Any) -> bool:
+    return _has_numbers(stage, _PLANNED) and "name" in stage and isinstance(stage.get("milestones", []), list)
+
+
+def _is_epoch(row: Row) -> bool:
+    measured = all(isinstance(row[name], int | float | None) for name in _MEASURED)
+    return measured and _has_numbers(row, _RECORDED) and _has_seconds(row)
+
+
+def _has_seconds(row: Row) -> bool:
+    seconds = row.get("seconds")
+    return isinstance(seconds, dict) and all(isinstance(each, int | float) for each in seconds.values())
 
 
 def _has_numbers(row: Any, names: Iterable[str]) -> bool:

@@ -62,10 +62,11 @@ def verdict(run: Run) -> str:
 def setting(run: Run) -> str:
     """One sentence: which network, on which data, where."""
     fields = flat_fields(run.config["experiment"])
-    size = fields["data.image_size"]
+    names = ("model.name", "data.name", "data.image_size", "dtype", "seed")
+    network, data, size, dtype, seed = (shown(fields.get(name)) for name in names)
     return (
-        f"It is {fields['model.name']} on {fields['data.name']} at {size}×{size} pixels in {fields['dtype']}, "
-        f"seed {fields['seed']}, on {shown(run.config.get('device'))}."
+        f"It is {network} on {data} at {size}×{size} pixels in {dtype}, seed {seed}, "
+        f"on {shown(run.config.get('device'))}."
     )
 
 
@@ -106,7 +107,7 @@ def _stage_row(run: Run, place: int, stage: Row) -> tuple[str, ...]:
         f"{examples:,}",
         f"{size:,}",
         f"{rate:.3g}",
-        ", ".join(map(str, stage["milestones"])) or "–",
+        ", ".join(map(str, stage.get("milestones", []))) or "–",
         f"{stage['epochs']}",
         f"{stage['epochs'] * (examples // size):,}",
         f"{stage['epochs'] * examples:,}",
@@ -147,7 +148,7 @@ def identity_table(run: Run) -> Table:
     """Everything that decides what was computed, and what it ran on."""
     config = run.config
     subsets = "; ".join(f"{row['name']}: {row['split']}, SHA-256 {row['sha256'][:12]}" for row in run.records.stages)
-    versions = config.get("versions", {})
+    versions = flat_fields(config.get("versions") or {})
     libraries = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()) if version)
     rows = [
         ("device", shown(config.get("device"))),

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from stepwise_jax import sweep
 from stepwise_jax.documents import read_json
-from stepwise_jax.drawing import Theme, make_picture
+from stepwise_jax.drawing import WIDTH, Theme, make_picture
 from stepwise_jax.errors import InputError
 from stepwise_jax.page import Block, Heading, Notes, Paragraph, Picture, Table, Verdict
 from stepwise_jax.units import percent
@@ -92,7 +92,7 @@ def _picture(results: Results, names: Sequence[str]) -> Picture:
 
 
 def _draw(points: Sequence[Results], names: Sequence[str], theme: Theme) -> Figure:
-    figure = Figure(figsize=(7.4, 0.9 + 0.24 * len(points)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 0.9 + 0.24 * len(points)), layout="constrained")
     axes = figure.subplots()
     for place, each in enumerate(points):
         axes.plot([100 * value for value in each["by_seed"]], [place] * len(each["by_seed"]), "|", color=theme.ink)

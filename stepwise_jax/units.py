@@ -1,4 +1,9 @@
-"""Numbers as people read them."""
+"""Numbers and names as people read them."""
+
+
+def printable(name: str) -> str:
+    """A name that can be drawn and written: that of a folder or of a class may be no text, or have line ends in it."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in name)
 
 
 def percent(fraction: float | None) -> str:

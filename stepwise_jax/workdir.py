@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from stepwise_jax.config import ExperimentConfig, differences, from_json, to_json
 from stepwise_jax.documents import read_json, write_json
 from stepwise_jax.errors import InputError
@@ -128,6 +126,9 @@ def describe(
 
 def describe_device() -> str:
     """The devices in words: `1 x cpu`, `8 x NVIDIA H200`."""
+    # A report reads the folders of runs without JAX, which takes seconds to import.
+    import jax
+
     return f"{jax.device_count()} x {jax.devices()[0].device_kind}"
 
 

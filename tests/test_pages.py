@@ -3,16 +3,18 @@
 import dataclasses
 import json
 import os
+import xml.etree.ElementTree
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from made_runs import BASELINE, STEPWISE, make_answers, make_comparison, make_run
+from made_runs import BASELINE, SECONDS, STEPWISE, make_answers, make_comparison, make_run
 
 from stepwise_jax import page, paper, report
 from stepwise_jax.answers import Answers, most_confused, read_answers
 from stepwise_jax.answers_page import answers_blocks
+from stepwise_jax.budget import draw_seconds
 from stepwise_jax.comparison_page import comparison_page
 from stepwise_jax.curve import curves_of
 from stepwise_jax.documents import write_json
@@ -50,6 +52,18 @@ def test_confusions_and_accuracies_are_counted():
     assert most_confused(found, 3) == [(i, j, -times) for times, i, j in wrong[:3]]
 
 
+def test_each_class_is_told_with_its_commonest_mistake():
+    labels, predicted = np.array([0, 0, 0, 0, 2]), np.array([0, 1, 2, 2, 2])
+    blocks = answers_blocks(Answers(labels, predicted, ("cat", "dog", "bird"), ()), 2, "")
+    table = after(blocks, "Accuracy by class", Table)
+    assert isinstance(table, Table)
+    assert table.rows == (
+        ("cat", "25.00 %", "4", "1", "bird (2)"),
+        ("dog", "–", "0", "0", "–"),
+        ("bird", "100.00 %", "1", "1", "–"),
+    )
+
+
 def test_a_class_without_images_has_no_accuracy():
     found = Answers(np.array([0, 0, 2]), np.array([0, 1, 2]), ("a", "b", "c"), ())
     np.testing.assert_array_equal(found.accuracy(), [0.5, np.nan, 1.0])
@@ -57,8 +71,8 @@ def test_a_class_without_images_has_no_accuracy():
 
 def test_few_classes_are_drawn_and_many_are_listed():
     few, many = (answers_blocks(answers(count), 2, "") for count in (5, 40))
-    assert [type(block) for block in few] == [Heading, Picture, Heading, Picture]
-    assert [type(block) for block in many] == [Heading, Table, Heading, Table]
+    assert [type(block) for block in few] == [Heading, Picture, Table, Heading, Picture]
+    assert [type(block) for block in many] == [Heading, Picture, Table, Heading, Table]
     ends, confusions = (block for block in many if isinstance(block, Table))
     shares = [float(row[1].removesuffix(" %")) for row in ends.rows]
     assert len(shares) == 20
@@ -238,6 +252,15 @@ def test_a_folder_whose_name_is_no_text_has_a_report(tmp_path):
     make_run(folder, dataclasses.replace(STEPWISE, epochs_per_stage=1, decay_every=1))
     written = report.write_report([folder], tmp_path / "out")
     assert "run \ufffd" in written.read_text()
+
+
+def test_a_run_of_any_name_is_drawn(tmp_path):
+    folder = make_run(
+        tmp_path / "_$\\frac$ a\x01b 猫", dataclasses.replace(STEPWISE, epochs_per_stage=1, decay_every=1)
+    )
+    (run,) = read_runs([folder])
+    drawn = draw_seconds("seconds", {run.name: SECONDS, "other": SECONDS})
+    assert xml.etree.ElementTree.fromstring(drawn.svg).tag.endswith("svg")
 
 
 def test_html_and_markdown_escape_what_comes_from_data():

@@ -227,6 +227,14 @@ def test_json_documents_are_sorted_readable_and_read_back(tmp_path):
     assert path.read_text(encoding="utf-8").startswith('{\n  "a": {\n    "nan": null')
 
 
+def test_a_path_that_is_no_text_is_read_back_as_it_was(tmp_path):
+    path = tmp_path / "config.json"
+    documents.write_json(path, {"root": "photos/\udcff"})
+    assert documents.read_json(path) == {"root": "photos/\udcff"}
+    write(tmp_path, EventRecord("start", "photos/\udcff"))
+    assert records.read(tmp_path).events[0]["message"] == "photos/\udcff"
+
+
 def test_a_write_that_fails_leaves_the_old_document(tmp_path, monkeypatch):
     path = tmp_path / "summary.json"
     documents.write_json(path, {"top1": 0.5})

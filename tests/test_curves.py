@@ -1,0 +1,59 @@
+"""Curves of several seeds show their range whole, and say what they show."""
+
+import numpy as np
+import pytest
+from made_runs import BASELINE, make_run
+from matplotlib.collections import PolyCollection
+
+from stepwise_jax.curve import Curve, curves_of
+from stepwise_jax.curves import _figure
+from stepwise_jax.drawing import DARK, LIGHT, ink_on
+from stepwise_jax.run_folder import read_runs
+
+
+@pytest.fixture(scope="module")
+def curves(tmp_path_factory) -> tuple[Curve, ...]:
+    folder = tmp_path_factory.mktemp("curves")
+    folders = [make_run(folder / "x" / f"seed{seed}", BASELINE, seed=seed, ahead=0.09 * seed) for seed in range(2)]
+    return curves_of(read_runs([*folders, make_run(folder / "y")]))
+
+
+def test_a_band_spans_the_seeds_within_its_axes(curves):
+    figure = _figure(curves, ("epoch",), LIGHT)
+    top1 = figure.axes[1]
+    (band,) = (each for each in top1.collections if isinstance(each, PolyCollection))
+    heights = np.asarray(band.get_paths()[0].vertices)[:, 1]
+    tops = [100 * row["top1"] for row in curves[0].rows]
+    assert heights.max() == pytest.approx(max(tops) + 4.5)
+    assert heights.max() <= top1.get_ylim()[1]
+    assert np.isin(np.round(np.subtract(tops, 4.5), 6), np.round(heights, 6)).all()
+
+
+def test_the_legend_says_what_lines_and_bands_are(curves):
+    (legend,) = _figure(curves, ("samples",), LIGHT).legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "x, 2 seeds, mean top-1 81.17 %",
+        "y, top-1 86.00 %",
+        "lowest to highest of the seeds",
+    ]
+    (alone,) = _figure(curves[1:], ("samples",), LIGHT).legends
+    assert [text.get_text() for text in alone.get_texts()] == ["y, top-1 86.00 %"]
+
+
+def contrast(one: str, other: str) -> float:
+    """Of two colours, by WCAG 2."""
+
+    def luminance(color: str) -> float:
+        parts = [int(color[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+        linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
+def test_text_and_lines_stand_out(theme):
+    assert contrast(theme.ink, theme.background) >= 7
+    assert all(contrast(color, theme.background) >= 2.3 for color in theme.runs)
+    assert all(contrast(ink_on(color), color) >= 4.5 for color in theme.runs)
