@@ -99,16 +99,23 @@ def make_slots(processes: int, shared: Mapping[str, str]) -> tuple[Slot, ...]:
     common = {name: value for name, value in shared.items() if name not in os.environ}
     gpus = _gpus()
     if gpus:
-        on_each = -(-processes // len(gpus))
-        limit = {} if on_each == 1 else {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.9 / on_each:.2f}"}
         numbers = [gpus[i % len(gpus)] for i in range(processes)]
-        return tuple(Slot({**common, **limit, "CUDA_VISIBLE_DEVICES": number}) for number in numbers)
+        return tuple(
+            Slot({**common, **_memory_limit(numbers.count(number)), "CUDA_VISIBLE_DEVICES": number})
+            for number in numbers
+        )
     cores = _cores()
     if not cores:
         return (Slot(common),) * processes
     if processes >= len(cores):
         return tuple(Slot(common, frozenset({cores[i % len(cores)]})) for i in range(processes))
     return tuple(Slot(common, frozenset(cores[i::processes])) for i in range(processes))
+
+
+def _memory_limit(processes: int) -> dict[str, str]:
+    """Shares a GPU's memory among processes, unless the user has shared it out already."""
+    name = "XLA_PYTHON_CLIENT_MEM_FRACTION"
+    return {} if processes == 1 or name in os.environ else {name: f"{0.9 / processes:.2f}"}
 
 
 def default_processes() -> int:
@@ -210,8 +217,13 @@ def _failure(ended: _Running) -> Failure | None:
         return None
     told = [line.removeprefix("error: ") for line in _last_lines(ended.cell.log) if line.strip()]
     if status < 0:
-        return Failure(ended.cell, status, f"its process was killed by {signal.Signals(-status).name}")
+        return Failure(ended.cell, status, f"its process was killed by {_signal_name(-status)}")
     return Failure(ended.cell, status, told[-1] if told else f"its process ended with status {status}")
+
+
+def _signal_name(number: int) -> str:
+    # Real-time signals have no name in Python.
+    return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
 
 
 def _last_lines(path: Path) -> list[str]:

@@ -61,15 +61,18 @@ def parse_grid(experiment: ExperimentConfig, grids: Sequence[str]) -> tuple[Poin
 
 
 def figure1(experiment: ExperimentConfig) -> tuple[Point, ...]:
-    """The grids of Figure 1, each along one axis: M = A to O; b/2 to 4 b, and lambda = 0.1 to 0.0001, on set A."""
+    """The grids of Figure 1, each along one axis, points that two axes share once.
+
+    M = A to O; b/2, b, 2 b, 3 b and 4 b on set A; lambda = 0.1 to 0.0001 on set O, as the paper names no set there.
+    """
     alone = {"plan.strategy": "single_set", "plan.batch_multipliers": "1"}
     b = experiment.plan.batch_size
-    # The experiment's own b and lambda on set A are the first point.
+    sizes = [size for size in (b // 2, 2 * b, 3 * b, 4 * b) if size]
     rates = [rate for rate in ("0.1", "0.01", "0.001", "0.0001") if float(rate) != experiment.plan.learning_rate]
     return (
         *({**alone, "plan.fractions": fraction} for fraction in ("0.2", "0.4", "0.6", "0.8", "1.0")),
-        *({**alone, "plan.fractions": "0.2", "plan.batch_size": str(size)} for size in (b // 2, 2 * b, 4 * b) if size),
-        *({**alone, "plan.fractions": "0.2", "plan.learning_rate": rate} for rate in rates),
+        *({**alone, "plan.fractions": "0.2", "plan.batch_size": str(size)} for size in sizes),
+        *({**alone, "plan.fractions": "1.0", "plan.learning_rate": rate} for rate in rates),
     )
 
 

@@ -102,10 +102,10 @@ def test_figure_1_goes_along_three_axes():
     plans = [planned(words(point))[1] for point in points]
     assert all(len(stages) == 1 for stages in plans)
     seen = [(stage.examples, stage.batch_size, stage.learning_rate) for (stage,) in plans]
-    assert len(set(seen)) == len(seen) == 11
+    assert len(set(seen)) == len(seen) == 12
     assert {size for size, b, rate in seen if (b, rate) == (24, 0.001)} == {200, 400, 600, 800, 1000}
-    assert {b for size, b, rate in seen if (size, rate) == (200, 0.001)} == {12, 24, 48, 96}
-    assert {rate for size, b, rate in seen if (size, b) == (200, 24)} == {0.1, 0.01, 0.001, 0.0001}
+    assert {b for size, b, rate in seen if (size, rate) == (200, 0.001)} == {12, 24, 48, 72, 96}
+    assert {rate for size, b, rate in seen if (size, b) == (1000, 24)} == {0.1, 0.01, 0.001, 0.0001}
     assert all((stage.epochs, stage.milestones) == (20, (10,)) for (stage,) in plans)
 
 
@@ -291,7 +291,7 @@ def test_results_are_shown_with_every_field_that_varies(tmp_path):
         "batch_size",
         "learning_rate",
         "held-out top-1",
-        "best of 10 points",
+        "best of 11 points",
         "its test run failed",
     ):
         assert text in told
