@@ -119,9 +119,19 @@ def _memory_limit(processes: int) -> dict[str, str]:
 
 
 def default_processes() -> int:
-    """One run a GPU; on a CPU one a core, as long as there are four GiB of memory for each, and eight at most."""
+    """One run a GPU; on a CPU one a core, as long as there are four GiB of memory for each, and eight at most.
+
+    One in all on a TPU, whose chips one process holds together.
+    """
+    if _on_tpu():
+        return 1
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return len(_gpus()) or max(1, min(len(_cores()) or os.cpu_count() or 1, memory // 2**32, 8))
+
+
+def _on_tpu() -> bool:
+    platform = os.environ.get("JAX_PLATFORMS", "").split(",")[0]
+    return platform == "tpu" or (not platform and Path("/dev/accel0").exists())
 
 
 def _cores() -> list[int]:

@@ -234,6 +234,11 @@ def test_a_share_of_gpu_memory_that_the_user_chose_is_kept(monkeypatch):
     assert [dict(slot.environment) for slot in make_slots(2, {})] == [{"CUDA_VISIBLE_DEVICES": "0"}] * 2
 
 
+def test_the_chips_of_a_tpu_are_held_by_one_process(monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "tpu")
+    assert cells.default_processes() == 1
+
+
 @pytest.mark.parametrize("visible", ["", "-1"])
 def test_no_gpu_that_may_be_seen_means_cores(monkeypatch, visible):
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
