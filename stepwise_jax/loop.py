@@ -14,6 +14,7 @@ import numpy as np
 from flax import linen as nn
 
 from stepwise_jax import outcome, records, workdir
+from stepwise_jax.ahead import compile_ahead, compile_stage
 from stepwise_jax.batches import Picked, calls, epoch_order, steps_in_call
 from stepwise_jax.config import ExperimentConfig
 from stepwise_jax.display import Display
@@ -131,8 +132,10 @@ def run_stage(session: Session, state: TrainState, progress: Progress) -> tuple[
     stage = session.stages[progress.stage - 1]
     _announce(session, stage, progress)
     if progress.stage > 1 and (progress.epoch, progress.step) == (1, 0):
-        state = enter_stage(session, state, stage, progress.stage)
-    _compile(session, stage, state)
+        with session.clock.measure("train"):
+            state = enter_stage(session, state, stage, progress.stage)
+    compile_stage(session, stage, state)
+    compile_ahead(session, state, progress.stage)
     while progress.epoch < stage.epochs:
         state, progress = run_epoch(session, stage, state, progress)
         _save_or_stop(session, state, progress, due=_save_is_due(session))
@@ -167,14 +170,6 @@ def enter_stage(session: Session, state: TrainState, stage: Stage, number: int) 
     return state
 
 
-def _compile(session: Session, stage: Stage, state: TrainState) -> None:
-    """Compiles the stage's calls ahead of its first step: whole ones, and the shorter one that ends an epoch."""
-    steps = steps_in_call(stage.updates_per_epoch, session.experiment.steps_per_call)
-    for length in {steps, stage.updates_per_epoch % steps} - {0}:
-        picked = session.train.abstract(length, stage.batch_size)
-        session.programs.prepare_train(state, session.train.examples, picked)
-
-
 def run_epoch(session: Session, stage: Stage, state: TrainState, progress: Progress) -> tuple[TrainState, Progress]:
     """Trains from `progress` to the end of its epoch, scores the test set where that is due, and records both."""
     rate = learning_rate_at(stage, progress.epoch)
@@ -184,6 +179,8 @@ def run_epoch(session: Session, stage: Stage, state: TrainState, progress: Progr
         state.opt_state, learning_rate=rate, momentum=stage.momentum, weight_decay=stage.weight_decay
     )
     state, progress = take_steps(session, stage, state._replace(opt_state=opt_state), progress)
+    if progress.epoch == stage.epochs:
+        session.clock.pause()
     scores = None
     if progress.epoch % session.experiment.evaluation.every_epochs == 0 or progress.epoch == stage.epochs:
         with session.clock.measure("evaluate"):
@@ -201,6 +198,7 @@ def take_steps(session: Session, stage: Stage, state: TrainState, progress: Prog
     for picked in _fed(session, stage, progress):
         with session.clock.measure("train"):
             state, losses = session.programs.train(state, session.train.examples, picked)
+            _note_switch(session, progress)
             under_way.append(losses)
             while len(under_way) > CALLS_IN_FLIGHT:
                 progress = settle(stage, progress, under_way.popleft())
@@ -212,6 +210,13 @@ def take_steps(session: Session, stage: Stage, state: TrainState, progress: Prog
             if progress.step < stage.updates_per_epoch:
                 _save_or_stop(session, state, progress, due=True)
     return state, _settle_all(session, stage, progress, under_way)
+
+
+def _note_switch(session: Session, progress: Progress) -> None:
+    pause = session.clock.resume()
+    if pause is not None:
+        text = f"stage {progress.stage} began {1000 * pause:.1f} ms after the last step of stage {progress.stage - 1}"
+        session.note("switch", f"{text}, evaluation and checkpoint aside")
 
 
 def _fed(session: Session, stage: Stage, progress: Progress) -> Iterator[Picked]:

@@ -48,7 +48,8 @@ def _test_batches(session: Session) -> tuple[int, tuple[np.ndarray, np.ndarray]]
 def finish(session: Session, state: TrainState, folder: Path) -> dict[str, Any]:
     """Writes `predictions.npz`, `samples.npz` and `summary.json`, whose contents it returns."""
     session.checkpoints.wait()
-    probabilities = predict(session, state)
+    with session.clock.measure("evaluate"):
+        probabilities = predict(session, state)
     write_predictions(session, probabilities, folder / workdir.PREDICTIONS)
     write_samples(session, probabilities, folder / workdir.SAMPLES)
     summary = summarise(session, state, records.read(folder))

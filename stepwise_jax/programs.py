@@ -1,10 +1,13 @@
 """What runs on the device: the train step, evaluation and statistics joined with the data path, compiled once a shape.
 
 Everything is compiled ahead of its first call, so that compiling is timed apart from training, and a call with any
-other shape, dtype or placement is an error instead of a silent new compilation.
+other shape, dtype or placement is an error instead of a silent new compilation. What later stages need is compiled in
+the background while the present one trains.
 """
 
+import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import jax
@@ -14,12 +17,16 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
+from stepwise_jax.background import Background
 from stepwise_jax.batches import Picked, Pixels, Preprocessing, Resident, gather
 from stepwise_jax.clock import Clock
 from stepwise_jax.evaluate import apply, make_count
 from stepwise_jax.parallel import replicated, split_along
 from stepwise_jax.state import TrainState
 from stepwise_jax.train_step import Batch, TrainStep, make_train_step
+
+Key = tuple[Any, ...]
+"""A program's name and the shape of what it works on."""
 
 
 class Programs:
@@ -35,7 +42,9 @@ class Programs:
         report: Callable[[str], None],
     ):
         self._mesh, self._clock, self._report = mesh, clock, report
-        self._compiled: dict[tuple[Any, ...], Any] = {}
+        self._compiled: dict[Key, Any] = {}
+        self._ahead: dict[Key, Future[tuple[Any, float]]] = {}
+        self._background = Background("compile")
         # A split keeps the placement that it has: on every device, spread over them, or nowhere.
         whole, rows, call_rows = replicated(mesh), split_along(mesh, 0), split_along(mesh, 1)
         train = make_train_call(make_train_step(network, optimizer), preprocessing)
@@ -73,6 +82,27 @@ class Programs:
         """Compiles the training call for a feed's abstract call [k, b] if it is not compiled yet."""
         self._program("train", self._train, state, examples, picked)
 
+    def prepare_train_ahead(self, state: TrainState, examples: Resident | None, picked: Any) -> None:
+        """As `prepare_train`, in the background."""
+        self._begin("train", self._train, state, examples, picked)
+
+    def prepare_statistics_ahead(self, state: TrainState, examples: Resident | None, picked: Any) -> None:
+        """Compiles `statistics` for a feed's abstract batch [b], in the background."""
+        self._begin("statistics", self._statistics, state.batch_stats, state, examples, picked)
+
+    def prepare_scores_ahead(self, state: TrainState, examples: Resident | None, picked: Any) -> None:
+        """Compiles `count` for a feed's abstract batch [b] of test images, in the background."""
+        mask = jax.ShapeDtypeStruct(_shape(picked), np.bool_, sharding=split_along(self._mesh, 0))
+        self._begin("evaluate", self._count, state, examples, picked, mask)
+
+    def prepare_predictions_ahead(self, state: TrainState, examples: Resident | None, picked: Any) -> None:
+        """Compiles `predict` for a feed's abstract batch [b] of test images, in the background."""
+        self._begin("predict", self._predict, state, examples, picked)
+
+    def close(self) -> None:
+        """Begins no more compiling in the background."""
+        self._background.close()
+
     def evaluation_batch(self, wanted: int, examples: int) -> int:
         """The batch to evaluate in: no larger than the split, and a whole share for each device."""
         devices = self._mesh.size
@@ -84,13 +114,67 @@ class Programs:
         return float((analysis or {}).get("flops", 0.0))  # pyright: ignore[reportAttributeAccessIssue]
 
     def _program(self, name: str, function: Any, *args: Any) -> Any:
-        shape = args[-1].labels.shape if isinstance(args[-1], Pixels) else args[-1].shape
-        key = (name, *shape)
+        key = (name, *_shape(args[-1]))
         if key not in self._compiled:
             with self._clock.measure("compile"):
-                self._compiled[key] = function.lower(*args).compile()
-            self._report(f"compiled {name} for {' x '.join(map(str, shape))} examples")
+                self._compiled[key] = self._finish(key) or self._compile(key, function, args)
         return self._compiled[key]
+
+    def _compile(self, key: Key, function: Any, args: Any) -> Any:
+        compiled, seconds = _timed(function, args)
+        self._report(f"compiled {_told(key)} in {seconds:.1f} s")
+        return compiled
+
+    def _begin(self, name: str, function: Any, *args: Any) -> None:
+        key = (name, *_shape(args[-1]))
+        if key not in self._compiled and key not in self._ahead:
+            # Of the state no more than its shapes: the training that goes on takes over its memory.
+            shapes = jax.tree.map(_abstract, args)
+            precision, wide = jax.config.jax_default_matmul_precision, jax.config.jax_enable_x64  # pyright: ignore
+            self._ahead[key] = self._background.submit(lambda: _timed_under(precision, wide, function, shapes))
+
+    def _finish(self, key: Key) -> Any | None:
+        """What was compiled in the background, waited for if need be; None where that is not begun, or failed."""
+        future, waited = self._ahead.pop(key, None), time.perf_counter()
+        if future is None or future.cancel():
+            return None
+        try:
+            compiled, seconds = future.result()
+        except Exception as error:
+            self._report(f"compiling {_told(key)} in the background failed ({_first_line(error)}): again, without")
+            return None
+        waited = time.perf_counter() - waited
+        self._report(f"compiled {_told(key)} in {seconds:.1f} s in the background, waited for {waited:.1f} s")
+        return compiled
+
+
+def _shape(picked: Any) -> tuple[int, ...]:
+    return picked.labels.shape if isinstance(picked, Pixels) else picked.shape
+
+
+def _told(key: Key) -> str:
+    return f"{key[0]} for {' x '.join(map(str, key[1:]))} examples"
+
+
+def _timed(function: Any, args: Any) -> tuple[Any, float]:
+    started = time.perf_counter()
+    return function.lower(*args).compile(), time.perf_counter() - started
+
+
+def _timed_under(precision: Any, wide: bool, function: Any, args: Any) -> tuple[Any, float]:
+    # A thread of its own does not see what the caller's `with` has set.
+    with jax.default_matmul_precision(precision), jax.enable_x64(wide):
+        return _timed(function, args)
+
+
+def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(
+        leaf.shape, leaf.dtype, sharding=leaf.sharding, weak_type=getattr(leaf, "weak_type", False)
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 TrainCall = Callable[[TrainState, Resident | None, Picked], tuple[TrainState, jax.Array]]

@@ -14,7 +14,7 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from stepwise_jax import datasets, parallel, signature, subsets, workdir
+from stepwise_jax import compile_cache, datasets, parallel, signature, subsets, workdir
 from stepwise_jax.batches import PlanOrder, make_preprocessing
 from stepwise_jax.checkpoint import Checkpoints
 from stepwise_jax.clock import Clock
@@ -93,6 +93,7 @@ def open_session(
       folder: the run's workdir, locked by the caller.
       display: where progress is shown.
     """
+    compile_cache.enable()
     with ExitStack() as stack:
         mesh = parallel.make_mesh()
         parallel.check_batches(stages, mesh)
@@ -105,6 +106,8 @@ def open_session(
         preprocessing = make_preprocessing(experiment.data.normalisation, experiment.data.image_size, train.histograms)
         shape, names = datasets.image_shape(dataset, experiment.data.image_size), dataset.class_names
         signature.record(folder, Signature(preprocessing, shape, names, experiment.data.name))
+        programs = Programs(network, optimizer, preprocessing, mesh, clock, partial(note, "compile"))
+        stack.callback(programs.close)
         yield Session(
             experiment=experiment,
             stages=stages,
@@ -117,7 +120,7 @@ def open_session(
             test_labels=test.labels,
             test_ids=test.ids,
             classes=dataset.class_names,
-            programs=Programs(network, optimizer, preprocessing, mesh, clock, partial(note, "compile")),
+            programs=programs,
             clock=clock,
             checkpoints=stack.enter_context(Checkpoints(folder / workdir.CHECKPOINTS, experiment.checkpoint.keep)),
             writer=writer,

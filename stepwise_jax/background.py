@@ -1,0 +1,51 @@
+"""Work that goes on beside training, one piece after another, and that nobody has to wait for at the end."""
+
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+_alive: "set[threading.Thread]" = set()
+
+
+class Background:
+    """A thread that starts with the first piece of work. What is not begun when it is closed is dropped."""
+
+    def __init__(self, name: str):
+        self._name, self._thread = name, None
+        self._waiting: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
+        self._closed = False
+
+    def submit(self, work: Callable[[], Any]) -> "Future[Any]":
+        """Puts a piece of work at the end of the queue; its future can be cancelled until it is begun."""
+        future: Future[Any] = Future()
+        self._waiting.put((future, work))
+        if self._thread is None:
+            # A daemon: compiling cannot be interrupted, and must not keep a process that was asked to stop.
+            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            _alive.add(self._thread)
+            self._thread.start()
+        return future
+
+    def close(self) -> None:
+        """Begins nothing more; what is begun goes on to its end."""
+        self._closed = True
+        self._waiting.put(None)
+
+    def _run(self) -> None:
+        while (piece := self._waiting.get()) is not None:
+            future, work = piece
+            if self._closed:
+                future.cancel()
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(work())
+                except BaseException as error:
+                    future.set_exception(error)
+        _alive.discard(threading.current_thread())
+
+
+def is_busy() -> bool:
+    """Whether work is going on that outlives whoever asked for it: a process then ends without waiting for it."""
+    return any(thread.is_alive() for thread in _alive)
