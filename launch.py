@@ -12,8 +12,9 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+from stepwise_jax import background
 from stepwise_jax.command_line import load_config, load_rows, parse_fields, print_fields
 from stepwise_jax.config import DataConfig, ExperimentConfig, ModelConfig, override, require
 from stepwise_jax.errors import InputError, StepwiseError
@@ -37,18 +38,28 @@ def plan(options: argparse.Namespace, fields: Sequence[str]) -> None:
 
 def train(options: argparse.Namespace, fields: Sequence[str]) -> None:
     """Trains, or goes on where the workdir's run stopped; ends with a table of the stages and curves.png."""
-    from stepwise_jax import datasets, loop, stages
+    from stepwise_jax import compile_cache, datasets, loop, stages
     from stepwise_jax.display import make_display, print_result
+    from stepwise_jax.profile import parse_profile
 
     experiment = _experiment(options, fields)
     sizes = datasets.sizes(experiment.data)
     network = _network(experiment, sizes.num_classes)
     planned = stages.make_plan(experiment.plan, experiment.optimizer, sizes.train)
+    profile = parse_profile(options.profile, planned) if options.profile else None
+    compile_cache.enable()
     variables = _initial_variables(experiment, sizes.num_classes)
     display = make_display(sys.stderr)
     try:
         summary = loop.run(
-            experiment, planned, network, options.workdir, display, variables=variables, config_path=options.config
+            experiment,
+            planned,
+            network,
+            options.workdir,
+            display,
+            variables=variables,
+            config_path=options.config,
+            profile=profile,
         )
     finally:
         display.finish()
@@ -93,7 +104,7 @@ def compare(options: argparse.Namespace, fields: Sequence[str]) -> None:
     whole = comparison.open_folder(options.workdir, wanted)
     _make_ready(experiments)
     cells = comparison.make_cells(wanted, options.workdir, stages, (sys.executable, __file__), fields)
-    failures = grid.run(cells, options.processes, options.workdir)
+    failures = grid.run(cells, options.processes)
     comparison.keep_failures(options.workdir, failures)
     _show_comparison(whole, options.workdir)
     if failures:
@@ -131,7 +142,7 @@ def sweep(options: argparse.Namespace, fields: Sequence[str]) -> None:
     _make_ready({"sweep": experiment})
 
     def execute(runs: Sequence[Any]) -> list[Any]:
-        return grid.run(runs, options.processes, options.workdir)
+        return grid.run(runs, options.processes)
 
     if space is None:
         results = sweep_run.run_grid(setting, points, execute)
@@ -378,8 +389,9 @@ def _network(experiment: ExperimentConfig, num_classes: int) -> Any:
 
 def _trained(folder: Path) -> Any:
     """The trained network of a run's folder."""
-    from stepwise_jax import trained
+    from stepwise_jax import compile_cache, trained
 
+    compile_cache.enable()
     experiment, signature = trained.read_recipe(folder)
     return trained.open_trained(folder, _network(experiment, len(signature.classes)))
 
@@ -453,6 +465,15 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
+def end(status: int) -> NoReturn:
+    """Ends the process, without waiting for what still compiles in the background."""
+    if background.is_busy():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
 def _help(arguments: Sequence[str]) -> int:
     """The help of a command whose fields come from a CONFIG: those of the named one, or of the defaults."""
     config = next((word for word in arguments[1:] if not word.startswith("-")), None)
@@ -471,4 +492,4 @@ if __name__ == "__main__":
     logging.basicConfig(format="warning: %(message)s", level=logging.WARNING)
     if sys.argv[1:2] in (["train"], ["bench"]):
         start_anew_with_huge_pages()
-    sys.exit(main(sys.argv[1:]))
+    end(main(sys.argv[1:]))

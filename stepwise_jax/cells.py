@@ -89,27 +89,24 @@ class Watcher:
         """Called every second or so."""
 
 
-def make_slots(processes: int, shared: Mapping[str, str]) -> tuple[Slot, ...]:
+def make_slots(processes: int) -> tuple[Slot, ...]:
     """Places for `processes` runs at a time: GPUs in turn where there are any, else equal shares of the cores.
 
     Args:
       processes: at least 1.
-      shared: environment variables of all of them, where this process's environment has none of the name.
     """
-    common = {name: value for name, value in shared.items() if name not in os.environ}
     gpus = _gpus()
     if gpus:
         numbers = [gpus[i % len(gpus)] for i in range(processes)]
         return tuple(
-            Slot({**common, **_memory_limit(numbers.count(number)), "CUDA_VISIBLE_DEVICES": number})
-            for number in numbers
+            Slot({**_memory_limit(numbers.count(number)), "CUDA_VISIBLE_DEVICES": number}) for number in numbers
         )
     cores = _cores()
     if not cores:
-        return (Slot(common),) * processes
+        return (Slot(),) * processes
     if processes >= len(cores):
-        return tuple(Slot(common, frozenset({cores[i % len(cores)]})) for i in range(processes))
-    return tuple(Slot(common, frozenset(cores[i::processes])) for i in range(processes))
+        return tuple(Slot({}, frozenset({cores[i % len(cores)]})) for i in range(processes))
+    return tuple(Slot({}, frozenset(cores[i::processes])) for i in range(processes))
 
 
 def _memory_limit(processes: int) -> dict[str, str]:

@@ -1,14 +1,11 @@
 """Runs the cells of a comparison or a search, with a display, on this machine's devices."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from stepwise_jax.cells import Cell, Failure, default_processes, make_slots, run_cells
 from stepwise_jax.config import require
 from stepwise_jax.grid_display import make_grid_display
 from stepwise_jax.interruption import stop_on_signals
-
-_COMPILED = ".compiled"
 
 
 def check(processes: int) -> None:
@@ -16,22 +13,17 @@ def check(processes: int) -> None:
     require(processes >= 0, "--processes", processes, "at least 1, or 0 for one a device or core")
 
 
-def run(cells: Sequence[Cell], processes: int, root: Path) -> list[Failure]:
+def run(cells: Sequence[Cell], processes: int) -> list[Failure]:
     """Runs what is not finished and returns what failed.
 
     Args:
       cells: the runs.
       processes: how many at a time; 0 takes one a GPU, or one a core.
-      root: where programs that the runs compile are kept for one another.
 
     Raises:
       InterruptedRunError: when a signal came; the runs are saved.
     """
-    shared = {
-        "JAX_COMPILATION_CACHE_DIR": str((root / _COMPILED).absolute()),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
-    slots = make_slots(processes or default_processes(), shared)
+    slots = make_slots(processes or default_processes())
     with stop_on_signals() as stop:
         display = make_grid_display(cells)
         try:

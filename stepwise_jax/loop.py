@@ -23,6 +23,7 @@ from stepwise_jax.errors import InputError, InterruptedRunError, NonFiniteLossEr
 from stepwise_jax.evaluate import Scores, reestimate
 from stepwise_jax.optimizer import set_hyperparameters
 from stepwise_jax.outcome import score
+from stepwise_jax.profile import FOLDER, Profile, traced
 from stepwise_jax.records import EpochRecord, StageRecord
 from stepwise_jax.session import Session, open_session, resolve
 from stepwise_jax.stages import Stage, learning_rate_at, noise_scale, stage_document
@@ -62,6 +63,7 @@ def run(
     *,
     variables: Any | None = None,
     config_path: str = "",
+    profile: Profile | None = None,
 ) -> dict[str, Any]:
     """Trains `stages` in `folder`, or goes on where it stopped, and returns the contents of `summary.json`.
 
@@ -73,6 +75,7 @@ def run(
       display: where progress is shown.
       variables: `{"params", "batch_stats"}` to start from; random ones from the seed by default.
       config_path: the configuration file, for the record.
+      profile: the epoch to trace, if any.
 
     Raises:
       InputError: before any work, for a workdir, data or plan that cannot be used.
@@ -83,7 +86,7 @@ def run(
         experiment = resolve(experiment, workdir.recorded(folder))
         weights_sha256 = None if variables is None else digest(variables)
         stages = workdir.continue_or_start(folder, experiment, stages, config_path, weights_sha256)
-        with open_session(experiment, stages, network, variables, folder, display) as session:
+        with open_session(experiment, stages, network, variables, folder, display, profile) as session:
             state, progress = _begin(session, folder)
             if progress.stage > len(stages) and (folder / workdir.SUMMARY).exists():
                 session.note("done", "this run is finished: nothing to do")
@@ -137,9 +140,9 @@ def run_stage(session: Session, state: TrainState, progress: Progress) -> tuple[
     compile_stage(session, stage, state)
     compile_ahead(session, state, progress.stage)
     while progress.epoch < stage.epochs:
-        state, progress = run_epoch(session, stage, state, progress)
+        state, progress = _run_epoch_traced(session, stage, state, progress)
         _save_or_stop(session, state, progress, due=_save_is_due(session))
-    state, progress = run_epoch(session, stage, state, progress)
+    state, progress = _run_epoch_traced(session, stage, state, progress)
     progress = dataclasses.replace(progress, stage=progress.stage + 1, epoch=1)
     _save_or_stop(session, state, progress, due=True)
     return state, progress
@@ -170,6 +173,21 @@ def enter_stage(session: Session, state: TrainState, stage: Stage, number: int) 
     return state
 
 
+def _run_epoch_traced(
+    session: Session, stage: Stage, state: TrainState, progress: Progress
+) -> tuple[TrainState, Progress]:
+    if session.profile != Profile(progress.stage, progress.epoch):
+        return run_epoch(session, stage, state, progress)
+    folder = session.folder / FOLDER
+    with traced(folder):
+        done = run_epoch(session, stage, state, progress)
+    text = (
+        f"stage {progress.stage}, epoch {progress.epoch} is traced in {folder}: TensorBoard, XProf or Perfetto opens it"
+    )
+    session.note("profile", text)
+    return done
+
+
 def run_epoch(session: Session, stage: Stage, state: TrainState, progress: Progress) -> tuple[TrainState, Progress]:
     """Trains from `progress` to the end of its epoch, scores the test set where that is due, and records both."""
     rate = learning_rate_at(stage, progress.epoch)
@@ -197,7 +215,9 @@ def take_steps(session: Session, stage: Stage, state: TrainState, progress: Prog
     started, fed_before = time.perf_counter(), progress.examples_seen
     for picked in _fed(session, stage, progress):
         with session.clock.measure("train"):
-            state, losses = session.programs.train(state, session.train.examples, picked)
+            ahead = sum(len(losses) for losses in under_way)
+            with jax.profiler.StepTraceAnnotation("train", step_num=progress.updates + ahead):
+                state, losses = session.programs.train(state, session.train.examples, picked)
             _note_switch(session, progress)
             under_way.append(losses)
             while len(under_way) > CALLS_IN_FLIGHT:

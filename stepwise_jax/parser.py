@@ -42,6 +42,9 @@ def _plan(command: argparse.ArgumentParser) -> None:
 def _train(command: argparse.ArgumentParser) -> None:
     command.add_argument("config", metavar="CONFIG", help="a configuration file, such as configs/digits.py")
     command.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="folder of the run, new or stopped")
+    command.add_argument(
+        "--profile", metavar="STAGE:EPOCH", help="trace this epoch (1:2, say) with JAX's profiler into DIR/profile"
+    )
 
 
 def _evaluate(command: argparse.ArgumentParser) -> None:
@@ -131,7 +134,7 @@ def _bench(command: argparse.ArgumentParser) -> None:
 
 _OPTIONS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "plan": ("CONFIG [--json] [--FIELD VALUE ...]", _plan),
-    "train": ("CONFIG --workdir DIR [--FIELD VALUE ...]", _train),
+    "train": ("CONFIG --workdir DIR [--profile STAGE:EPOCH] [--FIELD VALUE ...]", _train),
     "evaluate": ("DIR [--data.root FOLDER] [--data.data_dir DIR] [--json]", _evaluate),
     "compare": (
         "CONFIG --workdir DIR [--seeds N] [--strategies A,B,...] [--processes N] [--FIELD VALUE ...]",

@@ -26,6 +26,7 @@ from stepwise_jax.errors import InputError
 from stepwise_jax.feed import Feed
 from stepwise_jax.interruption import StopRequest, stop_on_signals
 from stepwise_jax.optimizer import make_optimizer
+from stepwise_jax.profile import Profile
 from stepwise_jax.programs import Programs
 from stepwise_jax.records import EventRecord, Writer
 from stepwise_jax.signature import Signature
@@ -59,6 +60,10 @@ class Session:
     display: Display
     stop: StopRequest
     mesh: Mesh
+    folder: Path
+    """The run's workdir."""
+    profile: Profile | None = None
+    """The epoch to trace, if any."""
 
     def place(self, state: TrainState) -> TrainState:
         """The state on every device; one placement from the first step on, so that nothing compiles twice."""
@@ -82,6 +87,7 @@ def open_session(
     variables: Any | None,
     folder: Path,
     display: Display,
+    profile: Profile | None = None,
 ) -> Iterator[Session]:
     """Opens the data, draws and records the subsets, and puts everything in its place on the devices.
 
@@ -92,6 +98,7 @@ def open_session(
       variables: `{"params", "batch_stats"}` to start from, or None for random ones.
       folder: the run's workdir, locked by the caller.
       display: where progress is shown.
+      profile: the epoch to trace, if any.
     """
     compile_cache.enable()
     with ExitStack() as stack:
@@ -127,6 +134,8 @@ def open_session(
             display=display,
             stop=stack.enter_context(stop_on_signals()),
             mesh=mesh,
+            folder=folder,
+            profile=profile,
         )
 
 

@@ -42,6 +42,7 @@ from stepwise_jax.config import (
     override,
 )
 from stepwise_jax.display import Display
+from stepwise_jax.profile import Profile
 
 
 class TinyNet(nn.Module):
@@ -117,12 +118,16 @@ def train(experiment: ExperimentConfig) -> Train:
     """Trains the tiny network in a folder: `train(folder, network=..., **{"plan.batch_size": 16})`."""
 
     def run(
-        folder: Path, network: nn.Module | None = None, display: Display | None = None, **changes: Any
+        folder: Path,
+        network: nn.Module | None = None,
+        display: Display | None = None,
+        profile: Profile | None = None,
+        **changes: Any,
     ) -> dict[str, Any]:
         config = override(experiment, changes)
         examples = datasets.sizes(config.data).train
         planned = stages.make_plan(config.plan, config.optimizer, examples)
-        return loop.run(config, planned, network or TinyNet(), folder, display or Recorder())
+        return loop.run(config, planned, network or TinyNet(), folder, display or Recorder(), profile=profile)
 
     return run
 

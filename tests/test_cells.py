@@ -216,22 +216,21 @@ def test_gpus_are_taken_in_turn(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
     assert cells.default_processes() == 2
-    assert [dict(slot.environment) for slot in make_slots(2, {})] == [
+    assert [dict(slot.environment) for slot in make_slots(2)] == [
         {"CUDA_VISIBLE_DEVICES": "3"},
         {"CUDA_VISIBLE_DEVICES": "5"},
     ]
-    three = [slot.environment for slot in make_slots(3, {"A": "1"})]
+    three = [slot.environment for slot in make_slots(3)]
     assert [each["CUDA_VISIBLE_DEVICES"] for each in three] == ["3", "5", "3"]
     # The two on one GPU must not take more than there is of it; one alone keeps what JAX takes by default.
     assert [each.get("XLA_PYTHON_CLIENT_MEM_FRACTION") for each in three] == ["0.45", None, "0.45"]
-    assert all(each["A"] == "1" for each in three)
 
 
 def test_a_share_of_gpu_memory_that_the_user_chose_is_kept(monkeypatch):
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.2")
-    assert [dict(slot.environment) for slot in make_slots(2, {})] == [{"CUDA_VISIBLE_DEVICES": "0"}] * 2
+    assert [dict(slot.environment) for slot in make_slots(2)] == [{"CUDA_VISIBLE_DEVICES": "0"}] * 2
 
 
 def test_the_chips_of_a_tpu_are_held_by_one_process(monkeypatch):
@@ -243,30 +242,30 @@ def test_the_chips_of_a_tpu_are_held_by_one_process(monkeypatch):
 def test_no_gpu_that_may_be_seen_means_cores(monkeypatch, visible):
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert all(slot.cores for slot in make_slots(1, {}))
+    assert all(slot.cores for slot in make_slots(1))
 
 
 def test_cores_are_shared_out(monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {4, 5, 6, 7, 9})
-    first, second = (slot.cores for slot in make_slots(2, {}))
+    first, second = (slot.cores for slot in make_slots(2))
     assert first | second == {4, 5, 6, 7, 9}
     assert not first & second
     assert {len(first), len(second)} == {2, 3}
-    assert [sorted(slot.cores) for slot in make_slots(5, {})] == [[4], [5], [6], [7], [9]]
-    assert [sorted(slot.cores) for slot in make_slots(6, {})][5] == [4]
+    assert [sorted(slot.cores) for slot in make_slots(5)] == [[4], [5], [6], [7], [9]]
+    assert [sorted(slot.cores) for slot in make_slots(6)][5] == [4]
     assert 1 <= cells.default_processes() <= 5
     monkeypatch.delattr(os, "sched_getaffinity")
-    assert make_slots(2, {}) == (Slot({}), Slot({}))
+    assert make_slots(2) == (Slot({}), Slot({}))
 
 
 def test_a_runs_process_has_its_slots_cores_and_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     monkeypatch.setenv("GIVEN", "by the user")
+    shared = {"SHARED": "by the grid"}
     one_core = min(os.sched_getaffinity(0))
     code = FINISH + "; import os; p.joinpath('saw').write_text(repr((sorted(os.sched_getaffinity(0)), "
     code += "os.environ['GIVEN'], os.environ['SHARED'], os.getpgid(0) == os.getpid())))"
-    shared = make_slots(1, {"GIVEN": "by the grid", "SHARED": "by the grid"})[0].environment
     failures, _ = run([cell(tmp_path / "a", code)], [Slot(shared, frozenset({one_core}))])
     assert not failures
     assert (tmp_path / "a" / "saw").read_text() == repr(([one_core], "by the user", "by the grid", True))

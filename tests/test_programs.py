@@ -1,3 +1,5 @@
+import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -7,7 +9,8 @@ import numpy as np
 import pytest
 from conftest import TinyNet
 
-from stepwise_jax import parallel
+from stepwise_jax import background, parallel
+from stepwise_jax import programs as programs_module
 from stepwise_jax.batches import Preprocessing, Resident, preprocess
 from stepwise_jax.clock import Clock
 from stepwise_jax.config import OptimizerConfig
@@ -106,7 +109,8 @@ def test_every_distinct_shape_compiles_once_and_is_told_and_timed_once(compilati
     before = len(compilations)
     for shape in ((1, 8), (1, 8), (1, 12), (2, 8), (1, 8), (1, 12), (2, 8)):
         state, _ = opened.train(state, rows(*shape))
-    assert opened.told == [f"compiled train for {shape} examples" for shape in ("1 x 8", "1 x 12", "2 x 8")]
+    told = [text.partition(" in ")[0] for text in opened.told]
+    assert told == [f"compiled train for {shape} examples" for shape in ("1 x 8", "1 x 12", "2 x 8")]
     assert len(compilations) - before == 3
     seconds = opened.clock.read()
     assert seconds["compile"] > 0
@@ -121,6 +125,75 @@ def test_what_is_prepared_compiles_before_the_first_step(compilations):
     state, _ = opened.train(state, rows(1, 16))
     assert len(compilations) == prepared
     assert int(state.step) == 1, "preparing took a step or took the state's memory"
+
+
+def test_what_is_compiled_in_the_background_is_the_same_program_and_compiles_once(shared, compilations):
+    opened, state = Opened(), start()
+    expected, losses = shared.train(start(), rows_of_24 := rows(1, 24))
+    before = len(compilations)
+    for _ in range(2):
+        opened.programs.prepare_train_ahead(state, examples(), placed(rows(1, 24)))
+    # Training goes on meanwhile and takes over the memory of the state that the compiler was shown.
+    state, _ = opened.train(state, rows(1, 8))
+    again, ours = opened.train(start(), rows_of_24)
+    assert len(compilations) - before == 2
+    assert [text.partition(" in ")[0] for text in opened.told] == [
+        "compiled train for 1 x 8 examples",
+        "compiled train for 1 x 24 examples",
+    ]
+    assert "background" in opened.told[1]
+    np.testing.assert_array_equal(ours, losses)
+    jax.tree.map(np.testing.assert_array_equal, again, expected)
+
+
+def test_all_kinds_of_programs_compile_in_the_background(compilations):
+    opened, state, batch = Opened(), start(), placed(rows(20))
+    prepared = opened.programs
+    prepared.prepare_scores_ahead(state, examples(), batch)
+    prepared.prepare_predictions_ahead(state, examples(), batch)
+    prepared.prepare_statistics_ahead(state, examples(), batch)
+    before = len(compilations)
+    assert prepared.predict(state, examples(), batch).shape == (20, 7)
+    assert int(prepared.count(state, examples(), batch, np.ones(20, bool))["top1"]) >= 0
+    prepared.statistics(state.batch_stats, state, examples(), batch)
+    assert len(opened.told) == 3
+    assert len(compilations) - before <= 3
+
+
+def test_compiling_in_the_background_that_fails_is_told_and_done_again(monkeypatch):
+    opened, state, real = Opened(), start(), programs_module._timed
+    monkeypatch.setattr(programs_module, "_timed", fail)
+    opened.programs.prepare_train_ahead(state, examples(), placed(rows(1, 8)))
+    opened.programs.close()
+    wait_for(lambda: not background.is_busy())
+    monkeypatch.setattr(programs_module, "_timed", real)
+    state, _ = opened.train(state, rows(1, 8))
+    assert int(state.step) == 1
+    failed, done = opened.told
+    assert failed == (
+        "compiling train for 1 x 8 examples in the background failed (no memory for autotuning): again, without"
+    )
+    assert done.startswith("compiled train for 1 x 8 examples in ")
+
+
+def fail(*_: Any) -> Any:
+    raise RuntimeError("no memory for autotuning\nand a long trace")
+
+
+def wait_for(reached: Callable[[], bool]) -> None:
+    while not reached():
+        time.sleep(0.01)
+
+
+def test_the_settings_of_the_caller_hold_in_the_background():
+    """A `with` around a run is seen by the thread of the run alone."""
+    opened, state = Opened(), start()
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), state)
+        opened.programs.prepare_train_ahead(wide, examples(), placed(rows(1, 8)))
+        # Without the setting the trace would not be the one that is asked for here.
+        after, _ = opened.train(wide, rows(1, 8))
+    assert int(after.step) == 1
 
 
 def wrong_states() -> dict[str, TrainState]:
