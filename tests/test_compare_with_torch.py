@@ -6,9 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import compare_with_torch
+import compared_cells
 import pytest
-
-from benchmarks import compare_with_torch, compared_cells
 
 ROOT = Path(__file__).parents[1]
 TINY = ["resnet18", "--width", "4", "--blocks", "1,1,1,1", "--batch-sizes", "4,8", "--classes", "5"]

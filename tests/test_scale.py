@@ -8,9 +8,9 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
+import scale
 
 import models
-from benchmarks import scale
 
 ROOT = Path(__file__).parents[1]
 TINY = ["resnet18", "--width", "4", "--blocks", "1,1,1,1", "--small-images", "--image-size", "32", "--classes", "5"]
