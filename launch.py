@@ -268,32 +268,15 @@ def import_weights(options: argparse.Namespace, _: Sequence[str]) -> None:
 
 
 def bench(options: argparse.Namespace, _: Sequence[str]) -> None:
-    """Measures this machine: with --data, how many images a second reach the device, each way."""
-    from stepwise_jax import display, throughput
+    """Measures this machine: training steps of networks, or with --data how many images a second reach the device."""
+    from stepwise_jax import bench
 
-    if not options.data:
-        raise InputError("bench: say what to measure: --data")
-    if min(options.images, options.side, options.image_size, options.batch_size, options.epochs) < 1:
-        raise InputError("bench: --images, --side, --image-size, --batch-size and --epochs must be at least 1")
-    if options.images < max(2, options.batch_size):
-        raise InputError(f"--images {options.images}: it must be at least 2 and fill a batch of {options.batch_size}")
-    shown = display.make_display(sys.stderr)
-    try:
-        measured = throughput.measure_data(
-            options.images,
-            options.side,
-            options.image_size,
-            options.batch_size,
-            options.epochs,
-            shown.preparing,
-            resident=not options.streamed_only,
-        )
-    finally:
-        shown.finish()
+    measured = bench.run(vars(options), _network)
     if options.json:
         _print_json(measured)
     else:
-        display.print_throughput(measured, options.side, options.image_size)
+        bench.show(measured)
+    bench.check(measured)
 
 
 WITH_FIELDS = ("plan", "train", "compare", "sweep")

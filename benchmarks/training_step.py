@@ -12,20 +12,19 @@ runs channels-last. They take turns, each alone in its turn, so that what else t
 three steps of which the first is not counted: in training steps follow one another, and the first after a pause waits
 for memory that the system took back meanwhile. The table gives the median over all turns; CPU seconds are steadier than
 wall seconds where cores are shared. Both sides have memory in huge pages, as `launch.py train` has, unless
-GLIBC_TUNABLES says otherwise.
+GLIBC_TUNABLES says otherwise. compare_with_torch.py beside it compares with more forms of PyTorch's step.
 """
 
 import argparse
-import importlib.abc
-import importlib.machinery
 import os
 import pathlib
 import statistics
 import subprocess
 import sys
 import time
-import types
 from collections.abc import Callable
+
+from torch_side import NoTorchvision
 
 LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, CLASSES = 0.001, 0.9, 1e-4, 1000
 COUNTED_STEPS = 2
@@ -59,7 +58,7 @@ def jax_step(name: str, batch_size: int, image_size: int) -> Callable[[], None]:
 
 def torch_step(name: str, batch_size: int, image_size: int) -> Callable[[], None]:
     """A training step of timm's network."""
-    sys.meta_path.insert(0, _NoTorchvision())
+    sys.meta_path.insert(0, NoTorchvision())
     import timm  # pyright: ignore
     import torch  # pyright: ignore
 
@@ -74,35 +73,6 @@ def torch_step(name: str, batch_size: int, image_size: int) -> Callable[[], None
         optimizer.step()
 
     return step
-
-
-class _Anything(type):
-    """A class any attribute of which is a string: enough for what timm reads of torchvision while it is imported."""
-
-    def __getattr__(cls, name: str) -> str:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return name
-
-
-class _NoTorchvision(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Stands in for torchvision, which timm imports for its augmentations and which has no build for every CPU."""
-
-    def find_spec(self, name: str, path: object = None, target: object = None) -> importlib.machinery.ModuleSpec | None:
-        ours = name.split(".")[0] == "torchvision"
-        return importlib.machinery.ModuleSpec(name, self, is_package=True) if ours else None
-
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
-        class Module(types.ModuleType):
-            def __getattr__(self, name: str) -> type:
-                if name.startswith("__"):
-                    raise AttributeError(name)
-                return _Anything(name, (), {})
-
-        return Module(spec.name)
-
-    def exec_module(self, module: types.ModuleType) -> None:
-        pass
 
 
 def work(library: str, name: str, batch_size: int, image_size: int) -> None:

@@ -122,14 +122,39 @@ def _import_weights(command: argparse.ArgumentParser) -> None:
 
 
 def _bench(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--data", action="store_true", help="the way of images to the device")
-    command.add_argument("--images", type=int, default=2048, help="JPEGs to make and deliver (default: 2048)")
-    command.add_argument("--side", type=int, default=512, help="their height and width (default: 512)")
-    command.add_argument("--image-size", type=int, default=224, help="what the network sees (default: 224)")
-    command.add_argument("--batch-size", type=int, default=96, help="images in a batch (default: 96)")
-    command.add_argument("--epochs", type=int, default=2, help="passes by each way (default: 2)")
-    command.add_argument("--streamed-only", action="store_true", help="leave out the way that holds all in memory")
+    # What is not given stays out of the namespace: what belongs to the other measurement is then noticed.
+    left_out = argparse.SUPPRESS
+    command.add_argument("networks", nargs="*", metavar="NETWORK", help="networks whose training steps to measure")
+    command.add_argument("--data", action="store_true", help="measure the way of images to the device instead")
+    command.add_argument("--image-size", type=int, default=left_out, help="what the network sees (default: 224)")
     command.add_argument("--json", action="store_true", help="print one JSON document")
+    _bench_steps(command.add_argument_group("for NETWORK..."), left_out)
+    _bench_data(command.add_argument_group("for --data"), left_out)
+
+
+def _bench_steps(group: Any, left_out: str) -> None:
+    def add(name: str, text: str, **kind: Any) -> None:
+        group.add_argument(name, default=left_out, help=text, **kind)
+
+    add("--batch-sizes", "images in a step (default: 24,48,72,96)", metavar="N,N,...")
+    add("--precisions", "what networks compute in (default: float32,bfloat16)", metavar="NAME,...")
+    add("--small-images", "the stem for images of about 32 pixels", action="store_true")
+    add("--width", "channels of the first network stage (default: the network's own)", type=int, metavar="N")
+    add("--blocks", "blocks of the four network stages (default: the network's own)", metavar="A,B,C,D")
+    add("--classes", "size of the output (default: 1000)", type=int, metavar="N")
+    add("--steps-per-call", "steps in one compiled call (default: as a run)", type=int, metavar="N")
+    add("--seconds", "for the turns of each combination (default: 10)", type=float, metavar="S")
+
+
+def _bench_data(group: Any, left_out: str) -> None:
+    def add(name: str, text: str, **kind: Any) -> None:
+        group.add_argument(name, default=left_out, help=text, **kind)
+
+    add("--images", "JPEGs to make and deliver (default: 2048)", type=int)
+    add("--side", "their height and width (default: 512)", type=int)
+    add("--batch-size", "images in a batch (default: 96)", type=int)
+    add("--epochs", "passes by each way (default: 2)", type=int)
+    add("--streamed-only", "leave out the way that holds all in memory", action="store_true")
 
 
 _OPTIONS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
@@ -149,5 +174,8 @@ _OPTIONS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "report": ("DIR... --out DIR", _report),
     "prepare": ("DATASET [--from PATH] [--data-dir DIR] [--verify]", _prepare),
     "import_weights": ("NETWORK FILE [--out FILE]", _import_weights),
-    "bench": ("--data [--images N] [--side N] [--image-size N] [--batch-size N] [--epochs N] [...]", _bench),
+    "bench": (
+        "(NETWORK... [--batch-sizes N,...] [--precisions NAME,...] | --data [--images N] [--side N]) [...]",
+        _bench,
+    ),
 }

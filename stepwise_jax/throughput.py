@@ -26,6 +26,16 @@ from stepwise_jax.feed import Feed, ResidentFeed, StreamedFeed, place_resident
 DISTINCT = 64
 """Different images that are made; more are copies of them under other names."""
 
+DEFAULTS: dict[str, Any] = {
+    "images": 2048,
+    "side": 512,
+    "image_size": 224,
+    "batch_size": 96,
+    "epochs": 2,
+    "streamed_only": False,
+}
+"""What `bench --data` takes where the command line does not say."""
+
 _BARE_SECONDS = 3.0
 
 

@@ -1,0 +1,113 @@
+"""The cells of a comparison with PyTorch, and their table."""
+
+import json
+import statistics
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+TORCH_VARIANTS = ("eager", "channels_last", "compiled")
+REFERENCE = (
+    "For reference, published and not measured here: NVIDIA's DeepLearningExamples train ResNet-50 v1.5 with PyTorch "
+    "and AMP at 2,470 images/s on one A100-80G."
+)
+
+
+@dataclass
+class Cell:
+    """One network at one batch size: what each variant of each side took."""
+
+    network: str
+    batch_size: int
+    steps: dict[tuple[str, str], int] = field(default_factory=dict)
+    """Steps in a turn of each (side, variant) that is ready."""
+    uncounted: dict[tuple[str, str], int] = field(default_factory=dict)
+    prepared: dict[tuple[str, str], float] = field(default_factory=dict)
+    rounds: list[dict[tuple[str, str], dict[str, float]]] = field(default_factory=list)
+    errors: dict[str, str] = field(default_factory=dict)
+
+    def row(self) -> dict[str, Any]:
+        """Medians over the rounds, and the ratios to the first of our variants."""
+        ours = ("jax", "run")
+        done = {key for turns in self.rounds for key in turns}
+        variants = {name(key): self._medians(key) for key in self.steps if key in done}
+        ratios = {
+            kind: {
+                variant: statistics.median(turns["torch", variant][kind] / turns[ours][kind] for turns in whole)
+                for variant in TORCH_VARIANTS
+                if (whole := [turns for turns in self.rounds if {ours, ("torch", variant)} <= turns.keys()])
+            }
+            for kind in ("wall", "cpu")
+        }
+        return {
+            "network": self.network,
+            "batch_size": self.batch_size,
+            "rounds": len(self.rounds),
+            "variants": variants,
+            "ratios": ratios["wall"],
+            "cpu_ratios": ratios["cpu"],
+            "errors": self.errors,
+        }
+
+    def _medians(self, key: tuple[str, str]) -> dict[str, float]:
+        taken = [turns[key] for turns in self.rounds if key in turns]
+        wall, cpu = (statistics.median(each[kind] for each in taken) for kind in ("wall", "cpu"))
+        return {
+            "images_per_second": self.batch_size / wall,
+            "milliseconds": 1000 * wall,
+            "cpu_milliseconds": 1000 * cpu,
+            "prepare_seconds": self.prepared[key],
+        }
+
+
+def name(key: tuple[str, str]) -> str:
+    """A variant as the tables call it."""
+    return {("jax", "run"): "ours", ("jax", "single"): "ours_single"}.get(key, key[1])
+
+
+def table(document: dict[str, Any]) -> str:
+    """The comparison in Markdown: speeds, then ratios; on a CPU the ratio of CPU seconds in brackets."""
+    shown = ["ours", *(["ours_single"] if document["steps_per_call"] > 1 else []), *TORCH_VARIANTS]
+    head = ["network", "batch", *(f"{each.replace('_', '-')}, images/s" for each in shown)]
+    head += [f"ratio to {each.replace('_', '-')}" for each in TORCH_VARIANTS]
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    for row in document["rows"]:
+        speeds = [
+            f"{row['variants'][each]['images_per_second']:,.0f}" if each in row["variants"] else "–" for each in shown
+        ]
+        ratios = [_ratio(row, each, document["device"] == "cpu") for each in TORCH_VARIANTS]
+        lines.append(f"| {' | '.join([row['network'], str(row['batch_size']), *speeds, *ratios])} |")
+    return "\n".join(lines)
+
+
+def _ratio(row: dict[str, Any], variant: str, with_cpu: bool) -> str:
+    if variant not in row["ratios"]:
+        return "–"
+    of_cpu = f" ({row['cpu_ratios'][variant]:.2f})" if with_cpu else ""
+    return f"{row['ratios'][variant]:.2f}{of_cpu}"
+
+
+def report(document: dict[str, Any]) -> str:
+    """The table, under what it was measured with, above what is missing from it."""
+    versions = ", ".join(f"{each} {version}" for each, version in document.get("versions", {}).items())
+    side = document["image_size"]
+    setting = f"{document.get('device', 'no device')}, {side} x {side}, {document['precision']}, {document['date']}"
+    texts = [f"{setting}, {versions}; {document['seconds']:.0f} s", table(document) if document["rows"] else ""]
+    failures = [
+        f"{row['network']} at batch {row['batch_size']}, {variant}: {why}"
+        for row in document["rows"]
+        for variant, why in row["errors"].items()
+    ]
+    texts += ["Failed: " + "; ".join(failures)] if failures else []
+    texts += ["Left out: " + "; ".join(document["left_out"])] if document["left_out"] else []
+    texts += [REFERENCE] if document.get("device") != "cpu" else []
+    return "\n\n".join(text for text in texts if text)
+
+
+def keep(document: dict[str, Any], out: Path | None) -> None:
+    """Writes what is known so far."""
+    if out and "rows" in document:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "compare_with_torch.json").write_text(json.dumps(document, indent=2) + "\n")
+        if "device" in document:
+            (out / "compare_with_torch.md").write_text(report(document) + "\n")

@@ -1,0 +1,76 @@
+"""Our side of a comparison: the training call that a run executes, prepared and run by batch size and variant."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+IMAGES = 1024
+
+VARIANTS = ("run", "single")
+"""As many steps in a call as a run takes on an accelerator, and one: where a run takes one, there is only "run"."""
+
+
+class JaxSide:
+    """One network of ours; all programs pass one state on."""
+
+    def __init__(self, setup: dict[str, Any]):
+        sys.path.insert(0, str(Path(__file__).parent.parent))
+        import jax
+        import numpy as np
+
+        import models
+        from stepwise_jax import parallel, step_program
+        from stepwise_jax.batches import make_preprocessing
+        from stepwise_jax.config import OptimizerConfig
+        from stepwise_jax.feed import ResidentFeed, place_resident
+        from stepwise_jax.optimizer import make_optimizer, set_hyperparameters
+
+        self._program, self._steps_per_call, side = step_program, setup["steps_per_call"], setup["image_size"]
+        mesh, optimizer = parallel.make_mesh(), make_optimizer(OptimizerConfig())
+        shape = {name: setup[name] for name in ("small_images", "width", "blocks")}
+        network = models.build(setup["network"], num_classes=setup["classes"], dtype=setup["precision"], **shape)
+        random = np.random.default_rng(0)
+        images = random.integers(0, 256, (IMAGES, side, side, 3), dtype=np.uint8)
+        labels = random.integers(0, setup["classes"], IMAGES)
+        self._feed = ResidentFeed(place_resident(images, labels, mesh, sharded=False), mesh)
+        self._function = step_program.train_function(network, optimizer, make_preprocessing("imagenet", side), mesh)
+        state = step_program.first_state(network, optimizer, side, mesh)
+        self._state = state._replace(opt_state=set_hyperparameters(state.opt_state, learning_rate=0.001))
+        self._calls: dict[tuple[int, str], tuple[Any, Any]] = {}
+        self._random, self._jax = random, jax
+
+    def describe(self) -> dict[str, Any]:
+        """Device, versions, and the number of parameters."""
+        from stepwise_jax import machine
+
+        parameters = sum(leaf.size for leaf in self._jax.tree.leaves(self._state.params))
+        return {"parameters": parameters, **machine.describe()}
+
+    def prepare(self, batch_size: int, variant: str) -> None:
+        """Compiles, and warms up."""
+        steps = self._steps_of(variant)
+        rows = self._random.integers(0, IMAGES, (steps, batch_size)).astype("int32")
+        (picked,) = self._feed.calls(rows, [range(steps)])
+        abstract = self._feed.abstract(steps, batch_size)
+        compiled = self._program.compile_call(self._function, self._state, self._feed.examples, abstract)
+        self._calls[batch_size, variant] = compiled.call, picked
+        self.run(batch_size, variant, max(2, steps))
+
+    def run(self, batch_size: int, variant: str, steps: int) -> None:
+        """Runs steps, a multiple of what one call takes, and waits for them."""
+        call, picked = self._calls[batch_size, variant]
+        if not steps:
+            return
+        for _ in range(steps // self._steps_of(variant)):
+            self._state, losses = call(self._state, self._feed.examples, picked)
+        self._jax.block_until_ready((self._state, losses))
+
+    def rest(self) -> None:
+        """Another process has its turn: JAX keeps its memory."""
+
+    def drop(self, batch_size: int) -> None:
+        """Gives back the memory of a batch size."""
+        self._calls = {key: call for key, call in self._calls.items() if key[0] != batch_size}
+
+    def _steps_of(self, variant: str) -> int:
+        return self._steps_per_call if variant == "run" else 1
