@@ -19,6 +19,7 @@ from stepwise_jax.config import DataConfig, ExperimentConfig, ModelConfig, overr
 from stepwise_jax.errors import InputError, StepwiseError
 from stepwise_jax.huge_pages import start_anew_with_huge_pages
 from stepwise_jax.parser import make_parser
+from stepwise_jax.quiet import leave, quieten_orbax
 
 
 def plan(options: argparse.Namespace, fields: Sequence[str]) -> None:
@@ -469,6 +470,7 @@ def _help(arguments: Sequence[str]) -> int:
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.basicConfig(format="warning: %(message)s", level=logging.WARNING)
+    quieten_orbax()
     if sys.argv[1:2] in (["train"], ["bench"]):
         start_anew_with_huge_pages()
-    sys.exit(main(sys.argv[1:]))
+    leave(main(sys.argv[1:]))

@@ -2,9 +2,10 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TypeVar
 
 # Terminal, kill, and the notice that Slurm and cloud schedulers send before they take a machine away.
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -18,6 +19,25 @@ class StopRequest:
 
     def __bool__(self) -> bool:
         return self.name is not None
+
+
+class Stopped(Exception):  # noqa: N818 (nothing is wrong)
+    """Work was left undone because the run is to stop: whoever can save catches it."""
+
+
+T = TypeVar("T")
+
+
+def heed(stop: StopRequest, items: Iterable[T]) -> Iterator[T]:
+    """The items, as long as nobody asks the run to stop.
+
+    Raises:
+      Stopped: before the first item after a signal.
+    """
+    for item in items:
+        if stop:
+            raise Stopped
+        yield item
 
 
 @contextmanager
