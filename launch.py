@@ -3,13 +3,20 @@
 python launch.py COMMAND --help tells more of each command.
 """
 
+import sys
+
+if __name__ == "__main__" and sys.argv[1:2] == ["train"]:
+    # Before what takes time to load.
+    from stepwise_jax.interruption import exit_on_signals
+
+    exit_on_signals()
+
 import argparse
 import dataclasses
 import functools
 import json
 import logging
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,0 +1,216 @@
+"""Kills a run of several stages again and again with SIGKILL, lets it go on, and compares it with an undisturbed one.
+
+    python benchmarks/soak.py [--kills 50] [--seed 0] [--keep DIR] [--json]
+
+Both runs are processes of the real entry point: five stages on the digits with a small network. The moments are spread
+over the whole run by the seed, and chosen by watching the run's folder from outside: inside a save, at a stage's end,
+while a stage's program compiles, in the middle of steps, and while it starts. The exit status is 1 where anything of
+the two runs differs.
+"""
+
+import argparse
+import json
+import os
+import platform
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stepwise_jax import records
+
+ROOT = Path(__file__).parents[1]
+FIELDS = "--data.image_size 8 --model.width 4 --plan.batch_size 16 --plan.epochs_per_stage 6 --plan.decay_every 3"
+FIELDS += " --checkpoint.every_seconds 0.2 --steps_per_call 1"
+LIMIT = 300.0
+"""Seconds that one process may take to reach its moment."""
+
+
+def command(workdir: Path, data_dir: Path) -> list[str]:
+    """The run, as a user starts it and goes on with it."""
+    words = ["--workdir", str(workdir), "--data.data_dir", str(data_dir), *FIELDS.split()]
+    return [sys.executable, "launch.py", "train", "configs/digits.py", *words]
+
+
+class Watched:
+    """What can be seen of a run from outside."""
+
+    def __init__(self, workdir: Path):
+        self._records, self._checkpoints = workdir / "records.jsonl", workdir / "checkpoints"
+        self.workdir = workdir
+
+    def saved(self) -> int:
+        """Updates of the newest checkpoint, 0 without one."""
+        steps = [int(path.name) for path in self._checkpoints.glob("*") if path.name.isdigit()]
+        return max(steps, default=0)
+
+    def saving(self) -> bool:
+        """Whether a checkpoint is half written."""
+        return any(self._checkpoints.glob("*.orbax-checkpoint-tmp"))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The whole lines on record."""
+        lines = self._records.read_bytes().split(b"\n")[:-1] if self._records.exists() else []
+        return [json.loads(line) for line in lines]
+
+    def ends(self) -> list[int]:
+        """Updates after which a stage ends."""
+        config = json.loads((self.workdir / "config.json").read_text())
+        return np.cumsum([stage["updates"] for stage in config["stages"]]).tolist()
+
+
+def moments(watched: Watched, before: int, generator: random.Random) -> dict[str, Callable[[], bool]]:
+    """For each kind of moment, whether it has come; `before` is how many rows were there when the process began."""
+
+    def new() -> list[dict[str, Any]]:
+        return watched.rows()[before:]
+
+    def begun() -> bool:
+        return any(row["kind"] == "stage" for row in new())
+
+    pause, started = generator.uniform(0, 0.4), time.monotonic()
+    starting = generator.uniform(0.2, 4)
+    return {
+        "while it starts": lambda: time.monotonic() - started > starting,
+        "while a program compiles": lambda: bool(new()) and new()[-1]["kind"] == "stage",
+        "in the middle of steps": lambda: begun() and new()[-1]["kind"] == "epoch" and not time.sleep(pause),
+        "inside a save": lambda: begun() and watched.saving(),
+        "at a stage's end": lambda: begun() and bool(new()) and ended(watched, new()),
+    }
+
+
+def ended(watched: Watched, rows: list[dict[str, Any]]) -> bool:
+    """Whether a stage has just ended: its last epoch is on record, and the next one's first is not."""
+    return rows[-1]["kind"] == "epoch" and rows[-1]["updates"] in watched.ends()
+
+
+def kill(words: list[str], watched: Watched, target: int, kind: str, generator: random.Random) -> str | None:
+    """Starts or goes on with the run, and kills it at the first moment of a kind after `target` updates are saved.
+
+    Returns:
+      What the folder says of the moment at which the blow fell, or None where the run ended before.
+    """
+    before = len(watched.rows())
+    with tempfile.TemporaryFile("w+") as told:
+        process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=told)
+        deadline, come = time.monotonic() + LIMIT, moments(watched, before, generator)[kind]
+        while (watched.saved() < target and kind != "while it starts") or not come():
+            if process.poll() is not None:
+                told.seek(0)
+                if process.returncode:
+                    raise SystemExit(f"the run failed with {process.returncode}:\n{told.read()}")
+                return None
+            if time.monotonic() > deadline:
+                process.kill()
+                raise SystemExit(f"the moment ({kind}) never came:\n{told.read()}")
+            time.sleep(0.0005)
+        process.kill()
+        process.wait()
+    return place(watched, before)
+
+
+def place(watched: Watched, before: int) -> str:
+    """Where a killed process stood, from what it left: not what was aimed at, but what was hit."""
+    rows = watched.rows()[before:]
+    if not any(row["kind"] == "stage" for row in rows):
+        return "while it started"
+    saving = ", inside a save" if watched.saving() else ""
+    if rows[-1]["kind"] == "stage":
+        return "while a stage's program compiled, or before its first step" + saving
+    if watched.saved() == watched.ends()[-1]:
+        return "between the last checkpoint and the summary" + saving
+    if rows[-1]["kind"] == "epoch" and rows[-1]["updates"] in watched.ends():
+        return "at a stage's end" + saving
+    return "in the middle of an epoch" + saving
+
+
+def outcome(workdir: Path) -> dict[str, Any]:
+    """Everything of a finished run that must not depend on its kills."""
+    summary = json.loads((workdir / "summary.json").read_text())
+    with np.load(workdir / "predictions.npz") as file:
+        predictions = {name: file[name].tobytes() for name in sorted(file.files)}
+    epochs = records.without_seconds(records.read(workdir).epochs)
+    return {"state_sha256": summary["state_sha256"], "records": epochs, "predictions": predictions}
+
+
+def finish(words: list[str]) -> None:
+    """Lets the run come to its end.
+
+    Raises:
+      SystemExit: if it does not.
+    """
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"the run failed with {done.returncode}:\n{done.stderr}")
+
+
+def soak(folder: Path, kills: int, seed: int, data_dir: Path, tell: Callable[[str], None]) -> dict[str, Any]:
+    """Runs both, and returns the kills by moment and what differs."""
+    generator, started = random.Random(seed), time.monotonic()
+    finish(command(folder / "undisturbed", data_dir))
+    undisturbed, total = outcome(folder / "undisturbed"), Watched(folder / "undisturbed").ends()[-1]
+    tell(f"undisturbed: {total} updates, state {undisturbed['state_sha256'][:16]}, {time.monotonic() - started:.0f} s")
+    killed, watched = folder / "killed", Watched(folder / "killed")
+    words, hits = command(killed, data_dir), []
+    # The last epochs are left to the end: a run that is over cannot be killed.
+    targets = sorted(generator.uniform(0, 0.9 * total) for _ in range(kills))
+    kinds = list(moments(watched, 0, generator))
+    for number, target in enumerate(targets, start=1):
+        kind = kinds[(number - 1) % len(kinds)]
+        hit = kill(words, watched, int(target), kind, generator)
+        if hit is None:
+            tell(f"the run was over before blow {number}")
+            break
+        hits.append(hit)
+        tell(f"kill {number} of {kills}: {hit}, {watched.saved()} of {total} updates saved")
+    finish(words)
+    after = outcome(killed)
+    return {
+        "kills": len(hits),
+        "asked": kills,
+        "seed": seed,
+        "moments": dict(Counter(hits).most_common()),
+        "differences": [name for name in undisturbed if undisturbed[name] != after[name]],
+        "state_sha256": {"undisturbed": undisturbed["state_sha256"], "killed": after["state_sha256"]},
+        "updates": total,
+        "seconds": round(time.monotonic() - started),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
+        + ", ".join(f"{name} {version(name)}" for name in ("jax", "flax", "orbax-checkpoint")),
+    }
+
+
+def main() -> int:
+    """Prints what came of it; 0 where the runs are the same to the bit and every blow fell."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=50, metavar="N", help="(default: 50)")
+    parser.add_argument("--seed", type=int, default=0, help="decides the moments (default: 0)")
+    parser.add_argument(
+        "--keep", type=Path, metavar="DIR", help="an empty folder for both runs; by default one that goes"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = options.keep or Path(scratch)
+        found = soak(folder, options.kills, options.seed, folder / "data", lambda text: print(text, file=sys.stderr))
+    if options.json:
+        print(json.dumps(found, indent=2))
+    else:
+        print(f"{found['kills']} kills, {len(found['differences'])} differences {found['differences'] or ''}".rstrip())
+        for moment, count in found["moments"].items():
+            print(f"  {count:3} {moment}")
+        for name, digest in found["state_sha256"].items():
+            print(f"  {digest} {name}")
+        print(f"  seed {found['seed']}, {found['updates']} updates, {found['seconds']} s, {found['machine']}")
+    return 0 if not found["differences"] and found["kills"] == found["asked"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
