@@ -37,10 +37,23 @@ def plan(options: argparse.Namespace, fields: Sequence[str]) -> None:
     examples = datasets.sizes(experiment.data).train
     planned = stages.make_plan(experiment.plan, experiment.optimizer, examples)
     document = stages.plan_document(planned, _baseline(experiment, examples))
+    if options.memory:
+        document["memory"] = _footprints(experiment, planned)
     if options.json:
         _print_json(document)
     else:
         display.print_plan(document, examples)
+        if options.memory:
+            from stepwise_jax.footprint_table import print_footprints
+
+            print_footprints(document["memory"], sys.stdout)
+
+
+def _footprints(experiment: ExperimentConfig, planned: Any) -> dict[str, Any]:
+    from stepwise_jax import datasets, footprint, session
+
+    network = _network(experiment, datasets.sizes(experiment.data).num_classes)
+    return footprint.measure(session.resolve(experiment, None), planned, network)
 
 
 def train(options: argparse.Namespace, fields: Sequence[str]) -> None:

@@ -40,7 +40,7 @@ def shortage_told(stage: Stage, number: int) -> Iterator[None]:
         if not is_shortage(error):
             raise
         asked = bytes_asked(str(error))
-        wanted = "" if asked is None else f": {asked:,} bytes more were asked for"
+        wanted = "" if asked is None else f" ({asked:,} bytes were asked for)"
         raise DeviceMemoryError(
             f"the device has no memory left in stage {number} ({stage.name}), batch size {stage.batch_size}{wanted}: "
             "a smaller plan.batch_size, last factors of plan.batch_multipliers, evaluation.batch_size or "

@@ -36,6 +36,7 @@ def make_parser(description: str, commands: Mapping[str, Callable[..., Any]]) ->
 
 def _plan(command: argparse.ArgumentParser) -> None:
     command.add_argument("config", metavar="CONFIG", help="a configuration file, such as configs/digits.py")
+    command.add_argument("--memory", action="store_true", help="compile each step, and show the memory that it needs")
     command.add_argument("--json", action="store_true", help="print one JSON document")
 
 
@@ -130,7 +131,7 @@ def _bench(command: argparse.ArgumentParser) -> None:
 
 
 _OPTIONS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
-    "plan": ("CONFIG [--json] [--FIELD VALUE ...]", _plan),
+    "plan": ("CONFIG [--memory] [--json] [--FIELD VALUE ...]", _plan),
     "train": ("CONFIG --workdir DIR [--FIELD VALUE ...]", _train),
     "evaluate": ("DIR [--data.root FOLDER] [--data.data_dir DIR] [--json]", _evaluate),
     "compare": (
