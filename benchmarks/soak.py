@@ -1,6 +1,6 @@
 """Kills a run of several stages again and again with SIGKILL, lets it go on, and compares it with an undisturbed one.
 
-    python benchmarks/soak.py [--kills 50] [--seed 0] [--keep DIR] [--json]
+    python benchmarks/soak.py [--kills 50] [--seed 0] [--epochs 20] [--keep DIR] [--json]
 
 Both runs are processes of the real entry point: five stages on the digits with a small network. The moments are spread
 over the whole run by the seed, and chosen by watching the run's folder from outside: inside a save, at a stage's end,
@@ -28,15 +28,15 @@ import numpy as np
 from stepwise_jax import records
 
 ROOT = Path(__file__).parents[1]
-FIELDS = "--data.image_size 8 --model.width 4 --plan.batch_size 16 --plan.epochs_per_stage 6 --plan.decay_every 3"
-FIELDS += " --checkpoint.every_seconds 0.2 --steps_per_call 1"
+FIELDS = "--data.image_size 16 --model.width 16 --plan.batch_size 16 --checkpoint.every_seconds 0.2 --steps_per_call 1"
 LIMIT = 300.0
 """Seconds that one process may take to reach its moment."""
 
 
-def command(workdir: Path, data_dir: Path) -> list[str]:
+def command(workdir: Path, data_dir: Path, epochs: int) -> list[str]:
     """The run, as a user starts it and goes on with it."""
     words = ["--workdir", str(workdir), "--data.data_dir", str(data_dir), *FIELDS.split()]
+    words += ["--plan.epochs_per_stage", str(epochs), "--plan.decay_every", str(epochs // 2)]
     return [sys.executable, "launch.py", "train", "configs/digits.py", *words]
 
 
@@ -67,8 +67,24 @@ class Watched:
         return np.cumsum([stage["updates"] for stage in config["stages"]]).tolist()
 
 
-def moments(watched: Watched, before: int, generator: random.Random) -> dict[str, Callable[[], bool]]:
-    """For each kind of moment, whether it has come; `before` is how many rows were there when the process began."""
+STAGE_END, LAST = "at a stage's end", "after the last checkpoint"
+ANYWHERE = ("while it starts", "while a program compiles", "in the middle of steps", "inside a save")
+
+
+def plan_blows(kills: int, ends: list[int], generator: random.Random) -> list[tuple[int, str]]:
+    """Updates and kinds of moments, in order: one at each stage's end, one after the last, the others anywhere."""
+    fixed = [(ends[-1], LAST)] + [(end, STAGE_END) for end in ends[:-1]]
+    fixed = fixed[: max(1, kills // 3)]
+    # The last epochs are left to the end: a run that is over cannot be killed.
+    others = [
+        (int(generator.uniform(0, 0.9 * ends[-1])), ANYWHERE[number % len(ANYWHERE)])
+        for number in range(kills - len(fixed))
+    ]
+    return sorted(fixed + others)
+
+
+def moment(watched: Watched, update: int, kind: str, before: int, generator: random.Random) -> Callable[[], bool]:
+    """Whether the moment for a blow has come, in a process that began with `before` rows on record."""
 
     def new() -> list[dict[str, Any]]:
         return watched.rows()[before:]
@@ -76,24 +92,21 @@ def moments(watched: Watched, before: int, generator: random.Random) -> dict[str
     def begun() -> bool:
         return any(row["kind"] == "stage" for row in new())
 
-    pause, started = generator.uniform(0, 0.4), time.monotonic()
-    starting = generator.uniform(0.2, 4)
-    return {
-        "while it starts": lambda: time.monotonic() - started > starting,
+    pause, begins, starting = generator.uniform(0, 0.1), time.monotonic(), generator.uniform(0.2, 4)
+    reached = {
+        "while it starts": lambda: time.monotonic() - begins > starting,
         "while a program compiles": lambda: bool(new()) and new()[-1]["kind"] == "stage",
-        "in the middle of steps": lambda: begun() and new()[-1]["kind"] == "epoch" and not time.sleep(pause),
-        "inside a save": lambda: begun() and watched.saving(),
-        "at a stage's end": lambda: begun() and bool(new()) and ended(watched, new()),
+        "in the middle of steps": lambda: watched.saved() >= update and begun() and not time.sleep(pause),
+        "inside a save": lambda: watched.saved() >= update and begun() and watched.saving(),
+        # Where it was reached before, as soon as the process trains: its first record is the one it goes on from.
+        STAGE_END: lambda: any(row["kind"] == "epoch" and row["updates"] >= update for row in new()),
+        LAST: lambda: watched.saved() >= update,
     }
+    return reached[kind]
 
 
-def ended(watched: Watched, rows: list[dict[str, Any]]) -> bool:
-    """Whether a stage has just ended: its last epoch is on record, and the next one's first is not."""
-    return rows[-1]["kind"] == "epoch" and rows[-1]["updates"] in watched.ends()
-
-
-def kill(words: list[str], watched: Watched, target: int, kind: str, generator: random.Random) -> str | None:
-    """Starts or goes on with the run, and kills it at the first moment of a kind after `target` updates are saved.
+def kill(words: list[str], watched: Watched, update: int, kind: str, generator: random.Random) -> str | None:
+    """Starts or goes on with the run, and kills it at the first moment of a kind from `update` on.
 
     Returns:
       What the folder says of the moment at which the blow fell, or None where the run ended before.
@@ -101,16 +114,14 @@ def kill(words: list[str], watched: Watched, target: int, kind: str, generator: 
     before = len(watched.rows())
     with tempfile.TemporaryFile("w+") as told:
         process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=told)
-        deadline, come = time.monotonic() + LIMIT, moments(watched, before, generator)[kind]
-        while (watched.saved() < target and kind != "while it starts") or not come():
-            if process.poll() is not None:
-                told.seek(0)
-                if process.returncode:
-                    raise SystemExit(f"the run failed with {process.returncode}:\n{told.read()}")
-                return None
-            if time.monotonic() > deadline:
+        deadline, come = time.monotonic() + LIMIT, moment(watched, update, kind, before, generator)
+        while not come():
+            if process.poll() is not None or time.monotonic() > deadline:
                 process.kill()
-                raise SystemExit(f"the moment ({kind}) never came:\n{told.read()}")
+                told.seek(0)
+                if process.wait() == 0:
+                    return None
+                raise SystemExit(f"the run ended with {process.returncode} before the moment ({kind}):\n{told.read()}")
             time.sleep(0.0005)
         process.kill()
         process.wait()
@@ -152,20 +163,19 @@ def finish(words: list[str]) -> None:
         raise SystemExit(f"the run failed with {done.returncode}:\n{done.stderr}")
 
 
-def soak(folder: Path, kills: int, seed: int, data_dir: Path, tell: Callable[[str], None]) -> dict[str, Any]:
+def soak(
+    folder: Path, kills: int, seed: int, epochs: int, data_dir: Path, tell: Callable[[str], None]
+) -> dict[str, Any]:
     """Runs both, and returns the kills by moment and what differs."""
     generator, started = random.Random(seed), time.monotonic()
-    finish(command(folder / "undisturbed", data_dir))
-    undisturbed, total = outcome(folder / "undisturbed"), Watched(folder / "undisturbed").ends()[-1]
+    finish(command(folder / "undisturbed", data_dir, epochs))
+    undisturbed, ends = outcome(folder / "undisturbed"), Watched(folder / "undisturbed").ends()
+    total = ends[-1]
     tell(f"undisturbed: {total} updates, state {undisturbed['state_sha256'][:16]}, {time.monotonic() - started:.0f} s")
     killed, watched = folder / "killed", Watched(folder / "killed")
-    words, hits = command(killed, data_dir), []
-    # The last epochs are left to the end: a run that is over cannot be killed.
-    targets = sorted(generator.uniform(0, 0.9 * total) for _ in range(kills))
-    kinds = list(moments(watched, 0, generator))
-    for number, target in enumerate(targets, start=1):
-        kind = kinds[(number - 1) % len(kinds)]
-        hit = kill(words, watched, int(target), kind, generator)
+    words, hits = command(killed, data_dir, epochs), []
+    for number, (update, kind) in enumerate(plan_blows(kills, ends, generator), start=1):
+        hit = kill(words, watched, update, kind, generator)
         if hit is None:
             tell(f"the run was over before blow {number}")
             break
@@ -192,6 +202,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50, metavar="N", help="(default: 50)")
     parser.add_argument("--seed", type=int, default=0, help="decides the moments (default: 0)")
+    parser.add_argument("--epochs", type=int, default=20, help="of each of the five stages (default: 20)")
     parser.add_argument(
         "--keep", type=Path, metavar="DIR", help="an empty folder for both runs; by default one that goes"
     )
@@ -199,7 +210,14 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.keep or Path(scratch)
-        found = soak(folder, options.kills, options.seed, folder / "data", lambda text: print(text, file=sys.stderr))
+        found = soak(
+            folder,
+            options.kills,
+            options.seed,
+            options.epochs,
+            folder / "data",
+            lambda text: print(text, file=sys.stderr, flush=True),
+        )
     if options.json:
         print(json.dumps(found, indent=2))
     else:

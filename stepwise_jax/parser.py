@@ -34,14 +34,17 @@ def make_parser(description: str, commands: Mapping[str, Callable[..., Any]]) ->
     return parser
 
 
+_CONFIG = "a configuration file, such as configs/digits.py; it is Python, and is run: read one of others first"
+
+
 def _plan(command: argparse.ArgumentParser) -> None:
-    command.add_argument("config", metavar="CONFIG", help="a configuration file, such as configs/digits.py")
+    command.add_argument("config", metavar="CONFIG", help=_CONFIG)
     command.add_argument("--memory", action="store_true", help="compile each step, and show the memory that it needs")
     command.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 def _train(command: argparse.ArgumentParser) -> None:
-    command.add_argument("config", metavar="CONFIG", help="a configuration file, such as configs/digits.py")
+    command.add_argument("config", metavar="CONFIG", help=_CONFIG)
     command.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="folder of the run, new or stopped")
 
 
@@ -55,7 +58,7 @@ def _evaluate(command: argparse.ArgumentParser) -> None:
 
 
 def _compare(command: argparse.ArgumentParser) -> None:
-    command.add_argument("config", metavar="CONFIG", help="a configuration file, such as configs/digits.py")
+    command.add_argument("config", metavar="CONFIG", help=_CONFIG)
     command.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="folder of the comparison")
     command.add_argument("--seeds", type=int, default=5, metavar="N", help="runs of each strategy (default: 5)")
     command.add_argument(
@@ -70,7 +73,7 @@ def _compare(command: argparse.ArgumentParser) -> None:
 
 
 def _sweep(command: argparse.ArgumentParser) -> None:
-    command.add_argument("config", metavar="CONFIG", help="a configuration file, such as configs/digits.py")
+    command.add_argument("config", metavar="CONFIG", help=_CONFIG)
     command.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="folder of the sweep")
     command.add_argument(
         "--grid",
