@@ -3,23 +3,30 @@
 python launch.py COMMAND --help tells more of each command.
 """
 
+import sys
+
+if __name__ == "__main__" and sys.argv[1:2] == ["train"]:
+    # Before what takes time to load.
+    from stepwise_jax.interruption import exit_on_signals
+
+    exit_on_signals()
+
 import argparse
 import dataclasses
 import functools
 import json
 import logging
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from stepwise_jax import background
 from stepwise_jax.command_line import load_config, load_rows, parse_fields, print_fields
 from stepwise_jax.config import DataConfig, ExperimentConfig, ModelConfig, override, require
 from stepwise_jax.errors import InputError, StepwiseError
 from stepwise_jax.huge_pages import start_anew_with_huge_pages
 from stepwise_jax.parser import make_parser
+from stepwise_jax.quiet import leave, quieten_orbax
 
 
 def plan(options: argparse.Namespace, fields: Sequence[str]) -> None:
@@ -30,10 +37,23 @@ def plan(options: argparse.Namespace, fields: Sequence[str]) -> None:
     examples = datasets.sizes(experiment.data).train
     planned = stages.make_plan(experiment.plan, experiment.optimizer, examples)
     document = stages.plan_document(planned, _baseline(experiment, examples))
+    if options.memory:
+        document["memory"] = _footprints(experiment, planned)
     if options.json:
         _print_json(document)
     else:
         display.print_plan(document, examples)
+        if options.memory:
+            from stepwise_jax.footprint_table import print_footprints
+
+            print_footprints(document["memory"], sys.stdout)
+
+
+def _footprints(experiment: ExperimentConfig, planned: Any) -> dict[str, Any]:
+    from stepwise_jax import datasets, footprint, session
+
+    network = _network(experiment, datasets.sizes(experiment.data).num_classes)
+    return footprint.measure(session.resolve(experiment, None), planned, network)
 
 
 def train(options: argparse.Namespace, fields: Sequence[str]) -> None:
@@ -448,15 +468,6 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def end(status: int) -> NoReturn:
-    """Ends the process, without waiting for what still compiles in the background."""
-    if background.is_busy():
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-    sys.exit(status)
-
-
 def _help(arguments: Sequence[str]) -> int:
     """The help of a command whose fields come from a CONFIG: those of the named one, or of the defaults."""
     config = next((word for word in arguments[1:] if not word.startswith("-")), None)
@@ -473,6 +484,7 @@ def _help(arguments: Sequence[str]) -> int:
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.basicConfig(format="warning: %(message)s", level=logging.WARNING)
+    quieten_orbax()
     if sys.argv[1:2] in (["train"], ["bench"]):
         start_anew_with_huge_pages()
-    end(main(sys.argv[1:]))
+    leave(main(sys.argv[1:]))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-_alive: "set[threading.Thread]" = set()
+_unfinished: "set[Future[Any]]" = set()
 
 
 class Background:
@@ -20,11 +20,12 @@ class Background:
     def submit(self, work: Callable[[], Any]) -> "Future[Any]":
         """Puts a piece of work at the end of the queue; its future can be cancelled until it is begun."""
         future: Future[Any] = Future()
+        _unfinished.add(future)
+        future.add_done_callback(_unfinished.discard)
         self._waiting.put((future, work))
         if self._thread is None:
             # A daemon: compiling cannot be interrupted, and must not keep a process that was asked to stop.
             self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-            _alive.add(self._thread)
             self._thread.start()
         return future
 
@@ -43,9 +44,8 @@ class Background:
                     future.set_result(work())
                 except BaseException as error:
                     future.set_exception(error)
-        _alive.discard(threading.current_thread())
 
 
 def is_busy() -> bool:
     """Whether work is going on that outlives whoever asked for it: a process then ends without waiting for it."""
-    return any(thread.is_alive() for thread in _alive)
+    return bool(_unfinished)

@@ -2,13 +2,20 @@
 
 Orbax leaves the previous step as the latest when a save is cut off, but restores a flipped byte or another dtype in
 silence. So each checkpoint carries a digest of the state and of the place in training, and a restore computes it anew.
+
+After a save that failed, Orbax leaves its half in the folder, where it takes the room that the next one needs, and
+counts checkpoints wrongly. So what is half is removed then, and Orbax's manager opened anew.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
+import os
+import re
+import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,57 +23,135 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from stepwise_jax.errors import InputError, StepwiseError
+from stepwise_jax.errors import InputError, UnsavedError
 from stepwise_jax.state import TrainState, digest
 
 Place = dict[str, Any]
-"""Where in training a checkpoint stands, as plain JSON data (`loop.Progress`)."""
+"""Where in training a checkpoint stands, as plain JSON data (`progress.Progress`)."""
 
 
 class Checkpoints:
     """The checkpoints of one run, named by the optimiser steps done; a context that waits for the last save."""
 
     def __init__(self, folder: Path, keep: int, *, read_only: bool = False):
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep,
-            enable_async_checkpointing=True,
-            cleanup_tmp_directories=not read_only,
-            create=not read_only,
-        )
-        self._read_only = read_only
-        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+        self._folder, self._keep, self._read_only = folder.absolute(), keep, read_only
+        self._held: int | None = None
+        self._writing = False
+        self._manager = self._open(clean=not read_only)
         self._saved_at = time.monotonic()
+
+    def _open(self, *, clean: bool) -> ocp.CheckpointManager:
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=_Kept(self._keep, lambda: self._held),
+            enable_async_checkpointing=True,
+            cleanup_tmp_directories=clean,
+            create=not self._read_only,
+        )
+        return ocp.CheckpointManager(self._folder, options=options)
 
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        with _write_errors_told():
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self.wait()
+        except UnsavedError:
+            # What ended the run is told, and not what came of it.
+            if kind is None:
+                raise
+        finally:
             self._manager.close()
+
+    def hold(self, step: int) -> None:
+        """Keeps the checkpoint of `step`, if there is one, beside the newest ones, until another is held."""
+        self._held = step
+
+    def steps(self) -> list[int]:
+        """The steps of all checkpoints, the one being written included, in order."""
+        return sorted(self._manager.all_steps())
 
     def save(self, state: TrainState, place: Place) -> None:
         """Starts writing `state` in the background; a place that is saved already is left as it is.
 
         The state is copied first, because the next training step takes over its memory.
+
+        Raises:
+          UnsavedError: if writing cannot begin, or the save before it, still under way until now, has failed.
         """
+        # Also where it fails: the next attempt is due after the same time.
+        self._saved_at = time.monotonic()
+        self.wait()
         step = int(state.step)
         if step in self._manager.all_steps():
             return
+        self._remove_halves()
+        self._try_folder()
         copy = jax.tree.map(jnp.copy, state)
         document = {"place": place, "sha256": _seal(copy, place)}
         items = ocp.args.Composite(state=ocp.args.StandardSave(copy), run=ocp.args.JsonSave(document))  # pyright: ignore
-        with _write_errors_told():
+        self._writing = True
+        try:
             self._manager.save(step, args=items, force=True)
+        except (OSError, ValueError) as error:
+            raise self._failed(error) from error
         self._saved_at = time.monotonic()
 
     def due(self, every_seconds: float) -> bool:
-        """Whether so many seconds have passed since the last save, or the opening, and none is still being written."""
-        return time.monotonic() - self._saved_at >= every_seconds and not self._manager.is_saving_in_progress()
+        """Whether so many seconds have passed since the last save, or the opening, and none is still being written.
+
+        Raises:
+          UnsavedError: if the one that was being written has failed since the last call.
+        """
+        if self._writing and not self._manager.is_saving_in_progress():
+            self.wait()
+        return not self._writing and time.monotonic() - self._saved_at >= every_seconds
 
     def wait(self) -> None:
-        """Returns when everything is on disk."""
-        with _write_errors_told():
+        """Returns when everything is on disk.
+
+        Raises:
+          UnsavedError: if the save under way fails; told once.
+        """
+        try:
             self._manager.wait_until_finished()
+        except (OSError, ValueError) as error:
+            raise self._failed(error) from error
+        self._writing = False
+
+    def _failed(self, error: Exception) -> UnsavedError:
+        """Makes the next attempt possible, and tells why this one failed."""
+        self._writing = False
+        # Of several processes one alone must not begin anew: the others would wait for it.
+        if jax.process_count() == 1:
+            # A manager that failed knows what it could not write, and raises it again.
+            with contextlib.suppress(OSError, ValueError):
+                self._manager.close()
+            self._remove_halves()
+            self._manager = self._open(clean=False)
+        return _unsaved(error)
+
+    def _remove_halves(self) -> None:
+        """Removes what failed saves left; only while none is under way."""
+        if jax.process_count() == 1:
+            for half in self._folder.glob("*.orbax-checkpoint-tmp"):
+                shutil.rmtree(half, ignore_errors=True)
+
+    def _try_folder(self) -> None:
+        """Refuses a folder that takes nothing: Orbax's threads would wait minutes for what they cannot make in it."""
+        trial = self._folder / f"trial-{jax.process_index()}.orbax-checkpoint-tmp"
+        try:
+            trial.mkdir()
+            (trial / "file").write_bytes(bytes(1 << 12))
+        except OSError as error:
+            raise _unsaved(error) from error
+        finally:
+            shutil.rmtree(trial, ignore_errors=True)
+
+    def delete_after(self, step: int) -> None:
+        """Removes every checkpoint of later steps than `step`."""
+        for later in self.steps():
+            if later > step:
+                self._manager.delete(later)
 
     def restore(self, like: TrainState, report: Callable[[str], None]) -> tuple[TrainState, Place] | None:
         """The newest checkpoint that is whole, or None where there is none at all.
@@ -102,21 +187,35 @@ class Checkpoints:
         return state, document["place"]
 
 
-@contextlib.contextmanager
-def _write_errors_told() -> Iterator[None]:
-    """Turns what Orbax raises of a save, also of one before this call, into one sentence."""
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        reason = "the disk is full" if "No space left" in str(error) else _first_line(error)
-        raise StepwiseError(
-            f"the checkpoint cannot be written ({reason}): the last good one is kept, run the same command to go on"
-        ) from error
+class _Kept:
+    """Which checkpoints stay (Orbax's preservation policy): the newest, and the one that is held."""
+
+    def __init__(self, newest: int, held: Callable[[], int | None]):
+        self._newest, self._held = newest, held
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
+        """For each checkpoint, in order of their steps, whether it stays."""
+        older = max(0, len(checkpoints) - self._newest)
+        return [place >= older or each.step == self._held() for place, each in enumerate(checkpoints)]
 
 
 def _seal(state: TrainState, place: Place) -> str:
     """SHA-256 over the state and the place: what was saved together belongs together."""
     return hashlib.sha256((digest(state) + json.dumps(place, sort_keys=True)).encode()).hexdigest()
+
+
+def _unsaved(error: Exception) -> UnsavedError:
+    return UnsavedError(f"the checkpoint cannot be written ({_reason(error)})")
+
+
+def _reason(error: Exception) -> str:
+    """Why something cannot be written, in the operating system's words."""
+    # TensorStore's own errors have no errno, but quote it.
+    quoted = re.search(r"os_error_code='(\d+)'", str(error))
+    code = error.errno if isinstance(error, OSError) else int(quoted[1]) if quoted else None
+    if code in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk is full"
+    return os.strerror(code) if code else _first_line(error)
 
 
 def _first_line(error: Exception) -> str:

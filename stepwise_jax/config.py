@@ -283,6 +283,9 @@ class ExperimentConfig(_Section):
     steps_per_call: int = 0
     """Optimiser steps in one compiled call (lax.scan); 0 takes 1 on a CPU and 32 elsewhere."""
 
+    on_nan: Literal["stop", "back"] = "stop"
+    """Where the loss is not finite: stop, or go back to the start of the stage with a tenth of its rate, 3 times."""
+
     def _validate(self) -> None:
         self._require(0 <= self.seed < 2**32, "seed", "between 0 and 4294967295")
         self._require(self.steps_per_call >= 0, "steps_per_call", "at least 1, or 0 to choose by device")

@@ -19,6 +19,14 @@ class NonFiniteLossError(StepwiseError):
     status = 3
 
 
+class UnsavedError(StepwiseError):
+    """Something could not be written: the disk is full or read-only, say."""
+
+
+class DeviceMemoryError(StepwiseError):
+    """A device has no memory left for a stage."""
+
+
 class InterruptedRunError(StepwiseError):
     """A signal stopped the run after a checkpoint was written; running it again goes on."""
 

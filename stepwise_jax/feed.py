@@ -121,10 +121,12 @@ class StreamedFeed:
     def batches(self, order: Order) -> Iterator[Picked]:
         """See `Feed`."""
         ahead = self._start(order, 0)
-        for number in range(len(order)):
-            images, labels = next(ahead)
-            yield self._place(images, labels, len(order[number]))
-        ahead.close()
+        try:
+            for number in range(len(order)):
+                images, labels = next(ahead)
+                yield self._place(images, labels, len(order[number]))
+        finally:
+            ahead.close()
 
     def images(self, rows: np.ndarray) -> np.ndarray:
         """See `Feed`."""

@@ -1,13 +1,39 @@
-"""Signals that ask a run to stop: it finishes its step, writes a checkpoint, and says how to go on."""
+"""Signals that ask a run to stop: it finishes its step, writes a checkpoint, and says how to go on.
 
+Imported before everything else by the entry point: it needs nothing that takes time to load.
+"""
+
+import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TypeVar
 
 # Terminal, kill, and the notice that Slurm and cloud schedulers send before they take a machine away.
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+SHOW_CURSOR = "\x1b[?25h"
+
+
+def exit_on_signals() -> None:
+    """Lets a signal end the process at once, with 130 or 75, as long as there is nothing to finish and nothing to save.
+
+    An exception would not do: what a signal raises inside a callback of a library is printed and passed over.
+    """
+
+    def leave(number: int, _: FrameType | None) -> None:
+        name, cursor = signal.Signals(number).name, SHOW_CURSOR if sys.stderr.isatty() else ""
+        told = f"{cursor}error: stopped by {name} while no training was under way: run the same command to go on\n"
+        # Neither buffers nor locks, which the signal may have found half way.
+        os.write(2, told.encode())
+        os._exit(130 if number == signal.SIGINT else 75)
+
+    for each in SIGNALS:
+        signal.signal(each, leave)
 
 
 class StopRequest:
@@ -18,6 +44,25 @@ class StopRequest:
 
     def __bool__(self) -> bool:
         return self.name is not None
+
+
+class Stopped(Exception):  # noqa: N818 (nothing is wrong)
+    """Work was left undone because the run is to stop: whoever can save catches it."""
+
+
+T = TypeVar("T")
+
+
+def heed(stop: StopRequest, items: Iterable[T]) -> Iterator[T]:
+    """The items, as long as nobody asks the run to stop.
+
+    Raises:
+      Stopped: before the first item after a signal.
+    """
+    for item in items:
+        if stop:
+            raise Stopped
+        yield item
 
 
 @contextmanager

@@ -5,7 +5,6 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from stepwise_jax import outcome, records, workdir
+from stepwise_jax import divergence, memory, outcome, records, saving, workdir
 from stepwise_jax.ahead import compile_ahead, compile_stage
 from stepwise_jax.batches import Picked, calls, epoch_order, steps_in_call
 from stepwise_jax.config import ExperimentConfig
@@ -21,9 +20,11 @@ from stepwise_jax.display import Display
 from stepwise_jax.documents import read_json
 from stepwise_jax.errors import InputError, InterruptedRunError, NonFiniteLossError
 from stepwise_jax.evaluate import Scores, reestimate
+from stepwise_jax.interruption import Stopped, heed
 from stepwise_jax.optimizer import set_hyperparameters
 from stepwise_jax.outcome import score
 from stepwise_jax.profile import FOLDER, Profile, traced
+from stepwise_jax.progress import Progress, progress_from, updates_before
 from stepwise_jax.records import EpochRecord, StageRecord
 from stepwise_jax.session import Session, open_session, resolve
 from stepwise_jax.stages import Stage, learning_rate_at, noise_scale, stage_document
@@ -32,26 +33,6 @@ from stepwise_jax.state import TrainState, cross_boundary, digest
 # Calls that may be under way on the device before the host waits for the oldest: enough that the device never waits,
 # few enough that a signal or a loss that is not finite is noticed at once.
 CALLS_IN_FLIGHT = 2
-
-
-@dataclass(frozen=True)
-class Progress:
-    """A place in training, and the sums of what came before it in its epoch and in the run."""
-
-    stage: int = 1
-    """From 1; one past the last stage when the run is done."""
-    epoch: int = 1
-    """From 1 within the stage."""
-    step: int = 0
-    """Steps of this epoch that are done."""
-    updates: int = 0
-    """Steps of the run that are done."""
-    examples_seen: int = 0
-    loss_sum: float = 0.0
-    """Over this epoch's steps."""
-    best_top1: float | None = None
-    seconds: dict[str, float] = field(default_factory=dict)
-    """Of this epoch, by kind, in earlier processes too."""
 
 
 def run(
@@ -79,8 +60,10 @@ def run(
 
     Raises:
       InputError: before any work, for a workdir, data or plan that cannot be used.
-      NonFiniteLossError: when the loss is infinite or NaN.
+      NonFiniteLossError: when the loss is infinite or NaN, unless `on_nan` is "back".
+      DeviceMemoryError: when a device has no memory left.
       InterruptedRunError: when a signal came; the state is saved.
+      UnsavedError: when the final state, or what belongs to it, cannot be written.
     """
     with workdir.locked(folder):
         experiment = resolve(experiment, workdir.recorded(folder))
@@ -88,19 +71,36 @@ def run(
         stages = workdir.continue_or_start(folder, experiment, stages, config_path, weights_sha256)
         with open_session(experiment, stages, network, variables, folder, display, profile) as session:
             state, progress = _begin(session, folder)
-            if progress.stage > len(stages) and (folder / workdir.SUMMARY).exists():
+            if progress.updates == len(session.order) and (folder / workdir.SUMMARY).exists():
                 session.note("done", "this run is finished: nothing to do")
                 return read_json(folder / workdir.SUMMARY)
-            while progress.stage <= len(stages):
-                state, progress = run_stage(session, state, progress)
-            return outcome.finish(session, state, folder)
+            session = divergence.with_setbacks(session, stages, progress.setbacks)
+            try:
+                while progress.stage <= len(stages):
+                    session, state, progress = _try_stage(session, stages, state, progress)
+                saving.insist(session, state, progress)
+                return outcome.finish(session, state, folder)
+            except Stopped:
+                saving.stop(session, progress)
+
+
+def _try_stage(
+    session: Session, planned: tuple[Stage, ...], state: TrainState, progress: Progress
+) -> tuple[Session, TrainState, Progress]:
+    """Runs a stage to its end; where its loss is not finite, goes back to its start or gives up, by `on_nan`."""
+    session.checkpoints.hold(updates_before(planned, progress.stage))
+    try:
+        with memory.shortage_told(session.stages[progress.stage - 1], progress.stage):
+            return session, *run_stage(session, state, progress)
+    except NonFiniteLossError as error:
+        return divergence.go_back(session, planned, progress, error)
 
 
 def _begin(session: Session, folder: Path) -> tuple[TrainState, Progress]:
     """The state and place of the newest good checkpoint, or of the start."""
     initial = session.initial()
     restored = session.checkpoints.restore(initial, lambda message: session.note("fallback", message))
-    state, progress = (initial, Progress()) if restored is None else (restored[0], Progress(**restored[1]))
+    state, progress = (initial, Progress()) if restored is None else (restored[0], progress_from(restored[1]))
     updates = sum(stage.updates for stage in session.stages)
     total = sum(stage.updates * stage.batch_size for stage in session.stages)
     title = f"{session.experiment.model.name} on {session.experiment.data.name}"
@@ -141,7 +141,7 @@ def run_stage(session: Session, state: TrainState, progress: Progress) -> tuple[
     compile_ahead(session, state, progress.stage)
     while progress.epoch < stage.epochs:
         state, progress = _run_epoch_traced(session, stage, state, progress)
-        _save_or_stop(session, state, progress, due=_save_is_due(session))
+        _save_or_stop(session, state, progress, due=saving.is_due(session))
     state, progress = _run_epoch_traced(session, stage, state, progress)
     progress = dataclasses.replace(progress, stage=progress.stage + 1, epoch=1)
     _save_or_stop(session, state, progress, due=True)
@@ -168,7 +168,7 @@ def enter_stage(session: Session, state: TrainState, stage: Stage, number: int) 
         def statistics(batch_stats: Any, batch: Picked) -> Any:
             return session.programs.statistics(batch_stats, state, session.train.examples, batch)
 
-        batches = session.train.batches(rows)
+        batches = heed(session.stop, session.train.batches(rows))
         return state._replace(batch_stats=reestimate(statistics, state.batch_stats, batches))
     return state
 
@@ -201,12 +201,21 @@ def run_epoch(session: Session, stage: Stage, state: TrainState, progress: Progr
         session.clock.pause()
     scores = None
     if progress.epoch % session.experiment.evaluation.every_epochs == 0 or progress.epoch == stage.epochs:
-        with session.clock.measure("evaluate"):
-            scores = score(session, state)
+        scores = _score_or_stop(session, state, progress)
         progress = dataclasses.replace(progress, best_top1=max(scores.top1, progress.best_top1 or 0.0))
     _record(session, stage, rate, progress, scores)
     session.clock.reset()
     return state, dataclasses.replace(progress, epoch=progress.epoch + 1, step=0, loss_sum=0.0, seconds={})
+
+
+def _score_or_stop(session: Session, state: TrainState, progress: Progress) -> Scores:
+    """Scores the test set; after a signal the run stops between two batches, to score all of it when it goes on."""
+    try:
+        with session.clock.measure("evaluate"):
+            return score(session, state)
+    except Stopped:
+        _save_or_stop(session, state, progress, due=True)
+        raise
 
 
 def take_steps(session: Session, stage: Stage, state: TrainState, progress: Progress) -> tuple[TrainState, Progress]:
@@ -225,7 +234,7 @@ def take_steps(session: Session, stage: Stage, state: TrainState, progress: Prog
         speed = (progress.examples_seen - fed_before) / (time.perf_counter() - started)
         loss = progress.loss_sum / progress.step if progress.step else None
         session.display.steps(progress.epoch, stage.epochs, progress.examples_seen, speed, loss)
-        if session.stop or _save_is_due(session):
+        if session.stop or saving.is_due(session):
             progress = _settle_all(session, stage, progress, under_way)
             if progress.step < stage.updates_per_epoch:
                 _save_or_stop(session, state, progress, due=True)
@@ -262,11 +271,7 @@ def settle(stage: Stage, progress: Progress, losses: jax.Array) -> Progress:
     loss_sum = progress.loss_sum
     for offset, value in enumerate(values, start=1):
         if not math.isfinite(value):
-            raise NonFiniteLossError(
-                f"the loss is {value} at update {progress.updates + offset} (stage {progress.stage} {stage.name}, "
-                f"epoch {progress.epoch}, learning rate {learning_rate_at(stage, progress.epoch):g}, batch size "
-                f"{stage.batch_size}): a lower plan.learning_rate may help"
-            )
+            raise divergence.not_finite(f"the loss is {value}", stage, progress, progress.updates + offset)
         # Added one by one, so that the sum does not depend on where a run was stopped.
         loss_sum += value
     return dataclasses.replace(
@@ -307,26 +312,18 @@ def _record(session: Session, stage: Stage, rate: float, progress: Progress, sco
     session.display.epoch(record)
 
 
-def _save_is_due(session: Session) -> bool:
-    return session.checkpoints.due(session.experiment.checkpoint.every_seconds)
-
-
 def _save_or_stop(session: Session, state: TrainState, progress: Progress, *, due: bool) -> None:
     """Saves where that is due, and before the run stops for a signal.
 
     Raises:
       InterruptedRunError: after the state is on disk, if a signal has come.
+      UnsavedError: if it has come and the state is not on disk.
     """
     if due or session.stop:
         with session.clock.measure("checkpoint"):
-            session.writer.sync()
-            place = dataclasses.replace(progress, seconds=session.clock.read())
-            session.checkpoints.save(state, dataclasses.asdict(place))
+            saving.save(session, state, dataclasses.replace(progress, seconds=session.clock.read()))
     if session.stop:
-        session.checkpoints.wait()
-        message = f"stopped by {session.stop.name} after {progress.updates} updates: run the same command to go on"
-        session.note("stop", message)
-        raise InterruptedRunError(message)
+        saving.stop(session, progress)
 
 
 def evaluate(
@@ -344,8 +341,11 @@ def evaluate(
         restored = session.checkpoints.restore(session.initial(), lambda message: session.note("fallback", message))
         if restored is None:
             raise InputError(f"{folder} has no checkpoint yet: train it first")
-        state, progress = restored[0], Progress(**restored[1])
-        scores = score(session, state)
+        state, progress = restored[0], progress_from(restored[1])
+        try:
+            scores = score(session, state)
+        except Stopped as error:
+            raise InterruptedRunError(f"stopped by {session.stop.name} before all images were scored") from error
     finished = progress.stage > len(stages)
     place = (len(stages), stages[-1].epochs) if finished else (progress.stage, progress.epoch)
     return {**scores._asdict(), "updates": progress.updates, "stage": place[0], "epoch": place[1]}

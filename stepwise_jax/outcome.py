@@ -10,7 +10,9 @@ import numpy as np
 from stepwise_jax import records, samples, workdir
 from stepwise_jax.batches import pad_rows
 from stepwise_jax.documents import write_json
+from stepwise_jax.errors import UnsavedError
 from stepwise_jax.evaluate import Scores, total
+from stepwise_jax.interruption import heed
 from stepwise_jax.session import Session
 from stepwise_jax.state import TrainState, digest, learned
 
@@ -18,10 +20,14 @@ BATCHES_IN_FLIGHT = 3
 
 
 def score(session: Session, state: TrainState) -> Scores:
-    """Top-1, top-5 and loss of the whole test set, exact for any batch size."""
+    """Top-1, top-5 and loss of the whole test set, exact for any batch size.
+
+    Raises:
+      Stopped: if a signal comes meanwhile.
+    """
     examples, (rows, masks) = _test_batches(session)
     counts: list[dict[str, jax.Array]] = []
-    for picked, mask in zip(session.test.batches(rows), masks, strict=True):
+    for picked, mask in zip(heed(session.stop, session.test.batches(rows)), masks, strict=True):
         counts.append(session.programs.count(state, session.test.examples, picked, mask))
         # Streamed images would pile up on the device.
         jax.block_until_ready(counts[-BATCHES_IN_FLIGHT:][0])
@@ -29,11 +35,15 @@ def score(session: Session, state: TrainState) -> Scores:
 
 
 def predict(session: Session, state: TrainState) -> np.ndarray:
-    """Class probabilities of every test example, float32 [N, C]."""
+    """Class probabilities of every test example, float32 [N, C].
+
+    Raises:
+      Stopped: if a signal comes meanwhile.
+    """
     examples, (rows, _) = _test_batches(session)
     predicted = [
         np.asarray(session.programs.predict(state, session.test.examples, picked))
-        for picked in session.test.batches(rows)
+        for picked in heed(session.stop, session.test.batches(rows))
     ]
     return np.concatenate(predicted)[:examples]
 
@@ -46,14 +56,24 @@ def _test_batches(session: Session) -> tuple[int, tuple[np.ndarray, np.ndarray]]
 
 
 def finish(session: Session, state: TrainState, folder: Path) -> dict[str, Any]:
-    """Writes `predictions.npz`, `samples.npz` and `summary.json`, whose contents it returns."""
-    session.checkpoints.wait()
+    """Writes `predictions.npz`, `samples.npz` and `summary.json`, whose contents it returns; the state is saved.
+
+    Raises:
+      UnsavedError: if one of them cannot be written.
+      Stopped: if a signal comes meanwhile.
+    """
     with session.clock.measure("evaluate"):
         probabilities = predict(session, state)
-    write_predictions(session, probabilities, folder / workdir.PREDICTIONS)
-    write_samples(session, probabilities, folder / workdir.SAMPLES)
     summary = summarise(session, state, records.read(folder))
-    write_json(folder / workdir.SUMMARY, summary)
+    try:
+        write_predictions(session, probabilities, folder / workdir.PREDICTIONS)
+        write_samples(session, probabilities, folder / workdir.SAMPLES)
+        write_json(folder / workdir.SUMMARY, summary)
+    except OSError as error:
+        raise UnsavedError(
+            f"{folder} cannot be written ({error.strerror}): training is done and saved; make room and run the same "
+            "command for its predictions and summary"
+        ) from error
     session.note("done", f"done: top-1 {100 * summary['top1']:.2f} %, top-5 {100 * summary['top5']:.2f} %")
     return summary
 
@@ -78,9 +98,13 @@ def write_samples(session: Session, probabilities: np.ndarray, path: Path) -> No
 def _write_arrays(path: Path, **arrays: np.ndarray) -> None:
     """An .npz file, in one step, so that it is whole."""
     temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb") as file:
-        np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
+        os.replace(temporary, path)
+    finally:
+        # Half of it would take the room that the next attempt needs.
+        temporary.unlink(missing_ok=True)
 
 
 def summarise(session: Session, state: TrainState, rows: records.Records) -> dict[str, Any]:

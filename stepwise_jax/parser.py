@@ -34,13 +34,17 @@ def make_parser(description: str, commands: Mapping[str, Callable[..., Any]]) ->
     return parser
 
 
+_CONFIG = "a configuration file, such as configs/digits.py; it is Python, and is run: read one of others first"
+
+
 def _plan(command: argparse.ArgumentParser) -> None:
-    command.add_argument("config", metavar="CONFIG", help="a configuration file, such as configs/digits.py")
+    command.add_argument("config", metavar="CONFIG", help=_CONFIG)
+    command.add_argument("--memory", action="store_true", help="compile each step, and show the memory that it needs")
     command.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 def _train(command: argparse.ArgumentParser) -> None:
-    command.add_argument("config", metavar="CONFIG", help="a configuration file, such as configs/digits.py")
+    command.add_argument("config", metavar="CONFIG", help=_CONFIG)
     command.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="folder of the run, new or stopped")
     command.add_argument(
         "--profile", metavar="STAGE:EPOCH", help="trace this epoch (1:2, say) with JAX's profiler into DIR/profile"
@@ -57,7 +61,7 @@ def _evaluate(command: argparse.ArgumentParser) -> None:
 
 
 def _compare(command: argparse.ArgumentParser) -> None:
-    command.add_argument("config", metavar="CONFIG", help="a configuration file, such as configs/digits.py")
+    command.add_argument("config", metavar="CONFIG", help=_CONFIG)
     command.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="folder of the comparison")
     command.add_argument("--seeds", type=int, default=5, metavar="N", help="runs of each strategy (default: 5)")
     command.add_argument(
@@ -72,7 +76,7 @@ def _compare(command: argparse.ArgumentParser) -> None:
 
 
 def _sweep(command: argparse.ArgumentParser) -> None:
-    command.add_argument("config", metavar="CONFIG", help="a configuration file, such as configs/digits.py")
+    command.add_argument("config", metavar="CONFIG", help=_CONFIG)
     command.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="folder of the sweep")
     command.add_argument(
         "--grid",
@@ -158,7 +162,7 @@ def _bench_data(group: Any, left_out: str) -> None:
 
 
 _OPTIONS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
-    "plan": ("CONFIG [--json] [--FIELD VALUE ...]", _plan),
+    "plan": ("CONFIG [--memory] [--json] [--FIELD VALUE ...]", _plan),
     "train": ("CONFIG --workdir DIR [--profile STAGE:EPOCH] [--FIELD VALUE ...]", _train),
     "evaluate": ("DIR [--data.root FOLDER] [--data.data_dir DIR] [--json]", _evaluate),
     "compare": (

@@ -1,14 +1,16 @@
 """The rows of a run: `records.jsonl`.
 
 It is append-only, one JSON object a line, and everything that shows results reads it. A process may be killed at any
-byte, so the last line may be torn; after a resume an epoch may stand twice, and its last row counts.
+byte, so the last line may be torn; after a resume an epoch may stand twice, and its last row counts. Where the disk is
+full, lines wait in memory: a checkpoint that counts on them is not written before they are.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -118,32 +120,68 @@ class Records:
 class Writer:
     """Appends to a run's `records.jsonl` and to its TensorBoard events; a torn last line is cut off first."""
 
-    def __init__(self, workdir: Path):
+    def __init__(self, workdir: Path, report: Callable[[str], None] = lambda _: None):
         workdir.mkdir(parents=True, exist_ok=True)
         _cut_torn_line(workdir / FILE)
-        self._file = open(workdir / FILE, "ab")  # noqa: SIM115 (open as long as the writer)
-        self._folder = workdir / "tensorboard"
+        # Unbuffered: what the disk did not take is known to the byte.
+        self._file = open(workdir / FILE, "ab", buffering=0)  # noqa: SIM115 (open as long as the writer)
+        self._folder, self._report = workdir / "tensorboard", report
         self._scalars: Scalars | None = None
+        self._waiting, self._refused = b"", False
 
     def append(self, record: Record) -> None:
-        """Writes one whole line before it returns, so that a process killed later cannot lose it."""
+        """Writes one whole line before it returns, so that a process killed later cannot lose it.
+
+        Where it cannot be written it waits in memory, and `report` is told; each later line tries again.
+        """
         row = {"kind": record.kind, **finite(dataclasses.asdict(record))}
         line = json.dumps(row, allow_nan=False, ensure_ascii=False)
-        self._file.write(line.encode(errors="backslashreplace") + b"\n")
-        self._file.flush()
+        self._waiting += line.encode(errors="backslashreplace") + b"\n"
+        self._write_or_wait()
         if isinstance(record, EpochRecord):
+            self._draw(row)
+
+    def _write_or_wait(self) -> None:
+        try:
+            self._write()
+        except OSError as error:
+            if not self._refused:
+                self._report(f"{FILE} cannot be written ({error.strerror}): its lines wait in memory")
+            self._refused = True
+
+    def _write(self) -> None:
+        while self._waiting:
+            self._waiting = self._waiting[self._file.write(self._waiting) :]
+        if self._refused:
+            self._report(f"{FILE} is written again, nothing is lost")
+        self._refused = False
+
+    def _draw(self, row: Row) -> None:
+        try:
             self._scalars = self._scalars or Scalars(self._folder, row)
             self._scalars.add(row)
+        except OSError as error:
+            # The records hold all of it: TensorBoard's files begin anew with the next epoch.
+            self._scalars = None
+            self._report(f"TensorBoard's events of an epoch cannot be written ({error.strerror})")
 
     def sync(self) -> None:
-        """Forces the records to disk: before a checkpoint that counts on them is committed."""
+        """Forces the records to disk: before a checkpoint that counts on them is committed.
+
+        Raises:
+          OSError: if a line cannot be written.
+        """
+        self._write()
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Closes both; a second call does nothing."""
+        if not self._file.closed:
+            self._write_or_wait()
         self._file.close()
         if self._scalars is not None:
-            self._scalars.close()
+            with contextlib.suppress(OSError):
+                self._scalars.close()
             self._scalars = None
 
     def __enter__(self) -> Self:

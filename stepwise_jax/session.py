@@ -104,7 +104,7 @@ def open_session(
     with ExitStack() as stack:
         mesh = parallel.make_mesh()
         parallel.check_batches(stages, mesh)
-        clock, writer = Clock(), stack.enter_context(Writer(folder))
+        clock, writer = Clock(), stack.enter_context(Writer(folder, display.message))
         note = partial(_note, writer, display)
         dataset, train, test = _open_splits(experiment, stages, mesh, note, display)
         stack.callback(train.feed.close)

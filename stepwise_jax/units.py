@@ -15,3 +15,8 @@ def duration(seconds: float) -> str:
     """Seconds as h:mm:ss."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+def mebibytes(count: int) -> str:
+    """Bytes in MiB, with a digit after the point: `1,234.5`."""
+    return f"{count / 2**20:,.1f}"

@@ -21,7 +21,8 @@ CHECKPOINTS, PREDICTIONS, CURVES = "checkpoints", "predictions.npz", "curves"
 PREPROCESSING, SAMPLES = "preprocessing.json", "samples.npz"
 
 # Fields that may change between two processes of one run, because what is computed does not depend on them.
-# Of the file of initial weights its content counts, not its place.
+# Of the file of initial weights its content counts, not its place. A run that stopped because its loss was not finite
+# may be told to go back.
 FREE_FIELDS = (
     "checkpoint.",
     "data.root",
@@ -30,6 +31,7 @@ FREE_FIELDS = (
     "data.workers",
     "evaluation.batch_size",
     "model.initial_weights",
+    "on_nan",
     "reproduces",
 )
 

@@ -1,4 +1,5 @@
 import threading
+import time
 from concurrent.futures import CancelledError
 
 import pytest
@@ -22,6 +23,21 @@ def test_pieces_are_done_one_after_another_beside_the_caller():
     assert [future.result(10) for future in futures] == [0, 2, 4]
     assert order == [(number, "test") for number in range(3)]
     worker.close()
+
+
+def test_a_worker_is_busy_while_it_has_work_and_not_merely_open():
+    idle, busy, gate = Background("test"), Background("test"), threading.Event()
+    idle.submit(lambda: None).result(10)
+    future = busy.submit(lambda: gate.wait(10))
+    assert background.is_busy()
+    gate.set()
+    assert future.result(10)
+    busy.close()
+    deadline = time.monotonic() + 10
+    while background.is_busy() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not background.is_busy()
+    idle.close()
 
 
 def test_what_a_piece_raises_is_raised_to_who_asks():

@@ -1,11 +1,22 @@
 """Each case is a process of its own: a handler that fails to catch its signal must not end the tests."""
 
+import os
 import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
+from conftest import Recorder
+
+from stepwise_jax import records
+from stepwise_jax.errors import InterruptedRunError
+from stepwise_jax.programs import Programs
+
+ROOT = Path(__file__).parents[1]
 
 SIGNALS = ["SIGINT", "SIGTERM"]
 BEGIN = """
@@ -86,3 +97,113 @@ def test_outside_the_main_thread_no_handler_is_touched():
     """
     done = run(body)
     assert done.stdout.splitlines() == ["None True"], done.stderr
+
+
+# ---- Before a run can save
+
+
+@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 75)])
+@pytest.mark.parametrize("place", ["in a callback", "where all is caught", "plainly"])
+def test_nothing_swallows_a_signal_before_training(name, status, place):
+    """What is raised in a callback is printed and passed over: a KeyboardInterrupt was lost like that."""
+    body = """
+    import weakref
+    from stepwise_jax.interruption import exit_on_signals
+
+    class Thing:
+        pass
+
+    exit_on_signals()
+    if sys.argv[2] == "in a callback":
+        thing = Thing()
+        weakref.finalize(thing, send, sys.argv[1])
+        del thing
+    elif sys.argv[2] == "where all is caught":
+        try:
+            send(sys.argv[1])
+        except BaseException:
+            pass
+    else:
+        send(sys.argv[1])
+    print("still here")
+    """
+    done = run(body, name, place)
+    assert done.returncode == status
+    assert done.stdout == ""
+    assert done.stderr == f"error: stopped by {name} while no training was under way: run the same command to go on\n"
+
+
+def test_a_run_takes_over_from_what_ends_it_at_once():
+    body = """
+    from stepwise_jax.interruption import exit_on_signals
+
+    exit_on_signals()
+    with stop_on_signals() as stop:
+        send("SIGTERM")
+        print(stop.name, flush=True)
+    send("SIGINT")
+    print("still here", flush=True)
+    """
+    done = run(body)
+    assert (done.returncode, done.stdout) == (130, "SIGTERM\n")
+
+
+def test_the_entry_point_heeds_signals_while_its_libraries_load(tmp_path):
+    """A library of the test's own in JAX's place sends the signal at the moment that it is imported."""
+    (tmp_path / "numpy").mkdir()
+    (tmp_path / "numpy" / "__init__.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    words = [sys.executable, "launch.py", "train", "configs/digits.py", "--workdir", str(tmp_path / "run")]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "GLIBC_TUNABLES": ""}
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 130, done.stderr
+    assert done.stderr.startswith("error: stopped by SIGINT")
+
+
+# ---- A signal while no step is under way
+
+
+class Sender:
+    """Calls a program of the run's, and sends a signal to this process at a certain call."""
+
+    def __init__(self, program: Callable[..., Any], at: int):
+        self._program, self._left = program, at
+
+    def __get__(self, programs: Programs, _: type) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            self._left -= 1
+            if self._left == 0:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return self._program(programs, *args)
+
+        return call
+
+
+# The test set is scored in 4 batches after each of 6 epochs; a subset is measured anew in 11 and 44 batches.
+MOMENTS = [
+    ("count", 1, "after 4 updates"),
+    ("count", 14, "after 30 updates"),
+    ("count", 22, "after 118 updates"),
+    ("statistics", 3, "after 8 updates"),
+    ("statistics", 30, "after 30 updates"),
+    ("predict", 2, "after 118 updates"),
+]
+
+
+@pytest.mark.parametrize(("program", "at", "told"), MOMENTS)
+def test_evaluation_and_reestimation_stop_between_batches_and_are_done_anew(
+    train, tmp_path, monkeypatch, program, at, told
+):
+    fields = {"plan.batch_statistics": "reestimated"}
+    undisturbed = train(tmp_path / "undisturbed", **fields)
+    with monkeypatch.context() as patched:
+        sender = Sender(getattr(Programs, program), at)
+        patched.setattr(Programs, program, sender)
+        with pytest.raises(InterruptedRunError, match=told):
+            train(tmp_path / "run", **fields)
+        assert sender._left == 0, "more batches after the signal"
+    assert train(tmp_path / "run", **fields)["state_sha256"] == undisturbed["state_sha256"]
+    ours, theirs = (records.read(tmp_path / name) for name in ("run", "undisturbed"))
+    assert records.without_seconds(ours.epochs) == records.without_seconds(theirs.epochs)
+    display = Recorder()
+    train(tmp_path / "run", display=display, **fields)
+    assert "this run is finished: nothing to do" in display.messages

@@ -181,7 +181,9 @@ def fail(*_: Any) -> Any:
 
 
 def wait_for(reached: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
     while not reached():
+        assert time.monotonic() < deadline
         time.sleep(0.01)
 
 

@@ -1,5 +1,7 @@
 """Opens prepared data sets: ours, and any that TFDS has prepared as array_record."""
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,10 @@ def open_folder(name: str, folder: Path) -> Dataset:
       InputError: if files are missing or damaged, or there are no images and labels to classify, or no train and test
         split, or the files are not array_record.
     """
+    foreign = _foreign_classes(folder)
+    if foreign:
+        told = f"its features.json names {foreign[0]}, which is not TFDS's: code is not loaded for data"
+        raise InputError(f"data.name is {name!r}: {str(folder)!r} is refused: {told}")
     try:
         builder = tfds.builder_from_directory(folder)
         names, shape = _class_names(builder.info), _image_shape(builder.info)
@@ -29,6 +35,29 @@ def open_folder(name: str, folder: Path) -> Dataset:
     if fault:
         raise InputError(f"data.name is {name!r}: {str(folder)!r} {fault}")
     return Dataset(name, str(builder.version), names, shape, builder, _test_split(builder.info))
+
+
+def _foreign_classes(folder: Path) -> list[str]:
+    """The classes outside of TFDS that a prepared data set asks for: TFDS would import their modules."""
+    try:
+        document = json.loads((folder / "features.json").read_bytes())
+    except (OSError, ValueError):
+        # Opening it tells what is wrong.
+        return []
+    return [name for name in _named_classes(document) if not name.startswith("tensorflow_datasets.core.features.")]
+
+
+def _named_classes(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        # By protobuf's two spellings, and as older versions wrote it.
+        for key in ("pythonClassName", "python_class_name", "type"):
+            if isinstance(value.get(key), str):
+                yield value[key]
+        for each in value.values():
+            yield from _named_classes(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _named_classes(each)
 
 
 def features_fault(info: Any) -> str | None:

@@ -23,7 +23,7 @@ from stepwise_jax.datasets.ahead import chunk_length, run_ahead
 from stepwise_jax.datasets.finding import NAMESPACE, prepared_folder
 from stepwise_jax.datasets.lock import locked
 from stepwise_jax.datasets.meter import Meter, Progress, metered
-from stepwise_jax.datasets.room import check_room, is_full, unwritable
+from stepwise_jax.datasets.room import check_room, is_refused, unwritable
 from stepwise_jax.datasets.source import Source, SourceSplit, absent_classes, check
 from stepwise_jax.errors import InputError
 
@@ -63,7 +63,7 @@ def prepare(source: Source, data_dir: Path, progress: Progress) -> None:
         raise unwritable(target, error, _room(source)) from error
     # What array_record's writer raises, whatever the cause.
     except RuntimeError as error:
-        if is_full(error):
+        if is_refused(error):
             raise unwritable(target, error, _room(source)) from error
         raise
 

@@ -36,5 +36,11 @@ def is_full(error: Exception) -> bool:
     return os.strerror(errno.ENOSPC) in str(error)
 
 
+def is_refused(error: Exception) -> bool:
+    """Whether it tells, in words, of a disk that takes no more: full, read-only, or beyond a quota."""
+    codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+    return any(os.strerror(code) in str(error) for code in codes)
+
+
 def _mebibytes(count: int) -> str:
     return f"{-(-count >> 20)} MiB"

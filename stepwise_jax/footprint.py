@@ -1,0 +1,168 @@
+"""What the training steps of a plan will need of a device's memory: read off the compiled programs, before any run.
+
+Everything is abstract: no image is read and no weight is drawn. The numbers are XLA's own, of one device.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import linen as nn
+from jax.sharding import Mesh
+
+from stepwise_jax import datasets, delivery, parallel
+from stepwise_jax.batches import Resident, make_preprocessing, steps_in_call
+from stepwise_jax.config import DataConfig, ExperimentConfig
+from stepwise_jax.delivery import Delivery
+from stepwise_jax.errors import InputError
+from stepwise_jax.feed import Feed, ResidentFeed, StreamedFeed
+from stepwise_jax.optimizer import make_optimizer
+from stepwise_jax.programs import make_train_call
+from stepwise_jax.stages import Stage
+from stepwise_jax.state import TrainState, make_initializer
+from stepwise_jax.train_step import make_train_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Footprint:
+    """Bytes on one device of the calls of one batch size."""
+
+    batch_size: int
+    stages: tuple[str, ...]
+    """Names of the stages that have it."""
+    steps: int
+    """Optimiser steps in one call."""
+    arguments: int
+    """State, resident training images, and what a call works on."""
+    output: int
+    donated: int
+    """Of the output, what takes the place of arguments."""
+    temporaries: int
+    """Activations, gradients and whatever else lives within a call."""
+    code: int
+    total: int
+    """All of these, with the resident test images and the copy of the state that a checkpoint is written from."""
+
+
+class Images(NamedTuple):
+    """How the images of a plan are kept."""
+
+    shape: tuple[int, int, int]
+    """Height, width and channels of one, as it is stored or streamed."""
+    train: int
+    test: int
+    """How many there are."""
+    delivered: Delivery
+
+
+def measure(experiment: ExperimentConfig, stages: Sequence[Stage], network: nn.Module) -> dict[str, Any]:
+    """The document of `plan --memory`: a footprint for each batch size, and what there is of memory.
+
+    Args:
+      experiment: with `steps_per_call` decided.
+      stages: the plan.
+      network: called as `network.apply(variables, images, train=...)`.
+
+    Raises:
+      InputError: if the devices cannot share a batch evenly.
+    """
+    mesh = parallel.make_mesh()
+    parallel.check_batches(stages, mesh)
+    images, state = _images(experiment.data, mesh), _abstract_state(experiment, network, mesh)
+    sizes = dict.fromkeys(stage.batch_size for stage in stages)
+    footprints = [
+        _footprint(experiment, [stage for stage in stages if stage.batch_size == size], network, state, images, mesh)
+        for size in sizes
+    ]
+    return {
+        "batches": [dataclasses.asdict(each) for each in footprints],
+        "state": _bytes(state),
+        "resident_images": _resident_bytes(images, images.train + images.test, mesh),
+        "delivery": images.delivered.reason,
+        "device_memory": delivery.device_memory(),
+    }
+
+
+def _images(data: DataConfig, mesh: Mesh) -> Images:
+    sizes = datasets.sizes(data)
+    try:
+        shape = datasets.image_shape(datasets.open_dataset(data), data.image_size)
+    except InputError:
+        # Not prepared yet: images are scaled to what the network sees, unless they are smaller.
+        shape = (data.image_size, data.image_size, 3)
+    needed = (sizes.train + sizes.test) * int(np.prod(shape))
+    return Images(
+        shape,
+        sizes.train,
+        sizes.test,
+        delivery.choose(data.delivery, needed, delivery.device_memory(), mesh.size),
+    )
+
+
+def _abstract_state(experiment: ExperimentConfig, network: nn.Module, mesh: Mesh) -> TrainState:
+    create = make_initializer(network, make_optimizer(experiment.optimizer), experiment.data.image_size)
+    whole = parallel.replicated(mesh)
+    shapes = jax.eval_shape(create, jax.random.key(0))
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), shapes)
+
+
+def _footprint(
+    experiment: ExperimentConfig,
+    stages: Sequence[Stage],
+    network: nn.Module,
+    state: TrainState,
+    images: Images,
+    mesh: Mesh,
+) -> Footprint:
+    stage = stages[0]
+    steps = steps_in_call(stage.updates_per_epoch, experiment.steps_per_call)
+    feed = _abstract_feed(images, mesh)
+    found = _compile(experiment, network, state, feed, steps, stage.batch_size, mesh).memory_analysis()
+    parts = {
+        "arguments": found.argument_size_in_bytes,
+        "output": found.output_size_in_bytes,
+        "temporaries": found.temp_size_in_bytes,
+        "code": found.generated_code_size_in_bytes,
+    }
+    beside = _resident_bytes(images, images.test, mesh) + _bytes(state)
+    total = sum(parts.values()) - found.alias_size_in_bytes + beside
+    names = tuple(each.name for each in stages)
+    return Footprint(stage.batch_size, names, steps, donated=found.alias_size_in_bytes, total=total, **parts)
+
+
+def _abstract_feed(images: Images, mesh: Mesh) -> Feed:
+    if images.delivered.kind == "streamed":
+        return StreamedFeed(lambda rows: rows, np.empty(0, np.int32), images.shape, mesh, 1)
+    sharded = images.delivered.kind == "sharded"
+    place = parallel.split_along(mesh, 0) if sharded else parallel.replicated(mesh)
+    count = -(-images.train // mesh.size) * mesh.size if sharded else images.train
+    pixels = jax.ShapeDtypeStruct((count, *images.shape), np.uint8, sharding=place)
+    labels = jax.ShapeDtypeStruct((images.train,), np.int32, sharding=parallel.replicated(mesh))
+    return ResidentFeed(Resident(pixels, labels), mesh)  # pyright: ignore[reportArgumentType]
+
+
+def _compile(
+    experiment: ExperimentConfig, network: nn.Module, state: Any, feed: Feed, steps: int, batch_size: int, mesh: Mesh
+) -> Any:
+    """The program of a run (`programs.Programs`), from shapes alone."""
+    # The numbers of a normalisation by the data set are not known yet, and take no memory.
+    normalisation = "none" if experiment.data.normalisation == "dataset" else experiment.data.normalisation
+    preprocessing = make_preprocessing(normalisation, experiment.data.image_size, None)
+    call = make_train_call(make_train_step(network, make_optimizer(experiment.optimizer)), preprocessing)
+    whole, rows = parallel.replicated(mesh), parallel.split_along(mesh, 1)
+    compiled = jax.jit(call, in_shardings=(whole, None, rows), out_shardings=whole, donate_argnames="state")
+    return compiled.lower(state, feed.examples, feed.abstract(steps, batch_size)).compile()
+
+
+def _bytes(tree: Any) -> int:
+    return sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def _resident_bytes(images: Images, count: int, mesh: Mesh) -> int:
+    """Of so many images and their labels, on one device."""
+    if images.delivered.kind == "streamed":
+        return 0
+    share = -(-count // mesh.size) if images.delivered.kind == "sharded" else count
+    return share * int(np.prod(images.shape)) + 4 * count
