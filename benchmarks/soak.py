@@ -54,7 +54,7 @@ class Watched:
 
     def saving(self) -> bool:
         """Whether a checkpoint is half written."""
-        return any(self._checkpoints.glob("*.orbax-checkpoint-tmp"))
+        return any(self._checkpoints.glob("[0-9]*.orbax-checkpoint-tmp"))
 
     def rows(self) -> list[dict[str, Any]]:
         """The whole lines on record."""
