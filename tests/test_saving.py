@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -174,6 +175,22 @@ def test_a_read_only_folder_at_the_end_is_an_error(train, tmp_path, locked_folde
     with pytest.raises(UnsavedError, match=r"training is done, but the checkpoint cannot be written"):
         train(tmp_path / "run", display=Spoiler({(3, 1): lock}))
     assert committed(tmp_path / "run") == [8, 30]
+
+
+def test_a_signal_that_finds_the_folder_read_only_says_what_is_lost(train, tmp_path, locked_folder):
+    undisturbed = train(tmp_path / "undisturbed")
+    folder, free = tmp_path / "run" / "checkpoints", []
+
+    def lock_and_stop() -> None:
+        free.append(locked_folder(folder))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(UnsavedError) as caught:
+        train(tmp_path / "run", display=Spoiler({(2, 1): once_saved(tmp_path / "run", 8, lock_and_stop)}))
+    assert str(caught.value).startswith("stopped by SIGTERM after 19 updates, which could not be saved; the last good")
+    assert "after update 8" in str(caught.value)
+    free[0]()
+    assert train(tmp_path / "run")["state_sha256"] == undisturbed["state_sha256"]
 
 
 def test_a_quota_ends_in_one_sentence_and_exit_status_1(tmp_path, data_dir):
