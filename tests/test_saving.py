@@ -118,7 +118,9 @@ def test_training_outlives_a_full_disk_and_saves_when_there_is_room(train, tmp_p
     assert all("the disk is full" in each or "No space left" in each for each in told), told
     assert "there is no checkpoint yet" in told[0]
     assert "training goes on" in told[0]
-    assert "records.jsonl is written again, nothing is lost" in display.messages
+    # Whether a line found room at the end of the file's last page depends on its length.
+    waited = any("its lines wait in memory" in message for message in display.messages)
+    assert ("records.jsonl is written again, nothing is lost" in display.messages) == waited
     assert committed(disk.path / "run") == [118]
     ours, theirs = (
         records.read(folder / "undisturbed" if folder == tmp_path else folder / "run")
