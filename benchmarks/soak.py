@@ -1,6 +1,6 @@
 """Kills a run of several stages again and again with SIGKILL, lets it go on, and compares it with an undisturbed one.
 
-    python benchmarks/soak.py [--kills 50] [--seed 0] [--epochs 20] [--keep DIR] [--json]
+    python benchmarks/soak.py [--kills 50] [--seed 0] [--epochs 20] [--keep DIR] [--json] [--FIELD VALUE ...]
 
 Both runs are processes of the real entry point: five stages on the digits with a small network. The moments are spread
 over the whole run by the seed, and chosen by watching the run's folder from outside: inside a save, at a stage's end,
@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,11 +33,11 @@ LIMIT = 300.0
 """Seconds that one process may take to reach its moment."""
 
 
-def command(workdir: Path, data_dir: Path, epochs: int) -> list[str]:
+def command(workdir: Path, data_dir: Path, epochs: int, fields: Sequence[str]) -> list[str]:
     """The run, as a user starts it and goes on with it."""
     words = ["--workdir", str(workdir), "--data.data_dir", str(data_dir), *FIELDS.split()]
     words += ["--plan.epochs_per_stage", str(epochs), "--plan.decay_every", str(epochs // 2)]
-    return [sys.executable, "launch.py", "train", "configs/digits.py", *words]
+    return [sys.executable, "launch.py", "train", "configs/digits.py", *words, *fields]
 
 
 class Watched:
@@ -54,7 +54,7 @@ class Watched:
 
     def saving(self) -> bool:
         """Whether a checkpoint is half written."""
-        return any(self._checkpoints.glob("*.orbax-checkpoint-tmp"))
+        return any(self._checkpoints.glob("[0-9]*.orbax-checkpoint-tmp"))
 
     def rows(self) -> list[dict[str, Any]]:
         """The whole lines on record."""
@@ -164,16 +164,16 @@ def finish(words: list[str]) -> None:
 
 
 def soak(
-    folder: Path, kills: int, seed: int, epochs: int, data_dir: Path, tell: Callable[[str], None]
+    folder: Path, kills: int, seed: int, make_words: Callable[[Path], list[str]], tell: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Runs both, and returns the kills by moment and what differs."""
+    """Runs both, and returns the kills by moment and what differs; `make_words` makes the command of a workdir."""
     generator, started = random.Random(seed), time.monotonic()
-    finish(command(folder / "undisturbed", data_dir, epochs))
+    finish(make_words(folder / "undisturbed"))
     undisturbed, ends = outcome(folder / "undisturbed"), Watched(folder / "undisturbed").ends()
     total = ends[-1]
     tell(f"undisturbed: {total} updates, state {undisturbed['state_sha256'][:16]}, {time.monotonic() - started:.0f} s")
     killed, watched = folder / "killed", Watched(folder / "killed")
-    words, hits = command(killed, data_dir, epochs), []
+    words, hits = make_words(killed), []
     for number, (update, kind) in enumerate(plan_blows(kills, ends, generator), start=1):
         hit = kill(words, watched, update, kind, generator)
         if hit is None:
@@ -207,17 +207,17 @@ def main() -> int:
         "--keep", type=Path, metavar="DIR", help="an empty folder for both runs; by default one that goes"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
-    options = parser.parse_args()
+    options, fields = parser.parse_known_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.keep or Path(scratch)
-        found = soak(
-            folder,
-            options.kills,
-            options.seed,
-            options.epochs,
-            folder / "data",
-            lambda text: print(text, file=sys.stderr, flush=True),
-        )
+
+        def make_words(workdir: Path) -> list[str]:
+            return command(workdir, folder / "data", options.epochs, fields)
+
+        def tell(text: str) -> None:
+            print(text, file=sys.stderr, flush=True)
+
+        found = soak(folder, options.kills, options.seed, make_words, tell)
     if options.json:
         print(json.dumps(found, indent=2))
     else:

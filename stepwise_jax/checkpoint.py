@@ -140,7 +140,7 @@ class Checkpoints:
         """Refuses a folder that takes nothing: Orbax's threads would wait minutes for what they cannot make in it."""
         trial = self._folder / f"trial-{jax.process_index()}.orbax-checkpoint-tmp"
         try:
-            trial.mkdir()
+            trial.mkdir(exist_ok=True)
             (trial / "file").write_bytes(bytes(1 << 12))
         except OSError as error:
             raise _unsaved(error) from error

@@ -7,7 +7,7 @@ place that no clock decides, so that a run that is killed on the way takes the s
 import dataclasses
 from collections.abc import Sequence
 
-from stepwise_jax.errors import NonFiniteLossError
+from stepwise_jax.errors import NonFiniteLossError, UnsavedError
 from stepwise_jax.progress import Progress, progress_from, updates_before
 from stepwise_jax.session import Session
 from stepwise_jax.stages import Stage, learning_rate_at
@@ -65,7 +65,10 @@ def go_back(
     if progress.setbacks.count(number) >= MOST:
         raise NonFiniteLossError(f"{error}; the stage was begun anew {MOST} times, each with a tenth of the rate")
     start = updates_before(session.stages, number)
-    session.checkpoints.wait()
+    try:
+        session.checkpoints.wait()
+    except UnsavedError as unsaved:
+        session.note("unsaved", f"WARNING: {unsaved}")
     if start and start not in session.checkpoints.steps():
         raise NonFiniteLossError(f"{error}; the checkpoint of the stage's start, after update {start}, is not there")
     session.checkpoints.delete_after(start)

@@ -53,11 +53,11 @@ class Stopped(Exception):  # noqa: N818 (nothing is wrong)
 T = TypeVar("T")
 
 
-def heed(stop: StopRequest, items: Iterable[T]) -> Iterator[T]:
-    """The items, as long as nobody asks the run to stop.
+def heed(stop: object, items: Iterable[T]) -> Iterator[T]:
+    """The items, as long as `stop` is false.
 
     Raises:
-      Stopped: before the first item after a signal.
+      Stopped: before the first item for which it is true: after a signal.
     """
     for item in items:
         if stop:

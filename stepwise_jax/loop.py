@@ -141,7 +141,7 @@ def run_stage(session: Session, state: TrainState, progress: Progress) -> tuple[
     compile_ahead(session, state, progress.stage)
     while progress.epoch < stage.epochs:
         state, progress = _run_epoch_traced(session, stage, state, progress)
-        _save_or_stop(session, state, progress, due=saving.is_due(session))
+        _save_or_stop(session, state, progress, due=_save_is_due(session))
     state, progress = _run_epoch_traced(session, stage, state, progress)
     progress = dataclasses.replace(progress, stage=progress.stage + 1, epoch=1)
     _save_or_stop(session, state, progress, due=True)
@@ -234,7 +234,7 @@ def take_steps(session: Session, stage: Stage, state: TrainState, progress: Prog
         speed = (progress.examples_seen - fed_before) / (time.perf_counter() - started)
         loss = progress.loss_sum / progress.step if progress.step else None
         session.display.steps(progress.epoch, stage.epochs, progress.examples_seen, speed, loss)
-        if session.stop or saving.is_due(session):
+        if session.stop or _save_is_due(session):
             progress = _settle_all(session, stage, progress, under_way)
             if progress.step < stage.updates_per_epoch:
                 _save_or_stop(session, state, progress, due=True)
@@ -310,6 +310,10 @@ def _record(session: Session, stage: Stage, rate: float, progress: Progress, sco
     )
     session.writer.append(record)
     session.display.epoch(record)
+
+
+def _save_is_due(session: Session) -> bool:
+    return saving.is_due(session)
 
 
 def _save_or_stop(session: Session, state: TrainState, progress: Progress, *, due: bool) -> None:

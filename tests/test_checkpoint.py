@@ -102,6 +102,23 @@ def test_only_the_newest_are_kept(tmp_path):
     assert committed(tmp_path / "few") == [8, 13]
 
 
+def test_the_one_that_is_held_stays_beside_the_newest_until_another_is(tmp_path):
+    with Checkpoints(tmp_path / "held", keep=2) as checkpoints:
+        for step in (1, 2, 3, 5, 8):
+            checkpoints.save(a_state(step), PLACE)
+            if step == 2:
+                checkpoints.hold(2)
+        checkpoints.wait()
+        assert committed(tmp_path / "held") == [2, 5, 8]
+        checkpoints.hold(5)
+        for step in (13, 21):
+            checkpoints.save(a_state(step), PLACE)
+        checkpoints.wait()
+        assert committed(tmp_path / "held") == [5, 13, 21]
+        checkpoints.delete_after(5)
+        assert committed(tmp_path / "held") == [5]
+
+
 def test_a_place_that_is_saved_already_is_left_as_it_is(tmp_path):
     with Checkpoints(tmp_path / "once", keep=2) as checkpoints:
         checkpoints.save(a_state(4), PLACE)

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Recorder
+from conftest import Recorder, TinyNet
 
-from stepwise_jax import records
+from stepwise_jax import loop, records, workdir
 from stepwise_jax.errors import InterruptedRunError
 from stepwise_jax.programs import Programs
 
@@ -207,3 +207,13 @@ def test_evaluation_and_reestimation_stop_between_batches_and_are_done_anew(
     display = Recorder()
     train(tmp_path / "run", display=display, **fields)
     assert "this run is finished: nothing to do" in display.messages
+
+
+def test_evaluate_stops_between_batches_too(train, tmp_path, monkeypatch, experiment):
+    train(tmp_path / "run")
+    planned = workdir.recorded_experiment(workdir.read_config(tmp_path / "run"))[1]
+    sender = Sender(Programs.count, 2)
+    monkeypatch.setattr(Programs, "count", sender)
+    with pytest.raises(InterruptedRunError, match="stopped by SIGTERM before all images were scored"):
+        loop.evaluate(experiment, planned, TinyNet(), tmp_path / "run", Recorder())
+    assert sender._left == 0

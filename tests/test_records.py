@@ -1,11 +1,14 @@
 """What a run writes survives a kill at any byte, and reads back as one row for each epoch."""
 
+import contextlib
 import dataclasses
 import json
+import resource
 import signal
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +93,36 @@ def test_a_record_is_on_disk_before_append_returns(tmp_path):
         writer.append(epoch_record())
         assert len(records.read(tmp_path).epochs) == 1
         writer.sync()
+
+
+@contextlib.contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """A quota on this process's files: what goes beyond is refused (EFBIG), the last write half way."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_lines_that_cannot_be_written_wait_in_order_and_none_is_lost(tmp_path):
+    told: list[str] = []
+    events = [EventRecord("start", f"number {number}", time=float(number)) for number in range(9)]
+    with Writer(tmp_path, told.append) as writer:
+        with files_of_at_most(200):
+            for event in events[:6]:
+                writer.append(event)
+            assert 0 < len(records.read(tmp_path).events) < 6
+            assert (tmp_path / "records.jsonl").stat().st_size == 200
+            with pytest.raises(OSError, match="File too large"):
+                writer.sync()
+        assert told == ["records.jsonl cannot be written (File too large): its lines wait in memory"]
+        for event in events[6:]:
+            writer.append(event)
+        writer.sync()
+        assert told[1:] == ["records.jsonl is written again, nothing is lost"]
+        assert records.read(tmp_path).events == tuple(dataclasses.asdict(event) for event in events)
 
 
 def test_the_last_row_of_an_epoch_counts_and_rows_are_in_order(tmp_path):

@@ -77,7 +77,7 @@ def committed(workdir: Path) -> list[int]:
 
 
 def saving(workdir: Path) -> list[Path]:
-    return list((workdir / "checkpoints").glob("*tmp*"))
+    return list((workdir / "checkpoints").glob("[0-9]*tmp*"))
 
 
 @pytest.fixture(scope="session")

@@ -122,13 +122,13 @@ def test_a_configuration_is_code_and_its_help_says_so(capsys, tmp_path, monkeypa
         assert "it is Python, and is run" in " ".join(capsys.readouterr().out.split())
 
 
-@pytest.mark.parametrize("name", ["os.system", "__import__('os').mkdir('was_executed')"])
-def test_a_strategy_on_record_is_a_name_and_nothing_more(folder_run, tmp_path, monkeypatch, name):
+def test_a_strategy_on_record_is_a_name_and_nothing_more(folder_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     shutil.copytree(folder_run / "run", tmp_path / "run")
     path = tmp_path / "run" / "config.json"
     document = json.loads(path.read_text())
-    document["strategy"]["name"] = document["experiment"]["plan"]["strategy"] = name
+    document["strategy"]["name"] = document["experiment"]["plan"]["strategy"] = "planted.strategy"
     document["config"] = str(tmp_path / "planted.py")
     (tmp_path / "planted.py").write_text("import os\nos.mkdir('was_executed')\n")
     path.write_text(json.dumps(document))
@@ -164,8 +164,16 @@ class Tags(HTMLParser):
         self.words += data
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory) -> Tags:
+    """The page of a run whose names are harmless."""
+    folder = make_run(tmp_path_factory.mktemp("plain") / "run")
+    make_answers(folder, wrong=[1, 2])
+    return Tags(page.to_html(report.runs_page(read_runs([folder]))))
+
+
 @pytest.mark.parametrize("hostile", HOSTILE)
-def test_a_report_escapes_every_name_that_comes_from_data(tmp_path, hostile):
+def test_a_report_escapes_every_name_that_comes_from_data(tmp_path, plain, hostile):
     folder = make_run(tmp_path / hostile.replace("/", "\u2215"))
     make_answers(folder, wrong=[1, 2])
     with np.load(folder / "predictions.npz") as stored:
@@ -180,11 +188,7 @@ def test_a_report_escapes_every_name_that_comes_from_data(tmp_path, hostile):
     for stage in document["stages"]:
         stage["name"] = hostile
     path.write_text(json.dumps(document))
-    text = page.to_html(report.runs_page(read_runs([folder])))
-    plain = tmp_path / "plain"
-    make_answers(make_run(plain), wrong=[1, 2])
-    expected = Tags(page.to_html(report.runs_page(read_runs([plain]))))
-    shown = Tags(text)
-    assert shown.tags == expected.tags
-    assert shown.attributes == expected.attributes
+    shown = Tags(page.to_html(report.runs_page(read_runs([folder]))))
+    assert shown.tags == plain.tags
+    assert shown.attributes == plain.attributes
     assert hostile in shown.words
