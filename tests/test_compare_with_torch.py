@@ -70,6 +70,7 @@ def test_other_networks_are_not_compared(tmp_path):
     done = run("--torch-python", stand_in(tmp_path, 3), *TINY, *QUICK)
     assert done.returncode == 1
     assert f"the networks differ: {PARAMETERS:,} parameters here, 3 in PyTorch's" in done.stdout
+    assert "resnet18 at batch 4; resnet18 at batch 8; resnet18: the networks differ" in done.stdout
 
 
 def test_there_must_be_a_pytorch():
