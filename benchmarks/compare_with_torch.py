@@ -212,6 +212,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
         document |= comparison.described
         for batch_size, together in waves(options.batch_sizes, networks):
             if budget.allows_another():
+                left_out += [f"{each} at batch {batch_size}" for each in together if each in comparison.failed]
                 begun = time.monotonic()
                 cells += comparison.run(batch_size, together)
                 budget.note(time.monotonic() - begun)

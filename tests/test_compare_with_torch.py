@@ -70,6 +70,7 @@ def test_other_networks_are_not_compared(tmp_path):
     done = run("--torch-python", stand_in(tmp_path, 3), *TINY, *QUICK)
     assert done.returncode == 1
     assert f"the networks differ: {PARAMETERS:,} parameters here, 3 in PyTorch's" in done.stdout
+    assert "resnet18 at batch 4; resnet18 at batch 8; resnet18: the networks differ" in done.stdout
 
 
 def test_there_must_be_a_pytorch():
@@ -108,6 +109,7 @@ def test_ratios_are_medians_over_rounds_of_their_time_over_ours():
     assert row["ratios"] == {"eager": pytest.approx(2.0)}
     assert row["cpu_ratios"] == {"eager": pytest.approx(2.0)}
     assert row["variants"]["ours"]["images_per_second"] == pytest.approx(240)
+    assert row["variants"]["eager"]["least_milliseconds"] == pytest.approx(200)
     assert row["variants"]["ours_single"]["cpu_milliseconds"] == pytest.approx(4000)
     document = {"steps_per_call": 32, "device": "NVIDIA H200", "rows": [row], "left_out": ["resnet50 at batch 72"]}
     document |= {"image_size": 224, "precision": "bfloat16", "date": "today", "seconds": 3.0}

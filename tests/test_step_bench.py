@@ -112,6 +112,12 @@ def test_what_is_measured_is_what_a_run_executes():
     compiled = step_program.compile_call(
         function, step_program.first_state(case.network, optimizer, 32, mesh), feed.examples, feed.abstract(1, 4)
     )
+    another = step_program.train_function(case.network, optimizer, preprocessing, mesh)
+    again = step_program.compile_call(
+        another, step_program.first_state(case.network, optimizer, 32, mesh), feed.examples, feed.abstract(1, 4)
+    )
+    # The tests keep what they compile (conftest.py).
+    assert again.cached
     ended = [
         call(step_program.first_state(case.network, optimizer, 32, mesh), feed.examples, picked)
         for call in (programs.train, compiled.call)
