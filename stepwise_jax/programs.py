@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from stepwise_jax.batches import Picked, Pixels, Preprocessing, Resident, gather
 from stepwise_jax.clock import Clock
 from stepwise_jax.evaluate import apply, make_count
-from stepwise_jax.parallel import replicated, split_along
+from stepwise_jax.parallel import place, replicated, split_along
 from stepwise_jax.state import TrainState
 from stepwise_jax.train_step import Batch, TrainStep, make_train_step
 
@@ -57,7 +57,7 @@ class Programs:
         self, state: TrainState, examples: Resident | None, picked: Picked, mask: np.ndarray
     ) -> dict[str, jax.Array]:
         """Right answers and loss, summed over the examples of a batch [b] that `mask` [b] keeps."""
-        args = (state, examples, picked, jax.device_put(mask, split_along(self._mesh, 0)))
+        args = (state, examples, picked, place(mask, split_along(self._mesh, 0)))
         return self._program("evaluate", self._count, *args)(*args)
 
     def predict(self, state: TrainState, examples: Resident | None, picked: Picked) -> jax.Array:

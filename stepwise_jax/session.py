@@ -62,7 +62,7 @@ class Session:
 
     def place(self, state: TrainState) -> TrainState:
         """The state on every device; one placement from the first step on, so that nothing compiles twice."""
-        return jax.device_put(state, parallel.replicated(self.mesh))
+        return parallel.place(state, parallel.replicated(self.mesh))
 
     def note(self, name: str, message: str) -> None:
         """Puts an event on the record and on the screen."""
@@ -194,7 +194,7 @@ def _initializer(
     def initial() -> TrainState:
         random = variables is None
         state = create_state(jax.random.key(experiment.seed)) if random else state_from(variables, optimizer)
-        return jax.device_put(state, parallel.replicated(mesh))
+        return parallel.place(state, parallel.replicated(mesh))
 
     return initial
 

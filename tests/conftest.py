@@ -1,6 +1,8 @@
 """What the tests share: a digits data set prepared once, a network that compiles in a moment, a run in one call."""
 
 import atexit
+import fcntl
+import json
 import os
 import shutil
 import tempfile
@@ -66,6 +68,27 @@ class Recorder(Display):
 
     def message(self, text: str) -> None:
         self.messages.append(text)
+
+
+Once = Callable[[str, Callable[[Path], Any]], Any]
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """What `make(folder)` returns, as JSON has it, made once for all the workers of a test run: `once(name, make)`."""
+    parent = tmp_path_factory.getbasetemp().parent
+
+    def get(name: str, make: Callable[[Path], Any]) -> Any:
+        folder = parent / f"once-{name}"
+        folder.mkdir(exist_ok=True)
+        with open(folder / "lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            made = folder / "made.json"
+            if not made.exists():
+                made.write_text(json.dumps(make(folder)))
+        return json.loads(made.read_text())
+
+    return get
 
 
 @pytest.fixture(scope="session")
