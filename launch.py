@@ -37,21 +37,26 @@ def plan(options: argparse.Namespace, fields: Sequence[str]) -> None:
 
 def train(options: argparse.Namespace, fields: Sequence[str]) -> None:
     """Trains, or goes on where the workdir's run stopped; ends with a table of the stages and curves.png."""
-    from stepwise_jax import datasets, loop, stages
-    from stepwise_jax.display import make_display, print_result
+    from stepwise_jax import datasets, hosts, loop, stages
+    from stepwise_jax.display import Display, make_display, print_result
 
     experiment = _experiment(options, fields)
+    place = hosts.Place(options.coordinator, options.processes, options.process_id)
+    if options.distributed or set(place) != {None}:
+        hosts.start(place, options.heartbeat)
     sizes = datasets.sizes(experiment.data)
     network = _network(experiment, sizes.num_classes)
     planned = stages.make_plan(experiment.plan, experiment.optimizer, sizes.train)
     variables = _initial_variables(experiment, sizes.num_classes)
-    display = make_display(sys.stderr)
+    display = make_display(sys.stderr) if hosts.is_first() else Display()
     try:
         summary = loop.run(
             experiment, planned, network, options.workdir, display, variables=variables, config_path=options.config
         )
     finally:
         display.finish()
+    if not hosts.is_first():
+        return
     from stepwise_jax.curves import write_curves
 
     write_curves(options.workdir)

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from stepwise_jax import records, samples, workdir
+from stepwise_jax import hosts, records, samples, workdir
 from stepwise_jax.batches import pad_rows
 from stepwise_jax.documents import write_json
 from stepwise_jax.evaluate import Scores, total
@@ -49,10 +49,17 @@ def finish(session: Session, state: TrainState, folder: Path) -> dict[str, Any]:
     """Writes `predictions.npz`, `samples.npz` and `summary.json`, whose contents it returns."""
     session.checkpoints.wait()
     probabilities = predict(session, state)
-    write_predictions(session, probabilities, folder / workdir.PREDICTIONS)
-    write_samples(session, probabilities, folder / workdir.SAMPLES)
-    summary = summarise(session, state, records.read(folder))
-    write_json(folder / workdir.SUMMARY, summary)
+    rows = samples.choose(session.test_labels, probabilities)
+    images = session.test.images(rows)
+
+    def write() -> dict[str, Any]:
+        write_predictions(session, probabilities, folder / workdir.PREDICTIONS)
+        write_samples(rows, images, folder / workdir.SAMPLES)
+        summary = summarise(session, state, records.read(folder))
+        write_json(folder / workdir.SUMMARY, summary)
+        return summary
+
+    summary = hosts.from_first(write)
     session.note("done", f"done: top-1 {100 * summary['top1']:.2f} %, top-5 {100 * summary['top5']:.2f} %")
     return summary
 
@@ -68,10 +75,9 @@ def write_predictions(session: Session, probabilities: np.ndarray, path: Path) -
     )
 
 
-def write_samples(session: Session, probabilities: np.ndarray, path: Path) -> None:
-    """A few test images for reports: `rows` int64 [K] of the predictions, `images` uint8 [K, h, w, C]."""
-    rows = samples.choose(session.test_labels, probabilities)
-    _write_arrays(path, rows=rows, images=samples.shrink(session.test.images(rows)))
+def write_samples(rows: np.ndarray, images: np.ndarray, path: Path) -> None:
+    """A few test images for reports: `rows` int64 [K] of the predictions, `images` uint8 [K, H, W, C], scaled down."""
+    _write_arrays(path, rows=rows, images=samples.shrink(images))
 
 
 def _write_arrays(path: Path, **arrays: np.ndarray) -> None:
