@@ -282,6 +282,8 @@ class ExperimentConfig(_Section):
     """What the network computes in; parameters are float32 always."""
     steps_per_call: int = 0
     """Optimiser steps in one compiled call (lax.scan); 0 takes 1 on a CPU and 32 elsewhere."""
+    deterministic: bool = False
+    """Ask a GPU for runs that are the same to the bit, which costs speed; a CPU and a TPU always give them."""
 
     def _validate(self) -> None:
         self._require(0 <= self.seed < 2**32, "seed", "between 0 and 4294967295")

@@ -5,6 +5,7 @@ other shape, dtype or placement is an error instead of a silent new compilation.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -16,6 +17,7 @@ from jax.sharding import Mesh
 
 from stepwise_jax.batches import Picked, Pixels, Preprocessing, Resident, gather
 from stepwise_jax.clock import Clock
+from stepwise_jax.determinism import compiler_options
 from stepwise_jax.evaluate import apply, make_count
 from stepwise_jax.parallel import place, replicated, split_along
 from stepwise_jax.state import TrainState
@@ -33,6 +35,8 @@ class Programs:
         mesh: Mesh,
         clock: Clock,
         report: Callable[[str], None],
+        *,
+        deterministic: bool = False,
     ):
         self._mesh, self._clock, self._report = mesh, clock, report
         self._compiled: dict[tuple[Any, ...], Any] = {}
@@ -42,12 +46,11 @@ class Programs:
         count = make_count_call(network, preprocessing)
         predict = make_predict_call(network, preprocessing)
         statistics = make_statistics_call(network, preprocessing)
-        self._train = jax.jit(
-            train, in_shardings=(whole, None, call_rows), out_shardings=whole, donate_argnames="state"
-        )
-        self._count = jax.jit(count, in_shardings=(whole, None, rows, rows), out_shardings=whole)
-        self._predict = jax.jit(predict, in_shardings=(whole, None, rows), out_shardings=whole)
-        self._statistics = jax.jit(statistics, in_shardings=(whole, whole, None, rows), out_shardings=whole)
+        jit = partial(jax.jit, compiler_options=compiler_options(deterministic, jax.default_backend()))
+        self._train = jit(train, in_shardings=(whole, None, call_rows), out_shardings=whole, donate_argnames="state")
+        self._count = jit(count, in_shardings=(whole, None, rows, rows), out_shardings=whole)
+        self._predict = jit(predict, in_shardings=(whole, None, rows), out_shardings=whole)
+        self._statistics = jit(statistics, in_shardings=(whole, whole, None, rows), out_shardings=whole)
 
     def train(self, state: TrainState, examples: Resident | None, picked: Picked) -> tuple[TrainState, jax.Array]:
         """Steps on a feed's call [k, b]; takes over the memory of `state`. Returns losses [k]."""
