@@ -76,7 +76,9 @@ Once = Callable[[str, Callable[[Path], Any]], Any]
 @pytest.fixture(scope="session")
 def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
     """What `make(folder)` returns, as JSON has it, made once for all the workers of a test run: `once(name, make)`."""
-    parent = tmp_path_factory.getbasetemp().parent
+    # Beside a worker's own folder lie those of the other workers; beside that of a run without workers, earlier runs'.
+    own = tmp_path_factory.getbasetemp()
+    parent = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
     def get(name: str, make: Callable[[Path], Any]) -> Any:
         folder = parent / f"once-{name}"
