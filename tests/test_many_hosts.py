@@ -25,6 +25,11 @@ ROOT = Path(__file__).parents[1]
 LONG = "STEPWISE_LONG_TESTS" in os.environ
 
 
+def is_free(port: int) -> bool:
+    with socket.socket() as listening:
+        return listening.connect_ex(("127.0.0.1", port)) != 0
+
+
 def free_port() -> int:
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
@@ -134,8 +139,8 @@ def command(workdir: Path, data_dir: Path, *more: str, **changes: str) -> list[s
 
 def slurm(count: int) -> dict[str, list[str]]:
     """The variables by which Slurm tells each of its tasks where it stands."""
-    # JAX derives the port from the job's number.
-    job = str(free_port() % 4096)
+    # JAX derives the port from the job's number, among the last 4096 that there are.
+    job = str(next(job for job in range(os.getpid(), os.getpid() + 4096) if is_free(61440 + job % 4096)))
     each = [str(number) for number in range(count)]
     same = {"SLURM_JOB_ID": job, "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": str(count)}
     return {name: [value] * count for name, value in same.items()} | {"SLURM_PROCID": each, "SLURM_LOCALID": each}
