@@ -58,18 +58,21 @@ def _footprints(experiment: ExperimentConfig, planned: Any) -> dict[str, Any]:
 
 def train(options: argparse.Namespace, fields: Sequence[str]) -> None:
     """Trains, or goes on where the workdir's run stopped; ends with a table of the stages and curves.png."""
-    from stepwise_jax import compile_cache, datasets, loop, stages
-    from stepwise_jax.display import make_display, print_result
+    from stepwise_jax import compile_cache, datasets, hosts, loop, stages
+    from stepwise_jax.display import Display, make_display, print_result
     from stepwise_jax.profile import parse_profile
 
     experiment = _experiment(options, fields)
+    place = hosts.Place(options.coordinator, options.processes, options.process_id)
+    if options.distributed or set(place) != {None}:
+        hosts.start(place, options.heartbeat)
     sizes = datasets.sizes(experiment.data)
     network = _network(experiment, sizes.num_classes)
     planned = stages.make_plan(experiment.plan, experiment.optimizer, sizes.train)
     profile = parse_profile(options.profile, planned) if options.profile else None
     compile_cache.enable()
     variables = _initial_variables(experiment, sizes.num_classes)
-    display = make_display(sys.stderr)
+    display = make_display(sys.stderr) if hosts.is_first() else Display()
     try:
         summary = loop.run(
             experiment,
@@ -83,6 +86,8 @@ def train(options: argparse.Namespace, fields: Sequence[str]) -> None:
         )
     finally:
         display.finish()
+    if not hosts.is_first():
+        return
     from stepwise_jax.curves import write_curves
 
     write_curves(options.workdir)

@@ -6,6 +6,7 @@ hundred times slower than dense ones. The sums are the same; only their order di
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -126,6 +127,15 @@ def _padded(x: jax.Array, size: int) -> jax.Array:
 
 
 def _gradient_of_kernel(x: jax.Array, gradient: jax.Array, size: int, stride: int) -> jax.Array:
+    """The sum over what each device holds of the batch: a loop over all of it would gather it on every device."""
+    shares = math.gcd(len(x), jax.device_count())
+    if shares == 1:
+        return _gradient_of_share(x, gradient, size, stride)
+    images, outputs = (array.reshape(shares, -1, *array.shape[1:]) for array in (x, gradient))
+    return jax.vmap(functools.partial(_gradient_of_share, size=size, stride=stride))(images, outputs).sum(0)
+
+
+def _gradient_of_share(x: jax.Array, gradient: jax.Array, size: int, stride: int) -> jax.Array:
     """Patches of a few images at a time, times the gradient of the output."""
     batch, height, width, features = gradient.shape
     patch = size * size * x.shape[-1]

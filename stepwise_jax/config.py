@@ -282,6 +282,8 @@ class ExperimentConfig(_Section):
     """What the network computes in; parameters are float32 always."""
     steps_per_call: int = 0
     """Optimiser steps in one compiled call (lax.scan); 0 takes 1 on a CPU and 32 elsewhere."""
+    deterministic: bool = False
+    """Ask a GPU for runs that are the same to the bit, which costs speed; a CPU and a TPU always give them."""
 
     on_nan: Literal["stop", "back"] = "stop"
     """Where the loss is not finite: stop, or go back to the start of the stage with a tenth of its rate, 3 times."""

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from stepwise_jax import datasets
+from stepwise_jax import datasets, hosts
 from stepwise_jax.batches import histograms
 from stepwise_jax.config import DataConfig
 from stepwise_jax.datasets.ahead import run_ahead
@@ -42,11 +42,13 @@ class Split:
 
 def open_data(data: DataConfig, mesh: Mesh, display: Display) -> tuple[datasets.Dataset, Delivery]:
     """The data set, prepared if need be, and how it will be delivered."""
-    datasets.prepare(data, display.preparing)
+    hosts.in_turn(lambda: datasets.prepare(data, display.preparing))
     dataset = datasets.open_dataset(data)
     count = sum(len(datasets.used_rows(data, dataset, split)[1]) for split in ("train", "test"))
     needed = count * int(np.prod(datasets.image_shape(dataset, data.image_size)))
-    return dataset, choose(data.delivery, needed, device_memory(), mesh.size)
+    # The memory of hosts may differ, and their choice must not.
+    chosen = hosts.from_first(lambda: choose(data.delivery, needed, device_memory(), mesh.size))
+    return dataset, Delivery(*chosen)
 
 
 def choose(wanted: Literal["auto", "resident", "streamed"], needed: int, memory: int, devices: int) -> Delivery:

@@ -5,6 +5,8 @@ class StepwiseError(Exception):
     """A failure that is told in one sentence; `status` is the exit status of the process."""
 
     status = 1
+    everywhere = False
+    """Whether all processes of a run raise it, at the same place."""
 
 
 class InputError(StepwiseError, ValueError):
@@ -17,6 +19,7 @@ class NonFiniteLossError(StepwiseError):
     """The training loss became infinite or NaN."""
 
     status = 3
+    everywhere = True
 
 
 class UnsavedError(StepwiseError):
@@ -31,3 +34,4 @@ class InterruptedRunError(StepwiseError):
     """A signal stopped the run after a checkpoint was written; running it again goes on."""
 
     status = 75
+    everywhere = True

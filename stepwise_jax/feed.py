@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from stepwise_jax.batches import Order, Picked, Pixels, PlanOrder, Resident
 from stepwise_jax.datasets.ahead import cores
-from stepwise_jax.parallel import replicated, split_along
+from stepwise_jax.parallel import place, replicated, split_along
 
 # Placing many small arrays at once costs little more than placing one.
 CALLS_PLACED = 64
@@ -70,12 +70,12 @@ class ResidentFeed:
         """See `Feed`."""
         sharding, ahead = split_along(self._mesh, 1), iter(calls)
         while chosen := list(islice(ahead, CALLS_PLACED)):
-            yield from jax.device_put([np.stack([order[number] for number in call]) for call in chosen], sharding)
+            yield from place([np.stack([order[number] for number in call]) for call in chosen], sharding)
 
     def batches(self, order: Order) -> Iterator[Picked]:
         """See `Feed`."""
         for number in range(len(order)):
-            yield jax.device_put(order[number], split_along(self._mesh, 0))
+            yield place(order[number], split_along(self._mesh, 0))
 
     def images(self, rows: np.ndarray) -> np.ndarray:
         """See `Feed`."""
@@ -176,10 +176,10 @@ class _Loader:
 
     def share(self, rows: np.ndarray) -> np.ndarray:
         """The rows of a batch that this process's devices hold."""
-        places = split_along(self._mesh, 0).addressable_devices_indices_map(rows.shape).values()
+        shares = split_along(self._mesh, 0).addressable_devices_indices_map(rows.shape).values()
         ours = np.zeros(len(rows), bool)
-        for place in places:
-            ours[place] = True
+        for share in shares:
+            ours[share] = True
         return rows[ours]
 
 
@@ -191,11 +191,11 @@ def buffer_length(workers: int, batch_bytes: int) -> int:
 def place_resident(images: np.ndarray, labels: np.ndarray, mesh: Mesh, *, sharded: bool) -> Resident:
     """A split on the devices: a copy on each, or spread over them, filled up with black images."""
     if not sharded:
-        return jax.device_put(Resident(images, labels.astype(np.int32)), replicated(mesh))  # pyright: ignore
+        return place(Resident(images, labels.astype(np.int32)), replicated(mesh))  # pyright: ignore
     missing = -len(labels) % mesh.size
     padded = np.concatenate([images, np.zeros((missing, *images.shape[1:]), np.uint8)]) if missing else images
-    classes = jax.device_put(labels.astype(np.int32), replicated(mesh))
-    return Resident(jax.device_put(padded, split_along(mesh, 0)), classes)
+    classes = place(labels.astype(np.int32), replicated(mesh))
+    return Resident(place(padded, split_along(mesh, 0)), classes)
 
 
 def _pick(images: jax.Array, rows: jax.Array) -> jax.Array:

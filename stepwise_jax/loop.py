@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from stepwise_jax import divergence, memory, outcome, records, saving, workdir
+from stepwise_jax import divergence, hosts, memory, outcome, records, saving, workdir
 from stepwise_jax.ahead import compile_ahead, compile_stage
 from stepwise_jax.batches import Picked, calls, epoch_order, steps_in_call
 from stepwise_jax.config import ExperimentConfig
@@ -27,7 +27,7 @@ from stepwise_jax.profile import FOLDER, Profile, traced
 from stepwise_jax.progress import Progress, progress_from, updates_before
 from stepwise_jax.records import EpochRecord, StageRecord
 from stepwise_jax.session import Session, open_session, resolve
-from stepwise_jax.stages import Stage, learning_rate_at, noise_scale, stage_document
+from stepwise_jax.stages import Stage, learning_rate_at, noise_scale, stage_document, stage_from_document
 from stepwise_jax.state import TrainState, cross_boundary, digest
 
 # Calls that may be under way on the device before the host waits for the oldest: enough that the device never waits,
@@ -65,15 +65,15 @@ def run(
       InterruptedRunError: when a signal came; the state is saved.
       UnsavedError: when the final state, or what belongs to it, cannot be written.
     """
-    with workdir.locked(folder):
-        experiment = resolve(experiment, workdir.recorded(folder))
+    with hosts.ending(display.finish), hosts.held_by_first(lambda: workdir.locked(folder)):
         weights_sha256 = None if variables is None else digest(variables)
-        stages = workdir.continue_or_start(folder, experiment, stages, config_path, weights_sha256)
+        experiment, stages = _open_workdir(folder, experiment, stages, config_path, weights_sha256)
         with open_session(experiment, stages, network, variables, folder, display, profile) as session:
             state, progress = _begin(session, folder)
-            if progress.updates == len(session.order) and (folder / workdir.SUMMARY).exists():
+            finished = progress.updates == len(session.order)
+            if finished and (summary := hosts.from_first(lambda: _summary(folder))):
                 session.note("done", "this run is finished: nothing to do")
-                return read_json(folder / workdir.SUMMARY)
+                return summary
             session = divergence.with_setbacks(session, stages, progress.setbacks)
             try:
                 while progress.stage <= len(stages):
@@ -96,6 +96,30 @@ def _try_stage(
         return divergence.go_back(session, planned, progress, error)
 
 
+def _open_workdir(
+    folder: Path,
+    experiment: ExperimentConfig,
+    stages: tuple[Stage, ...],
+    config_path: str,
+    weights_sha256: str | None,
+) -> tuple[ExperimentConfig, tuple[Stage, ...]]:
+    """The experiment and the stages as the workdir has them, or as it records them now."""
+
+    def open_first() -> dict[str, Any]:
+        resolved = resolve(experiment, workdir.recorded(folder))
+        chosen = workdir.continue_or_start(folder, resolved, stages, config_path, weights_sha256)
+        return {"steps_per_call": resolved.steps_per_call, "stages": [stage_document(stage) for stage in chosen]}
+
+    opened = hosts.from_first(open_first)
+    experiment = dataclasses.replace(experiment, steps_per_call=opened["steps_per_call"])
+    return experiment, tuple(stage_from_document(stage) for stage in opened["stages"])
+
+
+def _summary(folder: Path) -> dict[str, Any] | None:
+    path = folder / workdir.SUMMARY
+    return read_json(path) if path.exists() else None
+
+
 def _begin(session: Session, folder: Path) -> tuple[TrainState, Progress]:
     """The state and place of the newest good checkpoint, or of the start."""
     initial = session.initial()
@@ -104,8 +128,9 @@ def _begin(session: Session, folder: Path) -> tuple[TrainState, Progress]:
     updates = sum(stage.updates for stage in session.stages)
     total = sum(stage.updates * stage.batch_size for stage in session.stages)
     title = f"{session.experiment.model.name} on {session.experiment.data.name}"
+    hosts.check_same("the updates that checkpoints/ has done", progress.updates)
     if restored is not None:
-        _check_records(session, progress, folder)
+        hosts.from_first(lambda: _check_records(session, progress, folder))
     session.clock.reset(progress.seconds)
     session.display.start(title, [stage_document(stage) for stage in session.stages], total)
     if restored is None:
@@ -234,6 +259,7 @@ def take_steps(session: Session, stage: Stage, state: TrainState, progress: Prog
         speed = (progress.examples_seen - fed_before) / (time.perf_counter() - started)
         loss = progress.loss_sum / progress.step if progress.step else None
         session.display.steps(progress.epoch, stage.epochs, progress.examples_seen, speed, loss)
+        session.stop.ask(_save_is_due_here(session))
         if session.stop or _save_is_due(session):
             progress = _settle_all(session, stage, progress, under_way)
             if progress.step < stage.updates_per_epoch:
@@ -313,6 +339,10 @@ def _record(session: Session, stage: Stage, rate: float, progress: Progress, sco
 
 
 def _save_is_due(session: Session) -> bool:
+    return session.stop.due(_save_is_due_here(session))
+
+
+def _save_is_due_here(session: Session) -> bool:
     return saving.is_due(session)
 
 
@@ -323,6 +353,7 @@ def _save_or_stop(session: Session, state: TrainState, progress: Progress, *, du
       InterruptedRunError: after the state is on disk, if a signal has come.
       UnsavedError: if it has come and the state is not on disk.
     """
+    session.stop.settle()
     if due or session.stop:
         with session.clock.measure("checkpoint"):
             saving.save(session, state, dataclasses.replace(progress, seconds=session.clock.read()))

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from stepwise_jax.config import OptimizerConfig
+from stepwise_jax.parallel import place
 
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
@@ -34,7 +35,7 @@ def set_hyperparameters(opt_state: Any, **values: float) -> Any:
     hyperparams = dict(opt_state.hyperparams)
     for name, value in values.items():
         old = hyperparams[name]
-        hyperparams[name] = jax.device_put(jnp.full(old.shape, value, old.dtype), old.sharding)
+        hyperparams[name] = place(jnp.full(old.shape, value, old.dtype), old.sharding)
     return opt_state._replace(hyperparams=hyperparams)
 
 

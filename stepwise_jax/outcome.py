@@ -1,13 +1,15 @@
 """What a trained state is worth: scores, predictions, and the summary of a run."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from stepwise_jax import records, samples, workdir
+from stepwise_jax import hosts, records, samples, workdir
 from stepwise_jax.batches import pad_rows
 from stepwise_jax.documents import write_json
 from stepwise_jax.errors import UnsavedError
@@ -64,18 +66,31 @@ def finish(session: Session, state: TrainState, folder: Path) -> dict[str, Any]:
     """
     with session.clock.measure("evaluate"):
         probabilities = predict(session, state)
-    summary = summarise(session, state, records.read(folder))
+    rows = samples.choose(session.test_labels, probabilities)
+    images = session.test.images(rows)
+
+    def write() -> dict[str, Any]:
+        summary = summarise(session, state, records.read(folder))
+        with _refusal_told(folder):
+            write_predictions(session, probabilities, folder / workdir.PREDICTIONS)
+            write_samples(rows, images, folder / workdir.SAMPLES)
+            write_json(folder / workdir.SUMMARY, summary)
+        return summary
+
+    summary = hosts.from_first(write)
+    session.note("done", f"done: top-1 {100 * summary['top1']:.2f} %, top-5 {100 * summary['top5']:.2f} %")
+    return summary
+
+
+@contextmanager
+def _refusal_told(folder: Path) -> Iterator[None]:
     try:
-        write_predictions(session, probabilities, folder / workdir.PREDICTIONS)
-        write_samples(session, probabilities, folder / workdir.SAMPLES)
-        write_json(folder / workdir.SUMMARY, summary)
+        yield
     except OSError as error:
         raise UnsavedError(
             f"{folder} cannot be written ({error.strerror}): training is done and saved; make room and run the same "
             "command for its predictions and summary"
         ) from error
-    session.note("done", f"done: top-1 {100 * summary['top1']:.2f} %, top-5 {100 * summary['top5']:.2f} %")
-    return summary
 
 
 def write_predictions(session: Session, probabilities: np.ndarray, path: Path) -> None:
@@ -89,10 +104,9 @@ def write_predictions(session: Session, probabilities: np.ndarray, path: Path) -
     )
 
 
-def write_samples(session: Session, probabilities: np.ndarray, path: Path) -> None:
-    """A few test images for reports: `rows` int64 [K] of the predictions, `images` uint8 [K, h, w, C]."""
-    rows = samples.choose(session.test_labels, probabilities)
-    _write_arrays(path, rows=rows, images=samples.shrink(session.test.images(rows)))
+def write_samples(rows: np.ndarray, images: np.ndarray, path: Path) -> None:
+    """A few test images for reports: `rows` int64 [K] of the predictions, `images` uint8 [K, H, W, C], scaled down."""
+    _write_arrays(path, rows=rows, images=samples.shrink(images))
 
 
 def _write_arrays(path: Path, **arrays: np.ndarray) -> None:

@@ -1,9 +1,12 @@
 """One mesh with one axis, over which the examples of a batch are spread; state is on every device."""
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
 from stepwise_jax.errors import InputError
 from stepwise_jax.stages import Stage
@@ -11,9 +14,10 @@ from stepwise_jax.stages import Stage
 AXIS = "data"
 
 
-def make_mesh() -> Mesh:
-    """All devices along the data axis."""
-    return jax.make_mesh((jax.device_count(),), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
+def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
+    """All devices of all processes along the data axis, or those given."""
+    devices = jax.devices() if devices is None else devices
+    return jax.make_mesh((len(devices),), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,), devices=devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -26,11 +30,28 @@ def split_along(mesh: Mesh, dimension: int) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(*[None] * dimension, AXIS))
 
 
+def place(tree: Any, sharding: Sharding) -> Any:
+    """Arrays, which every process holds alike, as arrays of the given placement.
+
+    `jax.device_put` would send each of them to all processes first, to compare them.
+    """
+    if sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+
+    def place_leaf(leaf: Any) -> jax.Array:
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+            return jax.device_put(leaf, sharding)
+        held = np.asarray(leaf)
+        return jax.make_array_from_callback(held.shape, sharding, lambda share: held[share])
+
+    return jax.tree.map(place_leaf, tree)
+
+
 def check_batches(stages: Sequence[Stage], mesh: Mesh) -> None:
     """Refuses a batch that the devices cannot share evenly.
 
     Raises:
-      InputError: with the nearest batch sizes that fit.
+      InputError: with the nearest batch sizes that fit, and the numbers of devices that fit every stage.
     """
     devices = mesh.size
     for index, stage in enumerate(stages, start=1):
@@ -39,5 +60,13 @@ def check_batches(stages: Sequence[Stage], mesh: Mesh) -> None:
             fitting = " or ".join(str(size) for size in (below, below + devices) if size)
             raise InputError(
                 f"batch_size of stage {index} ({stage.name}) is {stage.batch_size}: "
-                f"{devices} devices share a batch evenly, so it must be {fitting}"
+                f"{devices} devices share a batch evenly, so it must be {fitting}; "
+                f"the batches of this plan fit {_device_counts(stages, devices)}"
             )
+
+
+def _device_counts(stages: Sequence[Stage], most: int) -> str:
+    """The numbers of devices below `most` that share every stage's batch evenly, in words."""
+    common = math.gcd(*(stage.batch_size for stage in stages))
+    *others, last = (str(count) for count in range(1, most) if common % count == 0)
+    return f"{', '.join(others)} or {last} devices" if others else "one device alone"

@@ -49,6 +49,20 @@ def _train(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--profile", metavar="STAGE:EPOCH", help="trace this epoch (1:2, say) with JAX's profiler into DIR/profile"
     )
+    several = command.add_argument_group("several processes that train together, each started with the same words")
+    several.add_argument(
+        "--distributed", action="store_true", help="join those that Slurm, Open MPI, a TPU pod or Kubernetes tells of"
+    )
+    several.add_argument("--coordinator", metavar="HOST:PORT", help="where the first process waits for the others")
+    several.add_argument("--processes", type=int, metavar="N", help="how many there are")
+    several.add_argument("--process-id", type=int, metavar="I", help="which of them this one is, from 0")
+    several.add_argument(
+        "--heartbeat",
+        type=int,
+        default=100,
+        metavar="SECONDS",
+        help="silence after which one counts as dead (default: 100)",
+    )
 
 
 def _evaluate(command: argparse.ArgumentParser) -> None:
@@ -163,7 +177,7 @@ def _bench_data(group: Any, left_out: str) -> None:
 
 _OPTIONS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "plan": ("CONFIG [--memory] [--json] [--FIELD VALUE ...]", _plan),
-    "train": ("CONFIG --workdir DIR [--profile STAGE:EPOCH] [--FIELD VALUE ...]", _train),
+    "train": ("CONFIG --workdir DIR [--distributed] [--profile STAGE:EPOCH] [--FIELD VALUE ...]", _train),
     "evaluate": ("DIR [--data.root FOLDER] [--data.data_dir DIR] [--json]", _evaluate),
     "compare": (
         "CONFIG --workdir DIR [--seeds N] [--strategies A,B,...] [--processes N] [--FIELD VALUE ...]",

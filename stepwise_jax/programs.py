@@ -8,6 +8,7 @@ the background while the present one trains.
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 import jax
@@ -20,8 +21,9 @@ from jax.sharding import Mesh
 from stepwise_jax.background import Background
 from stepwise_jax.batches import Picked, Pixels, Preprocessing, Resident, gather
 from stepwise_jax.clock import Clock
+from stepwise_jax.determinism import compiler_options
 from stepwise_jax.evaluate import apply, make_count
-from stepwise_jax.parallel import replicated, split_along
+from stepwise_jax.parallel import place, replicated, split_along
 from stepwise_jax.state import TrainState
 from stepwise_jax.train_step import Batch, TrainStep, make_train_step
 
@@ -40,6 +42,8 @@ class Programs:
         mesh: Mesh,
         clock: Clock,
         report: Callable[[str], None],
+        *,
+        deterministic: bool = False,
     ):
         self._mesh, self._clock, self._report = mesh, clock, report
         self._compiled: dict[Key, Any] = {}
@@ -51,12 +55,11 @@ class Programs:
         count = make_count_call(network, preprocessing)
         predict = make_predict_call(network, preprocessing)
         statistics = make_statistics_call(network, preprocessing)
-        self._train = jax.jit(
-            train, in_shardings=(whole, None, call_rows), out_shardings=whole, donate_argnames="state"
-        )
-        self._count = jax.jit(count, in_shardings=(whole, None, rows, rows), out_shardings=whole)
-        self._predict = jax.jit(predict, in_shardings=(whole, None, rows), out_shardings=whole)
-        self._statistics = jax.jit(statistics, in_shardings=(whole, whole, None, rows), out_shardings=whole)
+        jit = partial(jax.jit, compiler_options=compiler_options(deterministic, jax.default_backend()))
+        self._train = jit(train, in_shardings=(whole, None, call_rows), out_shardings=whole, donate_argnames="state")
+        self._count = jit(count, in_shardings=(whole, None, rows, rows), out_shardings=whole)
+        self._predict = jit(predict, in_shardings=(whole, None, rows), out_shardings=whole)
+        self._statistics = jit(statistics, in_shardings=(whole, whole, None, rows), out_shardings=whole)
 
     def train(self, state: TrainState, examples: Resident | None, picked: Picked) -> tuple[TrainState, jax.Array]:
         """Steps on a feed's call [k, b]; takes over the memory of `state`. Returns losses [k]."""
@@ -66,7 +69,7 @@ class Programs:
         self, state: TrainState, examples: Resident | None, picked: Picked, mask: np.ndarray
     ) -> dict[str, jax.Array]:
         """Right answers and loss, summed over the examples of a batch [b] that `mask` [b] keeps."""
-        args = (state, examples, picked, jax.device_put(mask, split_along(self._mesh, 0)))
+        args = (state, examples, picked, place(mask, split_along(self._mesh, 0)))
         return self._program("evaluate", self._count, *args)(*args)
 
     def predict(self, state: TrainState, examples: Resident | None, picked: Picked) -> jax.Array:

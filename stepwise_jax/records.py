@@ -191,6 +191,22 @@ class Writer:
         self.close()
 
 
+class Discarding(Writer):
+    """Writes nothing: of a process beside the one whose records are kept."""
+
+    def __init__(self) -> None:
+        pass
+
+    def append(self, record: Record) -> None:
+        """Nothing."""
+
+    def sync(self) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
 def _cut_torn_line(path: Path) -> None:
     """Cuts the file's last line off where its newline is missing or it is not JSON."""
     if not path.exists():

@@ -26,8 +26,9 @@ TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """The loss of each example: logits [b, C] and int labels [b] to float32 [b]."""
-    return optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
+    """The loss of each example: logits [b, C] and int labels [b] to [b], float32 at least."""
+    wide = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    return optax.softmax_cross_entropy_with_integer_labels(wide, labels)
 
 
 def make_train_step(network: nn.Module, optimizer: optax.GradientTransformation) -> TrainStep:

@@ -1,6 +1,8 @@
 """What the tests share: a digits data set prepared once, a network that compiles in a moment, a run in one call."""
 
 import atexit
+import fcntl
+import json
 import os
 import shutil
 import tempfile
@@ -67,6 +69,29 @@ class Recorder(Display):
 
     def message(self, text: str) -> None:
         self.messages.append(text)
+
+
+Once = Callable[[str, Callable[[Path], Any]], Any]
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """What `make(folder)` returns, as JSON has it, made once for all the workers of a test run: `once(name, make)`."""
+    # Beside a worker's own folder lie those of the other workers; beside that of a run without workers, earlier runs'.
+    own = tmp_path_factory.getbasetemp()
+    parent = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+    def get(name: str, make: Callable[[Path], Any]) -> Any:
+        folder = parent / f"once-{name}"
+        folder.mkdir(exist_ok=True)
+        with open(folder / "lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            made = folder / "made.json"
+            if not made.exists():
+                made.write_text(json.dumps(make(folder)))
+        return json.loads(made.read_text())
+
+    return get
 
 
 @pytest.fixture(scope="session")

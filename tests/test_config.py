@@ -91,6 +91,7 @@ def test_json_of_an_unknown_field_is_refused():
         ("seed", -1, "between 0"),
         ("dtype", "float16", "'bfloat16'"),
         ("steps_per_call", -1, "at least 1"),
+        ("deterministic", 1, "True or False"),
     ],
 )
 def test_a_value_that_is_not_right_is_told_with_field_value_and_what_would_be(name, value, told):

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import Once
 
 from stepwise_jax.batches import epoch_order
 
@@ -93,13 +94,13 @@ def run_processes(count: int, devices_each: int) -> list[list[Any]]:
 
 
 @pytest.fixture(scope="module")
-def two() -> list[list[Any]]:
-    return run_processes(2, DEVICES_EACH)
+def two(once: Once) -> list[list[Any]]:
+    return once("two-hosts", lambda _: run_processes(2, DEVICES_EACH))
 
 
 @pytest.fixture(scope="module")
-def one() -> list[list[Any]]:
-    return run_processes(1, 2 * DEVICES_EACH)
+def one(once: Once) -> list[list[Any]]:
+    return once("one-host", lambda _: run_processes(1, 2 * DEVICES_EACH))
 
 
 def batches() -> list[list[int]]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import Once
 
 from stepwise_jax.errors import InputError
 from stepwise_jax.parallel import check_batches
@@ -36,8 +37,23 @@ def test_a_batch_that_does_not_divide_is_refused_with_the_nearest_that_do(size, 
     mesh: Any = FourDevices()
     with pytest.raises(InputError) as refused:
         check_batches(stages(24, size), mesh)
-    message = f"batch_size of stage 2 (S{size}) is {size}: 4 devices share a batch evenly, so it must be {nearest}"
-    assert str(refused.value) == message
+    message = f"batch_size of stage 2 (S{size}) is {size}: 4 devices share a batch evenly, so it must be {nearest}; "
+    assert str(refused.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "fitting"),
+    [
+        ((6, 12), "1, 2 or 3 devices"),
+        ((6, 10), "1 or 2 devices"),
+        ((4, 9), "one device alone"),
+        ((3,), "1 or 3 devices"),
+    ],
+)
+def test_a_batch_that_does_not_divide_is_refused_with_the_device_counts_that_fit_the_plan(sizes, fitting):
+    mesh: Any = FourDevices()
+    with pytest.raises(InputError, match=f"the batches of this plan fit {fitting}$"):
+        check_batches(stages(*sizes), mesh)
 
 
 # One process with four devices, which trains on all of them and on one alone.
@@ -47,7 +63,6 @@ from pathlib import Path
 sys.path.insert(0, "tests")
 import jax, numpy as np
 from conftest import TinyNet
-from jax.sharding import AxisType, Mesh
 from stepwise_jax import parallel
 from stepwise_jax.batches import Preprocessing, pad_rows
 from stepwise_jax.checkpoint import Checkpoints
@@ -97,7 +112,7 @@ def furthest(ours, theirs):
     return max(jax.tree.leaves(far))
 
 four = parallel.make_mesh()
-one = Mesh(np.array(jax.devices()[:1]), (parallel.AXIS,), axis_types=(AxisType.Auto,))
+one = parallel.make_mesh(jax.devices()[:1])
 ours, our_losses, our_scores = train(four, "replicated")
 theirs, their_losses, their_scores = train(one, "replicated")
 share = place_resident(images, labels, four, sharded=True).images.addressable_shards[0].data.shape
@@ -127,12 +142,15 @@ print(json.dumps({
 
 
 @pytest.fixture(scope="module")
-def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
-    words = [sys.executable, "-W", "error", "-c", SCRIPT, str(tmp_path_factory.mktemp("devices") / "checkpoints")]
-    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+def result(once: Once) -> dict[str, Any]:
+    def run(folder: Path) -> dict[str, Any]:
+        environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+        words = [sys.executable, "-W", "error", "-c", SCRIPT, str(folder / "checkpoints")]
+        done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+    return once("four-devices", run)
 
 
 def test_four_devices_train_as_one_does(result):

@@ -1,0 +1,17 @@
+#!/bin/bash
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=4
+#SBATCH --gpus-per-node=4
+#SBATCH --cpus-per-task=8
+#SBATCH --time=08:00:00
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --signal=TERM@120
+
+# One task a GPU. Two minutes before the time is up every task is told to stop; 75 means that the run can go on.
+srun --kill-on-bad-exit=1 .venv/bin/python launch.py train "${1:?CONFIG}" --workdir "${2:?DIR}" --distributed
+status=$?
+if [ "$status" -eq 75 ]; then
+  scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$status"

@@ -1,0 +1,288 @@
+"""Several processes that train one run together: how they begin, what they tell each other, and how they end.
+
+Every process runs the same program on its own devices. The first one alone writes the workdir. What must not differ is
+decided by the first and told to the others, and what fails on one is raised on all of them, at the same place. All
+functions here do what is asked at once where there is one process.
+"""
+
+import json
+import os
+import signal
+import sys
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from stepwise_jax.config import require
+from stepwise_jax.errors import InputError, StepwiseError
+from stepwise_jax.interruption import StopRequest
+from stepwise_jax.parallel import replicated, split_along
+
+Result = TypeVar("Result")
+
+HEARTBEAT_SECONDS = 100
+"""How long a process may not be heard of before it is taken for dead, by default."""
+
+_CONNECT_SECONDS = 300
+_GO_ON = "run the same command to go on"
+
+
+class Place(NamedTuple):
+    """Where this process stands among those of a run; None is found out from the cluster around it."""
+
+    coordinator: str | None = None
+    """`HOST:PORT` of the first process."""
+    processes: int | None = None
+    process: int | None = None
+    """From 0."""
+
+
+def start(place: Place, heartbeat_seconds: int = HEARTBEAT_SECONDS) -> None:
+    """Joins the other processes; before JAX has looked for devices.
+
+    Where the others do not come in time, JAX ends the process by SIGABRT: what it waits for is told before.
+
+    Raises:
+      InputError: where the place makes no sense, or no cluster is found that would tell it.
+      StepwiseError: where the address cannot be used.
+    """
+    _check(place, heartbeat_seconds)
+    where = f"at {place.coordinator} " if place.coordinator else ""
+    print(
+        f"waiting {where}for the other processes of this run, {_CONNECT_SECONDS} s at most", file=sys.stderr, flush=True
+    )
+    # The service's own handler of SIGTERM would stand in the way of ours.
+    jax.config.update("jax_enable_preemption_service", False)
+    try:
+        jax.distributed.initialize(
+            place.coordinator,
+            place.processes,
+            place.process,
+            initialization_timeout=_CONNECT_SECONDS,
+            heartbeat_timeout_seconds=heartbeat_seconds,
+        )
+    except ValueError as error:
+        raise InputError(
+            f"--distributed: no cluster tells this process its place ({error}): start it by srun, mpirun, on a TPU pod "
+            "or in Kubernetes, or name --coordinator, --processes and --process-id"
+        ) from error
+    except RuntimeError as error:
+        raise StepwiseError(f"the processes cannot be joined {where}({_first_line(error)})") from error
+
+
+def _check(place: Place, heartbeat_seconds: int) -> None:
+    require(heartbeat_seconds >= 1, "--heartbeat", heartbeat_seconds, "at least 1 second")
+    if set(place) == {None}:
+        return
+    wanted = "given together: --coordinator, --processes and --process-id"
+    require(None not in place, "--coordinator, --processes, --process-id", tuple(place), wanted)
+    assert place.coordinator is not None
+    assert place.processes is not None
+    assert place.process is not None
+    host, _, port = place.coordinator.rpartition(":")
+    require(bool(host) and port.isdigit(), "--coordinator", place.coordinator, "HOST:PORT of the first process")
+    require(place.processes >= 1, "--processes", place.processes, "at least 1")
+    inside = 0 <= place.process < place.processes
+    require(inside, "--process-id", place.process, f"between 0 and {place.processes - 1}")
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes the workdir."""
+    return jax.process_index() == 0
+
+
+def gather(document: Any) -> list[Any]:
+    """What every process hands in, as plain JSON data, in the order of the processes."""
+    if jax.process_count() == 1:
+        return [document]
+    content = np.frombuffer(json.dumps(document).encode(), np.uint8)
+    lengths = multihost_utils.process_allgather(np.asarray(len(content), np.int32))
+    padded = np.zeros(int(lengths.max()), np.uint8)
+    padded[: len(content)] = content
+    rows = multihost_utils.process_allgather(padded)
+    return [json.loads(row[:length].tobytes()) for row, length in zip(rows, lengths, strict=True)]
+
+
+def together(work: Callable[[], Result]) -> Result:
+    """What `work` returns here, once it is done on every process.
+
+    Raises:
+      StepwiseError: on every process where it fails on one.
+    """
+    if jax.process_count() == 1:
+        return work()
+    result, failure = None, None
+    try:
+        result = work()
+    except Exception as error:
+        failure = _described(error)
+    failures = gather(failure and [getattr(failure, "status", 1), str(failure)])
+    for process, told in enumerate(failures):
+        if told is not None:
+            raise _failed_everywhere(process, *told)
+    return result  # pyright: ignore[reportReturnType]
+
+
+def in_turn(work: Callable[[], Result]) -> Result:
+    """`work` on the first process, and then on the others, which find what the first one made.
+
+    Raises:
+      StepwiseError: on every process where it fails on one.
+    """
+    if jax.process_count() == 1:
+        return work()
+    made = together(work if is_first() else _nothing)
+    found = together(_nothing if is_first() else work)
+    return made if is_first() else found  # pyright: ignore[reportReturnType]
+
+
+def from_first(work: Callable[[], Result]) -> Result:
+    """What `work` returns on the first process, which alone does it; the others get it as JSON has it.
+
+    Raises:
+      StepwiseError: on every process where it fails.
+    """
+    if jax.process_count() == 1:
+        return work()
+    made = together(work if is_first() else _nothing)
+    return gather(made)[0]
+
+
+def check_same(what: str, value: Any) -> None:
+    """Raises a `StepwiseError` on every process where a value is not the same on all of them."""
+    values = gather(value)
+    if any(each != values[0] for each in values):
+        error = StepwiseError(f"{what} differ among the processes: {values}")
+        error.everywhere = True
+        raise error
+
+
+@contextmanager
+def held_by_first(opened: Callable[[], AbstractContextManager[Any]]) -> Iterator[None]:
+    """A context that the first process alone is in; where it cannot be opened, every process raises that."""
+    with ExitStack() as stack:
+
+        def enter() -> None:
+            stack.enter_context(opened())
+
+        from_first(enter)
+        yield
+
+
+@contextmanager
+def ending(finish: Callable[[], None]) -> Iterator[None]:
+    """Ends this process at once where the block fails here and the others do not know it.
+
+    What one usually does at the end, to wait for a save or to part from the others, would wait for them, and they for
+    this process. They notice that it is gone, and end as well.
+
+    Args:
+      finish: called before the process says why it ends.
+    """
+    try:
+        yield
+    except Exception as error:
+        if jax.process_count() == 1 or getattr(error, "everywhere", False):
+            raise
+        finish()
+        described = _described(error)
+        told = f"error: process {jax.process_index()} of {jax.process_count()}: {described}"
+        print(told, file=sys.stderr, flush=True)
+        os._exit(described.status)
+
+
+def _nothing() -> None:
+    """For a process that has nothing to do."""
+
+
+def _described(error: Exception) -> StepwiseError:
+    """An error as one sentence; of one that nobody foresaw the place is printed too."""
+    if isinstance(error, StepwiseError):
+        return error
+    if isinstance(error, OSError):
+        return StepwiseError(f"{error.filename or 'the output'}: {error.strerror or error}")
+    reason = _first_line(error)
+    if isinstance(error, jax.errors.JaxRuntimeError):
+        return StepwiseError(f"training together failed, as it does when a process has died ({reason}): {_GO_ON}")
+    traceback.print_exception(error)
+    return StepwiseError(reason)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+def _failed_everywhere(process: int, status: int, message: str) -> StepwiseError:
+    elsewhere = f"process {process}: " if process != jax.process_index() else ""
+    error = InputError(elsewhere + message) if status == InputError.status else StepwiseError(elsewhere + message)
+    error.status, error.everywhere = status, True
+    return error
+
+
+class Agreement:
+    """Whether to stop and whether to save, known to all processes at the same step: a signal may come to one alone.
+
+    Each call of the training program is followed by one to `ask`, which sends what this process knows after it and
+    reads what was sent `LAG` calls before, so that nobody waits. One process needs no agreement: its word counts.
+    """
+
+    LAG = 2
+    """Calls between a question and its answer: as many as are under way on the devices at a time."""
+
+    def __init__(self, request: StopRequest, mesh: Mesh):
+        self._request, self._mesh = request, mesh
+        self._alone = jax.process_count() == 1
+        self._signal, self._due = 0, False
+        self._sent: deque[jax.Array] = deque()
+        self._largest = jax.jit(lambda flags: flags.max(axis=0), out_shardings=replicated(mesh))
+
+    def __bool__(self) -> bool:
+        return self.name is not None
+
+    @property
+    def name(self) -> str | None:
+        """The signal for which the run stops, on whichever process it came."""
+        if self._alone:
+            return self._request.name
+        return signal.Signals(self._signal).name if self._signal else None
+
+    def ask(self, due: bool) -> None:
+        """Tells the others of a signal, and the first process whether a checkpoint is due; takes an answer in."""
+        if self._alone:
+            return
+        self._due = False
+        self._sent.append(self._send(due))
+        if len(self._sent) > self.LAG:
+            self._take(self._sent.popleft())
+
+    def settle(self) -> None:
+        """Asks for signals and waits for the answer: where the processes wait for each other anyway."""
+        if not self._alone:
+            due = self._due
+            self._take(self._send(due=False))
+            self._due = due
+
+    def due(self, due: bool) -> bool:
+        """Whether a checkpoint is due for all, where it is for this process."""
+        return due if self._alone else self._due
+
+    def _send(self, due: bool) -> jax.Array:
+        name = self._request.name
+        ours = np.array([[signal.Signals[name] if name else 0, due and is_first()]], np.int32)
+        held = np.repeat(ours, len(self._mesh.local_devices), axis=0)
+        sharding, shape = split_along(self._mesh, 0), (self._mesh.size, 2)
+        return self._largest(jax.make_array_from_process_local_data(sharding, held, shape))
+
+    def _take(self, answer: jax.Array) -> None:
+        number, due = np.asarray(answer).tolist()
+        self._signal, self._due = max(self._signal, number), bool(due)
+        if due:
+            # What was sent since then does not know yet of the checkpoint that is written now.
+            self._sent.clear()

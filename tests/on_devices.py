@@ -1,0 +1,201 @@
+"""What tests of many devices run in a process of its own, with eight simulated ones; prints one JSON document."""
+
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from conftest import Recorder
+from jax.sharding import Mesh
+
+import models
+from models import convolution
+from models.resnet import BasicBlock, ResNet
+from stepwise_jax import datasets, loop, parallel, records, stages
+from stepwise_jax.batches import Preprocessing
+from stepwise_jax.clock import Clock
+from stepwise_jax.config import (
+    CheckpointConfig,
+    DataConfig,
+    EvaluationConfig,
+    ExperimentConfig,
+    OptimizerConfig,
+    PlanConfig,
+)
+from stepwise_jax.errors import InterruptedRunError
+from stepwise_jax.feed import Feed, ResidentFeed, StreamedFeed, place_resident
+from stepwise_jax.optimizer import make_optimizer, set_hyperparameters
+from stepwise_jax.programs import Programs
+from stepwise_jax.records import EpochRecord
+from stepwise_jax.state import TrainState, learned, make_initializer
+
+SIDE, EXAMPLES = 8, 192
+PLAN = PlanConfig(batch_size=16, learning_rate=0.05, epochs_per_stage=1, decay_every=1)
+COUNTS = (1, 2, 4, 8)
+
+
+def network(dtype: Any = "float32") -> ResNet:
+    return ResNet(BasicBlock, blocks=(1,), num_classes=10, width=4, small_images=True, dtype=dtype)
+
+
+def programs_on(mesh: Mesh, net: Any) -> Programs:
+    preprocessing = Preprocessing(SIDE, (0.5,) * 3, (0.3,) * 3)
+    return Programs(net, make_optimizer(OptimizerConfig()), preprocessing, mesh, Clock(), lambda _: None)
+
+
+def first_state(net: Any) -> TrainState:
+    quick = {"xla_backend_optimization_level": 0}
+    optimizer = make_optimizer(OptimizerConfig())
+    state = jax.jit(make_initializer(net, optimizer, SIDE), compiler_options=quick)(jax.random.key(0))
+    return jax.device_get(state._replace(opt_state=set_hyperparameters(state.opt_state, learning_rate=0.1)))
+
+
+def feed_on(mesh: Mesh, kind: str) -> Feed:
+    random = np.random.default_rng(0)
+    # Each device's share of a batch differs in brightness: statistics over a share would be far off.
+    images = random.integers(0, 64, (EXAMPLES, SIDE, SIDE, 3), dtype=np.uint8)
+    images += (np.arange(EXAMPLES) % 190).astype(np.uint8)[:, None, None, None]
+    labels = random.integers(0, 10, EXAMPLES)
+    if kind == "streamed":
+        return StreamedFeed(lambda rows: images[rows], labels, (SIDE, SIDE, 3), mesh, workers=1)
+    return ResidentFeed(place_resident(images, labels, mesh, sharded=kind == "sharded"), mesh)
+
+
+def furthest(ours: Any, theirs: Any) -> float:
+    far = jax.tree.map(lambda a, b: float(np.abs(np.asarray(a) - np.asarray(b)).max()), ours, theirs)
+    return max(jax.tree.leaves(far))
+
+
+def one_step(state: TrainState, batch_size: int, count: int) -> TrainState:
+    mesh = parallel.make_mesh(jax.devices()[:count])
+    feed, rows = feed_on(mesh, "replicated"), np.arange(batch_size, dtype=np.int32)[None]
+    placed = parallel.place(state, parallel.replicated(mesh))
+    (picked,) = feed.calls(rows, [[0]])
+    after, _ = programs_on(mesh, network()).train(placed, feed.examples, picked)
+    return jax.device_get(after)
+
+
+def steps() -> dict[str, Any]:
+    """How far one step on several devices leads from where it leads on one, by batch size and number of devices."""
+    state, sizes = (
+        first_state(network()),
+        {stage.batch_size for stage in stages.make_plan(PLAN, OptimizerConfig(), 400)},
+    )
+    apart = {}
+    for size in sorted(sizes):
+        alone, *others = (one_step(state, size, count) for count in COUNTS)
+        apart[size] = [furthest(learned(other), learned(alone)) for other in others]
+        assert furthest(learned(alone), learned(state)) > 1e-2, "the step changed nothing"
+    return apart
+
+
+def kernel_gradient() -> float:
+    """How far the sum over shares of a batch is from XLA's own gradient of a kernel."""
+    random = np.random.default_rng(0)
+    x, kernel, gradient = (
+        random.normal(size=shape).astype(np.float32) for shape in ((16, 6, 6, 3), (3, 3, 3, 4), (16, 3, 3, 4))
+    )
+    (theirs,) = jax.vjp(lambda kernel: convolution.convolve_plainly(jax.numpy.asarray(x), kernel, 2), kernel)[1](
+        gradient
+    )
+    return furthest(convolution._gradient_of_kernel(jax.numpy.asarray(x), jax.numpy.asarray(gradient), 3, 2), theirs)
+
+
+def compiled(net: Any, kind: str, count: int, batch_size: int) -> Any:
+    """The training step of a batch, as XLA compiled it."""
+    mesh = parallel.make_mesh(jax.devices()[:count])
+    state = parallel.place(first_state(net), parallel.replicated(mesh))
+    feed = feed_on(mesh, kind)
+    picked = feed.abstract(1, batch_size)
+    return programs_on(mesh, net)._train.lower(state, feed.examples, picked).compile()
+
+
+def collectives(text: str) -> list[str]:
+    """What the devices exchange: the kind and the type of the result, each once."""
+    found = re.findall(r"= \(?([a-z0-9]+).* (all-[a-z]+|collective-[a-z]+|reduce-scatter)(?:-start)?\(", text)
+    return sorted({f"{kind} of {dtype}" for dtype, kind in found})
+
+
+def compiled_steps() -> dict[str, Any]:
+    """What eight devices exchange in a step, by the way of delivery and for grouped convolutions, and its bytes."""
+    grouped = models.build("resnext50_32x4d", num_classes=10, width=8, blocks=(1, 1, 1, 1), small_images=True)
+    streamed = {count: compiled(network(), "streamed", count, 64) for count in (1, 8)}
+    sizes = {count: each.memory_analysis() for count, each in streamed.items()}
+    exchanged = {
+        "streamed": collectives(streamed[8].as_text()),
+        "replicated": collectives(compiled(network(), "replicated", 8, 64).as_text()),
+        "sharded": collectives(compiled(network(), "sharded", 8, 64).as_text()),
+        "grouped": collectives(compiled(grouped, "replicated", 8, 32).as_text()),
+    }
+    return {
+        "exchanged": exchanged,
+        "arguments": {count: size.argument_size_in_bytes for count, size in sizes.items()},
+        "temporary": {count: size.temp_size_in_bytes for count, size in sizes.items()},
+    }
+
+
+class StopAfter(Recorder):
+    """Sends this process a signal when an epoch is on record."""
+
+    def __init__(self, stage: int):
+        super().__init__()
+        self._stage = stage
+
+    def epoch(self, record: EpochRecord) -> None:
+        if record.stage == self._stage:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def run_on(counts: Sequence[int], folder: Path, data_dir: str) -> dict[str, Any]:
+    """A whole plan in float64: on so many devices after each other, one stage on each, the last ones on the last."""
+    experiment = ExperimentConfig(
+        data=DataConfig(
+            name="digits", data_dir=data_dir, image_size=SIDE, train_examples=EXAMPLES, normalisation="none"
+        ),
+        plan=PLAN,
+        evaluation=EvaluationConfig(batch_size=120),
+        checkpoint=CheckpointConfig(every_seconds=1e9),
+    )
+    net, planned = network("float64"), stages.make_plan(PLAN, experiment.optimizer, EXAMPLES)
+    first = first_state(network())
+    wide = jax.tree.map(
+        lambda leaf: np.asarray(leaf, np.float64), {"params": first.params, "batch_stats": first.batch_stats}
+    )
+    for stage, count in enumerate(counts, start=1):
+        display = StopAfter(stage) if stage < len(counts) else Recorder()
+        loop_mesh = partial(parallel.make_mesh, jax.devices()[:count])
+        make_mesh, parallel.make_mesh = parallel.make_mesh, loop_mesh
+        try:
+            loop.run(experiment, planned, net, folder, display, variables=wide)
+        except InterruptedRunError:
+            assert stage < len(counts)
+        finally:
+            parallel.make_mesh = make_mesh
+    rows = records.read(folder)
+    return {
+        "losses": [row["train_loss"] for row in rows.epochs],
+        "probabilities": np.load(folder / "predictions.npz")["probabilities"].tolist(),
+        "stops": sum(event["name"] == "stop" for event in rows.events),
+    }
+
+
+def main(folder: Path, data_dir: str) -> dict[str, Any]:
+    # The gradient of a 3x3 kernel takes its own way only in larger convolutions.
+    convolution._PATCHES_PAY = 0.0
+    found = {"steps": steps(), "kernel_gradient": kernel_gradient(), **compiled_steps()}
+    jax.config.update("jax_enable_x64", True)
+    data = DataConfig(name="digits", data_dir=data_dir)
+    assert datasets.sizes(data).train >= EXAMPLES
+    runs = {"one": [1], "four, one, eight": [4, 1, 8]}
+    return found | {"runs": {name: run_on(counts, folder / name, data_dir) for name, counts in runs.items()}}
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(Path(sys.argv[1]), sys.argv[2])))

@@ -1,0 +1,89 @@
+"""One process of a run in float64, for the tests of several hosts; it may send itself a signal at a given place.
+
+python tests/on_hosts.py WORKDIR DATA_DIR PROCESSES PROCESS COORDINATOR [EXAMPLES SIGNAL]
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from conftest import Recorder
+
+from models.resnet import BasicBlock, ResNet
+from stepwise_jax import hosts, loop, stages
+from stepwise_jax.config import CheckpointConfig, DataConfig, EvaluationConfig, ExperimentConfig, PlanConfig
+from stepwise_jax.errors import StepwiseError
+from stepwise_jax.optimizer import make_optimizer
+from stepwise_jax.state import make_initializer
+
+SIDE, EXAMPLES = 8, 320
+PLAN = PlanConfig(
+    fractions=(0.5, 1.0),
+    batch_multipliers=(2.0, 1.0),
+    batch_size=16,
+    learning_rate=0.05,
+    epochs_per_stage=2,
+    decay_every=1,
+)
+
+
+class SignalAt(Recorder):
+    """Sends this process a signal when so many examples are fed."""
+
+    def __init__(self, examples: int, name: str):
+        super().__init__()
+        self._examples, self._signal = examples, signal.Signals[name]
+
+    def steps(
+        self, epoch: int, epochs: int, examples_done_in_run: int, images_per_second: float, loss: float | None
+    ) -> None:
+        if examples_done_in_run >= self._examples:
+            self._examples = sys.maxsize
+            os.kill(os.getpid(), self._signal)
+
+
+def experiment(data_dir: str) -> ExperimentConfig:
+    return ExperimentConfig(
+        data=DataConfig(
+            name="digits", data_dir=data_dir, image_size=SIDE, train_examples=EXAMPLES, normalisation="none"
+        ),
+        plan=PLAN,
+        evaluation=EvaluationConfig(batch_size=120),
+        checkpoint=CheckpointConfig(every_seconds=0.2),
+    )
+
+
+def first_variables(config: ExperimentConfig) -> dict[str, Any]:
+    """The same on every machine, in float64."""
+    net = ResNet(BasicBlock, blocks=(1,), num_classes=10, width=4, small_images=True)
+    state = jax.jit(make_initializer(net, make_optimizer(config.optimizer), SIDE))(jax.random.key(0))
+    return jax.tree.map(
+        lambda leaf: np.asarray(leaf, np.float64), {"params": state.params, "batch_stats": state.batch_stats}
+    )
+
+
+def main(workdir: Path, data_dir: str, count: int, process: int, coordinator: str, strike: Sequence[str]) -> int:
+    if count > 1:
+        hosts.start(hosts.Place(coordinator, count, process), heartbeat_seconds=20)
+    jax.config.update("jax_enable_x64", True)
+    config = experiment(data_dir)
+    net: Any = ResNet(BasicBlock, blocks=(1,), num_classes=10, width=4, small_images=True, dtype="float64")
+    display = SignalAt(int(strike[0]), strike[1]) if strike else Recorder()
+    try:
+        planned = stages.make_plan(PLAN, config.optimizer, EXAMPLES)
+        summary = loop.run(config, planned, net, workdir, display, variables=first_variables(config))
+    except StepwiseError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.status
+    print(summary["updates"], len(display.messages))
+    return 0
+
+
+if __name__ == "__main__":
+    folder, data, processes, number, address, *at = sys.argv[1:]
+    sys.exit(main(Path(folder), data, int(processes), int(number), address, at))
