@@ -1,5 +1,7 @@
 """Work that goes on beside training, one piece after another, and that nobody has to wait for at the end."""
 
+import atexit
+import concurrent.futures
 import queue
 import threading
 from collections.abc import Callable
@@ -44,6 +46,12 @@ class Background:
                     future.set_result(work())
                 except BaseException as error:
                     future.set_exception(error)
+
+
+@atexit.register
+def _let_the_last_end() -> None:
+    """Waits for what is begun: an interpreter that ends while a thread is inside the compiler is aborted."""
+    concurrent.futures.wait([future for future in tuple(_unfinished) if not future.cancel()])
 
 
 def is_busy() -> bool:

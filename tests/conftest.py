@@ -45,6 +45,13 @@ from stepwise_jax.config import (
 )
 from stepwise_jax.display import Display
 from stepwise_jax.profile import Profile
+from stepwise_jax.quiet import ignore_abandoned_reads
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure() -> None:
+    """After pytest has begun to listen: what a launched process does not tell is no warning here either."""
+    ignore_abandoned_reads()
 
 
 class TinyNet(nn.Module):

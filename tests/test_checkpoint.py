@@ -1,7 +1,6 @@
-import gc
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -151,16 +150,6 @@ def test_a_state_whose_memory_is_taken_over_while_it_is_saved_is_saved_whole(tmp
 
 # ---- Damage
 
-# Orbax abandons its other reads where one fails, and Python tells of each when it is collected.
-abandons_reads = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
-
-@pytest.fixture(autouse=True)
-def collect_abandoned_reads() -> Iterator[None]:
-    """Within the test that caused them, and not in whichever comes next."""
-    yield
-    gc.collect()
-
 
 def flip(position: float) -> Callable[[Path], None]:
     def damage(path: Path) -> None:
@@ -193,7 +182,6 @@ def files_of(folder: Path, step: int) -> list[Path]:
     return sorted(path.relative_to(folder) for path in (folder / str(step)).rglob("*") if path.is_file())
 
 
-@abandons_reads
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damage_to_any_file_of_a_checkpoint_is_survived_or_told(saved, tmp_path, damage):
     fallbacks = 0
@@ -222,7 +210,6 @@ def spoil(folder: Path, step: int) -> None:
             cut(0.5)(path)
 
 
-@abandons_reads
 def test_a_run_goes_on_saving_after_it_fell_back(saved, tmp_path):
     folder = tmp_path / "checkpoints"
     shutil.copytree(saved, folder)
@@ -236,7 +223,6 @@ def test_a_run_goes_on_saving_after_it_fell_back(saved, tmp_path):
     assert bits(restored[0]) == bits(a_state(NEWEST))
 
 
-@abandons_reads
 def test_nothing_whole_is_an_error_and_nothing_is_deleted(saved, tmp_path):
     folder, messages = tmp_path / "checkpoints", []
     shutil.copytree(saved, folder)
@@ -253,7 +239,6 @@ def test_nothing_whole_is_an_error_and_nothing_is_deleted(saved, tmp_path):
     assert committed(folder) == [BEFORE, NEWEST]
 
 
-@abandons_reads
 def test_the_state_of_one_checkpoint_with_the_place_of_another_is_no_checkpoint(saved, tmp_path):
     folder, messages = tmp_path / "checkpoints", []
     shutil.copytree(saved, folder)
@@ -267,7 +252,6 @@ def test_the_state_of_one_checkpoint_with_the_place_of_another_is_no_checkpoint(
     assert len(messages) == 1
 
 
-@abandons_reads
 def test_a_digit_of_the_place_that_changed_is_noticed(saved, tmp_path):
     folder, messages = tmp_path / "checkpoints", []
     shutil.copytree(saved, folder)
@@ -291,7 +275,6 @@ def other_kinds() -> dict[str, TrainState]:
     }
 
 
-@abandons_reads
 @pytest.mark.parametrize("kind", ["dtype", "shape", "fewer leaves"])
 def test_a_state_of_another_kind_is_never_made_to_fit_in_silence(saved, tmp_path, kind):
     folder = tmp_path / "checkpoints"

@@ -192,10 +192,19 @@ HERE = ["--coordinator", "localhost:1", "--processes", "2", "--process-id", "0"]
         ([*HERE, "--processes", "0"], "--processes is 0: it must be at least 1"),
         ([*HERE, "--process-id", "2"], "--process-id is 2: it must be between 0 and 1"),
         (["--distributed", "--heartbeat", "0"], "--heartbeat is 0: it must be at least 1 second"),
-        (["--distributed"], "--distributed: no cluster tells this process its place"),
     ],
 )
 def test_a_place_that_makes_no_sense_is_refused(words, sentence, tmp_path, capsys):
     assert launch.main(["train", "configs/digits.py", "--workdir", str(tmp_path / "run"), *words]) == 2
     assert f"error: {sentence}" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_process_without_a_cluster_is_refused(tmp_path):
+    """In a process of its own: JAX joins others only before it has looked for devices."""
+    words = [sys.executable, "launch.py", "train", "configs/digits.py", "--workdir", str(tmp_path / "run")]
+    done = subprocess.run([*words, "--distributed"], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert "error: --distributed: no cluster tells this process its place" in done.stderr
+    assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()

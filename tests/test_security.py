@@ -22,16 +22,12 @@ from stepwise_jax.run_folder import read_runs
 ROOT = Path(__file__).parents[1]
 DIGITS = str(ROOT / "configs" / "digits.py")
 
-# Orbax abandons its other reads where one fails, and Python tells of each when it is collected.
-abandons_reads = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
 
 class Malicious:
     def __reduce__(self):
         return os.mkdir, ("was_executed",)
 
 
-@abandons_reads
 def test_a_checkpoint_of_pickles_is_damaged_and_never_executed(tmp_path, monkeypatch):
     from test_checkpoint import PLACE, a_state
 
