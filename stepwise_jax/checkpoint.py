@@ -37,14 +37,17 @@ class Checkpoints:
         self._folder, self._keep, self._read_only = folder.absolute(), keep, read_only
         self._held: int | None = None
         self._writing = False
-        self._manager = self._open(clean=not read_only)
+        if not read_only:
+            self._remove_halves()
+        self._manager = self._open()
         self._saved_at = time.monotonic()
 
-    def _open(self, *, clean: bool) -> ocp.CheckpointManager:
+    def _open(self) -> ocp.CheckpointManager:
         options = ocp.CheckpointManagerOptions(
             preservation_policy=_Kept(self._keep, lambda: self._held),
             enable_async_checkpointing=True,
-            cleanup_tmp_directories=clean,
+            # Of one process we remove them: Orbax does it beside the first saves, and stumbles over what is gone.
+            cleanup_tmp_directories=not self._read_only and jax.process_count() > 1,
             create=not self._read_only,
         )
         return ocp.CheckpointManager(self._folder, options=options)
@@ -127,7 +130,7 @@ class Checkpoints:
             with contextlib.suppress(OSError, ValueError):
                 self._manager.close()
             self._remove_halves()
-            self._manager = self._open(clean=False)
+            self._manager = self._open()
         return _unsaved(error)
 
     def _remove_halves(self) -> None:
@@ -138,14 +141,15 @@ class Checkpoints:
 
     def _try_folder(self) -> None:
         """Refuses a folder that takes nothing: Orbax's threads would wait minutes for what they cannot make in it."""
-        trial = self._folder / f"trial-{jax.process_index()}.orbax-checkpoint-tmp"
+        # Of a name that Orbax does not take for a half of its own, which it may be removing just now.
+        trial = self._folder / f".trial-{jax.process_index()}"
         try:
-            trial.mkdir(exist_ok=True)
-            (trial / "file").write_bytes(bytes(1 << 12))
+            trial.write_bytes(bytes(1 << 12))
         except OSError as error:
             raise _unsaved(error) from error
         finally:
-            shutil.rmtree(trial, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                trial.unlink(missing_ok=True)
 
     def delete_after(self, step: int) -> None:
         """Removes every checkpoint of later steps than `step`."""
