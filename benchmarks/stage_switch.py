@@ -1,8 +1,8 @@
 """What a change of stage costs: the stall, and what compiling the next stages does to training meanwhile.
 
-    python benchmarks/stage_switch.py [--epochs 20] [--folder DIR] [--json] [--FIELD VALUE ...]
+    python benchmarks/stage_switch.py [--epochs 12] [--folder DIR] [--json] [--FIELD VALUE ...]
 
-The five stages of the paper with a small Res2Net, whose step takes seconds to compile, on the digits at 32 x 32. One
+Three stages of a small Res2Net on the digits at 32 x 32, each longer than its step takes to compile. One
 plan is trained twice, each time in a process of the real entry point and with one folder of kept programs, which is
 empty at first. In the first run the later stages compile in the background; in the second nothing may be compiled, so
 its first epochs say what the first run lost. Events of JAX's compilation cache are counted, with the moment of each.
@@ -29,8 +29,8 @@ ROOT = Path(__file__).parents[1]
 EVENTS = "events.json"
 INNER = "--inner"
 FIELDS = (
-    "--model.name res2net_small --model.width 8 --data.image_size 32 --plan.batch_size 24 --steps_per_call 1 "
-    "--checkpoint.every_seconds 1000"
+    "--model.name res2net_small --model.width 8 --data.image_size 32 --steps_per_call 1 "
+    "--checkpoint.every_seconds 1000 --plan.fractions 0.8 0.9 1.0 --plan.batch_size 24 --plan.batch_multipliers 1 2 3"
 )
 
 
@@ -162,7 +162,7 @@ def main() -> int:
         start_anew_with_huge_pages()
         return train_and_count(sys.argv[2:])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=20, help="epochs of each stage (default: 20)")
+    parser.add_argument("--epochs", type=int, default=12, help="epochs of each stage (default: 12)")
     parser.add_argument("--folder", type=Path, help="where to keep both runs; by default a temporary folder")
     parser.add_argument("--json", action="store_true", help="one JSON document")
     options, fields = parser.parse_known_args()
