@@ -43,7 +43,12 @@ def train(config: str, strategy: str, folder: Path, epochs: int, fields: Sequenc
     command = [sys.executable, "launch.py", "train", config, "--workdir", str(folder), *words, *fields]
     environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
     started = time.perf_counter()
-    subprocess.run(command, cwd=ROOT, env={**environment, "XDG_CACHE_HOME": str(folder / "home")}, check=True)
+    subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**environment, "XDG_CACHE_HOME": str(folder.with_name(f"{folder.name}-kept"))},
+        check=True,
+    )
     wall = time.perf_counter() - started
     summary = json.loads((folder / "summary.json").read_text())
     scored = sum(row["top1"] is not None for row in records.read(folder).epochs)
