@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from models.row_products import convolve_by_rows, gradients_by_rows, rows_pay
+
 _PATCH_BYTES = 4_000_000
 """Patches of a 3x3 kernel are nine times the image: more than this at once leaves the cache and costs page faults."""
 
@@ -74,6 +76,8 @@ def _convolve_on_cpu(x: jax.Array, kernel: jax.Array, stride: int, groups: int) 
         return _multiply(x, kernel, stride)
     if _is_tiny(x, kernel, stride):
         return _multiply_patches(x, kernel, stride)
+    if rows_pay(x, kernel, stride):
+        return convolve_by_rows(x, kernel, stride)
     return convolve_plainly(x, kernel, stride)
 
 
@@ -83,9 +87,11 @@ def _gradients_on_cpu(x: jax.Array, kernel: jax.Array, gradient: jax.Array, stri
     if kernel.shape[0] == 1:
         (of_x,) = jax.vjp(lambda x: _multiply(x, kernel, stride), x)[1](gradient)
         rows = x[:, ::stride, ::stride].reshape(-1, x.shape[-1])
-        return of_x, jnp.einsum("rp,rf->pf", rows, gradient.reshape(len(rows), -1))[None, None]
+        return of_x, jnp.einsum("rp,rf->fp", rows, gradient.reshape(len(rows), -1)).T[None, None]
     if _is_tiny(x, kernel, stride):
         return jax.vjp(functools.partial(_multiply_patches, stride=stride), x, kernel)[1](gradient)
+    if rows_pay(x, kernel, stride):
+        return gradients_by_rows(x, kernel, gradient, stride)
     if 2 * gradient.size * kernel.size // kernel.shape[-1] < _PATCHES_PAY:
         return jax.vjp(functools.partial(convolve_plainly, stride=stride), x, kernel)[1](gradient)
     (of_x,) = jax.vjp(lambda x: convolve_plainly(x, kernel, stride), x)[1](gradient)
@@ -146,10 +152,10 @@ def _gradient_of_share(x: jax.Array, gradient: jax.Array, size: int, stride: int
         images = lax.dynamic_slice_in_dim(x, index * count, count)
         patches = _patches(images, size, stride, height, width).reshape(-1, patch)
         outputs = lax.dynamic_slice_in_dim(gradient, index * count, count).reshape(-1, features)
-        return total + jnp.einsum("rp,rf->pf", patches, outputs)
+        return total + jnp.einsum("rp,rf->fp", patches, outputs)
 
-    total = lax.fori_loop(0, batch // count, add, jnp.zeros((patch, features), x.dtype))
-    return total.reshape(size, size, -1, features)
+    total = lax.fori_loop(0, batch // count, add, jnp.zeros((features, patch), x.dtype))
+    return total.T.reshape(size, size, -1, features)
 
 
 def _images_at_once(batch: int, bytes_per_image: int) -> int:

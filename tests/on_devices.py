@@ -16,7 +16,7 @@ from conftest import Recorder
 from jax.sharding import Mesh
 
 import models
-from models import convolution
+from models import convolution, row_products
 from models.resnet import BasicBlock, ResNet
 from stepwise_jax import datasets, loop, parallel, records, stages
 from stepwise_jax.batches import Preprocessing
@@ -134,6 +134,9 @@ def compiled_steps() -> dict[str, Any]:
         "sharded": collectives(compiled(network(), "sharded", 8, 64).as_text()),
         "grouped": collectives(compiled(grouped, "replicated", 8, 32).as_text()),
     }
+    # What small convolutions do not take: a loop over patches of a few images.
+    row_products._MOST_BYTES, convolution._PATCHES_PAY = 0, 0.0
+    exchanged["patches"] = collectives(compiled(network(), "replicated", 8, 64).as_text())
     return {
         "exchanged": exchanged,
         "arguments": {count: size.argument_size_in_bytes for count, size in sizes.items()},
@@ -187,8 +190,6 @@ def run_on(counts: Sequence[int], folder: Path, data_dir: str) -> dict[str, Any]
 
 
 def main(folder: Path, data_dir: str) -> dict[str, Any]:
-    # The gradient of a 3x3 kernel takes its own way only in larger convolutions.
-    convolution._PATCHES_PAY = 0.0
     found = {"steps": steps(), "kernel_gradient": kernel_gradient(), **compiled_steps()}
     jax.config.update("jax_enable_x64", True)
     data = DataConfig(name="digits", data_dir=data_dir)

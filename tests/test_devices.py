@@ -47,7 +47,7 @@ def test_the_gradient_of_a_kernel_summed_over_the_shares_of_a_batch_is_that_over
 
 
 def test_gradients_and_statistics_are_summed_and_nothing_else_is_exchanged(result):
-    for way in ("replicated", "streamed", "grouped"):
+    for way in ("replicated", "streamed", "grouped", "patches"):
         assert result["exchanged"][way] == ["all-reduce of f32"]
 
 

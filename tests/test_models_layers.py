@@ -37,6 +37,8 @@ def normal(*shape, seed=0):
         (3, 1, 1, 6, 10, 2),
         (3, 2, 1, 6, 10, 4),
         (3, 1, 1, 6, 10, 1),
+        (5, 3, 1, 4, 6, 11),
+        (3, 3, 1, 4, 6, 7),
         (7, 2, 1, 3, 8, 8),
         (3, 2, 4, 12, 8, 3),
         (3, 1, 8, 32, 32, 6),
@@ -45,10 +47,11 @@ def normal(*shape, seed=0):
         (1, 1, 4, 12, 8, 6),
     ],
 )
-@pytest.mark.parametrize("patches_pay", [0, 2e8])
+@pytest.mark.parametrize(("most_bytes", "patches_pay"), [(1e9, 0), (0, 0), (0, 1e9)], ids=["rows", "patches", "plain"])
 def test_convolution_and_its_gradients_are_the_librarys(
-    monkeypatch, patches_pay, size, stride, groups, channels, features, side
+    monkeypatch, most_bytes, patches_pay, size, stride, groups, channels, features, side
 ):
+    monkeypatch.setattr("models.row_products._MOST_BYTES", most_bytes)
     monkeypatch.setattr("models.convolution._PATCHES_PAY", patches_pay)
     jax.clear_caches()
     x = normal(4, side, side + 1, channels)
@@ -71,7 +74,9 @@ def test_kernel_gradient_is_the_same_in_several_pieces(monkeypatch):
     def gradient():
         return jax.grad(lambda kernel: jnp.square(convolve(x, kernel)).sum())(kernel)
 
+    monkeypatch.setattr("models.row_products._MOST_BYTES", 0)
     monkeypatch.setattr("models.convolution._PATCHES_PAY", 0)
+    jax.clear_caches()
     whole = gradient()
     monkeypatch.setattr("models.convolution._PATCH_BYTES", 2 * 8 * 8 * 36 * 4)
     jax.clear_caches()
