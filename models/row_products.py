@@ -21,9 +21,14 @@ _WIDE = 128
 
 
 def rows_pay(x: jax.Array, kernel: jax.Array, stride: int) -> bool:
-    """Whether this is faster than XLA's convolution of [N, H, W, C] with [K, K, C, O]."""
+    """Whether this is faster than XLA's convolution of [N, H, W, C] with [K, K, C, O].
+
+    No where N is a symbol, as in a program exported for any batch: only a number can be weighed.
+    """
+    if not isinstance(x.shape[0], int):
+        return False
     size, channels, features = kernel.shape[1:]
-    rows = len(x) * x.shape[1] * -(-x.shape[2] // stride)
+    rows = x.shape[0] * x.shape[1] * -(-x.shape[2] // stride)
     return size > 1 and features < _WIDE and rows * size * (channels + features) * x.dtype.itemsize <= _MOST_BYTES
 
 
