@@ -139,6 +139,14 @@ def steps_in_call(updates: int, most: int) -> int:
     return next((k for k in range(most, most // 2, -1) if updates % k == 0), most)
 
 
+def evaluation_batch(wanted: int, examples: int) -> int:
+    """Images in one evaluation call: as wanted, or as the device likes where that is 0; no more than there are.
+
+    A CPU's caches hold the maps of few images: `benchmarks/evaluation_batches.py` finds its best size.
+    """
+    return min(wanted or (50 if jax.default_backend() == "cpu" else 250), examples)
+
+
 def pad_rows(count: int, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows 0..count-1 in whole batches with a mask: int32 and bool [ceil(count / batch_size), batch_size]."""
     batches = -(-count // batch_size)

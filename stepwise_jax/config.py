@@ -238,13 +238,13 @@ class EvaluationConfig(_Section):
 
     _prefix = "evaluation."
 
-    batch_size: int = 250
-    """Images in one evaluation call; the scores do not depend on it."""
+    batch_size: int = 0
+    """Images in one evaluation call, or 0 to choose by device; the scores do not depend on it."""
     every_epochs: int = 1
     """Score the test set each time so many epochs of a stage are done, and at its end."""
 
     def _validate(self) -> None:
-        self._require(self.batch_size >= 1, "batch_size", "at least 1")
+        self._require(self.batch_size >= 0, "batch_size", "at least 1, or 0 to choose by device")
         self._require(self.every_epochs >= 1, "every_epochs", "at least 1")
 
 

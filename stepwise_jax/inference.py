@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from stepwise_jax import image_files
-from stepwise_jax.batches import preprocess
+from stepwise_jax.batches import evaluation_batch, preprocess
 from stepwise_jax.datasets import images
 from stepwise_jax.datasets.ahead import run_ahead
 from stepwise_jax.datasets.meter import Meter, Progress
@@ -47,7 +47,7 @@ def classify_files(trained: Trained, paths: Sequence[str], progress: Progress) -
       progress: called as `progress(done, total, what)`, where there is more than one batch to do.
     """
     # All batches have one shape: one program.
-    size = max(1, min(trained.experiment.evaluation.batch_size, len(paths)))
+    size = max(1, evaluation_batch(trained.experiment.evaluation.batch_size, len(paths)))
     classify = partial(jax.jit(make_classify(trained)), trained.variables)
     meter = Meter(progress if len(paths) > size else lambda *_: None, len(paths), "classifying images")
     with images.bombs_refused():

@@ -19,7 +19,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from stepwise_jax.background import Background
-from stepwise_jax.batches import Picked, Pixels, Preprocessing, Resident, gather
+from stepwise_jax.batches import Picked, Pixels, Preprocessing, Resident, evaluation_batch, gather
 from stepwise_jax.clock import Clock
 from stepwise_jax.determinism import compiler_options
 from stepwise_jax.evaluate import apply, make_count
@@ -109,7 +109,7 @@ class Programs:
     def evaluation_batch(self, wanted: int, examples: int) -> int:
         """The batch to evaluate in: no larger than the split, and a whole share for each device."""
         devices = self._mesh.size
-        return -(-min(wanted, examples) // devices) * devices
+        return -(-evaluation_batch(wanted, examples) // devices) * devices
 
     def flops_per_step(self, state: TrainState, examples: Resident | None, picked: Any) -> float:
         """Floating-point operations of an abstract call [1, b], as XLA counts them before it optimises, or 0."""

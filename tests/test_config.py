@@ -86,7 +86,7 @@ def test_json_of_an_unknown_field_is_refused():
         ("model.blocks", (1, 2), "four positive numbers"),
         ("optimizer.momentum", 1.0, "below 1"),
         ("optimizer.weight_decay", -0.1, "not negative"),
-        ("evaluation.batch_size", 0, "at least 1"),
+        ("evaluation.batch_size", -1, "at least 1, or 0 to choose by device"),
         ("checkpoint.keep", 1, "at least 2"),
         ("seed", -1, "between 0"),
         ("dtype", "float16", "'bfloat16'"),

@@ -278,6 +278,11 @@ def test_an_evaluation_batch_is_no_larger_than_the_split(shared):
     assert [shared.programs.evaluation_batch(wanted, 360) for wanted in (1, 250, 360, 1000)] == [1, 250, 360, 360]
 
 
+def test_an_evaluation_batch_that_nobody_chose_is_one_that_the_device_likes(shared):
+    assert shared.programs.evaluation_batch(0, 30) == 30
+    assert 1 <= shared.programs.evaluation_batch(0, 10_000) <= 1000
+
+
 def test_the_cost_of_a_step_grows_with_the_batch(shared):
     one, two = (shared.programs.flops_per_step(start(), examples(), placed(rows(1, size))) for size in (16, 32))
     forward = 16 * 2 * (4 * 4 * 9 * 3 * 8 + 4 * 4 * 8 * 7)
