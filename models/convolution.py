@@ -11,6 +11,7 @@ import math
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import PartitionSpec
 
 from models.row_products import convolve_by_rows, gradients_by_rows, rows_pay
 
@@ -54,7 +55,19 @@ convolve.defvjp(_forward, _backward)
 
 
 def convolve_plainly(x: jax.Array, kernel: jax.Array, stride: int = 1, groups: int = 1) -> jax.Array:
-    """`convolve` as the library does it, on every platform."""
+    """`convolve` as the library does it, on every platform.
+
+    XLA's partitioner does not divide a grouped convolution by images: where it is traced on a mesh of several devices,
+    each is given its own here.
+    """
+    whole, mesh = functools.partial(_convolve_whole, stride=stride, groups=groups), jax.sharding.get_abstract_mesh()
+    if groups == 1 or mesh.size < 2 or x.shape[0] % mesh.size:
+        return whole(x, kernel)
+    images = PartitionSpec(mesh.axis_names)
+    return jax.shard_map(whole, in_specs=(images, PartitionSpec()), out_specs=images)(x, kernel)
+
+
+def _convolve_whole(x: jax.Array, kernel: jax.Array, stride: int, groups: int) -> jax.Array:
     half = kernel.shape[0] // 2
     return lax.conv_general_dilated(
         x,

@@ -19,10 +19,9 @@ from stepwise_jax.delivery import Delivery
 from stepwise_jax.errors import InputError
 from stepwise_jax.feed import Feed, ResidentFeed, StreamedFeed
 from stepwise_jax.optimizer import make_optimizer
-from stepwise_jax.programs import make_train_call
 from stepwise_jax.stages import Stage
 from stepwise_jax.state import TrainState, make_initializer
-from stepwise_jax.train_step import make_train_step
+from stepwise_jax.step_program import train_function
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,10 +149,8 @@ def _compile(
     # The numbers of a normalisation by the data set are not known yet, and take no memory.
     normalisation = "none" if experiment.data.normalisation == "dataset" else experiment.data.normalisation
     preprocessing = make_preprocessing(normalisation, experiment.data.image_size, None)
-    call = make_train_call(make_train_step(network, make_optimizer(experiment.optimizer)), preprocessing)
-    whole, rows = parallel.replicated(mesh), parallel.split_along(mesh, 1)
-    compiled = jax.jit(call, in_shardings=(whole, None, rows), out_shardings=whole, donate_argnames="state")
-    return compiled.lower(state, feed.examples, feed.abstract(steps, batch_size)).compile()
+    function = train_function(network, make_optimizer(experiment.optimizer), preprocessing, mesh)
+    return function.lower(state, feed.examples, feed.abstract(steps, batch_size)).compile()
 
 
 def _bytes(tree: Any) -> int:

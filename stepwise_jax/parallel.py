@@ -1,8 +1,9 @@
 """One mesh with one axis, over which the examples of a batch are spread; state is on every device."""
 
+import functools
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import numpy as np
@@ -12,6 +13,9 @@ from stepwise_jax.errors import InputError
 from stepwise_jax.stages import Stage
 
 AXIS = "data"
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
 def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
@@ -28,6 +32,20 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def split_along(mesh: Mesh, dimension: int) -> NamedSharding:
     """Spread over the devices along one dimension of an array, whole along those before it."""
     return NamedSharding(mesh, PartitionSpec(*[None] * dimension, AXIS))
+
+
+def on_mesh(mesh: Mesh, function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """`function` for `jax.jit`, traced where a network can see the mesh.
+
+    `models.convolution` divides by it what XLA's partitioner would compute whole on every device.
+    """
+
+    @functools.wraps(function)
+    def traced(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*args, **kwargs)
+
+    return traced
 
 
 def place(tree: Any, sharding: Sharding) -> Any:

@@ -23,7 +23,8 @@ from stepwise_jax.batches import Picked, Pixels, Preprocessing, Resident, evalua
 from stepwise_jax.clock import Clock
 from stepwise_jax.determinism import compiler_options
 from stepwise_jax.evaluate import apply, make_count
-from stepwise_jax.parallel import place, replicated, split_along
+from stepwise_jax.flops import TrainCall, count_flops
+from stepwise_jax.parallel import on_mesh, place, replicated, split_along
 from stepwise_jax.state import TrainState
 from stepwise_jax.train_step import Batch, TrainStep, make_train_step
 
@@ -51,10 +52,11 @@ class Programs:
         self._background = Background("compile")
         # A split keeps the placement that it has: on every device, spread over them, or nowhere.
         whole, rows, call_rows = replicated(mesh), split_along(mesh, 0), split_along(mesh, 1)
-        train = make_train_call(make_train_step(network, optimizer), preprocessing)
-        count = make_count_call(network, preprocessing)
-        predict = make_predict_call(network, preprocessing)
-        statistics = make_statistics_call(network, preprocessing)
+        self._call = make_train_call(make_train_step(network, optimizer), preprocessing)
+        train = on_mesh(mesh, self._call)
+        count = on_mesh(mesh, make_count_call(network, preprocessing))
+        predict = on_mesh(mesh, make_predict_call(network, preprocessing))
+        statistics = on_mesh(mesh, make_statistics_call(network, preprocessing))
         jit = partial(jax.jit, compiler_options=compiler_options(deterministic, jax.default_backend()))
         self._train = jit(train, in_shardings=(whole, None, call_rows), out_shardings=whole, donate_argnames="state")
         self._count = jit(count, in_shardings=(whole, None, rows, rows), out_shardings=whole)
@@ -112,9 +114,8 @@ class Programs:
         return -(-evaluation_batch(wanted, examples) // devices) * devices
 
     def flops_per_step(self, state: TrainState, examples: Resident | None, picked: Any) -> float:
-        """Floating-point operations of an abstract call [1, b], as XLA counts them before it optimises, or 0."""
-        analysis = self._train.lower(state, examples, picked).cost_analysis()
-        return float((analysis or {}).get("flops", 0.0))  # pyright: ignore[reportAttributeAccessIssue]
+        """Floating-point operations of an abstract call [1, b], or 0 where XLA does not count them."""
+        return count_flops(self._call, state, examples, picked) or 0.0
 
     def _program(self, name: str, function: Any, *args: Any) -> Any:
         key = (name, *_shape(args[-1]))
@@ -178,9 +179,6 @@ def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-
-
-TrainCall = Callable[[TrainState, Resident | None, Picked], tuple[TrainState, jax.Array]]
 
 
 def make_train_call(step: TrainStep, preprocessing: Preprocessing) -> TrainCall:

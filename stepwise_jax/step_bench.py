@@ -23,11 +23,14 @@ from stepwise_jax.batches import Picked, PlanOrder, calls, make_preprocessing
 from stepwise_jax.config import OptimizerConfig
 from stepwise_jax.datasets.meter import Progress
 from stepwise_jax.feed import ResidentFeed, place_resident
+from stepwise_jax.flops import TrainCall, count_flops
 from stepwise_jax.loop import CALLS_IN_FLIGHT
 from stepwise_jax.optimizer import make_optimizer, set_hyperparameters
+from stepwise_jax.programs import make_train_call
 from stepwise_jax.stage import Stage
 from stepwise_jax.state import TrainState
 from stepwise_jax.step_cases import Case, Setting
+from stepwise_jax.train_step import make_train_step
 
 TURNS = 5
 """Turns of each way, where the seconds allow so many."""
@@ -153,8 +156,11 @@ class _Runner:
             "compile_cached": compiled.cached,
             "peak_bytes": peak or compiled.bytes,
             "peak_bytes_from": "device" if peak else "program",
-            "flops": step_program.count_flops(function, self._state, feed.examples, single),
+            "flops": count_flops(self._step(), self._state, feed.examples, single),
         }
+
+    def _step(self) -> TrainCall:
+        return make_train_call(make_train_step(self._case.network, _OPTIMIZER), self._bench.preprocessing)
 
     def take_turn(self) -> None:
         """Times both ways; the first call after another case's turn is not counted."""

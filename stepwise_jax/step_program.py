@@ -10,7 +10,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from stepwise_jax.batches import Picked, Preprocessing, Resident
-from stepwise_jax.parallel import replicated, split_along
+from stepwise_jax.parallel import on_mesh, replicated, split_along
 from stepwise_jax.programs import make_train_call
 from stepwise_jax.state import TrainState, make_initializer
 from stepwise_jax.train_step import make_train_step
@@ -38,7 +38,7 @@ def train_function(
     """The training call of `Programs`, jitted: `state, examples, picked [k, b] -> state, losses [k]`."""
     whole = replicated(mesh)
     return jax.jit(
-        make_train_call(make_train_step(network, optimizer), preprocessing),
+        on_mesh(mesh, make_train_call(make_train_step(network, optimizer), preprocessing)),
         in_shardings=(whole, None, split_along(mesh, 1)),
         out_shardings=whole,
         donate_argnames="state",
@@ -70,14 +70,3 @@ def compile_call(function: Any, state: TrainState, examples: Resident | None, pi
     # The state that comes out lies where the state that went in lay.
     new = memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     return Compiled(call, seconds, bool(hits), new, new + memory.argument_size_in_bytes)
-
-
-def count_flops(function: Any, state: TrainState, examples: Resident | None, picked: Any) -> float | None:
-    """Floating-point operations of an abstract call [1, b] over all devices, or None where XLA does not count them.
-
-    They are counted in the graph that accelerators get, before XLA rewrites it: in a CPU's graph, and inside the calls
-    to libraries of a compiled one, it does not see all products.
-    """
-    platform = "tpu" if jax.default_backend() == "tpu" else "cuda"
-    lowered = function.trace(state, examples, picked).lower(lowering_platforms=(platform,))
-    return float((lowered.cost_analysis() or {}).get("flops", 0.0)) or None

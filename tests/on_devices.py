@@ -108,6 +108,29 @@ def kernel_gradient() -> float:
     return furthest(convolution._gradient_of_kernel(jax.numpy.asarray(x), jax.numpy.asarray(gradient), 3, 2), theirs)
 
 
+def plain_groups() -> dict[str, Any]:
+    """How far grouped convolutions of an accelerator on eight devices are from those on one, and what they exchange."""
+    random = np.random.default_rng(0)
+    x, kernel, gradient = (
+        random.normal(size=shape).astype(np.float32) for shape in ((16, 6, 6, 8), (3, 3, 2, 8), (16, 3, 3, 8))
+    )
+
+    def both(x: Any, kernel: Any, gradient: Any) -> Any:
+        result, back = jax.vjp(partial(convolution.convolve_plainly, stride=2, groups=4), x, kernel)
+        return result, *back(gradient)
+
+    mesh = parallel.make_mesh()
+    images, whole = parallel.split_along(mesh, 0), parallel.replicated(mesh)
+    divided = jax.jit(parallel.on_mesh(mesh, both), in_shardings=(images, whole, images))
+    ways: list[Any] = [function.lower(x, kernel, gradient).compile() for function in (divided, jax.jit(both))]
+    eight, one = ways
+    return {
+        "apart": furthest(eight(x, kernel, gradient), one(x, kernel, gradient)),
+        "exchanged": collectives(eight.as_text()),
+        "share": eight.cost_analysis()["flops"] / one.cost_analysis()["flops"],
+    }
+
+
 def compiled(net: Any, kind: str, count: int, batch_size: int) -> Any:
     """The training step of a batch, as XLA compiled it."""
     mesh = parallel.make_mesh(jax.devices()[:count])
@@ -190,7 +213,7 @@ def run_on(counts: Sequence[int], folder: Path, data_dir: str) -> dict[str, Any]
 
 
 def main(folder: Path, data_dir: str) -> dict[str, Any]:
-    found = {"steps": steps(), "kernel_gradient": kernel_gradient(), **compiled_steps()}
+    found = {"steps": steps(), "kernel_gradient": kernel_gradient(), "plain_groups": plain_groups(), **compiled_steps()}
     jax.config.update("jax_enable_x64", True)
     data = DataConfig(name="digits", data_dir=data_dir)
     assert datasets.sizes(data).train >= EXAMPLES

@@ -51,6 +51,13 @@ def test_gradients_and_statistics_are_summed_and_nothing_else_is_exchanged(resul
         assert result["exchanged"][way] == ["all-reduce of f32"]
 
 
+def test_each_device_convolves_the_groups_of_its_own_images_as_accelerators_do(result):
+    found = result["plain_groups"]
+    assert found["apart"] < 1e-4
+    assert found["exchanged"] == ["all-reduce of f32"]
+    assert found["share"] < 1.1 / 8
+
+
 def test_images_spread_over_the_devices_are_asked_for_by_row(result):
     assert result["exchanged"]["sharded"] == ["all-gather of s32", "all-reduce of f32", "all-reduce of u8"]
 

@@ -41,6 +41,15 @@ def test_devices_share_the_work_and_sum_gradients_and_statistics():
     assert four["collective_bytes"] == 4 * (parameters + statistics + 1)
 
 
+def test_grouped_convolutions_are_divided_too():
+    tiny = ["resnext50_32x4d", "--width", "16", "--blocks", "1,1,1,1", "--small-images", "--image-size", "32"]
+    done = run(*tiny, "--classes", "5", "--batch-size", "16", "--devices", "1,4", "--json")
+    assert done.returncode == 0, done.stderr
+    _, four = json.loads(done.stdout)
+    assert four["flops_of_ideal"] == pytest.approx(1, rel=0.02)
+    assert four["collective_bytes"] < 1.1 * four["gradient_bytes"]
+
+
 def test_collectives_are_counted_in_a_programs_text():
     text = """
       %a = f32[8,4]{1,0} all-reduce(%x), channel_id=1, to_apply=%sum
