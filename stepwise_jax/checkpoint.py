@@ -4,7 +4,8 @@ Orbax leaves the previous step as the latest when a save is cut off, but restore
 silence. So each checkpoint carries a digest of the state and of the place in training, and a restore computes it anew.
 
 After a save that failed, Orbax leaves its half in the folder, where it takes the room that the next one needs, and
-counts checkpoints wrongly. So what is half is removed then, and Orbax's manager opened anew.
+counts checkpoints wrongly. So what is half is removed then, and Orbax's manager opened anew. Of several processes the
+one where it failed does not wait for the others, as Orbax would for twenty minutes: it is to end, and they with it.
 """
 
 import contextlib
@@ -14,6 +15,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,6 +25,7 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
+from stepwise_jax import hosts
 from stepwise_jax.errors import InputError, UnsavedError
 from stepwise_jax.state import TrainState, digest
 
@@ -36,7 +39,7 @@ class Checkpoints:
     def __init__(self, folder: Path, keep: int, *, read_only: bool = False):
         self._folder, self._keep, self._read_only = folder.absolute(), keep, read_only
         self._held: int | None = None
-        self._writing = False
+        self._writing, self._failed_here = False, False
         if not read_only:
             self._remove_halves()
         self._manager = self._open()
@@ -46,16 +49,26 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             preservation_policy=_Kept(self._keep, lambda: self._held),
             enable_async_checkpointing=True,
+            async_options=ocp.options.AsyncOptions(barrier_sync_fn=self._meet),
             # Of one process we remove them: Orbax does it beside the first saves, and stumbles over what is gone.
             cleanup_tmp_directories=not self._read_only and jax.process_count() > 1,
             create=not self._read_only,
         )
         return ocp.CheckpointManager(self._folder, options=options)
 
+    def _meet(self, *, key: str, timeout_ms: int) -> None:
+        """Waits in a thread of Orbax's until all processes are there, unless it is a failure that brings it here."""
+        if failure := sys.exc_info()[1]:
+            self._failed_here = True
+            raise failure
+        ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
+
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> None:
+        if error is not None and hosts.fails_alone(error):
+            return
         try:
             self.wait()
         except UnsavedError:
@@ -105,7 +118,7 @@ class Checkpoints:
         Raises:
           UnsavedError: if the one that was being written has failed since the last call.
         """
-        if self._writing and not self._manager.is_saving_in_progress():
+        if self._writing and (self._failed_here or not self._manager.is_saving_in_progress()):
             self.wait()
         return not self._writing and time.monotonic() - self._saved_at >= every_seconds
 

@@ -189,13 +189,18 @@ def ending(finish: Callable[[], None]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if jax.process_count() == 1 or getattr(error, "everywhere", False):
+        if not fails_alone(error):
             raise
         finish()
         described = _described(error)
         told = f"error: process {jax.process_index()} of {jax.process_count()}: {described}"
         print(told, file=sys.stderr, flush=True)
         os._exit(described.status)
+
+
+def fails_alone(error: BaseException) -> bool:
+    """Whether the other processes do not know of an error, so that nothing may be waited for."""
+    return jax.process_count() > 1 and not getattr(error, "everywhere", False)
 
 
 def _nothing() -> None:
@@ -209,7 +214,8 @@ def _described(error: Exception) -> StepwiseError:
     if isinstance(error, OSError):
         return StepwiseError(f"{error.filename or 'the output'}: {error.strerror or error}")
     reason = _first_line(error)
-    if isinstance(error, jax.errors.JaxRuntimeError):
+    # By its kind alone an error of what joins processes on CPUs does not say where it comes from.
+    if isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in reason:
         return StepwiseError(f"training together failed, as it does when a process has died ({reason}): {_GO_ON}")
     traceback.print_exception(error)
     return StepwiseError(reason)

@@ -59,10 +59,10 @@ def _failure_told(session: Session) -> Iterator[None]:
     try:
         yield
     except (UnsavedError, OSError) as error:
+        told = error if isinstance(error, UnsavedError) else f"records.jsonl cannot be written ({error.strerror})"
         if jax.process_count() > 1:
             # The other processes wait where this one failed: all of them end, and can be run again.
-            raise
-        told = error if isinstance(error, UnsavedError) else f"records.jsonl cannot be written ({error.strerror})"
+            raise UnsavedError(f"{told}: run the same command to go on from the last good checkpoint") from error
         session.note("unsaved", f"WARNING: {told}: training goes on, {_kept(session)}, and saving is tried again")
 
 

@@ -1,9 +1,10 @@
-"""One process of a run in float64, for the tests of several hosts; it may send itself a signal at a given place.
+"""One process of a run in float64, for the tests of several hosts; it may be struck at a given place.
 
-python tests/on_hosts.py WORKDIR DATA_DIR PROCESSES PROCESS COORDINATOR [EXAMPLES SIGNAL]
+python tests/on_hosts.py WORKDIR DATA_DIR PROCESSES PROCESS COORDINATOR [EXAMPLES SIGNAL|QUOTA]
 """
 
 import os
+import resource
 import signal
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from stepwise_jax import hosts, loop, stages
 from stepwise_jax.config import CheckpointConfig, DataConfig, EvaluationConfig, ExperimentConfig, PlanConfig
 from stepwise_jax.errors import StepwiseError
 from stepwise_jax.optimizer import make_optimizer
+from stepwise_jax.quiet import quieten_orbax
 from stepwise_jax.state import make_initializer
 
 SIDE, EXAMPLES = 8, 320
@@ -32,19 +34,27 @@ PLAN = PlanConfig(
 )
 
 
-class SignalAt(Recorder):
-    """Sends this process a signal when so many examples are fed."""
+def strike(name: str) -> None:
+    """Sends this process a signal, or refuses it every file of more than a byte as a quota does."""
+    if name == "QUOTA":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1, 1))
+    else:
+        os.kill(os.getpid(), signal.Signals[name])
+
+
+class StruckAt(Recorder):
+    """Strikes this process when so many examples are fed."""
 
     def __init__(self, examples: int, name: str):
         super().__init__()
-        self._examples, self._signal = examples, signal.Signals[name]
+        self._examples, self._name = examples, name
 
     def steps(
         self, epoch: int, epochs: int, examples_done_in_run: int, images_per_second: float, loss: float | None
     ) -> None:
         if examples_done_in_run >= self._examples:
             self._examples = sys.maxsize
-            os.kill(os.getpid(), self._signal)
+            strike(self._name)
 
 
 def experiment(data_dir: str) -> ExperimentConfig:
@@ -67,13 +77,14 @@ def first_variables(config: ExperimentConfig) -> dict[str, Any]:
     )
 
 
-def main(workdir: Path, data_dir: str, count: int, process: int, coordinator: str, strike: Sequence[str]) -> int:
+def main(workdir: Path, data_dir: str, count: int, process: int, coordinator: str, at: Sequence[str]) -> int:
+    quieten_orbax()
     if count > 1:
         hosts.start(hosts.Place(coordinator, count, process), heartbeat_seconds=20)
     jax.config.update("jax_enable_x64", True)
     config = experiment(data_dir)
     net: Any = ResNet(BasicBlock, blocks=(1,), num_classes=10, width=4, small_images=True, dtype="float64")
-    display = SignalAt(int(strike[0]), strike[1]) if strike else Recorder()
+    display = StruckAt(int(at[0]), at[1]) if at else Recorder()
     try:
         planned = stages.make_plan(PLAN, config.optimizer, EXAMPLES)
         summary = loop.run(config, planned, net, workdir, display, variables=first_variables(config))

@@ -6,6 +6,7 @@ order of sums over devices does not show.
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -54,7 +55,7 @@ def run_processes(commands: Sequence[Sequence[str]], **variables: Sequence[str])
 
 
 def run_wide(workdir: Path, data_dir: Path, strikes: Sequence[str]) -> list[tuple[int, str]]:
-    """A run in float64 (`on_hosts`); each process may send itself a signal: `"300 SIGTERM"` after 300 examples."""
+    """A run in float64 (`on_hosts`); each process may be struck, by `"300 QUOTA"` after 300 examples, say."""
     address = f"127.0.0.1:{free_port()}"
     words = [sys.executable, "tests/on_hosts.py", str(workdir), str(data_dir), str(len(strikes))]
     return run_processes([[*words, str(number), address, *at.split()] for number, at in enumerate(strikes)])
@@ -76,18 +77,20 @@ def saved(workdir: Path) -> list[int]:
 
 @pytest.fixture(scope="module")
 def moved(once: Once, data_dir: Path) -> dict[str, Any]:
-    """A run of one process, then two of which one is told to stop, then two of which one is killed, then one."""
+    """A run of one process, then of two, of which one is told to stop, killed, or may not write, then of one."""
 
     def run(folder: Path) -> dict[str, Any]:
         workdir = folder / "moved"
         (alone,) = run_wide(workdir, data_dir, ["100 SIGTERM"])
         stopped, first = run_wide(workdir, data_dir, ["", "300 SIGTERM"]), saved(workdir)[-1]
         killed, second = run_wide(workdir, data_dir, ["", "500 SIGKILL"]), saved(workdir)[-1]
+        full = [run_wide(workdir, data_dir, at) for at in (["", "600 QUOTA"], ["700 QUOTA", ""])]
+        third = saved(workdir)[-1]
         (ended,) = run_wide(workdir, data_dir, [""])
         (whole,) = run_wide(folder / "whole", data_dir, [""])
         assert [alone[0], ended[0], whole[0]] == [75, 0, 0], (alone, ended, whole)
         runs = {name: left_behind(folder / name) for name in ("moved", "whole")}
-        return runs | {"stopped": stopped, "killed": killed, "saved": [first, second]}
+        return runs | {"stopped": stopped, "killed": killed, "full": full, "saved": [first, second, third]}
 
     return once("moved", run)
 
@@ -104,14 +107,28 @@ def test_a_process_that_is_killed_ends_the_others_and_the_run_goes_on_on_one(mov
     (survivor, _), (killed, _) = moved["killed"]
     assert killed == -signal.SIGKILL
     assert survivor not in (0, 75)
-    *_, last = moved["moved"]["resumed"]
-    assert last == f"going on after {moved['saved'][1]} of 50 updates"
+    assert moved["moved"]["resumed"][2] == f"going on after {moved['saved'][1]} of 50 updates"
     assert moved["saved"][1] >= moved["saved"][0]
+
+
+@pytest.mark.parametrize("struck", [1, 0])
+def test_a_save_that_fails_on_one_process_ends_all_and_the_run_goes_on_from_the_one_before(struck, moved):
+    told = moved["full"][0 if struck else 1]
+    status, sentence = told[struck]
+    assert status == 1, told
+    # Which of its files a process is refused first is a matter of the moment.
+    refused = r"(the checkpoint|records\.jsonl) cannot be written \(File too large\): run the same command"
+    assert re.search(f"error: process {struck} of 2: {refused}", sentence), told
+    assert told[1 - struck][0] not in (0, 75), told
+    assert "Traceback" not in told[0][1] + told[1][1]
+    *_, last = moved["moved"]["resumed"]
+    assert last == f"going on after {moved['saved'][2]} of 50 updates"
+    assert moved["saved"][2] >= moved["saved"][1]
 
 
 def test_a_run_that_moves_between_one_and_two_processes_ends_where_one_process_does(moved):
     ours, theirs = moved["moved"], moved["whole"]
-    assert ours["events"].count("resume") == 3
+    assert ours["events"].count("resume") == 5
     np.testing.assert_allclose(ours["losses"], theirs["losses"], rtol=1e-12)
     # Scores are computed in float32.
     np.testing.assert_allclose(ours["probabilities"], theirs["probabilities"], atol=1e-6)

@@ -63,9 +63,7 @@ def four_steps(net, variables) -> tuple[list[float], float]:
     state = initial = state_from(variables, optimizer)
     state = state._replace(opt_state=optimizers.set_hyperparameters(state.opt_state, learning_rate=0.001))
     batch = Batch(jnp.asarray(images(), jnp.float64), jnp.asarray(LABELS))
-    # Most of this test's time is compilation, and LLVM's best is not worth its time for four steps.
-    options: dict[str, str | bool] = {"xla_backend_optimization_level": "1"}
-    step = jax.jit(make_train_step(net, optimizer)).lower(state, batch).compile(options)
+    step = jax.jit(make_train_step(net, optimizer))
     state, metrics = step(state, batch)
     losses, norm = [float(metrics["loss"])], gradient_norm(initial, state)
     for _ in range(3):
