@@ -15,7 +15,7 @@ demo: .venv
 	$(RUN) launch.py report runs/demo --out runs/demo/report
 
 test: lint docs
-	$(RUN) -m pytest -n auto
+	$(RUN) -m pytest -n auto --dist worksteal
 
 lint: .venv
 	$(VENV)/bin/ruff check .

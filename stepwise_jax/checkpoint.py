@@ -58,7 +58,8 @@ class Checkpoints:
 
     def _meet(self, *, key: str, timeout_ms: int) -> None:
         """Waits in a thread of Orbax's until all processes are there, unless it is a failure that brings it here."""
-        if failure := sys.exc_info()[1]:
+        failure = sys.exc_info()[1]
+        if failure and jax.process_count() > 1:
             self._failed_here = True
             raise failure
         ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
