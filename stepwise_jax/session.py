@@ -104,6 +104,7 @@ def open_session(
     with ExitStack() as stack:
         mesh = parallel.make_mesh()
         hosts.together(partial(parallel.check_batches, stages, mesh))
+        hosts.together(partial(_check_single_images, stages, network, experiment.data.image_size))
         writer = stack.enter_context(Writer(folder, display.message) if hosts.is_first() else Discarding())
         clock = Clock()
         note = partial(_note, writer, display)
@@ -155,6 +156,19 @@ def resolve(experiment: ExperimentConfig, recorded: ExperimentConfig | None) -> 
         return experiment
     chosen = recorded.steps_per_call if recorded else 1 if jax.default_backend() == "cpu" else 32
     return dataclasses.replace(experiment, steps_per_call=chosen)
+
+
+def _check_single_images(stages: tuple[Stage, ...], network: nn.Module, image_size: int) -> None:
+    """Refuses batches of one image where the maps of the network shrink to one value a channel, which do not vary."""
+    single = [f"{number} ({stage.name})" for number, stage in enumerate(stages, 1) if stage.batch_size == 1]
+    if not single:
+        return
+    image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), np.float32)
+    variables = jax.eval_shape(partial(network.init, train=False), jax.random.key(0), image)
+    try:
+        jax.eval_shape(partial(network.apply, train=True, mutable=["batch_stats"]), variables, image)
+    except ValueError as error:
+        raise InputError(f"batch_size of stage {single[0]} is 1: {error}") from error
 
 
 def _open_splits(

@@ -45,6 +45,7 @@ def locked(workdir: Path) -> Iterator[None]:
     Raises:
       InputError: if the folder cannot be made or written, is no run's folder, or another process trains in it.
     """
+    _check_names(workdir)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         if any(workdir.iterdir()) and not _is_run(workdir):
@@ -63,6 +64,16 @@ def locked(workdir: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def _check_names(workdir: Path) -> None:
+    try:
+        str(workdir.absolute()).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"--workdir {str(workdir)!a} must be UTF-8: checkpoints cannot be written to it") from error
+    checkpoints = workdir / CHECKPOINTS
+    if checkpoints.exists() and not checkpoints.is_dir():
+        raise InputError(f"{checkpoints} must be a folder: move what is there away")
 
 
 def in_use(workdir: Path) -> bool:

@@ -3,12 +3,15 @@
 import dataclasses
 import functools
 import json
+import os
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from conftest import Recorder, TinyNet
 
+import models
 from stepwise_jax import records, stages, workdir
 from stepwise_jax.errors import InputError, NonFiniteLossError
 from stepwise_jax.stages import Stage
@@ -203,6 +206,25 @@ def test_a_folder_with_other_things_in_it_is_refused(train, tmp_path):
 def test_two_processes_in_one_workdir_are_refused(train, tmp_path):
     with workdir.locked(tmp_path / "run"), pytest.raises(InputError, match="in use by another process"):
         train(tmp_path / "run")
+
+
+def test_a_workdir_that_no_checkpoint_can_be_written_to_is_refused(train, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoints").touch()
+    with pytest.raises(InputError, match=r"checkpoints must be a folder"), workdir.locked(tmp_path / "run"):
+        pass
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    with pytest.raises(InputError, match=r"--workdir .*udcff' must be UTF-8"):
+        train(folder)
+    assert not folder.exists()
+
+
+def test_a_batch_of_one_image_is_refused_where_the_network_leaves_one_value_a_channel(train, tmp_path):
+    network = models.build("resnet_small", num_classes=10, small_images=True, width=4)
+    changes = {"data.train_examples": 40, "plan.batch_size": 1, "plan.fractions": (1,), "plan.batch_multipliers": (1,)}
+    with pytest.raises(InputError, match=r"batch_size of stage 1 \(O\) is 1: images: a batch whose maps shrink to"):
+        train(tmp_path / "refused", network, **changes)
+    assert train(tmp_path / "run", **changes)["updates"] == 80
 
 
 def test_a_run_whose_records_are_damaged_is_refused_before_it_trains(train, tmp_path):
