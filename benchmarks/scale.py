@@ -6,7 +6,7 @@
 Devices are simulated: for each N a fresh process compiles the step of one whole batch for N devices, as a run of N
 devices would, and nothing is executed. The numbers are XLA's, of the program that one device gets: `flops` and `bytes
 accessed` of its cost analysis (bytes of every fused kernel's inputs and outputs), and the sizes of what its collectives
-put together. Convolutions are the library's, as on an accelerator, not the rewritten ones that a CPU is given, and
+put together. Convolutions and norms are as on an accelerator, not the rewritten ones that a CPU is given, and
 float32: XLA's CPU compiler widens bfloat16.
 
 Ideal is one N-th of the work of one device, and one sum of all gradients. The statistics of batch norm are over the
@@ -64,14 +64,14 @@ def count(arguments: argparse.Namespace, name: str) -> dict[str, Any]:
     import numpy as np
 
     import models
-    from models import convolution, layers
     from stepwise_jax import parallel, step_program
     from stepwise_jax.batches import Resident, make_preprocessing
     from stepwise_jax.config import OptimizerConfig
     from stepwise_jax.optimizer import make_optimizer
     from stepwise_jax.state import make_initializer
 
-    layers.convolve = convolution.convolve_plainly
+    # What differs by platform is taken as on an accelerator.
+    jax.lax.platform_dependent = lambda *args, default, **_: default(*args)
     side, mesh, optimizer = arguments.image_size, parallel.make_mesh(), make_optimizer(OptimizerConfig())
     shape = {"width": arguments.width, "blocks": arguments.blocks, "small_images": arguments.small_images}
     network = models.build(name, num_classes=arguments.classes, **shape)

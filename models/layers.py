@@ -4,7 +4,6 @@ Everything is NHWC. Kernels are HWIO and padding is PyTorch's (half the kernel o
 there mean the same here.
 """
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any, cast
@@ -15,6 +14,7 @@ from flax import linen as nn
 from jax import lax
 
 from models.convolution import convolve
+from models.normalisation import Normalised, at_least_float32, normalise, unbiased
 
 Initializer = Callable[..., jax.Array]
 
@@ -64,11 +64,6 @@ class Conv(nn.Module):
         return convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, self.groups)
 
 
-def at_least_float32(x: jax.Array) -> jax.Array:
-    """`x` in float32, or in float64 if it already is."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
 class BatchNorm(nn.Module):
     """Batch normalisation as PyTorch keeps it.
 
@@ -99,61 +94,8 @@ class BatchNorm(nn.Module):
         if not train:
             gain = scale * lax.rsqrt(running_var.value + self.epsilon)
             return ((at_least_float32(x) - running_mean.value) * gain + bias).astype(self.dtype)
-        normalised, mean, var = cast(_Normalised, normalise(x, scale, bias, self.epsilon))
+        normalised, mean, var = cast(Normalised, normalise(x, scale, bias, self.epsilon))
         if not self.is_initializing():
             running_mean.value += self.momentum * (mean - running_mean.value)
             running_var.value += self.momentum * (unbiased(var, x) - running_var.value)
         return normalised.astype(self.dtype)
-
-
-_Normalised = tuple[jax.Array, jax.Array, jax.Array]
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def normalise(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> _Normalised:
-    """Shift and scale each channel of `x` to mean `bias` and standard deviation `scale`.
-
-    The gradient is the closed form (Ioffe and Szegedy, 2015), which reads `x` and the incoming gradient twice, where
-    differentiating the two passes over `x` would read them more often.
-
-    Returns:
-      The result, of the type of `x` but float32 at least, and the mean and biased variance [C], through which no
-      gradient flows.
-    """
-    wide = at_least_float32(x)
-    axes = tuple(range(x.ndim - 1))
-    mean = wide.mean(axes)
-    var = jnp.square(wide - mean).mean(axes)
-    return (wide - mean) * (scale * lax.rsqrt(var + epsilon)) + bias, mean, var
-
-
-def _normalise_forward(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
-) -> tuple[_Normalised, tuple[jax.Array, ...]]:
-    normalised, mean, var = cast(_Normalised, normalise(x, scale, bias, epsilon))
-    return (normalised, mean, var), (x, scale, mean, lax.rsqrt(var + epsilon))
-
-
-def _normalise_backward(epsilon: float, saved: tuple[jax.Array, ...], gradients: _Normalised) -> _Normalised:
-    del epsilon
-    x, scale, mean, inverse_deviation = saved
-    gradient, axes, count = gradients[0], tuple(range(x.ndim - 1)), math.prod(x.shape[:-1])
-    standard = (at_least_float32(x) - mean) * inverse_deviation
-    of_bias = gradient.sum(axes)
-    of_scale = (gradient * standard).sum(axes)
-    of_x = scale * inverse_deviation * (gradient - of_bias / count - standard * (of_scale / count))
-    return of_x.astype(x.dtype), of_scale, of_bias
-
-
-normalise.defvjp(_normalise_forward, _normalise_backward)
-
-
-def unbiased(var: jax.Array, x: jax.Array) -> jax.Array:
-    """The variance of the population that `x` is a sample of, from the sample's own."""
-    count = math.prod(x.shape[:-1])
-    if count < 2:
-        raise ValueError(
-            f"images: a batch whose maps shrink to {x.shape} has one value per channel, which has no variance; "
-            "train with at least two images or larger ones"
-        )
-    return var * (count / (count - 1))

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from models import layers, pooling
+from models.normalisation import at_least_float32
 
 
 class ResidualBlock(nn.Module):
@@ -159,7 +160,7 @@ class ResNet(nn.Module):
         for stage, count in enumerate(self.blocks):
             for index in range(count):
                 x = self.make_block(stage, index)(x, train=train)
-        return self.head(layers.at_least_float32(x).mean((1, 2)))
+        return self.head(at_least_float32(x).mean((1, 2)))
 
     def stem(self, x: jax.Array, train: bool) -> jax.Array:
         """The image at a quarter of its side (at its own for small images), `width` channels."""

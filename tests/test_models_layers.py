@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from jax import lax
 
 from models import layers, pooling
 from models.convolution import convolve, convolve_plainly
+from models.normalisation import normalise
 
 
 def train_norm(norm, variables, x) -> Any:
@@ -105,6 +106,20 @@ def test_average_pools_are_pytorchs():
     assert pooling.shrink_average(x, 1) is x
 
 
+@pytest.mark.parametrize(("side", "stride"), [(6, 1), (6, 2), (7, 2), (1, 1), (2, 2)])
+def test_average_pool_and_its_gradient_are_xlas(side, stride):
+    def windows(x):
+        padding = ((0, 0), (1, 1), (1, 1), (0, 0))
+        return lax.reduce_window(x, np.float32(0), lax.add, (1, 3, 3, 1), (1, stride, stride, 1), padding) / 9
+
+    x = normal(2, side, side, 3)
+    expected, back = jax.vjp(windows, x)
+    actual, ours_back = jax.vjp(lambda x: pooling.avg_pool(x, stride), x)
+    np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-6)
+    gradient = normal(*expected.shape, seed=1)
+    np.testing.assert_allclose(ours_back(gradient)[0], back(gradient)[0], rtol=1e-6, atol=1e-6)
+
+
 def test_batch_norm_is_the_closed_form():
     x = 3 + 2 * normal(4, 3, 3, 5)
     norm = layers.BatchNorm()
@@ -126,7 +141,7 @@ def test_gradient_of_batch_norm_is_that_of_its_definition():
         return (x - x.mean((0, 1, 2))) / deviation * scale + bias
 
     def ours(x, scale, bias):
-        normalised: Any = layers.normalise(x, scale, bias, 1e-5)
+        normalised: Any = normalise(x, scale, bias, 1e-5)
         return normalised[0]
 
     arguments = 1 + 2 * normal(4, 3, 3, 5), normal(5, seed=1), normal(5, seed=2)
@@ -135,6 +150,29 @@ def test_gradient_of_batch_norm_is_that_of_its_definition():
         jax.vjp(defined, *arguments)[1](gradient), jax.vjp(ours, *arguments)[1](gradient), strict=True
     ):
         np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("far", [0.0, 30.0, 3000.0])
+def test_batch_norm_is_exact_however_far_one_channel_is_from_zero(far):
+    x = normal(16, 8, 8, 5) + far * jnp.asarray([0.0, 0.0, 1.0, 0.0, -1.0])
+    scale, gradient = 1 + normal(5, seed=1) / 4, normal(16, 8, 8, 5, seed=3)
+
+    def normalised(x, scale):
+        return cast(Any, normalise(x, scale, jnp.zeros_like(scale), 1e-5))
+
+    (output, mean, var), back = jax.vjp(normalised, x, scale)
+    nothing = jnp.zeros_like(scale)
+    of_x, of_scale = back((gradient, nothing, nothing))
+    # The same in float64, from the definition.
+    rows, of_rows = (np.asarray(array, np.float64).reshape(-1, 5) for array in (x, gradient))
+    inverse = 1 / np.sqrt(rows.var(0) + 1e-5)
+    standard = (rows - rows.mean(0)) * inverse
+    np.testing.assert_allclose(mean, rows.mean(0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(var, rows.var(0), rtol=1e-4)
+    np.testing.assert_allclose(np.reshape(output, (-1, 5)), standard * scale, rtol=1e-3, atol=2e-3)
+    np.testing.assert_allclose(of_scale, (of_rows * standard).sum(0), rtol=1e-3, atol=2e-2)
+    expected = of_rows - of_rows.mean(0) - standard * (of_rows * standard).mean(0)
+    np.testing.assert_allclose(np.reshape(of_x, (-1, 5)), expected * inverse * scale, rtol=1e-3, atol=2e-3)
 
 
 def test_batch_norm_keeps_float32_statistics_under_bfloat16():
