@@ -4,8 +4,9 @@
                                         [--FIELD VALUE ...]
 
 Both are processes of the real entry point, one after the other, that begin without compiled programs: starting,
-compiling, checkpoints and evaluation count. The images are prepared before, once for both. Both score the test set equally often: at the end of each stage, and at as
-many points of the baseline. FOLDER holds the images of `configs/cifar10_folder.py`, say.
+compiling, checkpoints and evaluation count. The images are prepared before, once for both. Both score the test set
+equally often: at the end of each stage, and at as many points of the baseline. FOLDER holds the images of
+`configs/cifar10_folder.py`, say.
 """
 
 import argparse
