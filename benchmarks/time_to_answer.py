@@ -24,6 +24,7 @@ from typing import Any
 
 from stepwise_jax import datasets, records
 from stepwise_jax.command_line import load_config, parse_fields
+from stepwise_jax.errors import StepwiseError
 
 ROOT = Path(__file__).parents[1]
 STAGES = 5
@@ -94,7 +95,10 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="where to keep both runs; by default a temporary folder")
     parser.add_argument("--json", action="store_true", help="one JSON document")
     options, fields = parser.parse_known_args()
-    prepare(options.config, fields)
+    try:
+        prepare(options.config, fields)
+    except StepwiseError as error:
+        parser.error(str(error))
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
         runs = {
