@@ -89,13 +89,18 @@ def _pixels_per_window(length: int, stride: int) -> np.ndarray:
 
 
 def _window_sum(x: jax.Array, size: int, stride: int, height: tuple[int, int], width: tuple[int, int]) -> jax.Array:
-    """Sums over windows, as a sum of shifted maps: XLA's own, and the gradient of it, is many times slower on a CPU."""
-    rows = (sum(height) + x.shape[1] - size) // stride + 1
-    columns = (sum(width) + x.shape[2] - size) // stride + 1
-    padded = jnp.pad(x, ((0, 0), height, width, (0, 0)))
-    taps = [
-        padded[:, row : row + stride * (rows - 1) + 1 : stride, column : column + stride * (columns - 1) + 1 : stride]
-        for row in range(size)
-        for column in range(size)
-    ]
-    return sum(taps[1:], start=taps[0])
+    """Sums over windows; on a CPU as a sum of shifted maps, where XLA's own and its gradient are many times slower."""
+    padding = ((0, 0), height, width, (0, 0))
+    rows, columns = ((sum(padding[axis]) + x.shape[axis] - size) // stride + 1 for axis in (1, 2))
+
+    def windows(x: jax.Array) -> jax.Array:
+        sides, strides = (1, size, size, 1), (1, stride, stride, 1)
+        return lax.reduce_window(x, np.zeros((), x.dtype)[()], lax.add, sides, strides, padding)
+
+    def shifted(x: jax.Array) -> jax.Array:
+        down, right = stride * (rows - 1) + 1, stride * (columns - 1) + 1
+        padded, places = jnp.pad(x, padding), [(row, column) for row in range(size) for column in range(size)]
+        taps = [padded[:, row : row + down : stride, column : column + right : stride] for row, column in places]
+        return sum(taps[1:], start=taps[0])
+
+    return lax.platform_dependent(x, cpu=shifted, default=windows)
