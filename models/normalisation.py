@@ -43,7 +43,7 @@ def _forward(
 def _backward(epsilon: float, saved: tuple[jax.Array, ...], gradients: Normalised) -> Normalised:
     del epsilon
     x, scale, mean, inverse_deviation = saved
-    wide, gradient, count = at_least_float32(x), gradients[0], math.prod(x.shape[:-1])
+    wide, gradient, count = at_least_float32(x), gradients[0], float(math.prod(x.shape[:-1]))
     of_bias = gradient.sum(_all_but_channels(x))
     of_scale = _covariance(wide, mean, gradient, of_bias, inverse_deviation) * inverse_deviation
     # Not (x - mean) once more: XLA would keep the forward pass's for it, a map of memory.
