@@ -87,7 +87,8 @@ def _check(place: Place, heartbeat_seconds: int) -> None:
     assert place.processes is not None
     assert place.process is not None
     host, _, port = place.coordinator.rpartition(":")
-    require(bool(host) and port.isdigit(), "--coordinator", place.coordinator, "HOST:PORT of the first process")
+    is_port = port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16
+    require(bool(host) and is_port, "--coordinator", place.coordinator, "HOST:PORT of the first process")
     require(place.processes >= 1, "--processes", place.processes, "at least 1")
     inside = 0 <= place.process < place.processes
     require(inside, "--process-id", place.process, f"between 0 and {place.processes - 1}")

@@ -206,6 +206,7 @@ HERE = ["--coordinator", "localhost:1", "--processes", "2", "--process-id", "0"]
             "--coordinator, --processes, --process-id is ('localhost:1', None, None): it must be given together",
         ),
         ([*HERE, "--coordinator", "localhost"], "--coordinator is 'localhost': it must be HOST:PORT"),
+        ([*HERE, "--coordinator", "localhost:99999"], "--coordinator is 'localhost:99999': it must be HOST:PORT"),
         ([*HERE, "--processes", "0"], "--processes is 0: it must be at least 1"),
         ([*HERE, "--process-id", "2"], "--process-id is 2: it must be between 0 and 1"),
         (["--distributed", "--heartbeat", "0"], "--heartbeat is 0: it must be at least 1 second"),
