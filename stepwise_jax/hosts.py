@@ -5,6 +5,7 @@ decided by the first and told to the others, and what fails on one is raised on 
 functions here do what is asked at once where there is one process.
 """
 
+import functools
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ import sys
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, NamedTuple, TypeVar
 
@@ -60,14 +62,18 @@ def start(place: Place, heartbeat_seconds: int = HEARTBEAT_SECONDS) -> None:
     )
     # The service's own handler of SIGTERM would stand in the way of ours.
     jax.config.update("jax_enable_preemption_service", False)
+    join = functools.partial(
+        jax.distributed.initialize,
+        place.coordinator,
+        place.processes,
+        place.process,
+        initialization_timeout=_CONNECT_SECONDS,
+        heartbeat_timeout_seconds=heartbeat_seconds,
+    )
     try:
-        jax.distributed.initialize(
-            place.coordinator,
-            place.processes,
-            place.process,
-            initialization_timeout=_CONNECT_SECONDS,
-            heartbeat_timeout_seconds=heartbeat_seconds,
-        )
+        # Not in this thread: a signal's handler runs here, and would wait for the library to return.
+        with ThreadPoolExecutor(1, "join") as joining:
+            joining.submit(join).result()
     except ValueError as error:
         raise InputError(
             f"--distributed: no cluster tells this process its place ({error}): start it by srun, mpirun, on a TPU pod "

@@ -218,6 +218,26 @@ def test_a_place_that_makes_no_sense_is_refused(words, sentence, tmp_path, capsy
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_signal_ends_a_process_that_waits_for_the_others(number, status, tmp_path):
+    words = [sys.executable, "launch.py", "train", "configs/digits.py", "--workdir", str(tmp_path / "run")]
+    place = ["--coordinator", f"127.0.0.1:{free_port()}", "--processes", "2", "--process-id", "0"]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    waiting = subprocess.Popen([*words, *place], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        assert waiting.stderr is not None
+        assert any("waiting at" in line for line in waiting.stderr)
+        with pytest.raises(subprocess.TimeoutExpired):
+            waiting.wait(timeout=2)
+        waiting.send_signal(number)
+        # Without the others JAX would wait for 300 s.
+        _, told = waiting.communicate(timeout=60)
+    finally:
+        waiting.kill()
+    assert waiting.returncode == status
+    assert f"error: stopped by {number.name} while no training was under way" in told
+
+
 def test_a_process_without_a_cluster_is_refused(tmp_path):
     """In a process of its own: JAX joins others only before it has looked for devices."""
     words = [sys.executable, "launch.py", "train", "configs/digits.py", "--workdir", str(tmp_path / "run")]
