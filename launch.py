@@ -24,7 +24,7 @@ from typing import Any
 from stepwise_jax.command_line import load_config, load_rows, parse_fields, print_fields
 from stepwise_jax.config import DataConfig, ExperimentConfig, ModelConfig, override, require
 from stepwise_jax.errors import InputError, StepwiseError
-from stepwise_jax.huge_pages import start_anew_with_huge_pages
+from stepwise_jax.kept_memory import start_anew_with_kept_memory
 from stepwise_jax.parser import make_parser
 from stepwise_jax.quiet import leave, quieten_orbax
 
@@ -491,5 +491,5 @@ if __name__ == "__main__":
     logging.basicConfig(format="warning: %(message)s", level=logging.WARNING)
     quieten_orbax()
     if sys.argv[1:2] in (["train"], ["bench"]):
-        start_anew_with_huge_pages()
+        start_anew_with_kept_memory()
     leave(main(sys.argv[1:]))

@@ -20,7 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from stepwise_jax.huge_pages import start_anew_with_huge_pages
+from stepwise_jax.kept_memory import start_anew_with_kept_memory
 
 ROOT = Path(__file__).parents[1]
 INNER = "--inner"
@@ -128,7 +128,7 @@ def show(result: dict[str, Any]) -> None:
 def main() -> int:
     """Measures and prints."""
     if sys.argv[1:2] == [INNER]:
-        start_anew_with_huge_pages()
+        start_anew_with_kept_memory()
         print(json.dumps(steps_per_second(json.loads(sys.argv[2]))))
         return 0
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from stepwise_jax import records
-from stepwise_jax.huge_pages import start_anew_with_huge_pages
+from stepwise_jax.kept_memory import start_anew_with_kept_memory
 
 ROOT = Path(__file__).parents[1]
 EVENTS = "events.json"
@@ -159,7 +159,7 @@ def show(result: dict[str, Any]) -> None:
 def main() -> int:
     """Measures and prints; the status is 1 where the second run compiled anything."""
     if sys.argv[1:2] == [INNER]:
-        start_anew_with_huge_pages()
+        start_anew_with_kept_memory()
         return train_and_count(sys.argv[2:])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=12, help="epochs of each stage (default: 12)")

@@ -11,8 +11,8 @@ Both sides take the same network, float32, batch, threads, and SGD with momentum
 runs channels-last. They take turns, each alone in its turn, so that what else the machine does meets both. A turn is
 three steps of which the first is not counted: in training steps follow one another, and the first after a pause waits
 for memory that the system took back meanwhile. The table gives the median over all turns; CPU seconds are steadier than
-wall seconds where cores are shared. Both sides have memory in huge pages, as `launch.py train` has, unless
-GLIBC_TUNABLES says otherwise. compare_with_torch.py beside it compares with more forms of PyTorch's step.
+wall seconds where cores are shared. Both sides keep their memory and have it in huge pages, as `launch.py train` does,
+unless GLIBC_TUNABLES says otherwise. compare_with_torch.py beside it compares with more forms of PyTorch's step.
 """
 
 import argparse
@@ -129,7 +129,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.worker:
         return work(arguments.worker, arguments.networks[0], arguments.batch_size, arguments.image_size)
-    os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
+    from stepwise_jax.kept_memory import ENVIRONMENT
+
+    os.environ.update({**ENVIRONMENT, **os.environ})
     print("| network | wall s | PyTorch | ratio | CPU s | PyTorch | ratio |\n|---|---|---|---|---|---|---|", flush=True)
     for name in arguments.networks:
         print(compare(arguments, name), flush=True)
