@@ -13,23 +13,33 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-_MOST_BYTES = 40_000_000
+_MOST_BYTES = 25_000_000
 """Rows and products together; with more, memory takes longer than the products."""
+
+_FOR_GRADIENTS = 1.6
+"""Times as many bytes: there the rows serve two products, and XLA's own gradient of a kernel is the slowest of its convolutions."""
 
 _WIDE = 128
 """Output channels from which XLA's own convolution fills both cores, and is as fast."""
 
 
-def rows_pay(x: jax.Array, kernel: jax.Array, stride: int) -> bool:
+def rows_pay(x: jax.Array, kernel: jax.Array, stride: int, most: float = 1.0) -> bool:
     """Whether this is faster than XLA's convolution of [N, H, W, C] with [K, K, C, O].
 
-    No where N is a symbol, as in a program exported for any batch: only a number can be weighed.
+    `most` is a factor of the bytes that are allowed. No where N is a symbol, as in a program exported for any batch: only a number can be weighed.
     """
     if not isinstance(x.shape[0], int):
         return False
     size, channels, features = kernel.shape[1:]
     rows = x.shape[0] * x.shape[1] * -(-x.shape[2] // stride)
-    return size > 1 and features < _WIDE and rows * size * (channels + features) * x.dtype.itemsize <= _MOST_BYTES
+    return (
+        size > 1 and features < _WIDE and rows * size * (channels + features) * x.dtype.itemsize <= most * _MOST_BYTES
+    )
+
+
+def rows_pay_for_gradients(x: jax.Array, kernel: jax.Array, stride: int) -> bool:
+    """Whether the gradients of that convolution are faster here."""
+    return rows_pay(x, kernel, stride, _FOR_GRADIENTS)
 
 
 def convolve_by_rows(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
