@@ -17,7 +17,7 @@ _MOST_BYTES = 25_000_000
 """Rows and products together; with more, memory takes longer than the products."""
 
 _FOR_GRADIENTS = 1.6
-"""Times as many bytes: there the rows serve two products, and XLA's own gradient of a kernel is the slowest of its convolutions."""
+"""Times as many bytes: there the rows serve two products, and XLA's own gradient of a kernel is slower still."""
 
 _WIDE = 128
 """Output channels from which XLA's own convolution fills both cores, and is as fast."""
@@ -26,7 +26,8 @@ _WIDE = 128
 def rows_pay(x: jax.Array, kernel: jax.Array, stride: int, most: float = 1.0) -> bool:
     """Whether this is faster than XLA's convolution of [N, H, W, C] with [K, K, C, O].
 
-    `most` is a factor of the bytes that are allowed. No where N is a symbol, as in a program exported for any batch: only a number can be weighed.
+    `most` is a factor of the bytes that are allowed. No where N is a symbol, as in a program exported for any batch:
+    only a number can be weighed.
     """
     if not isinstance(x.shape[0], int):
         return False
