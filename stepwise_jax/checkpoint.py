@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from stepwise_jax import hosts
-from stepwise_jax.errors import InputError, UnsavedError
+from stepwise_jax.errors import InputError, UnsavedError, first_line
 from stepwise_jax.state import TrainState, digest
 
 Place = dict[str, Any]
@@ -186,7 +186,7 @@ class Checkpoints:
             try:
                 restored = self._restore(step, like)
             except Exception as error:
-                report(f"checkpoint {step} is damaged ({_first_line(error)}); going back to the one before it")
+                report(f"checkpoint {step} is damaged ({first_line(error)}); going back to the one before it")
                 continue
             for damaged in [] if self._read_only else steps[: steps.index(step)]:
                 self._manager.delete(damaged)
@@ -233,9 +233,4 @@ def _reason(error: Exception) -> str:
     code = error.errno if isinstance(error, OSError) else int(quoted[1]) if quoted else None
     if code in (errno.ENOSPC, errno.EDQUOT):
         return "the disk is full"
-    return os.strerror(code) if code else _first_line(error)
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:120]
+    return os.strerror(code) if code else first_line(error)

@@ -119,7 +119,7 @@ class DataConfig(_Section):
     """How M_i is drawn: TFDS subsplits of the hash-shuffled data, a permutation by seed, or by class and seed."""
 
     def _validate(self) -> None:
-        self._require(self.image_size >= 1, "image_size", "at least 1 pixel")
+        self._require(1 <= self.image_size <= 8192, "image_size", "from 1 to 8192 pixels")
         self._require(self.workers >= 0, "workers", "at least 1, or 0 for two threads a core")
         self._require(0 < self.test_fraction < 1, "test_fraction", "between 0 and 1")
         self._require(self.train_examples is None or self.train_examples >= 1, "train_examples", "at least 1")

@@ -1,5 +1,13 @@
 """What ends a run before its end, each with the exit status that scripts rely on."""
 
+import textwrap
+
+
+def first_line(error: Exception) -> str:
+    """What a library's error says in a line that fits into a sentence, or its kind where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return textwrap.shorten(lines[0], 200, placeholder=" ...") if lines else type(error).__name__
+
 
 class StepwiseError(Exception):
     """A failure that is told in one sentence; `status` is the exit status of the process."""

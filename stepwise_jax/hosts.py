@@ -23,7 +23,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from stepwise_jax.config import require
-from stepwise_jax.errors import InputError, StepwiseError
+from stepwise_jax.errors import InputError, StepwiseError, first_line
 from stepwise_jax.interruption import StopRequest
 from stepwise_jax.parallel import replicated, split_along
 
@@ -80,15 +80,17 @@ def start(place: Place, heartbeat_seconds: int = HEARTBEAT_SECONDS) -> None:
             "or in Kubernetes, or name --coordinator, --processes and --process-id"
         ) from error
     except RuntimeError as error:
-        raise StepwiseError(f"the processes cannot be joined {where}({_first_line(error)})") from error
+        raise StepwiseError(f"the processes cannot be joined {where}({first_line(error)})") from error
 
 
 def _check(place: Place, heartbeat_seconds: int) -> None:
     require(heartbeat_seconds >= 1, "--heartbeat", heartbeat_seconds, "at least 1 second")
     if set(place) == {None}:
         return
-    wanted = "given together: --coordinator, --processes and --process-id"
-    require(None not in place, "--coordinator, --processes, --process-id", tuple(place), wanted)
+    if None in place:
+        words = ("--coordinator", "--processes", "--process-id")
+        missing = " and ".join(word for word, value in zip(words, place, strict=True) if value is None)
+        raise InputError(f"{missing} must be named too: --coordinator, --processes and --process-id belong together")
     assert place.coordinator is not None
     assert place.processes is not None
     assert place.process is not None
@@ -220,16 +222,12 @@ def _described(error: Exception) -> StepwiseError:
         return error
     if isinstance(error, OSError):
         return StepwiseError(f"{error.filename or 'the output'}: {error.strerror or error}")
-    reason = _first_line(error)
+    reason = first_line(error)
     # By its kind alone an error of what joins processes on CPUs does not say where it comes from.
     if isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in reason:
         return StepwiseError(f"training together failed, as it does when a process has died ({reason}): {_GO_ON}")
     traceback.print_exception(error)
     return StepwiseError(reason)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def _failed_everywhere(process: int, status: int, message: str) -> StepwiseError:

@@ -22,6 +22,7 @@ from stepwise_jax.background import Background
 from stepwise_jax.batches import Picked, Pixels, Preprocessing, Resident, evaluation_batch, gather
 from stepwise_jax.clock import Clock
 from stepwise_jax.determinism import compiler_options
+from stepwise_jax.errors import first_line
 from stepwise_jax.evaluate import apply, make_count
 from stepwise_jax.flops import TrainCall, count_flops
 from stepwise_jax.parallel import on_mesh, place, replicated, split_along
@@ -145,7 +146,7 @@ class Programs:
         try:
             compiled, seconds = future.result()
         except Exception as error:
-            self._report(f"compiling {_told(key)} in the background failed ({_first_line(error)}): again, without")
+            self._report(f"compiling {_told(key)} in the background failed ({first_line(error)}): again, without")
             return None
         waited = time.perf_counter() - waited
         self._report(f"compiled {_told(key)} in {seconds:.1f} s in the background, waited for {waited:.1f} s")
@@ -175,10 +176,6 @@ def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(
         leaf.shape, leaf.dtype, sharding=leaf.sharding, weak_type=getattr(leaf, "weak_type", False)
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def make_train_call(step: TrainStep, preprocessing: Preprocessing) -> TrainCall:

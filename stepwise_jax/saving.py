@@ -15,6 +15,7 @@ import numpy as np
 from stepwise_jax import divergence
 from stepwise_jax.errors import InterruptedRunError, UnsavedError
 from stepwise_jax.progress import Progress
+from stepwise_jax.records import EventRecord
 from stepwise_jax.session import Session
 from stepwise_jax.state import TrainState
 
@@ -83,8 +84,10 @@ def stop(session: Session, progress: Progress) -> NoReturn:
     stopped = f"stopped by {session.stop.name} after {progress.updates} updates"
     if progress.updates and progress.updates not in session.checkpoints.steps():
         raise UnsavedError(f"{stopped}, which could not be saved; {_kept(session)}: run the same command to go on")
-    session.note("stop", f"{stopped}: run the same command to go on")
-    raise InterruptedRunError(f"{stopped}: run the same command to go on")
+    stopped += ": run the same command to go on"
+    # On the record only: the command ends with this sentence.
+    session.writer.append(EventRecord("stop", stopped))
+    raise InterruptedRunError(stopped)
 
 
 def insist(session: Session, state: TrainState, progress: Progress) -> None:

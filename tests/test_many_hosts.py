@@ -203,7 +203,7 @@ HERE = ["--coordinator", "localhost:1", "--processes", "2", "--process-id", "0"]
     [
         (
             HERE[:2],
-            "--coordinator, --processes, --process-id is ('localhost:1', None, None): it must be given together",
+            "--processes and --process-id must be named too",
         ),
         ([*HERE, "--coordinator", "localhost"], "--coordinator is 'localhost': it must be HOST:PORT"),
         ([*HERE, "--coordinator", "localhost:99999"], "--coordinator is 'localhost:99999': it must be HOST:PORT"),
