@@ -3,16 +3,19 @@
     python benchmarks/time_to_answer.py --data.root FOLDER [--epochs 1] [--config FILE] [--folder DIR] [--json]
                                         [--FIELD VALUE ...]
 
-Both are processes of the real entry point, one after the other, that begin without compiled programs: starting,
-compiling, checkpoints and evaluation count. The images are prepared before, once for both. Both score the test set
-equally often: at the end of each stage, and at as many points of the baseline. FOLDER holds the images of
+Both are processes of the real entry point that begin without compiled programs: starting, compiling, checkpoints and
+evaluation count. They take turns of some seconds and are stopped between them, so that what else the machine does
+meets both; a run's wall time is that of its turns. The images are prepared before, once for both. Both score the test
+set equally often: at the end of each stage, and at as many points of the baseline. FOLDER holds the images of
 `configs/cifar10_folder.py`, say.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -24,12 +27,29 @@ from typing import Any
 
 from stepwise_jax import datasets, records
 from stepwise_jax.command_line import load_config, parse_fields
-from stepwise_jax.errors import StepwiseError
+from stepwise_jax.config import require
+from stepwise_jax.errors import InputError, StepwiseError
 
 ROOT = Path(__file__).parents[1]
 STAGES = 5
+SAMPLES = 0.6
+"""Of the baseline's."""
 BOUND = 0.62
-"""Of the baseline's wall time, at 0.60 of its samples."""
+"""Of the baseline's wall time."""
+TURN_SECONDS = 10.0
+
+
+def make_empty(folder: Path) -> None:
+    """Makes the folder if need be; a run that is in it would be gone on with, not timed.
+
+    Raises:
+      InputError: if it cannot be made, or has something in it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        require(not any(folder.iterdir()), "--folder", str(folder), "an empty folder or a new one")
+    except OSError as error:
+        raise InputError(f"--folder is {str(folder)!r}: {error.strerror}") from error
 
 
 def prepare(config: str, fields: Sequence[str]) -> None:
@@ -38,50 +58,101 @@ def prepare(config: str, fields: Sequence[str]) -> None:
     datasets.prepare(experiment.data, lambda *_: None)
 
 
-def train(config: str, strategy: str, folder: Path, epochs: int, fields: Sequence[str]) -> dict[str, Any]:
-    """Trains one strategy in a process of its own; what it took, by the clock on the wall and by kind."""
-    words = [
-        "--plan.strategy",
-        strategy,
-        "--plan.epochs_per_stage",
-        str(epochs),
-        "--evaluation.every_epochs",
-        str(epochs),
-    ]
-    words += ["--plan.baseline_epochs", str(STAGES * epochs), "--plan.decay_every", str(max(1, epochs // 2))]
-    command = [sys.executable, "launch.py", "train", config, "--workdir", str(folder), *words, *fields]
-    environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
-    started = time.perf_counter()
-    subprocess.run(
-        command,
-        cwd=ROOT,
-        env={**environment, "XDG_CACHE_HOME": str(folder.with_name(f"{folder.name}-kept"))},
-        check=True,
-    )
-    wall = time.perf_counter() - started
-    summary = json.loads((folder / "summary.json").read_text())
-    scored = sum(row["top1"] is not None for row in records.read(folder).epochs)
+class Run:
+    """One strategy as a process of the real entry point, which runs only in its turns."""
+
+    def __init__(self, words: Sequence[str], folder: Path, turn_seconds: float):
+        self.wall = 0.0
+        self._folder, self._turn_seconds, self._process = folder, turn_seconds, None
+        self._command = [sys.executable, "launch.py", "train", *words, "--workdir", str(folder)]
+
+    def take_turn(self) -> None:
+        """Lets the process run for a turn, from where it was stopped.
+
+        Raises:
+          SystemExit: if it fails.
+        """
+        started = time.perf_counter()
+        process = self._process = self._process or self._start()
+        process.send_signal(signal.SIGCONT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(self._turn_seconds)
+        if process.poll() is None:
+            process.send_signal(signal.SIGSTOP)
+        self.wall += time.perf_counter() - started
+        if process.poll():
+            raise SystemExit(f"{self._folder.name} failed:\n{self._log.read_text()[-2000:]}")
+
+    def is_done(self) -> bool:
+        """Whether the process has ended."""
+        return self._process is not None and self._process.poll() is not None
+
+    def end(self) -> None:
+        """Leaves no process behind."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def result(self) -> dict[str, Any]:
+        """What it took: `wall` in seconds of its own turns, each kind as a share of the process's clock."""
+        summary = json.loads((self._folder / "summary.json").read_text())
+        whole = sum(summary["seconds"].values())
+        return {
+            "wall": self.wall,
+            "scored": sum(row["top1"] is not None for row in records.read(self._folder).epochs),
+            "shares": {kind: seconds / whole for kind, seconds in summary["seconds"].items()},
+            **{name: summary[name] for name in ("samples", "updates", "top1")},
+        }
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+        environment["XDG_CACHE_HOME"] = str(self._folder.with_name(f"{self._folder.name}-kept"))
+        with self._log.open("wb") as log:
+            return subprocess.Popen(self._command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+
+    @property
+    def _log(self) -> Path:
+        return self._folder.with_name(f"{self._folder.name}.log")
+
+
+def make_runs(config: str, folder: Path, epochs: int, fields: Sequence[str]) -> dict[str, Run]:
+    """Both strategies, not yet begun; their turns are as long as their samples are many, so that both end together."""
+    common = [config, "--plan.epochs_per_stage", str(epochs), "--evaluation.every_epochs", str(epochs)]
+    common += ["--plan.baseline_epochs", str(STAGES * epochs), "--plan.decay_every", str(max(1, epochs // 2))]
     return {
-        "wall": wall,
-        "scored": scored,
-        **{name: summary[name] for name in ("samples", "updates", "top1", "seconds")},
+        name: Run([*common, "--plan.strategy", name, *fields], folder / name, share * TURN_SECONDS)
+        for name, share in (("stepwise", SAMPLES), ("baseline", 1.0))
     }
+
+
+def take_turns(runs: Sequence[Run]) -> None:
+    """Runs all to their ends, one at a time; tells once a minute how far they are."""
+    told = time.perf_counter()
+    try:
+        while waiting := [run for run in runs if not run.is_done()]:
+            for run in waiting:
+                run.take_turn()
+            if time.perf_counter() > told + 60:
+                told = time.perf_counter()
+                print(" and ".join(f"{run.wall:.0f} s" for run in runs), "so far", file=sys.stderr, flush=True)
+    finally:
+        for run in runs:
+            run.end()
 
 
 def show(result: dict[str, Any]) -> None:
     """Both budgets side by side as Markdown."""
     ours, theirs = result["stepwise"], result["baseline"]
     rows = [("wall time (s)", ours["wall"], theirs["wall"])]
-    rows += [(f"{kind} (s)", ours["seconds"][kind], theirs["seconds"][kind]) for kind in records.SECONDS]
-    rest = [run["wall"] - sum(run["seconds"].values()) for run in (ours, theirs)]
-    rows += [("starting, opening the data, ending (s)", *rest)]
     rows += [(name, ours[name], theirs[name]) for name in ("samples", "updates", "scored")]
     print(f"\n{result['machine']}, {', '.join(f'{name} {of}' for name, of in result['versions'].items())}\n")
     print("| | step-wise | baseline | ratio |\n|---|---|---|---|")
     for name, first, second in rows:
-        ratio = f"{first / second:.3f}" if second else "-"
+        ratio = f"{first / second:.3f}"
         first, second = (f"{each:,.1f}" if isinstance(each, float) else f"{each:,}" for each in (first, second))
         print(f"| {name} | {first} | {second} | {ratio} |")
+    for kind in records.SECONDS:
+        print(f"| {kind} (%) | {100 * ours['shares'][kind]:.1f} | {100 * theirs['shares'][kind]:.1f} | |")
     print(f"| top-1 (%) | {100 * ours['top1']:.2f} | {100 * theirs['top1']:.2f} | |")
 
 
@@ -95,24 +166,24 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="where to keep both runs; by default a temporary folder")
     parser.add_argument("--json", action="store_true", help="one JSON document")
     options, fields = parser.parse_known_args()
-    try:
-        prepare(options.config, fields)
-    except StepwiseError as error:
-        parser.error(str(error))
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
-        runs = {
-            name: train(options.config, name, folder / name, options.epochs, fields)
-            for name in ("stepwise", "baseline")
-        }
+        try:
+            make_empty(folder)
+            prepare(options.config, fields)
+        except StepwiseError as error:
+            parser.error(str(error))
+        runs = make_runs(options.config, folder, options.epochs, fields)
+        take_turns(list(runs.values()))
+        results = {name: run.result() for name, run in runs.items()}
     versions = {name: version(name) for name in ("jax", "jaxlib", "flax")}
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    result = {"machine": machine, "versions": versions, **runs}
+    result = {"machine": machine, "versions": versions, **results}
     if options.json:
         print(json.dumps(result, indent=1))
     else:
         show(result)
-    return int(runs["stepwise"]["wall"] > BOUND * runs["baseline"]["wall"])
+    return int(results["stepwise"]["wall"] > BOUND * results["baseline"]["wall"])
 
 
 if __name__ == "__main__":
