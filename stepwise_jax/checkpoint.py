@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from stepwise_jax import hosts
-from stepwise_jax.errors import InputError, UnsavedError, first_line
+from stepwise_jax.errors import InputError, UnsavedError, first_line, kind_and_line
 from stepwise_jax.state import TrainState, digest
 
 Place = dict[str, Any]
@@ -186,7 +186,7 @@ class Checkpoints:
             try:
                 restored = self._restore(step, like)
             except Exception as error:
-                report(f"checkpoint {step} is damaged ({first_line(error)}); going back to the one before it")
+                report(f"checkpoint {step} is damaged ({kind_and_line(error)}): it is passed over")
                 continue
             for damaged in [] if self._read_only else steps[: steps.index(step)]:
                 self._manager.delete(damaged)

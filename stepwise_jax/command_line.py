@@ -17,7 +17,7 @@ from typing import Any
 import tyro
 
 from stepwise_jax.config import ExperimentConfig, StrategyName, field_type, flatten, override, type_name
-from stepwise_jax.errors import InputError
+from stepwise_jax.errors import InputError, kind_and_line
 
 # Every flag takes a value, `--model.small-images True`, as design and records write it.
 _TYRO = (tyro.conf.FlagConversionOff,)
@@ -120,7 +120,7 @@ def _nearest_config(file: Path) -> str:
 def _cause(error: BaseException, file: Path) -> str:
     lines = [str(frame.lineno) for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
     line = f"line {lines[-1]}: " if lines else ""
-    return f"{line}{type(error).__name__}: {error}"
+    return f"{line}{kind_and_line(error)}"
 
 
 def parse_fields(config: ExperimentConfig, arguments: Sequence[str], program: str) -> ExperimentConfig:

@@ -196,6 +196,8 @@ class PlanConfig(_Section):
         self._require(multipliers_fit, "batch_multipliers", wanted)
         for name in ("batch_size", "epochs_per_stage", "decay_every", "baseline_epochs", "baseline_decay_every"):
             self._require(getattr(self, name) >= 1, name, "at least 1")
+            most = 1_000_000 if "epochs" in name else 1_000_000_000
+            self._require(getattr(self, name) <= most, name, f"at most {most}")
         self._require(0 < self.learning_rate < float("inf"), "learning_rate", "a positive number")
         self._require(0 < self.decay_factor <= 1, "decay_factor", "above 0 and at most 1")
         rising = self.milestones is None or _rising((0, *self.milestones))

@@ -3,10 +3,16 @@
 import textwrap
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """What a library's error says in a line that fits into a sentence, or its kind where it says nothing."""
     lines = str(error).strip().splitlines()
     return textwrap.shorten(lines[0], 200, placeholder=" ...") if lines else type(error).__name__
+
+
+def kind_and_line(error: BaseException) -> str:
+    """The same with the error's kind before it, for what the user's own code raised."""
+    kind, line = type(error).__name__, first_line(error)
+    return kind if line == kind else f"{kind}: {line}"
 
 
 class StepwiseError(Exception):

@@ -7,10 +7,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 # Terminal, kill, and the notice that Slurm and cloud schedulers send before they take a machine away.
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -67,7 +67,10 @@ def heed(stop: object, items: Iterable[T]) -> Iterator[T]:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Notes the first signal in the yielded `StopRequest`; a second one ends the process at once."""
+    """Notes the first signal in the yielded `StopRequest`; a second one ends the process at once.
+
+    Two that come within one step of the interpreter are one.
+    """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
@@ -79,8 +82,20 @@ def stop_on_signals() -> Iterator[StopRequest]:
             signal.signal(each, signal.SIG_DFL)
 
     before = {each: signal.signal(each, note) for each in SIGNALS}
+    hook, sys.unraisablehook = sys.unraisablehook, _quiet(sys.unraisablehook)
     try:
         yield request
     finally:
+        sys.unraisablehook = hook
         for each, handler in before.items():
             signal.signal(each, handler)
+
+
+def _quiet(hook: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """`hook` for all but the traceback that Python prints when it passes over the second of two signals at once."""
+
+    def tell(unraisable: Any) -> None:
+        if not (isinstance(unraisable.exc_value, OSError) and "due to race condition" in str(unraisable.exc_value)):
+            hook(unraisable)
+
+    return tell

@@ -134,10 +134,18 @@ def _begin(session: Session, folder: Path) -> tuple[TrainState, Progress]:
     session.clock.reset(progress.seconds)
     session.display.start(title, [stage_document(stage) for stage in session.stages], total)
     if restored is None:
-        session.note("start", f"starting: {len(session.stages)} stages, {updates} updates")
+        session.note("start", f"starting: {len(session.stages)} stages, {updates} updates{_lost(folder)}")
     else:
         session.note("resume", f"going on after {progress.updates} of {updates} updates")
     return state, progress
+
+
+def _lost(folder: Path) -> str:
+    """Epochs are on record of which no checkpoint is left: somebody removed it, or a process was killed early."""
+    if not hosts.is_first() or not (folder / records.FILE).exists():
+        return ""
+    epochs = len(records.read(folder).epochs)
+    return f"; no checkpoint is left, so epochs on record ({epochs}) are trained anew" if epochs else ""
 
 
 def _check_records(session: Session, progress: Progress, folder: Path) -> None:

@@ -34,6 +34,12 @@ def make_parser(description: str, commands: Mapping[str, Callable[..., Any]]) ->
     return parser
 
 
+def _folder(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("it must be the name of a folder")
+    return Path(text)
+
+
 _CONFIG = "a configuration file, such as configs/digits.py; it is Python, and is run: read one of others first"
 
 
@@ -45,7 +51,9 @@ def _plan(command: argparse.ArgumentParser) -> None:
 
 def _train(command: argparse.ArgumentParser) -> None:
     command.add_argument("config", metavar="CONFIG", help=_CONFIG)
-    command.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="folder of the run, new or stopped")
+    command.add_argument(
+        "--workdir", type=_folder, required=True, metavar="DIR", help="folder of the run, new or stopped"
+    )
     command.add_argument(
         "--profile", metavar="STAGE:EPOCH", help="trace this epoch (1:2, say) with JAX's profiler into DIR/profile"
     )
@@ -76,7 +84,7 @@ def _evaluate(command: argparse.ArgumentParser) -> None:
 
 def _compare(command: argparse.ArgumentParser) -> None:
     command.add_argument("config", metavar="CONFIG", help=_CONFIG)
-    command.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="folder of the comparison")
+    command.add_argument("--workdir", type=_folder, required=True, metavar="DIR", help="folder of the comparison")
     command.add_argument("--seeds", type=int, default=5, metavar="N", help="runs of each strategy (default: 5)")
     command.add_argument(
         "--strategies",
@@ -91,7 +99,7 @@ def _compare(command: argparse.ArgumentParser) -> None:
 
 def _sweep(command: argparse.ArgumentParser) -> None:
     command.add_argument("config", metavar="CONFIG", help=_CONFIG)
-    command.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="folder of the sweep")
+    command.add_argument("--workdir", type=_folder, required=True, metavar="DIR", help="folder of the sweep")
     command.add_argument(
         "--grid",
         action="append",

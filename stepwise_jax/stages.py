@@ -16,7 +16,7 @@ from typing import Any
 
 from stepwise_jax import controls, strategies
 from stepwise_jax.config import OptimizerConfig, PlanConfig, require, type_matches, type_name
-from stepwise_jax.errors import InputError
+from stepwise_jax.errors import InputError, kind_and_line
 from stepwise_jax.stage import Stage, learning_rate_at, noise_scale, stage_document, stage_from_document
 from stepwise_jax.strategies import Strategy
 
@@ -65,7 +65,7 @@ def _call(strategy: Strategy, plan: PlanConfig, examples: int) -> tuple[Stage, .
     except InputError:
         raise
     except (Exception, SystemExit) as error:
-        raise InputError(f"plan.strategy: {name}(plan, {examples}) failed: {type(error).__name__}: {error}") from error
+        raise InputError(f"plan.strategy: {name}(plan, {examples}) failed: {kind_and_line(error)}") from error
     if not isinstance(stages, tuple) or not stages or not all(isinstance(stage, Stage) for stage in stages):
         raise InputError(f"plan.strategy: {name} returned {stages!r:.80}: it must return a tuple of at least one Stage")
     return stages

@@ -71,6 +71,8 @@ def _check_names(workdir: Path) -> None:
         str(workdir.absolute()).encode()
     except UnicodeEncodeError as error:
         raise InputError(f"--workdir {str(workdir)!a} must be UTF-8: checkpoints cannot be written to it") from error
+    if workdir.exists() and not workdir.is_dir():
+        raise InputError(f"--workdir {workdir} is a file: it must be a folder, or the name of a new one")
     checkpoints = workdir / CHECKPOINTS
     if checkpoints.exists() and not checkpoints.is_dir():
         raise InputError(f"{checkpoints} must be a folder: move what is there away")

@@ -81,6 +81,8 @@ def test_json_of_an_unknown_field_is_refused():
         ("plan.carry", "momentum", "'state', 'weights', 'nothing'"),
         ("plan.strategy", "stepwize", "'stepwise'"),
         ("data.test_fraction", 1.0, "between 0 and 1"),
+        ("plan.epochs_per_stage", 10**20, "at most 1000000"),
+        ("plan.batch_size", 10**20, "at most 1000000000"),
         ("data.image_size", 0, "from 1 to 8192 pixels"),
         ("data.image_size", 100_000, "from 1 to 8192 pixels"),
         ("data.image_size", 2.5, "must be a whole number"),

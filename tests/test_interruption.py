@@ -34,6 +34,20 @@ def run(body: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=60)
 
 
+def test_two_signals_at_once_are_one():
+    body = """
+    with stop_on_signals() as stop:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])
+        for each in (signal.SIGINT, signal.SIGTERM):
+            os.kill(os.getpid(), each)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT, signal.SIGTERM])
+        time.sleep(0.05)
+        print(stop.name)
+    """
+    done = run(body)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "SIGINT\n", "")
+
+
 @pytest.mark.parametrize("name", SIGNALS)
 def test_the_first_signal_is_noted_and_work_goes_on(name):
     body = """

@@ -170,9 +170,20 @@ def test_bad_networks_are_refused_before_the_workdir_is_made(capsys, tmp_path, w
     assert not (tmp_path / "run").exists()
 
 
+def test_a_cause_of_several_lines_is_told_in_one(capsys, tmp_path):
+    (tmp_path / "two.py").write_text('raise RuntimeError("one\\ntwo")')
+    assert "does not run: line 1: RuntimeError: one\n" in fails(capsys, "plan", str(tmp_path / "two.py"))
+
+
+def test_a_workdir_without_a_name_is_refused(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        launch.main(["train", DIGITS, "--workdir", ""])
+    assert "--workdir: it must be the name of a folder" in capsys.readouterr().err
+
+
 def test_bad_workdirs_are_refused(capsys, tmp_path):
     (tmp_path / "file").write_text("")
-    assert "cannot be written" in fails(capsys, "train", DIGITS, "--workdir", str(tmp_path / "file"))
+    assert "is a file: it must be a folder" in fails(capsys, "train", DIGITS, "--workdir", str(tmp_path / "file"))
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter.txt").write_text("dear")
     assert "not empty and not a run" in fails(capsys, "train", DIGITS, "--workdir", str(tmp_path / "full"))

@@ -153,6 +153,7 @@ def test_killed_before_anything_was_saved(tmp_path, data_dir, undisturbed):
     assert committed(workdir) == []
     finish(words)
     assert outcome(workdir) == undisturbed
+    assert "no checkpoint is left, so epochs on record (1) are trained anew" in str(records.read(workdir).events)
 
 
 def test_a_signal_stops_with_a_checkpoint_and_75(tmp_path, data_dir, undisturbed):
