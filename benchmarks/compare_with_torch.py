@@ -37,7 +37,7 @@ from typing import Any
 from compared_cells import TORCH_VARIANTS, Cell, keep, name, report
 from worker import Worker, WorkerError
 
-from stepwise_jax.kept_memory import ENVIRONMENT
+from stepwise_jax.kept_memory import with_kept_memory
 
 ON_GPU = {
     "networks": ["resnet50", "resnext50_32x4d", "res2net50_26w_4s", "res2next50"],
@@ -290,7 +290,7 @@ def _completed(options: argparse.Namespace) -> argparse.Namespace:
 
 def main() -> None:
     """Parse, compare, and print the table."""
-    os.environ.update({**ENVIRONMENT, **os.environ})
+    os.environ.update(with_kept_memory(os.environ))
     document = compare(_arguments())
     print(report(document) if "device" in document else f"error: {'; '.join(document['left_out'])}")
     if not any(row["ratios"] for row in document["rows"]):

@@ -129,9 +129,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.worker:
         return work(arguments.worker, arguments.networks[0], arguments.batch_size, arguments.image_size)
-    from stepwise_jax.kept_memory import ENVIRONMENT
+    from stepwise_jax.kept_memory import with_kept_memory
 
-    os.environ.update({**ENVIRONMENT, **os.environ})
+    os.environ.update(with_kept_memory(os.environ))
     print("| network | wall s | PyTorch | ratio | CPU s | PyTorch | ratio |\n|---|---|---|---|---|---|---|", flush=True)
     for name in arguments.networks:
         print(compare(arguments, name), flush=True)

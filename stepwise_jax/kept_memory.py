@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Mapping
 
 ENVIRONMENT = {
     # Huge pages where Linux gives them on request; never a block by mmap where the heap will do, and none handed back.
@@ -11,12 +12,19 @@ ENVIRONMENT = {
 }
 
 
+def with_kept_memory(environment: Mapping[str, str]) -> dict[str, str]:
+    """`environment` with `ENVIRONMENT`, or as it is where the user has set GLIBC_TUNABLES or another system runs."""
+    if sys.platform != "linux" or "GLIBC_TUNABLES" in environment:
+        return dict(environment)
+    return {**ENVIRONMENT, **environment}
+
+
 def start_anew_with_kept_memory() -> None:
-    """Replaces this process by itself with `ENVIRONMENT`, on Linux.
+    """Replaces this process by itself with those settings, if it has not got them.
 
     A training step on a CPU takes hundreds of megabytes and gives them back. If they went back to the system, the next
-    step would wait for as many cleared pages. Nothing happens where the user has set GLIBC_TUNABLES.
+    step would wait for as many cleared pages.
     """
-    if sys.platform != "linux" or "GLIBC_TUNABLES" in os.environ:
-        return
-    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**ENVIRONMENT, **os.environ})
+    wanted = with_kept_memory(os.environ)
+    if wanted != dict(os.environ):
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], wanted)
