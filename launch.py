@@ -90,8 +90,8 @@ def train(options: argparse.Namespace, fields: Sequence[str]) -> None:
         return
     from stepwise_jax.curves import write_curves
 
-    write_curves(options.workdir)
     print_result([stages.stage_document(stage) for stage in planned], summary)
+    write_curves(options.workdir)
     print(f"curves: {options.workdir / 'curves.png'}")
 
 

@@ -3,6 +3,7 @@
 A strip along the top shows the stages of each run; the same records draw the same bytes.
 """
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from stepwise_jax.curve import Curve, curves_of
-from stepwise_jax.drawing import WIDTH, Theme, ink_on, make_picture
+from stepwise_jax.drawing import WIDTH, Theme, draw_files, ink_on, make_picture
+from stepwise_jax.errors import UnsavedError
 from stepwise_jax.page import Picture
 from stepwise_jax.records import Row
 from stepwise_jax.run_folder import read_runs
@@ -69,10 +71,26 @@ def draw_curves(runs: Sequence[Curve]) -> Picture:
 
 
 def write_curves(workdir: Path) -> None:
-    """Draws one run into its own folder, as `curves.png` and `curves.svg`."""
-    drawn = draw_curves(curves_of(read_runs([workdir])))
-    (workdir / f"{drawn.name}.png").write_bytes(drawn.png)
-    (workdir / f"{drawn.name}.svg").write_bytes(drawn.svg)
+    """Draws one run into its own folder, as `curves.png` and `curves.svg`.
+
+    Raises:
+      UnsavedError: if one of them cannot be written.
+    """
+    png, svg = draw_files(partial(_figure, curves_of(read_runs([workdir])), AXES))
+    _write(workdir / "curves.png", png)
+    _write(workdir / "curves.svg", svg)
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        raise UnsavedError(
+            f"{path} cannot be written ({error.strerror}): training is done and saved; make room and run the same "
+            "command for its curves"
+        ) from error
 
 
 def _figure(runs: Sequence[Curve], axes: Sequence[Axis], theme: Theme) -> Figure:

@@ -54,9 +54,13 @@ def make_picture(name: str, description: str, panels: Sequence[tuple[str, Draw]]
       panels: a description and a figure each.
       whole: all of them in one figure, for the files; by default the only panel.
     """
-    together = whole or panels[0][1]
     drawn = tuple(Panel(words, _bytes(draw, "svg", LIGHT), _bytes(draw, "svg", DARK)) for words, draw in panels)
-    return Picture(name, description, drawn, _bytes(together, "png", LIGHT), _bytes(together, "svg", LIGHT))
+    return Picture(name, description, drawn, *draw_files(whole or panels[0][1]))
+
+
+def draw_files(draw: Draw) -> tuple[bytes, bytes]:
+    """A figure as the contents of a PNG and of an SVG file."""
+    return _bytes(draw, "png", LIGHT), _bytes(draw, "svg", LIGHT)
 
 
 def _bytes(draw: Draw, form: Literal["png", "svg"], theme: Theme) -> bytes:

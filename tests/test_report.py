@@ -15,7 +15,7 @@ from stepwise_jax import page, report, run_page
 from stepwise_jax.config import ExperimentConfig
 from stepwise_jax.curve import curves_of
 from stepwise_jax.curves import _accuracy_limits, boundaries, draw_curves, places, write_curves
-from stepwise_jax.errors import InputError
+from stepwise_jax.errors import InputError, UnsavedError
 from stepwise_jax.records import Writer
 from stepwise_jax.run_folder import Run, read_runs
 from stepwise_jax.stages import make_plan
@@ -184,3 +184,12 @@ def test_curves_can_be_drawn_into_a_run_of_one_epoch(folder):
     write_curves(run)
     assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert (run / "curves.svg").read_text().count("<svg") == 1
+
+
+def test_curves_that_cannot_be_written_are_told_and_nothing_else_is_lost(tmp_path):
+    run = make_run(tmp_path / "run", epochs=1)
+    (run / "curves.svg").mkdir()
+    with pytest.raises(
+        UnsavedError, match=r"curves\.svg cannot be written \(Is a directory\): training is done and saved"
+    ):
+        write_curves(run)
