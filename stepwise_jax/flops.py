@@ -11,14 +11,12 @@ from stepwise_jax.state import TrainState
 TrainCall = Callable[[TrainState, Resident | None, Picked], tuple[TrainState, jax.Array]]
 
 
-def count_flops(call: TrainCall, state: TrainState, examples: Resident | None, picked: Any) -> float | None:
-    """Floating-point operations of an abstract call [1, b] over all devices, or None where XLA does not count them.
-
-    `call` is not jitted yet: jitted for a mesh, a part of it may be one device's share already.
+def count_flops(call: Any, state: TrainState, examples: Resident | None, picked: Any) -> float | None:
+    """Floating-point operations of an abstract jitted call [1, b], or None where XLA does not count them.
 
     They are counted in the graph that accelerators get, before XLA rewrites it: in a CPU's graph, and inside the calls
     to libraries of a compiled one, it does not see all products.
     """
     platform = "tpu" if jax.default_backend() == "tpu" else "cuda"
-    lowered = jax.jit(call).trace(state, examples, picked).lower(lowering_platforms=(platform,))
+    lowered = call.trace(state, examples, picked).lower(lowering_platforms=(platform,))
     return float((lowered.cost_analysis() or {}).get("flops", 0.0)) or None

@@ -116,7 +116,9 @@ class Programs:
 
     def flops_per_step(self, state: TrainState, examples: Resident | None, picked: Any) -> float:
         """Floating-point operations of an abstract call [1, b], or 0 where XLA does not count them."""
-        return count_flops(self._call, state, examples, picked) or 0.0
+        # What one device trains with has been traced; for several, a part of it may be one device's share already.
+        call = self._train if self._mesh.size == 1 else jax.jit(self._call)
+        return count_flops(call, state, examples, picked) or 0.0
 
     def _program(self, name: str, function: Any, *args: Any) -> Any:
         key = (name, *_shape(args[-1]))
