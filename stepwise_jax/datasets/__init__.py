@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stepwise_jax.config import DataConfig
-from stepwise_jax.datasets import finding, share
+from stepwise_jax.datasets import digits, finding, share
 from stepwise_jax.datasets.dataset import Dataset, Examples, Sizes
 from stepwise_jax.datasets.meter import Meter, Progress
 from stepwise_jax.datasets.published import RECIPES, SIZES
@@ -102,6 +102,8 @@ def prepare(data: DataConfig, progress: Progress, fetch: bool = False) -> None:
     """
     if data.name not in _SOURCES:
         _prepare_published(data, progress, fetch)
+        return
+    if data.name == "digits" and _find(data).exists():
         return
     from stepwise_jax.datasets import preparation
 
@@ -200,6 +202,9 @@ def _source(data: DataConfig) -> "Source":
 
 
 def _find(data: DataConfig) -> Path:
+    if data.name == "digits":
+        # There is but one: a run need not load scikit-learn to find it.
+        return finding.prepared_folder(data.name, digits.VERSION, None, data_dir(data))
     if data.name in _SOURCES:
         source = _source(data)
         return finding.prepared_folder(source.name, source.version, source.fingerprint, data_dir(data))

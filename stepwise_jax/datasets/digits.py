@@ -8,6 +8,7 @@ from stepwise_jax.config import DataConfig
 from stepwise_jax.datasets.held_out import held_out
 from stepwise_jax.datasets.source import Source, SourceSplit
 
+VERSION = "1.0.0"
 _TEST_FRACTION = 0.2
 _LEVELS = 16
 
@@ -21,7 +22,7 @@ def source(data: DataConfig) -> Source:
     splits = {name: _split(ids, labels, np.flatnonzero(rows)) for name, rows in (("train", ~mask), ("test", mask))}
     return Source(
         name="digits",
-        version="1.0.0",
+        version=VERSION,
         class_names=tuple(map(str, range(10))),
         place="scikit-learn's digits",
         splits=splits,
