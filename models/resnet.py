@@ -120,7 +120,7 @@ class Bottleneck(ResidualBlock):
 
 
 class ResNet(nn.Module):
-    """Stem, four network stages of blocks, mean over the map, linear head.
+    """Stem, network stages of blocks (four in the paper's), mean over the map, linear head.
 
     Attributes:
       block: which residual block.

@@ -139,7 +139,8 @@ class ModelConfig(_Section):
     width: int | None = None
     """Channels of the first network stage; by default the network's own (64 in the paper's)."""
     blocks: tuple[int, ...] | None = None
-    """Blocks per network stage; by default the network's own, (3, 4, 6, 3) for the 50-layer members."""
+    """Blocks per network stage, for one to four of them; by default the network's own, (3, 4, 6, 3) for the 50-layer
+    members."""
     initial_weights: str | None = None
     """File of PyTorch's weights to start from (.pth, .pt, .safetensors); by default random weights from the seed."""
     keep_head: bool = False
@@ -147,8 +148,8 @@ class ModelConfig(_Section):
 
     def _validate(self) -> None:
         self._require(self.width is None or self.width >= 1, "width", "at least 1")
-        wanted = "four positive numbers, one for each network stage"
-        self._require(self.blocks is None or (len(self.blocks) == 4 and min(self.blocks) >= 1), "blocks", wanted)
+        wanted = "one to four positive numbers, one for each network stage"
+        self._require(self.blocks is None or (1 <= len(self.blocks) <= 4 and min(self.blocks) >= 1), "blocks", wanted)
 
 
 @dataclass(frozen=True)

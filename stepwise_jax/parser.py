@@ -166,7 +166,7 @@ def _bench_steps(group: Any, left_out: str) -> None:
     add("--precisions", "what networks compute in (default: float32,bfloat16)", metavar="NAME,...")
     add("--small-images", "the stem for images of about 32 pixels", action="store_true")
     add("--width", "channels of the first network stage (default: the network's own)", type=int, metavar="N")
-    add("--blocks", "blocks of the four network stages (default: the network's own)", metavar="A,B,C,D")
+    add("--blocks", "blocks of the network stages, up to four (default: the network's own)", metavar="A,B,C,D")
     add("--classes", "size of the output (default: 1000)", type=int, metavar="N")
     add("--steps-per-call", "steps in one compiled call (default: as a run)", type=int, metavar="N")
     add("--seconds", "for the turns of each combination (default: 10)", type=float, metavar="S")

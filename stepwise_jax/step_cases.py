@@ -95,7 +95,7 @@ def experiments(names: Sequence[str], words: Mapping[str, Any]) -> dict[tuple[st
       InputError: for a width, blocks or an image size that make no network.
     """
     blocks = None if words["blocks"] is None else _numbers("--blocks", words["blocks"])
-    require(blocks is None or len(blocks) == 4, "--blocks", words["blocks"], "four positive numbers, as 3,4,6,3")
+    require(blocks is None or len(blocks) <= 4, "--blocks", words["blocks"], "one to four positive numbers, as 3,4,6,3")
     require(words["width"] is None or words["width"] >= 2, "--width", words["width"], "at least 2")
     require(words["image_size"] >= 1, "--image-size", words["image_size"], "at least 1")
     require(words["classes"] >= 2, "--classes", words["classes"], "at least 2")

@@ -147,7 +147,7 @@ def test_flops_are_those_of_the_products():
         (["resnet18", "--batch-sizes", "24,x"], "--batch-sizes is '24,x'"),
         (["resnet18", "--batch-sizes", "1"], "at least 2"),
         (["resnet18", "--precisions", "float16"], "--precisions is 'float16': it must be some of float32, bfloat16"),
-        (["resnet18", "--blocks", "1,1"], "--blocks is '1,1': it must be four positive numbers"),
+        (["resnet18", "--blocks", "1,1,1,1,1"], "--blocks is '1,1,1,1,1': it must be one to four positive numbers"),
         (["resnet18", "--width", "1"], "--width is 1: it must be at least 2"),
         (["resnet18", "--classes", "1"], "--classes is 1: it must be at least 2"),
         (["resnet18", "--image-size", "0"], "--image-size is 0: it must be at least 1"),
