@@ -198,8 +198,8 @@ def folder_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def shrink(config: ExperimentConfig, data: DataConfig, batch_growth: float = 1.0) -> ExperimentConfig:
     """A shipped experiment with its stages and rules, small enough for a test.
 
-    One block a network stage, an eighth of the width, an epoch a stage, and two updates in the first. The batch grows
-    by `batch_growth` at most: each batch size more is one more program to compile.
+    Two network stages of one block, an eighth of the width, an epoch a stage, and two updates in the first. The batch
+    grows by `batch_growth` at most: each batch size more is one more program to compile.
     """
     width = max(4, (config.model.width or 64) // 8)
     multipliers = tuple(min(batch_growth, multiplier) for multiplier in config.plan.batch_multipliers)
@@ -210,5 +210,5 @@ def shrink(config: ExperimentConfig, data: DataConfig, batch_growth: float = 1.0
         batch_multipliers=multipliers,
         baseline_epochs=1,
     )
-    model = dataclasses.replace(config.model, width=width, blocks=(1, 1, 1, 1))
+    model = dataclasses.replace(config.model, width=width, blocks=(1, 1))
     return dataclasses.replace(config, data=data, model=model, plan=plan)

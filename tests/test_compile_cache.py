@@ -95,7 +95,7 @@ sys.exit(status)
 
 FIVE_STAGES = {
     "model.width": "4",
-    "model.blocks": "1 1 1 1",
+    "model.blocks": "1",
     "data.image_size": "8",
     "plan.epochs_per_stage": "1",
     "plan.batch_size": "40",

@@ -11,7 +11,7 @@ from stepwise_jax import cells
 
 ROOT = Path(__file__).parents[1]
 DIGITS = str(ROOT / "configs" / "digits.py")
-TINY = ["--data.image_size", "8", "--model.width", "4", "--model.blocks", "1", "1", "1", "1"]
+TINY = ["--data.image_size", "8", "--model.width", "4", "--model.blocks", "1"]
 TINY += ["--data.train_examples", "160", "--plan.epochs_per_stage", "1", "--plan.decay_every", "1"]
 TINY += ["--plan.fractions", "0.5", "1", "--plan.batch_multipliers", "1", "1", "--plan.batch_size", "16"]
 TINY += ["--plan.baseline_epochs", "1", "--evaluation.batch_size", "180"]

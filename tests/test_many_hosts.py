@@ -137,6 +137,7 @@ def test_a_run_that_moves_between_one_and_two_processes_ends_where_one_process_d
 FIELDS = {
     "data.image_size": "8",
     "model.width": "4",
+    "model.blocks": "1",
     "plan.fractions": "0.5 1",
     "plan.batch_multipliers": "2 1",
     "plan.batch_size": "72",

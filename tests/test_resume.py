@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[1]
 FIELDS = {
     "data.image_size": "8",
     "model.width": "4",
+    "model.blocks": "1",
     "plan.fractions": "0.3 0.6 1",
     "plan.batch_multipliers": "1 2 1",
     "plan.batch_size": "16",

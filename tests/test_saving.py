@@ -198,13 +198,14 @@ def test_a_signal_that_finds_the_folder_read_only_says_what_is_lost(train, tmp_p
 def test_a_quota_ends_in_one_sentence_and_exit_status_1(tmp_path, data_dir):
     """RLIMIT_FSIZE refuses a file beyond its size as a quota does: EFBIG, in a process of its own."""
     words = [sys.executable, "launch.py", "train", "configs/digits.py", "--workdir", str(tmp_path / "run")]
-    words += ["--data.data_dir", str(data_dir), "--data.image_size", "8", "--model.width", "8", "--plan.fractions", "1"]
+    words += ["--data.data_dir", str(data_dir), "--data.image_size", "8", "--model.width", "32", "--model.blocks", "1"]
     words += ["--plan.batch_multipliers", "1", "--plan.batch_size", "128", "--plan.epochs_per_stage", "1"]
-    words += ["--plan.decay_every", "1", "--model.blocks", "1", "1", "1", "1"]
+    words += ["--plan.decay_every", "1", "--plan.fractions", "1"]
     environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+    environment["XDG_CACHE_HOME"] = str(tmp_path / "cache")
 
     def limited() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
 
     done = subprocess.run(
         words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, preexec_fn=limited
