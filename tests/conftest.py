@@ -2,6 +2,7 @@
 
 import atexit
 import fcntl
+import gc
 import json
 import os
 import shutil
@@ -52,6 +53,8 @@ from stepwise_jax.quiet import ignore_abandoned_reads
 def pytest_configure() -> None:
     """After pytest has begun to listen: what a launched process does not tell is no warning here either."""
     ignore_abandoned_reads()
+    # What JAX traces is a great many small objects, and looking through them again and again took a tenth of the time.
+    gc.set_threshold(50_000, 20, 50)
 
 
 class TinyNet(nn.Module):
