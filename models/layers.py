@@ -18,6 +18,10 @@ from models.normalisation import Normalised, at_least_float32, normalise, unbias
 
 Initializer = Callable[..., jax.Array]
 
+# Networks repeat their blocks: what was traced for one shape is not traced again.
+_convolve = jax.jit(convolve, static_argnums=(2, 3))
+_normalise = jax.jit(normalise, static_argnums=3)
+
 
 def he_normal_fan_out(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
     """He et al. (2015) over the fan out, as PyTorch's reference ResNets are initialised; `shape` is HWIO."""
@@ -61,7 +65,7 @@ class Conv(nn.Module):
         """Map [N, H, W, C] to [N, ceil(H / stride), ceil(W / stride), features]."""
         shape = (self.size, self.size, x.shape[-1] // self.groups, self.features)
         kernel = self.param("kernel", he_normal_fan_out, shape, jnp.float32)
-        return convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, self.groups)
+        return _convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, self.groups)
 
 
 class BatchNorm(nn.Module):
@@ -94,7 +98,7 @@ class BatchNorm(nn.Module):
         if not train:
             gain = scale * lax.rsqrt(running_var.value + self.epsilon)
             return ((at_least_float32(x) - running_mean.value) * gain + bias).astype(self.dtype)
-        normalised, mean, var = cast(Normalised, normalise(x, scale, bias, self.epsilon))
+        normalised, mean, var = cast(Normalised, _normalise(x, scale, bias, self.epsilon))
         if not self.is_initializing():
             running_mean.value += self.momentum * (mean - running_mean.value)
             running_var.value += self.momentum * (unbiased(var, x) - running_var.value)

@@ -159,6 +159,7 @@ def compiled_steps() -> dict[str, Any]:
     }
     # What small convolutions do not take: a loop over patches of a few images.
     row_products._MOST_BYTES, convolution._PATCHES_PAY = 0, 0.0
+    jax.clear_caches()
     exchanged["patches"] = collectives(compiled(network(), "replicated", 8, 64).as_text())
     return {
         "exchanged": exchanged,
