@@ -75,7 +75,7 @@ def test_the_description_says_how_to_use_it(exported, trained):
     assert document["output"] == {"dtype": "float32", "shape": ["b", 3], "values": "probabilities"}
     assert document["platforms"] == ["cpu", "cuda", "tpu"]
     assert document["versions"]["jax"] == jax.__version__
-    assert document["network_shape"] == {"small_images": True, "width": 4, "blocks": [1, 1, 1, 1]}
+    assert document["network_shape"] == {"small_images": True, "width": 4, "blocks": [1]}
     assert document["updates"] == trained.updates
 
 
@@ -89,7 +89,7 @@ def test_other_images_are_refused_when_the_file_is_called(exported):
 
 def test_pytorchs_names_come_back_to_the_bit(exported, trained):
     state_dict = models.read_weights(exported / "cow.safetensors")
-    back = models.from_torch("resnet_small", state_dict, width=4, blocks=(1, 1, 1, 1), small_images=True)
+    back = models.from_torch("resnet_small", state_dict, width=4, blocks=(1,), small_images=True)
     ours = {name: dict(trained.variables[name]) for name in ("params", "batch_stats")}
     assert jax.tree.structure(back) == jax.tree.structure(ours)
     jax.tree.map(np.testing.assert_array_equal, back, ours)
@@ -114,7 +114,7 @@ def test_training_goes_on_from_the_export_with_its_head(exported, folder_run, tr
 
 def test_train_takes_the_export(exported, folder_run, tmp_path, capsys):
     words = ["--data.name", "image_folder", "--data.root", str(folder_run / "images")]
-    words += ["--data.data_dir", str(folder_run / "d"), "--model.width", "4", "--model.blocks", "1", "1", "1", "1"]
+    words += ["--data.data_dir", str(folder_run / "d"), "--model.width", "4", "--model.blocks", "1"]
     words += ["--plan.strategy", "baseline", "--plan.fractions", "1", "--plan.batch_multipliers", "1"]
     words += ["--plan.batch_size", "8", "--plan.baseline_epochs", "1", "--plan.learning_rate", "1e-30"]
     words += ["--evaluation.batch_size", "10", "--model.keep_head", "True"]

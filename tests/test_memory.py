@@ -114,7 +114,7 @@ def test_the_state_is_counted_by_hand(experiment):
 
 def test_plan_memory_needs_no_data(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "nothing here"))
-    words = ["plan", "configs/digits.py", "--model.width", "4", "--model.blocks", "1", "1", "1", "1"]
+    words = ["plan", "configs/digits.py", "--model.width", "4", "--model.blocks", "1"]
     words += ["--data.image_size", "8", "--plan.fractions", "1", "--plan.batch_multipliers", "1"]
     assert launch.main([*words, "--memory"]) == 0
     shown = capsys.readouterr().out

@@ -13,7 +13,7 @@ import scale
 import models
 
 ROOT = Path(__file__).parents[1]
-TINY = ["resnet18", "--width", "4", "--blocks", "1,1,1,1", "--small-images", "--image-size", "32", "--classes", "5"]
+TINY = ["resnet18", "--width", "4", "--blocks", "1,1", "--small-images", "--image-size", "32", "--classes", "5"]
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
@@ -31,7 +31,7 @@ def test_devices_share_the_work_and_sum_gradients_and_statistics():
     assert four["flops_of_ideal"] == pytest.approx(4 * four["flops"] / one["flops"])
     # The optimiser's work is not divided.
     assert 1 < four["bytes_accessed_of_ideal"] < 2
-    network = models.build("resnet18", num_classes=5, width=4, blocks=(1, 1, 1, 1), small_images=True)
+    network = models.build("resnet18", num_classes=5, width=4, blocks=(1, 1), small_images=True)
     variables = jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False))
     parameters, statistics = (
         sum(leaf.size for leaf in jax.tree.leaves(variables[part])) for part in ("params", "batch_stats")
@@ -42,7 +42,7 @@ def test_devices_share_the_work_and_sum_gradients_and_statistics():
 
 
 def test_grouped_convolutions_are_divided_too():
-    tiny = ["resnext50_32x4d", "--width", "16", "--blocks", "1,1,1,1", "--small-images", "--image-size", "32"]
+    tiny = ["resnext50_32x4d", "--width", "16", "--blocks", "1,1", "--small-images", "--image-size", "32"]
     done = run(*tiny, "--classes", "5", "--batch-size", "16", "--devices", "1,4", "--json")
     assert done.returncode == 0, done.stderr
     _, four = json.loads(done.stdout)
