@@ -85,24 +85,30 @@ def logits(name: str, variables, dtype) -> jax.Array:
         return jax.jit(net.apply, static_argnames="train")(variables, images(), train=False)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_logits_are_pytorchs(name):
+@pytest.fixture(scope="module", params=NETWORKS)
+def network(request):
+    """Name, PyTorch's figures and our variables of each network, made once for all of its tests."""
+    name = request.param
     golden = np.load(GOLDEN / f"{name}.npz")
-    variables = models.from_torch(name, state_dict(golden))
+    return name, golden, models.from_torch(name, state_dict(golden))
+
+
+def test_logits_are_pytorchs(network):
+    name, golden, variables = network
     assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == golden["params"]
     assert relative_error(logits(name, variables, jnp.float32), golden["logits"]) < 1e-3
 
 
-@pytest.mark.parametrize("name", ["resnet18", "res2net50_26w_4s"])
-def test_bfloat16_logits_are_pytorchs_within_its_precision(name):
-    golden = np.load(GOLDEN / f"{name}.npz")
-    made = logits(name, models.from_torch(name, state_dict(golden)), jnp.bfloat16)
+@pytest.mark.parametrize("network", ["resnet18", "res2net50_26w_4s"], indirect=True)
+def test_bfloat16_logits_are_pytorchs_within_its_precision(network):
+    name, golden, variables = network
+    made = logits(name, variables, jnp.bfloat16)
     assert made.dtype == jnp.float32
     assert 1e-4 < relative_error(made, golden["logits"]) < 2e-2
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_gradient_and_losses_are_pytorchs(name, monkeypatch):
+def test_gradient_and_losses_are_pytorchs(network, monkeypatch):
+    name, golden, variables = network
     # In float32 four steps amplify rounding: PyTorch's own losses are then up to 4 % away from its float64 ones.
     # XLA's loops for a convolution in float64 take minutes where LLVM does not optimise them, and LLVM takes longer
     # than four steps: one network has both, the deep ones convolve by products of rows, grouped ones by their own.
@@ -111,10 +117,9 @@ def test_gradient_and_losses_are_pytorchs(name, monkeypatch):
         monkeypatch.setattr(row_products, "_MOST_BYTES", 1 << 40)
     # What is traced the one way must not serve the other.
     jax.clear_caches()
-    golden = np.load(GOLDEN / f"{name}.npz")
     with jax.enable_x64(True):
-        variables = jax.tree.map(jnp.asarray, models.from_torch(name, state_dict(golden)))
-        losses, norm = four_steps(name, variables, level=1 if name == "resnet18" else 0)
+        wide = jax.tree.map(jnp.asarray, variables)
+        losses, norm = four_steps(name, wide, level=1 if name == "resnet18" else 0)
     jax.clear_caches()
     assert norm == pytest.approx(float(golden["grad_norm"]), rel=1e-3)
     np.testing.assert_allclose(losses, golden["losses"], rtol=1e-3)
