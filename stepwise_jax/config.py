@@ -148,8 +148,9 @@ class ModelConfig(_Section):
 
     def _validate(self) -> None:
         self._require(self.width is None or self.width >= 1, "width", "at least 1")
-        wanted = "one to four positive numbers, one for each network stage"
-        self._require(self.blocks is None or (1 <= len(self.blocks) <= 4 and min(self.blocks) >= 1), "blocks", wanted)
+        wanted = "one to four positive numbers, one for each network stage, of at most 1000"
+        sizes = (1,) if self.blocks is None else self.blocks
+        self._require(1 <= len(sizes) <= 4 and min(sizes) >= 1 and max(sizes) <= 1000, "blocks", wanted)
 
 
 @dataclass(frozen=True)

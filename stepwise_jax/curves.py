@@ -88,8 +88,8 @@ def _write(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             path.unlink()
         raise UnsavedError(
-            f"{path} cannot be written ({error.strerror}): training is done and saved; make room and run the same "
-            "command for its curves"
+            f"{path} cannot be written ({error.strerror}): training is done and saved; the same command draws "
+            "its curves once they can be"
         ) from error
 
 

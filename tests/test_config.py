@@ -89,6 +89,7 @@ def test_json_of_an_unknown_field_is_refused():
         ("model.blocks", (), "one to four positive numbers"),
         ("model.blocks", (1, 2, 3, 4, 5), "one to four positive numbers"),
         ("model.blocks", (1, 0), "one to four positive numbers"),
+        ("model.blocks", (1, 3000), "of at most 1000"),
         ("optimizer.momentum", 1.0, "below 1"),
         ("optimizer.weight_decay", -0.1, "not negative"),
         ("evaluation.batch_size", -1, "at least 1, or 0 to choose by device"),
