@@ -70,7 +70,7 @@ def pytest_configure() -> None:
     """After pytest has begun to listen: what a launched process does not tell is no warning here either."""
     ignore_abandoned_reads()
     keep_to_own_cores()
-    # What JAX traces is a great many small objects, and looking through them again and again took a tenth of the time.
+    # JAX traces into a great many small objects: going through them again and again took up to a tenth of the time.
     gc.set_threshold(50_000, 20, 50)
 
 
