@@ -24,7 +24,7 @@ from typing import Any
 from stepwise_jax.command_line import load_config, load_rows, parse_fields, print_fields
 from stepwise_jax.config import DataConfig, ExperimentConfig, ModelConfig, override, require
 from stepwise_jax.errors import InputError, StepwiseError
-from stepwise_jax.kept_memory import start_anew_with_kept_memory
+from stepwise_jax.kept_memory import start_anew_with_kept_memory, take_memory_in_the_main_thread
 from stepwise_jax.parser import make_parser
 from stepwise_jax.quiet import leave, quieten_orbax
 
@@ -62,6 +62,7 @@ def train(options: argparse.Namespace, fields: Sequence[str]) -> None:
     from stepwise_jax.display import Display, make_display, print_result
     from stepwise_jax.profile import parse_profile
 
+    take_memory_in_the_main_thread()
     experiment = _experiment(options, fields)
     place = hosts.Place(options.coordinator, options.processes, options.process_id)
     if options.distributed or set(place) != {None}:
@@ -296,6 +297,7 @@ def bench(options: argparse.Namespace, _: Sequence[str]) -> None:
     """Measures this machine: training steps of networks, or with --data how many images a second reach the device."""
     from stepwise_jax import bench
 
+    take_memory_in_the_main_thread()
     measured = bench.run(vars(options), _network)
     if options.json:
         _print_json(measured)

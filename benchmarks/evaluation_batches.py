@@ -20,7 +20,7 @@ import models
 from stepwise_jax import parallel, step_program
 from stepwise_jax.config import OptimizerConfig
 from stepwise_jax.evaluate import apply
-from stepwise_jax.kept_memory import start_anew_with_kept_memory
+from stepwise_jax.kept_memory import start_anew_with_kept_memory, take_memory_in_the_main_thread
 from stepwise_jax.optimizer import make_optimizer
 
 IMAGES = 1000
@@ -70,4 +70,5 @@ def main() -> int:
 
 if __name__ == "__main__":
     start_anew_with_kept_memory()
+    take_memory_in_the_main_thread()
     sys.exit(main())

@@ -23,8 +23,10 @@ class JaxSide:
         from stepwise_jax.batches import make_preprocessing
         from stepwise_jax.config import OptimizerConfig
         from stepwise_jax.feed import ResidentFeed, place_resident
+        from stepwise_jax.kept_memory import take_memory_in_the_main_thread
         from stepwise_jax.optimizer import make_optimizer, set_hyperparameters
 
+        take_memory_in_the_main_thread()
         self._program, self._steps_per_call, side = step_program, setup["steps_per_call"], setup["image_size"]
         mesh, optimizer = parallel.make_mesh(), make_optimizer(OptimizerConfig())
         shape = {name: setup[name] for name in ("small_images", "width", "blocks")}

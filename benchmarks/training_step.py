@@ -38,9 +38,11 @@ def jax_step(name: str, batch_size: int, image_size: int) -> Callable[[], None]:
 
     sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
     import models
+    from stepwise_jax.kept_memory import take_memory_in_the_main_thread
     from stepwise_jax.state import TrainState, state_from
     from stepwise_jax.train_step import Batch, make_train_step
 
+    take_memory_in_the_main_thread()
     net = models.build(name, num_classes=CLASSES)
     optimizer = optax.chain(optax.add_decayed_weights(WEIGHT_DECAY), optax.sgd(LEARNING_RATE, MOMENTUM))
     images = jax.random.normal(jax.random.key(1), (batch_size, image_size, image_size, 3))

@@ -1,5 +1,6 @@
 """Memory that stays with the process and lies in huge pages, which is settled before a process begins."""
 
+import contextlib
 import os
 import sys
 from collections.abc import Mapping
@@ -7,16 +8,12 @@ from collections.abc import Mapping
 ENVIRONMENT = {
     # Huge pages where Linux gives them on request; never a block by mmap where the heap will do, and none handed back.
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1099511627776",
-    # The C library has such a heap for the main thread alone: a step must take its memory there, not in a thread.
-    "JAX_CPU_ENABLE_ASYNC_DISPATCH": "0",
 }
 
 
 def with_kept_memory(environment: Mapping[str, str]) -> dict[str, str]:
     """`environment` with `ENVIRONMENT`, or as it is where the user has set GLIBC_TUNABLES or another system runs."""
-    if sys.platform != "linux" or "GLIBC_TUNABLES" in environment:
-        return dict(environment)
-    return {**ENVIRONMENT, **environment}
+    return {**environment, **ENVIRONMENT} if _is_open(environment) else dict(environment)
 
 
 def start_anew_with_kept_memory() -> None:
@@ -25,6 +22,23 @@ def start_anew_with_kept_memory() -> None:
     A training step on a CPU takes hundreds of megabytes and gives them back. If they went back to the system, the next
     step would wait for as many cleared pages.
     """
-    wanted = with_kept_memory(os.environ)
-    if wanted != dict(os.environ):
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], wanted)
+    if _is_open(os.environ):
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], with_kept_memory(os.environ))
+
+
+def take_memory_in_the_main_thread() -> None:
+    """Has JAX run what the main thread calls in that thread on a CPU, if this process has those settings.
+
+    The C library has a heap that is never handed back for the main thread alone. JAX's own threads would map and unmap
+    a step's memory anew each time. It must come before JAX has devices; its environment has no word for it.
+    """
+    if os.environ.items() >= ENVIRONMENT.items():
+        import jax
+
+        # An option that some version no longer has is no reason not to train.
+        with contextlib.suppress(AttributeError):
+            jax.config.update("jax_cpu_enable_async_dispatch", False)
+
+
+def _is_open(environment: Mapping[str, str]) -> bool:
+    return sys.platform == "linux" and environment.keys().isdisjoint(ENVIRONMENT)

@@ -258,9 +258,11 @@ def take_steps(session: Session, stage: Stage, state: TrainState, progress: Prog
     for picked in _fed(session, stage, progress):
         with session.clock.measure("train"):
             ahead = sum(len(losses) for losses in under_way)
+            # The pause between two stages ends before the call: on a CPU that lasts as long as its steps.
+            session.programs.prepare_train(state, session.train.examples, picked)
+            _note_switch(session, progress)
             with jax.profiler.StepTraceAnnotation("train", step_num=progress.updates + ahead):
                 state, losses = session.programs.train(state, session.train.examples, picked)
-            _note_switch(session, progress)
             under_way.append(losses)
             while len(under_way) > CALLS_IN_FLIGHT:
                 progress = settle(stage, progress, under_way.popleft())

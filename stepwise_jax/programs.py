@@ -85,7 +85,7 @@ class Programs:
         return self._program("statistics", self._statistics, *args)(*args)
 
     def prepare_train(self, state: TrainState, examples: Resident | None, picked: Any) -> None:
-        """Compiles the training call for a feed's abstract call [k, b] if it is not compiled yet."""
+        """Compiles the training call for a feed's call [k, b], abstract or not, if it is not compiled yet."""
         self._program("train", self._train, state, examples, picked)
 
     def prepare_train_ahead(self, state: TrainState, examples: Resident | None, picked: Any) -> None:
