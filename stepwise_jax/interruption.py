@@ -34,6 +34,17 @@ def exit_on_signals() -> None:
 
     for each in SIGNALS:
         signal.signal(each, leave)
+    receive_signals()
+
+
+def hold_signals_back() -> None:
+    """Has signals wait, also while another program takes this one's place; heeds what has come before."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+
+def receive_signals() -> None:
+    """Heeds signals again, and those that have waited."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 class StopRequest:

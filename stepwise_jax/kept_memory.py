@@ -5,6 +5,8 @@ import os
 import sys
 from collections.abc import Mapping
 
+from stepwise_jax.interruption import hold_signals_back, receive_signals
+
 ENVIRONMENT = {
     # Huge pages where Linux gives them on request; never a block by mmap where the heap will do, and none handed back.
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1099511627776",
@@ -22,8 +24,14 @@ def start_anew_with_kept_memory() -> None:
     A training step on a CPU takes hundreds of megabytes and gives them back. If they went back to the system, the next
     step would wait for as many cleared pages.
     """
-    if _is_open(os.environ):
+    if not _is_open(os.environ):
+        return receive_signals()
+    # Until the new process has its own handlers, a signal would end it without a word, or not at all.
+    hold_signals_back()
+    try:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], with_kept_memory(os.environ))
+    finally:
+        receive_signals()
 
 
 def take_memory_in_the_main_thread() -> None:

