@@ -21,7 +21,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal
 
 PRODUCTS = ("conv_general_dilated", "dot_general")
-_REDUCTIONS = ("reduce_sum", "reduce_max", "reduce_min", "reduce_and", "reduce_or", "argmax")
+_REDUCTIONS = ("reduce", "reduce_sum", "reduce_max", "reduce_min", "reduce_and", "reduce_or", "argmax")
 _MAKERS = (
     *PRODUCTS,
     *_REDUCTIONS,
@@ -112,6 +112,9 @@ def _called(equation: Any) -> tuple[ClosedJaxpr | None, int]:
         if not platforms or platforms[-1] is not None:
             raise ValueError("a branch that depends on data has no cost of its own")
         return params["branches"][-1], 1
+    if name in _REDUCTIONS:
+        # What a reduction is given joins two of its values; it is no part of the graph.
+        return None, 0
     if name in ("scan", "while"):
         raise ValueError(f"a {name} has as many steps as it takes: count the function without it")
     inner = next((params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in params), None)

@@ -1,4 +1,4 @@
-"""Convolution, with a lowering of its own on CPU.
+"""Convolution, with lowerings of its own on CPU and on NVIDIA's GPUs (gpu_convolution.py).
 
 XLA's convolutions are fast on accelerators and slow in places on CPU: the gradient of a 3x3 kernel takes up to seven
 times as long as it must, a 1x1 convolution gains from being a product of matrices, and grouped convolutions are up to a
@@ -7,12 +7,14 @@ hundred times slower than dense ones. The sums are the same; only their order di
 
 import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.sharding import PartitionSpec
 
+from models.gpu_convolution import convolve_on_gpu
+from models.plain_convolution import convolve_plainly
 from models.row_products import convolve_by_rows, gradients_by_rows, rows_pay, rows_pay_for_gradients
 
 _PATCH_BYTES = 4_000_000
@@ -36,7 +38,8 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1, groups: int = 1) 
     """
     plain = functools.partial(convolve_plainly, stride=stride, groups=groups)
     on_cpu = functools.partial(_convolve_on_cpu, stride=stride, groups=groups)
-    return lax.platform_dependent(x, kernel, cpu=on_cpu, default=plain)
+    on_gpu = functools.partial(convolve_on_gpu, stride=stride, groups=groups)
+    return lax.platform_dependent(x, kernel, cpu=on_cpu, cuda=on_gpu, default=plain)
 
 
 def _forward(x: jax.Array, kernel: jax.Array, stride: int, groups: int) -> tuple[jax.Array, _Arrays]:
@@ -44,39 +47,15 @@ def _forward(x: jax.Array, kernel: jax.Array, stride: int, groups: int) -> tuple
 
 
 def _backward(stride: int, groups: int, saved: _Arrays, gradient: jax.Array) -> _Arrays:
-    def plain(x: jax.Array, kernel: jax.Array, gradient: jax.Array) -> _Arrays:
-        return jax.vjp(functools.partial(convolve_plainly, stride=stride, groups=groups), x, kernel)[1](gradient)
+    def derived(forward: Callable[..., jax.Array], x: jax.Array, kernel: jax.Array, gradient: jax.Array) -> _Arrays:
+        return jax.vjp(functools.partial(forward, stride=stride, groups=groups), x, kernel)[1](gradient)
 
     on_cpu = functools.partial(_gradients_on_cpu, stride=stride, groups=groups)
-    return lax.platform_dependent(*saved, gradient, cpu=on_cpu, default=plain)
+    on_gpu, plain = (functools.partial(derived, forward) for forward in (convolve_on_gpu, convolve_plainly))
+    return lax.platform_dependent(*saved, gradient, cpu=on_cpu, cuda=on_gpu, default=plain)
 
 
 convolve.defvjp(_forward, _backward)
-
-
-def convolve_plainly(x: jax.Array, kernel: jax.Array, stride: int = 1, groups: int = 1) -> jax.Array:
-    """`convolve` as the library does it, on every platform.
-
-    XLA's partitioner does not divide a grouped convolution by images: where it is traced on a mesh of several devices,
-    each is given its own here.
-    """
-    whole, mesh = functools.partial(_convolve_whole, stride=stride, groups=groups), jax.sharding.get_abstract_mesh()
-    if groups == 1 or mesh.size < 2 or x.shape[0] % mesh.size:
-        return whole(x, kernel)
-    images = PartitionSpec(mesh.axis_names)
-    return jax.shard_map(whole, in_specs=(images, PartitionSpec()), out_specs=images)(x, kernel)
-
-
-def _convolve_whole(x: jax.Array, kernel: jax.Array, stride: int, groups: int) -> jax.Array:
-    half = kernel.shape[0] // 2
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        window_strides=(stride, stride),
-        padding=((half, half), (half, half)),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=groups,
-    )
 
 
 def _convolve_on_cpu(x: jax.Array, kernel: jax.Array, stride: int, groups: int) -> jax.Array:

@@ -20,7 +20,7 @@ Initializer = Callable[..., jax.Array]
 
 # Networks repeat their blocks: what was traced for one shape is not traced again.
 _convolve = jax.jit(convolve, static_argnums=(2, 3))
-_normalise = jax.jit(normalise, static_argnums=3)
+_normalise = jax.jit(normalise, static_argnums=(4, 5))
 
 
 def he_normal_fan_out(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
@@ -41,6 +41,25 @@ def _draw(sampler: Callable[..., jax.Array], key: jax.Array, shape: tuple[int, .
     # XLA compiles a draw of 3x3x8x9 values on a CPU in 20 seconds, one of a power of two in 0.2.
     size = math.prod(shape)
     return sampler(key, (1 << (size - 1).bit_length(),), dtype)[:size].reshape(shape)
+
+
+@jax.custom_vjp
+def rectify(x: jax.Array) -> jax.Array:
+    """A ReLU whose gradient is found from its result: `x` need not be kept, nor computed again from two maps."""
+    return jnp.maximum(x, 0)
+
+
+def _rectify_forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    result = rectify(x)
+    return result, result
+
+
+def _rectify_backward(result: jax.Array, gradient: jax.Array) -> tuple[jax.Array]:
+    # Without the barrier XLA sees through the result, to the two maps it is the sum of.
+    return (jnp.where(lax.optimization_barrier(result) > 0, gradient, 0),)
+
+
+rectify.defvjp(_rectify_forward, _rectify_backward)
 
 
 class Conv(nn.Module):
@@ -79,12 +98,14 @@ class BatchNorm(nn.Module):
       momentum: weight of the batch's statistics in the running ones.
       epsilon: added to the variance.
       scale_init: initialiser of the scale.
+      rectified: whether a ReLU follows.
       dtype: type of the result.
     """
 
     momentum: float = 0.1
     epsilon: float = 1e-5
     scale_init: Initializer = nn.initializers.ones
+    rectified: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -97,8 +118,11 @@ class BatchNorm(nn.Module):
         running_var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
         if not train:
             gain = scale * lax.rsqrt(running_var.value + self.epsilon)
-            return ((at_least_float32(x) - running_mean.value) * gain + bias).astype(self.dtype)
-        normalised, mean, var = cast(Normalised, _normalise(x, scale, bias, self.epsilon))
+            normalised = (at_least_float32(x) - running_mean.value) * gain + bias
+            return (nn.relu(normalised) if self.rectified else normalised).astype(self.dtype)
+        normalised, mean, var = cast(
+            Normalised, _normalise(x, scale, bias, running_mean.value, self.epsilon, self.rectified)
+        )
         if not self.is_initializing():
             running_mean.value += self.momentum * (mean - running_mean.value)
             running_var.value += self.momentum * (unbiased(var, x) - running_var.value)

@@ -2,7 +2,8 @@
 
 What it costs is passes over the maps. On a CPU, XLA hands sums to a library that reads what lies in memory: the sum of
 (x - mean)² makes it write x - mean first, where the sum of x² does not. So there the sums are of x itself, unless a
-channel's mean is so far from zero that too little would be left of their difference.
+channel's mean is so far from zero that too little would be left of their difference. An accelerator has the sums of
+x - c and its square in one pass, with c near the mean.
 """
 
 import functools
@@ -11,6 +12,7 @@ from typing import cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 _FAR = 100.0
@@ -19,71 +21,113 @@ _FAR = 100.0
 Normalised = tuple[jax.Array, jax.Array, jax.Array]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def normalise(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> Normalised:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def normalise(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, near: jax.Array, epsilon: float, rectified: bool = False
+) -> Normalised:
     """Shift and scale each channel of `x` to mean `bias` and standard deviation `scale`.
+
+    Args:
+      x: [..., C].
+      scale: [C].
+      bias: [C].
+      near: [C], somewhere near the channels' means: the nearer, the more digits of the variance are right on an
+        accelerator.
+      epsilon: added to the variance.
+      rectified: whether a ReLU follows.
 
     Returns:
       The result, of the type of `x` but float32 at least, and the mean and biased variance [C], through which no
       gradient flows.
     """
     wide = at_least_float32(x)
-    mean = wide.mean(_all_but_channels(x))
-    var = _variance(wide, mean)
-    return (wide - mean) * (scale * lax.rsqrt(var + epsilon)) + bias, mean, var
+    mean, var = _moments(wide, near)
+    result = _scaled(wide, mean, scale * lax.rsqrt(var + epsilon), bias)
+    return jnp.maximum(result, 0) if rectified else result, mean, var
 
 
 def _forward(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
+    x: jax.Array, scale: jax.Array, bias: jax.Array, near: jax.Array, epsilon: float, rectified: bool
 ) -> tuple[Normalised, tuple[jax.Array, ...]]:
-    normalised, mean, var = cast(Normalised, normalise(x, scale, bias, epsilon))
-    return (normalised, mean, var), (x, scale, mean, lax.rsqrt(var + epsilon))
+    normalised, mean, var = cast(Normalised, normalise(x, scale, bias, near, epsilon, rectified))
+    return (normalised, mean, var), (x, scale, bias, mean, lax.rsqrt(var + epsilon))
 
 
-def _backward(epsilon: float, saved: tuple[jax.Array, ...], gradients: Normalised) -> Normalised:
+def _backward(
+    epsilon: float, rectified: bool, saved: tuple[jax.Array, ...], gradients: Normalised
+) -> tuple[jax.Array, ...]:
     del epsilon
-    x, scale, mean, inverse_deviation = saved
+    x, scale, bias, mean, inverse_deviation = saved
     wide, gradient, count = at_least_float32(x), gradients[0], float(math.prod(x.shape[:-1]))
-    of_bias = gradient.sum(_all_but_channels(x))
-    of_scale = _covariance(wide, mean, gradient, of_bias, inverse_deviation) * inverse_deviation
+    if rectified:
+        gradient = jnp.where(_scaled(wide, mean, scale * inverse_deviation, bias) > 0, gradient, 0)
+    of_bias, covariance = _sums_of_gradient(wide, mean, gradient, inverse_deviation)
+    of_scale = covariance * inverse_deviation
     # Not (x - mean) once more: XLA would keep the forward pass's for it, a map of memory.
     slope = inverse_deviation * of_scale / count
     of_x = scale * inverse_deviation * (gradient - wide * slope + (mean * slope - of_bias / count))
-    return of_x.astype(x.dtype), of_scale, of_bias
+    return of_x.astype(x.dtype), of_scale, of_bias, jnp.zeros_like(mean)
 
 
 normalise.defvjp(_forward, _backward)
 
 
-def _variance(wide: jax.Array, mean: jax.Array) -> jax.Array:
-    axes = _all_but_channels(wide)
+def _scaled(wide: jax.Array, mean: jax.Array, gain: jax.Array, bias: jax.Array) -> jax.Array:
+    return (wide - mean) * gain + bias
+
+
+def _moments(wide: jax.Array, near: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean and biased variance of each channel."""
+    axes, count = _all_but_channels(wide), math.prod(wide.shape[:-1])
 
     def exact(wide: jax.Array, mean: jax.Array) -> jax.Array:
         return jnp.square(wide - mean).mean(axes)
 
-    def quick(wide: jax.Array, mean: jax.Array) -> jax.Array:
+    def guarded(wide: jax.Array, _: jax.Array) -> tuple[jax.Array, jax.Array]:
+        mean = wide.mean(axes)
         var = jnp.square(wide).mean(axes) - jnp.square(mean)
-        near = jnp.all(jnp.square(mean) <= _FAR * var)
-        return lax.cond(near, lambda *_: var, exact, wide, mean)
+        return mean, lax.cond(jnp.all(jnp.square(mean) <= _FAR * var), lambda *_: var, exact, wide, mean)
 
-    return lax.platform_dependent(wide, mean, cpu=quick, default=exact)
+    def shifted(wide: jax.Array, near: jax.Array) -> tuple[jax.Array, jax.Array]:
+        away = wide - near
+        mean, square = (total / count for total in _sums(away, jnp.square(away)))
+        return near + mean, jnp.maximum(square - jnp.square(mean), 0)
+
+    return lax.platform_dependent(wide, near, cpu=guarded, default=shifted)
 
 
-def _covariance(
-    wide: jax.Array, mean: jax.Array, gradient: jax.Array, total: jax.Array, inverse_deviation: jax.Array
-) -> jax.Array:
-    """The sum of (x - mean) times the gradient, whose own sum is `total`."""
+def _sums_of_gradient(
+    wide: jax.Array, mean: jax.Array, gradient: jax.Array, inverse_deviation: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Of each channel, the sum of the gradient, and of the gradient times (x - mean)."""
     axes = _all_but_channels(wide)
 
     def exact(wide: jax.Array, mean: jax.Array, gradient: jax.Array) -> jax.Array:
         return (gradient * (wide - mean)).sum(axes)
 
-    def quick(wide: jax.Array, mean: jax.Array, gradient: jax.Array) -> jax.Array:
+    def guarded(
+        wide: jax.Array, mean: jax.Array, gradient: jax.Array, inverse_deviation: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        total = gradient.sum(axes)
         covariance = (gradient * wide).sum(axes) - mean * total
         near = jnp.all(jnp.square(mean * inverse_deviation) <= _FAR)
-        return lax.cond(near, lambda *_: covariance, exact, wide, mean, gradient)
+        return total, lax.cond(near, lambda *_: covariance, exact, wide, mean, gradient)
 
-    return lax.platform_dependent(wide, mean, gradient, cpu=quick, default=exact)
+    def together(wide: jax.Array, mean: jax.Array, gradient: jax.Array, _: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return _sums(gradient, gradient * (wide - mean))
+
+    return lax.platform_dependent(wide, mean, gradient, inverse_deviation, cpu=guarded, default=together)
+
+
+def _sums(first: jax.Array, second: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Of each channel of two maps."""
+    axes = _all_but_channels(first)
+    # XLA's partitioner would have every device gather what it adds by a function of ours.
+    if jax.sharding.get_abstract_mesh().size > 1:
+        return first.sum(axes), second.sum(axes)
+    # One reduction is half as many kernels to start as two.
+    zero = np.zeros((), first.dtype)[()]
+    return lax.reduce((first, second), (zero, zero), lambda left, right: (left[0] + right[0], left[1] + right[1]), axes)
 
 
 def unbiased(var: jax.Array, x: jax.Array) -> jax.Array:

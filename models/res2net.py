@@ -5,7 +5,6 @@ With cardinality above one it is Res2NeXt. The v1b form differs in the stem and 
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
 from models import pooling
 from models.resnet import Bottleneck
@@ -31,4 +30,4 @@ class Res2NetBottleneck(Bottleneck):
     def convolve_piece(self, piece: jax.Array, index: int, train: bool) -> jax.Array:
         """The 3x3 convolution, batch norm and ReLU of one piece."""
         x = self.conv(self.inner_width, 3, f"convs_{index}", stride=self.stride, groups=self.groups)(piece)
-        return nn.relu(self.norm(f"bns_{index}")(x, train=train))
+        return self.norm(f"bns_{index}", rectified=True)(x, train=train)

@@ -48,7 +48,7 @@ class ResidualBlock(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Map [N, H, W, C] to [N, ceil(H / stride), ceil(W / stride), features * expansion]."""
         shortcut = self.shortcut(x, train) if self.projects(x) else x
-        return nn.relu(shortcut + self.residual(x, train))
+        return layers.rectify(shortcut + self.residual(x, train))
 
     def residual(self, x: jax.Array, train: bool) -> jax.Array:
         """What is added to the shortcut; each kind of block has its own."""
@@ -70,11 +70,11 @@ class ResidualBlock(nn.Module):
         """A convolution at the block's computation type."""
         return layers.Conv(features, size, stride, groups, dtype=self.dtype, name=name)
 
-    def norm(self, name: str, last: bool = False) -> layers.BatchNorm:
+    def norm(self, name: str, last: bool = False, rectified: bool = False) -> layers.BatchNorm:
         """A batch norm at the block's computation type; the `last` of the residual may start at zero."""
         zero = last and self.zero_init_last_scale
         scale_init = nn.initializers.zeros if zero else nn.initializers.ones
-        return layers.BatchNorm(scale_init=scale_init, dtype=self.dtype, name=name)
+        return layers.BatchNorm(scale_init=scale_init, rectified=rectified, dtype=self.dtype, name=name)
 
 
 class BasicBlock(ResidualBlock):
@@ -83,7 +83,7 @@ class BasicBlock(ResidualBlock):
     def residual(self, x: jax.Array, train: bool) -> jax.Array:
         """3x3 (with the stride), 3x3."""
         x = self.conv(self.features, 3, "conv1", stride=self.stride)(x)
-        x = nn.relu(self.norm("bn1")(x, train=train))
+        x = self.norm("bn1", rectified=True)(x, train=train)
         x = self.conv(self.features, 3, "conv2")(x)
         return self.norm("bn2", last=True)(x, train=train)
 
@@ -97,7 +97,7 @@ class Bottleneck(ResidualBlock):
         """1x1, middle, 1x1."""
         projects = self.projects(x)
         x = self.conv(self.inner_width * self.scale, 1, "conv1")(x)
-        x = nn.relu(self.norm("bn1")(x, train=train))
+        x = self.norm("bn1", rectified=True)(x, train=train)
         x = self.middle(x, train, projects)
         x = self.conv(self.features * self.expansion, 1, "conv3")(x)
         return self.norm("bn3", last=True)(x, train=train)
@@ -106,7 +106,7 @@ class Bottleneck(ResidualBlock):
         """One 3x3 convolution, grouped if the cardinality is above one."""
         del projects
         x = self.conv(self.inner_width, 3, "conv2", stride=self.stride, groups=self.groups)(x)
-        return nn.relu(self.norm("bn2")(x, train=train))
+        return self.norm("bn2", rectified=True)(x, train=train)
 
     @property
     def inner_width(self) -> int:
@@ -179,7 +179,7 @@ class ResNet(nn.Module):
     ) -> jax.Array:
         """One layer of the stem, whose parts are called `conv` and `norm`."""
         x = layers.Conv(features, size, stride, dtype=self.dtype, name=conv)(x)
-        return nn.relu(layers.BatchNorm(dtype=self.dtype, name=norm)(x, train=train))
+        return layers.BatchNorm(rectified=True, dtype=self.dtype, name=norm)(x, train=train)
 
     def make_block(self, stage: int, index: int) -> ResidualBlock:
         """Block `index` of network stage `stage`, both counted from zero."""

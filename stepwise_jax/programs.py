@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 from stepwise_jax.background import Background
 from stepwise_jax.batches import Picked, Pixels, Preprocessing, Resident, evaluation_batch, gather
 from stepwise_jax.clock import Clock
-from stepwise_jax.determinism import compiler_options
+from stepwise_jax.compiler_options import compiler_options
 from stepwise_jax.errors import first_line
 from stepwise_jax.evaluate import apply, make_count
 from stepwise_jax.flops import TrainCall, count_flops
@@ -117,8 +117,8 @@ class Programs:
     def flops_per_step(self, state: TrainState, examples: Resident | None, picked: Any) -> float:
         """Floating-point operations of an abstract call [1, b], or 0 where XLA does not count them."""
         # What one device trains with has been traced; for several, a part of it may be one device's share already.
-        call = self._train if self._mesh.size == 1 else jax.jit(self._call)
-        return count_flops(call, state, examples, picked) or 0.0
+        traced = self._train if self._mesh.size == 1 else None
+        return count_flops(self._call, state, examples, picked, traced=traced) or 0.0
 
     def _program(self, name: str, function: Any, *args: Any) -> Any:
         key = (name, *_shape(args[-1]))

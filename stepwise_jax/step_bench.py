@@ -156,7 +156,7 @@ class _Runner:
             "compile_cached": compiled.cached,
             "peak_bytes": peak or compiled.bytes,
             "peak_bytes_from": "device" if peak else "program",
-            "flops": count_flops(jax.jit(self._step()), self._state, feed.examples, single),
+            "flops": count_flops(self._step(), self._state, feed.examples, single),
         }
 
     def _step(self) -> TrainCall:

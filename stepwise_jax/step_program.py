@@ -10,6 +10,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from stepwise_jax.batches import Picked, Preprocessing, Resident
+from stepwise_jax.compiler_options import compiler_options
 from stepwise_jax.parallel import on_mesh, replicated, split_along
 from stepwise_jax.programs import make_train_call
 from stepwise_jax.state import TrainState, make_initializer
@@ -42,6 +43,7 @@ def train_function(
         in_shardings=(whole, None, split_along(mesh, 1)),
         out_shardings=whole,
         donate_argnames="state",
+        compiler_options=compiler_options(False, jax.default_backend()),
     )
 
 

@@ -1,6 +1,7 @@
 """Convolution, pooling and batch norm against the library's own, or against their closed forms."""
 
 import os
+import re
 import subprocess
 import sys
 from typing import Any, cast
@@ -12,8 +13,10 @@ import pytest
 from jax import lax
 
 from models import layers, pooling
-from models.convolution import convolve, convolve_plainly
+from models.convolution import convolve
+from models.gpu_convolution import join_groups
 from models.normalisation import normalise
+from models.plain_convolution import convolve_plainly
 
 
 def train_norm(norm, variables, x) -> Any:
@@ -26,6 +29,12 @@ def normal(*shape, seed=0):
     return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)
 
 
+def trace_as_on(monkeypatch, platform):
+    """What is traced from here on is what `platform` gets, wherever it runs."""
+    monkeypatch.setattr(lax, "platform_dependent", lambda *args, **by: by.get(platform, by["default"])(*args))
+    jax.clear_caches()
+
+
 @pytest.mark.parametrize(
     ("size", "stride", "groups", "channels", "features", "side"),
     [
@@ -34,7 +43,10 @@ def normal(*shape, seed=0):
         (3, 1, 1, 6, 10, 9),
         (3, 2, 1, 6, 10, 8),
         (3, 2, 1, 6, 10, 9),
+        (3, 2, 1, 3, 10, 9),
+        (5, 2, 1, 3, 10, 13),
         (7, 2, 1, 3, 8, 20),
+        (7, 2, 1, 3, 8, 19),
         (3, 1, 1, 6, 10, 2),
         (3, 2, 1, 6, 10, 4),
         (3, 1, 1, 6, 10, 1),
@@ -48,14 +60,19 @@ def normal(*shape, seed=0):
         (1, 1, 4, 12, 8, 6),
     ],
 )
-@pytest.mark.parametrize(("most_bytes", "patches_pay"), [(1e9, 0), (0, 0), (0, 1e9)], ids=["rows", "patches", "plain"])
+@pytest.mark.parametrize(
+    ("platform", "most_bytes", "patches_pay"),
+    [("cpu", 1e9, 0), ("cpu", 0, 0), ("cpu", 0, 1e9), ("cuda", 0, 0)],
+    ids=["rows", "patches", "plain", "gpu"],
+)
 def test_convolution_and_its_gradients_are_the_librarys(
-    monkeypatch, most_bytes, patches_pay, size, stride, groups, channels, features, side
+    monkeypatch, platform, most_bytes, patches_pay, size, stride, groups, channels, features, side
 ):
     monkeypatch.setattr("models.row_products._MOST_BYTES", most_bytes)
     monkeypatch.setattr("models.convolution._PATCHES_PAY", patches_pay)
-    jax.clear_caches()
-    x = normal(4, side, side + 1, channels)
+    trace_as_on(monkeypatch, platform)
+    # An image of three channels is even on both sides or on neither, as a GPU's squares would have it.
+    x = normal(4, side, side + (2 if channels == 3 else 1), channels)
     kernel = normal(size, size, channels // groups, features, seed=1)
 
     def value_and_gradients(convolution):
@@ -67,6 +84,30 @@ def test_convolution_and_its_gradients_are_the_librarys(
 
     expected, actual = value_and_gradients(convolve_plainly), value_and_gradients(convolve)
     jax.tree.map(lambda a, e: np.testing.assert_allclose(a, e, rtol=1e-4, atol=1e-4), actual, expected)
+
+
+def convolutions(x, kernel, stride, groups=1):
+    """The shapes that a GPU is given: of each convolution its input, kernel and result."""
+    text = jax.jit(lambda x, kernel: convolve(x, kernel, stride, groups)).lower(x, kernel).as_text()
+    products = [line.rsplit(" : ", 1)[1] for line in text.splitlines() if "stablehlo.convolution" in line]
+    return [
+        tuple(tuple(map(int, re.findall(r"\d+(?=x)", shape))) for shape in re.split(", | -> ", line))
+        for line in products
+    ]
+
+
+def test_a_gpu_gets_channels_in_whole_loads_and_the_stem_in_squares(monkeypatch):
+    trace_as_on(monkeypatch, "cuda")
+    x, kernel = normal(2, 8, 8, 26).astype(jnp.bfloat16), normal(3, 3, 26, 52).astype(jnp.bfloat16)
+    assert convolutions(x, kernel, 1) == [((2, 8, 8, 32), (3, 3, 32, 56), (2, 8, 8, 56))]
+    stem = normal(2, 16, 16, 3).astype(jnp.bfloat16), normal(7, 7, 3, 8).astype(jnp.bfloat16)
+    assert convolutions(*stem, 2) == [((2, 11, 11, 16), (4, 4, 16, 8), (2, 8, 8, 8))]
+
+
+@pytest.mark.parametrize(("width", "groups", "left"), [(4, 32, 2), (8, 32, 4), (16, 8, 8), (4, 8, 1), (1, 96, 1)])
+def test_thin_groups_are_joined(width, groups, left):
+    kernel, number = join_groups(normal(3, 3, width, groups), groups)
+    assert (number, kernel.shape) == (left, (3, 3, width * groups // left, groups))
 
 
 def test_kernel_gradient_is_the_same_in_several_pieces(monkeypatch):
@@ -135,13 +176,18 @@ def test_batch_norm_is_the_closed_form():
     np.testing.assert_allclose(np.reshape(evaluated, (-1, 5)), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_gradient_of_batch_norm_is_that_of_its_definition():
+@pytest.mark.parametrize("platform", ["cpu", "cuda"])
+@pytest.mark.parametrize("rectified", [False, True])
+def test_gradient_of_batch_norm_is_that_of_its_definition(monkeypatch, rectified, platform):
+    trace_as_on(monkeypatch, platform)
+
     def defined(x, scale, bias):
         deviation = jnp.sqrt(x.var((0, 1, 2)) + 1e-5)
-        return (x - x.mean((0, 1, 2))) / deviation * scale + bias
+        normalised = (x - x.mean((0, 1, 2))) / deviation * scale + bias
+        return jax.nn.relu(normalised) if rectified else normalised
 
     def ours(x, scale, bias):
-        normalised: Any = normalise(x, scale, bias, 1e-5)
+        normalised: Any = normalise(x, scale, bias, jnp.zeros(5), 1e-5, rectified)
         return normalised[0]
 
     arguments = 1 + 2 * normal(4, 3, 3, 5), normal(5, seed=1), normal(5, seed=2)
@@ -152,13 +198,18 @@ def test_gradient_of_batch_norm_is_that_of_its_definition():
         np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("platform", ["cpu", "cuda"])
 @pytest.mark.parametrize("far", [0.0, 30.0, 3000.0])
-def test_batch_norm_is_exact_however_far_one_channel_is_from_zero(far):
-    x = normal(16, 8, 8, 5) + far * jnp.asarray([0.0, 0.0, 1.0, 0.0, -1.0])
+def test_batch_norm_is_exact_however_far_one_channel_is_from_zero(monkeypatch, far, platform):
+    trace_as_on(monkeypatch, platform)
+    means = far * jnp.asarray([0.0, 0.0, 1.0, 0.0, -1.0])
+    x = normal(16, 8, 8, 5) + means
+    # A CPU finds its own way; an accelerator is told roughly where the means are.
+    near = jnp.zeros(5) if platform == "cpu" else means + 1
     scale, gradient = 1 + normal(5, seed=1) / 4, normal(16, 8, 8, 5, seed=3)
 
     def normalised(x, scale):
-        return cast(Any, normalise(x, scale, jnp.zeros_like(scale), 1e-5))
+        return cast(Any, normalise(x, scale, jnp.zeros_like(scale), near, 1e-5))
 
     (output, mean, var), back = jax.vjp(normalised, x, scale)
     nothing = jnp.zeros_like(scale)
@@ -183,6 +234,22 @@ def test_batch_norm_keeps_float32_statistics_under_bfloat16():
     assert output.dtype == jnp.bfloat16
     assert statistics["var"].dtype == jnp.float32
     np.testing.assert_allclose(statistics["var"], 0.9 + 0.1 * rows.var(0, ddof=1), rtol=1e-3)
+
+
+def test_a_rectified_batch_norm_is_a_relu_of_one():
+    x = normal(4, 3, 3, 5)
+    plain, rectified = layers.BatchNorm(), layers.BatchNorm(rectified=True)
+    variables = plain.init(jax.random.key(0), x, train=False)
+    np.testing.assert_array_equal(
+        train_norm(rectified, variables, x)[0], jax.nn.relu(train_norm(plain, variables, x)[0])
+    )
+    evaluated: Any = plain.apply(variables, x, train=False)
+    np.testing.assert_array_equal(rectified.apply(variables, x, train=False), jax.nn.relu(evaluated))
+
+
+def test_the_gradient_of_a_relu_is_none_at_zero_and_below():
+    x = jnp.asarray([-1.0, 0.0, 2.0])
+    assert jax.grad(lambda x: layers.rectify(x).sum())(x).tolist() == [0, 0, 1]
 
 
 def test_batch_norm_of_one_value_is_refused():

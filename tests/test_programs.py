@@ -289,3 +289,13 @@ def test_the_cost_of_a_step_grows_with_the_batch(shared):
     # The gradient of the weights costs another forward pass at least, the whole step some three.
     assert 2 * forward < one < 10 * forward
     assert 1.8 < two / one < 2.05
+
+
+def test_the_cost_of_a_step_is_counted_for_devices_that_xla_does_not_count_for(shared, monkeypatch):
+    expected = shared.programs.flops_per_step(start(), examples(), placed(rows(1, 16)))
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    # On one device what was traced knows of its mesh, which costs or saves an addition here and there.
+    counted = shared.programs.flops_per_step(start(), examples(), placed(rows(1, 16)))
+    assert counted == pytest.approx(expected, rel=1e-3)
+    monkeypatch.setattr(jax, "local_devices", lambda backend: jax.devices("abacus"))
+    assert shared.programs.flops_per_step(start(), examples(), placed(rows(1, 16))) == 0

@@ -83,12 +83,12 @@ def test_operations_of_convolutions_and_their_gradients_are_xlas(stride, groups,
 
     out = jax.eval_shape(forward, x, kernel)
     for function, arguments in ((forward, (x, kernel)), (both, (x, kernel, shaped(*out.shape)))):
-        lowered = jax.jit(function).trace(*arguments).lower(lowering_platforms=("cuda",))
+        lowered = jax.jit(function).trace(*arguments).lower(lowering_platforms=("tpu",))
         assert flops(kernels(function, *arguments)) == lowered.cost_analysis()["flops"]  # pyright: ignore
 
 
 def test_batch_norm_between_convolutions_moves_what_it_must(monkeypatch):
-    """Of n values: the mean reads them, the variance again, the result is written from them, and its gradient too."""
+    """Of n values: the statistics read them, the result is written from them, and its gradient too."""
     monkeypatch.setattr(graph_cost, "_SMALL", 100)
     norm, sides = layers.BatchNorm(), (2, 8, 8, 16)
     variables = norm.init(jax.random.key(0), jnp.zeros(sides), train=False)
@@ -105,9 +105,9 @@ def test_batch_norm_between_convolutions_moves_what_it_must(monkeypatch):
     counted = kernels(function, shaped(*sides), shaped(16, 16), shaped(*sides))
     products = [each for each in counted if each.name == "dot_general"]
     assert len(products) == 4
-    # Mean and variance: n each. z: n read, n written. Sums of the gradient: 2 n. Gradient of y: 2 n read, n written.
+    # Mean and variance: n. z: n read, n written. Sums of the gradient: 2 n. Gradient of y: 2 n read, n written.
     rest = moved(counted) - moved(products)
-    assert 4 * 9 * n <= rest <= 4 * (9 * n + 30 * channels)
+    assert 4 * 8 * n <= rest <= 4 * (8 * n + 30 * channels)
 
 
 def test_a_networks_products_are_nearly_all_that_xla_counts():
@@ -115,7 +115,7 @@ def test_a_networks_products_are_nearly_all_that_xla_counts():
     network, optimizer = models.build("res2net50_26w_4s", num_classes=10, blocks=(1, 1, 1, 1)), optax.sgd(0.1)
     state = jax.eval_shape(make_initializer(network, optimizer, 64), jax.random.key(0))
     batch, step = Batch(shaped(8, 64, 64, 3), shaped(8, dtype=jnp.int32)), make_train_step(network, optimizer)
-    lowered = jax.jit(step).trace(state, batch).lower(lowering_platforms=("cuda",))
+    lowered = jax.jit(step).trace(state, batch).lower(lowering_platforms=("tpu",))
     whole = lowered.cost_analysis()["flops"]  # pyright: ignore
     assert 0.95 * whole < flops(kernels(step, state, batch)) < whole
 
