@@ -39,6 +39,7 @@ class Checkpoints:
     def __init__(self, folder: Path, keep: int, *, read_only: bool = False):
         self._folder, self._keep, self._read_only = folder.absolute(), keep, read_only
         self._held: int | None = None
+        self._prepared: tuple[int, Any] | None = None
         self._writing, self._failed_here = False, False
         if not read_only:
             self._remove_halves()
@@ -85,12 +86,19 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """The steps of all checkpoints, the one being written included, in order."""
-        return sorted(self._manager.all_steps())
+        prepared = () if self._prepared is None else (self._prepared[0],)
+        return sorted({*self._manager.all_steps(), *prepared})
 
-    def save(self, state: TrainState, place: Place) -> None:
+    def save(self, state: TrainState, place: Place, *, later: bool = False) -> None:
         """Starts writing `state` in the background; a place that is saved already is left as it is.
 
         The state is copied first, because the next training step takes over its memory.
+
+        Args:
+          state: what to save.
+          place: where the run is.
+          later: only copy it now; `begin`, or whatever else is asked for next, starts writing. Orbax's threads keep the
+            interpreter busy, which the start of a stage has better use for.
 
         Raises:
           UnsavedError: if writing cannot begin, or the save before it, still under way until now, has failed.
@@ -106,7 +114,19 @@ class Checkpoints:
         copy = jax.tree.map(jnp.copy, state)
         document = {"place": place, "sha256": _seal(copy, place)}
         items = ocp.args.Composite(state=ocp.args.StandardSave(copy), run=ocp.args.JsonSave(document))  # pyright: ignore
-        self._writing = True
+        self._prepared = step, items
+        if not later:
+            self.begin()
+
+    def begin(self) -> None:
+        """Starts writing what was left for later, if anything was.
+
+        Raises:
+          UnsavedError: if writing cannot begin.
+        """
+        if self._prepared is None:
+            return
+        (step, items), self._prepared, self._writing = self._prepared, None, True
         try:
             self._manager.save(step, args=items, force=True)
         except (OSError, ValueError) as error:
@@ -117,8 +137,9 @@ class Checkpoints:
         """Whether so many seconds have passed since the last save, or the opening, and none is still being written.
 
         Raises:
-          UnsavedError: if the one that was being written has failed since the last call.
+          UnsavedError: if the one that was being written has failed since the last call, or cannot be begun.
         """
+        self.begin()
         if self._writing and (self._failed_here or not self._manager.is_saving_in_progress()):
             self.wait()
         return not self._writing and time.monotonic() - self._saved_at >= every_seconds
@@ -129,6 +150,7 @@ class Checkpoints:
         Raises:
           UnsavedError: if the save under way fails; told once.
         """
+        self.begin()
         try:
             self._manager.wait_until_finished()
         except (OSError, ValueError) as error:

@@ -16,8 +16,11 @@ from stepwise_jax.batches import Order, Picked, Pixels, PlanOrder, Resident
 from stepwise_jax.datasets.ahead import cores
 from stepwise_jax.parallel import place, replicated, split_along
 
-# Placing many small arrays at once costs little more than placing one.
 CALLS_PLACED = 64
+"""Placing many small arrays at once costs little more than placing one."""
+
+_CALLS_PLACED_FIRST = 2
+"""But the device waits for the first ones."""
 
 BUFFER_BYTES = 1 << 30
 """The most that decoded images wait in, on the host, for their turn."""
@@ -68,9 +71,10 @@ class ResidentFeed:
 
     def calls(self, order: Order, calls: Iterable[Sequence[int]]) -> Iterator[Picked]:
         """See `Feed`."""
-        sharding, ahead = split_along(self._mesh, 1), iter(calls)
-        while chosen := list(islice(ahead, CALLS_PLACED)):
+        sharding, ahead, at_once = split_along(self._mesh, 1), iter(calls), _CALLS_PLACED_FIRST
+        while chosen := list(islice(ahead, at_once)):
             yield from place([np.stack([order[number] for number in call]) for call in chosen], sharding)
+            at_once = CALLS_PLACED
 
     def batches(self, order: Order) -> Iterator[Picked]:
         """See `Feed`."""

@@ -177,7 +177,7 @@ def run_stage(session: Session, state: TrainState, progress: Progress) -> tuple[
         _save_or_stop(session, state, progress, due=_save_is_due(session))
     state, progress = _run_epoch_traced(session, stage, state, progress)
     progress = dataclasses.replace(progress, stage=progress.stage + 1, epoch=1)
-    _save_or_stop(session, state, progress, due=True)
+    _save_or_stop(session, state, progress, due=True, later=True)
     return state, progress
 
 
@@ -356,7 +356,7 @@ def _save_is_due_here(session: Session) -> bool:
     return saving.is_due(session)
 
 
-def _save_or_stop(session: Session, state: TrainState, progress: Progress, *, due: bool) -> None:
+def _save_or_stop(session: Session, state: TrainState, progress: Progress, *, due: bool, later: bool = False) -> None:
     """Saves where that is due, and before the run stops for a signal.
 
     Raises:
@@ -366,7 +366,8 @@ def _save_or_stop(session: Session, state: TrainState, progress: Progress, *, du
     session.stop.settle()
     if due or session.stop:
         with session.clock.measure("checkpoint"):
-            saving.save(session, state, dataclasses.replace(progress, seconds=session.clock.read()))
+            placed = dataclasses.replace(progress, seconds=session.clock.read())
+            saving.save(session, state, placed, later=later)
     if session.stop:
         saving.stop(session, progress)
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from stepwise_jax.config import OptimizerConfig
@@ -35,7 +36,8 @@ def set_hyperparameters(opt_state: Any, **values: float) -> Any:
     hyperparams = dict(opt_state.hyperparams)
     for name, value in values.items():
         old = hyperparams[name]
-        hyperparams[name] = place(jnp.full(old.shape, value, old.dtype), old.sharding)
+        # Of NumPy: an operation of JAX's takes a millisecond, between two stages, while the device waits.
+        hyperparams[name] = place(np.full(old.shape, value, old.dtype), old.sharding)
     return opt_state._replace(hyperparams=hyperparams)
 
 

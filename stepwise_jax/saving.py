@@ -27,10 +27,16 @@ def is_due(session: Session) -> bool:
     return False
 
 
-def save(session: Session, state: TrainState, progress: Progress) -> None:
+def save(session: Session, state: TrainState, progress: Progress, *, later: bool = False) -> None:
     """Starts writing a checkpoint, whose records are on disk before it.
 
     A state that is not finite is never written, and at the end of a stage it is what a loss would be one step later.
+
+    Args:
+      session: the run.
+      state: what to save.
+      progress: where it belongs.
+      later: writing begins when `is_due` is asked, or anything else of the checkpoints: after the next call.
 
     Raises:
       NonFiniteLossError: for such a state at the end of a stage.
@@ -44,7 +50,7 @@ def save(session: Session, state: TrainState, progress: Progress) -> None:
         session.checkpoints.wait()
     with _failure_told(session):
         session.writer.sync()
-        session.checkpoints.save(state, progress.document())
+        session.checkpoints.save(state, progress.document(), later=later)
 
 
 def _refuse_at_end(session: Session, progress: Progress) -> None:

@@ -1,6 +1,8 @@
+import errno
 import shutil
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +14,7 @@ import pytest
 from stepwise_jax import checkpoint, parallel
 from stepwise_jax.checkpoint import Checkpoints, Place
 from stepwise_jax.config import OptimizerConfig
-from stepwise_jax.errors import InputError
+from stepwise_jax.errors import InputError, UnsavedError
 from stepwise_jax.optimizer import make_optimizer
 from stepwise_jax.state import TrainState, state_from
 
@@ -101,6 +103,38 @@ def test_only_the_newest_are_kept(tmp_path):
     assert committed(tmp_path / "few") == [8, 13]
 
 
+@pytest.mark.parametrize("ask", [Checkpoints.begin, lambda each: each.due(1e6), Checkpoints.wait, lambda each: None])
+def test_what_is_saved_later_is_as_it_was_when_that_was_asked(tmp_path, ask):
+    expected = bits(a_state(3))
+    with Checkpoints(tmp_path / "later", keep=2) as checkpoints:
+        state = a_state(3)
+        checkpoints.save(state, PLACE, later=True)
+        assert checkpoints.steps() == [3]
+        assert committed(tmp_path / "later") == []
+        jax.block_until_ready(jax.jit(lambda state: jax.tree.map(jnp.zeros_like, state), donate_argnums=0)(state))
+        ask(checkpoints)
+    assert committed(tmp_path / "later") == [3]
+    with Checkpoints(tmp_path / "later", keep=2) as checkpoints:
+        restored = checkpoints.restore(a_state(0), pytest.fail)
+    assert restored is not None
+    assert (bits(restored[0]), restored[1]) == (expected, PLACE)
+
+
+def test_what_is_saved_later_and_cannot_be_written_is_told_when_it_is_begun(tmp_path, monkeypatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "no room")
+
+    with Checkpoints(tmp_path / "later", keep=2) as checkpoints:
+        checkpoints.save(a_state(3), PLACE, later=True)
+        monkeypatch.setattr(checkpoints._manager, "save", refuse)
+        with pytest.raises(UnsavedError, match="the disk is full"):
+            checkpoints.due(0)
+        # Told once; what comes later can be saved.
+        assert checkpoints.steps() == []
+        checkpoints.save(a_state(4), PLACE)
+    assert committed(tmp_path / "later") == [4]
+
+
 def test_the_one_that_is_held_stays_beside_the_newest_until_another_is(tmp_path):
     with Checkpoints(tmp_path / "held", keep=2) as checkpoints:
         for step in (1, 2, 3, 5, 8):
@@ -138,7 +172,8 @@ def test_a_state_whose_memory_is_taken_over_while_it_is_saved_is_saved_whole(tmp
         for state in states:
             checkpoints.save(state, PLACE)
             overwritten = step(state)
-            assert state.params["block"]["kernel"].is_deleted()
+            # From 0.11 on, what a save still reads keeps its memory: the step is given other.
+            assert state.params["block"]["kernel"].is_deleted() or not version("jax").startswith("0.10.")
             jax.block_until_ready(overwritten)
     for number in (2, 1):
         with Checkpoints(folder, keep=2) as checkpoints:

@@ -4,16 +4,20 @@ import dataclasses
 import functools
 import json
 import os
+import re
 from pathlib import Path
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from conftest import Recorder, TinyNet
 
 import models
 from stepwise_jax import records, stages, workdir
+from stepwise_jax.checkpoint import Checkpoints
 from stepwise_jax.errors import InputError, NonFiniteLossError
+from stepwise_jax.programs import Programs
 from stepwise_jax.stages import Stage
 
 
@@ -38,6 +42,24 @@ def test_a_run_leaves_what_the_contract_says(train, tmp_path):
     assert summary["updates"] == 118
     assert summary["flops"] > 118 * 32 * 2 * 16 * 9 * 3 * 8
     assert all(value >= 0 for row in rows.epochs for value in row["seconds"].values())
+
+
+def test_a_stage_begins_before_the_checkpoint_of_its_start_is_written(train, tmp_path, monkeypatch):
+    """Orbax's threads keep the interpreter busy just when a stage has its first call to make."""
+    done = []
+
+    def noted(owner, name):
+        function = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *args, **options: (done.append(name), function(*args, **options))[1])
+
+    noted(Checkpoints, "save")
+    noted(Programs, "train")
+    noted(ocp.CheckpointManager, "save")
+    # The manager's own is called the same: what follows at once is what was not left for later.
+    train(tmp_path / "run", **{"checkpoint.every_seconds": 1e6})
+    text = "".join({"save": "s", "train": "t"}[name] for name in done)
+    # Three stages; the last one's checkpoint is waited for at once.
+    assert re.fullmatch("t+stst+stst+s+", text), text
 
 
 def test_predictions_are_of_the_final_state(train, tmp_path):
