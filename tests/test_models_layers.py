@@ -261,8 +261,12 @@ def test_batch_norm_of_one_value_is_refused():
 
 
 FOUR_DEVICES = """
+import sys
 import jax, jax.numpy as jnp, numpy as np, models
 from jax.sharding import NamedSharding, PartitionSpec
+from stepwise_jax import parallel
+platform = sys.argv[1]
+jax.lax.platform_dependent = lambda *args, **by: by.get(platform, by["default"])(*args)
 assert jax.device_count() == 4
 net = models.build("res2next50", num_classes=3, width=8, blocks=(1,), small_images=True)
 images = jax.random.normal(jax.random.key(1), (8, 8, 8, 3)) * jnp.arange(1.0, 9.0)[:, None, None, None]
@@ -275,19 +279,27 @@ def step(variables, images):
         return jnp.square(logits).mean(), updated["batch_stats"]
     return jax.value_and_grad(loss, has_aux=True)(variables["params"])
 
-mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-one = step(variables, images)
-four = step(jax.device_put(variables, NamedSharding(mesh, PartitionSpec())),
-            jax.device_put(images, NamedSharding(mesh, PartitionSpec("data"))))
+mesh = parallel.make_mesh()
+shared = (jax.device_put(variables, NamedSharding(mesh, PartitionSpec())),
+          jax.device_put(images, NamedSharding(mesh, PartitionSpec("data"))))
+divided = jax.jit(parallel.on_mesh(mesh, step.__wrapped__)).lower(*shared).compile()
+one, four = step(variables, images), divided(*shared)
+assert "all-reduce(" in divided.as_text() and "all-gather(" not in divided.as_text()
 jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), one, four)
 """
 
 
-def test_four_devices_normalise_by_the_global_batch():
+@pytest.mark.parametrize("platform", ["cpu", "cuda"])
+def test_four_devices_normalise_by_the_global_batch_and_gather_nothing(platform):
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
     root = os.path.dirname(os.path.dirname(__file__))
     result = subprocess.run(
-        [sys.executable, "-c", FOUR_DEVICES], env=environment, cwd=root, capture_output=True, text=True, check=False
+        [sys.executable, "-c", FOUR_DEVICES, platform],
+        env=environment,
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert result.returncode == 0, result.stderr
 
