@@ -1,6 +1,5 @@
 """A trained network in one file that needs nothing of stepwise-jax: StableHLO and its description, by `jax.export`."""
 
-import importlib.metadata
 import os
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from stepwise_jax.documents import write_json
 from stepwise_jax.errors import InputError
 from stepwise_jax.inference import make_classify
 from stepwise_jax.trained import Trained
+from stepwise_jax.workdir import installed_version
 
 SUFFIXES = (".stablehlo", ".safetensors")
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -53,7 +53,7 @@ def describe(trained: Trained) -> dict[str, Any]:
         "network": model.name,
         "network_shape": shape,
         "updates": trained.updates,
-        "versions": {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "stepwise-jax")},
+        "versions": {name: installed_version(name) for name in ("jax", "jaxlib", "flax", "stepwise-jax")},
     }
 
 

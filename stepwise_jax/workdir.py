@@ -133,7 +133,7 @@ def describe(
         "stages": [stage_document(stage) for stage in stages],
         "strategy": describe_strategy(experiment),
         "initial_weights_sha256": weights_sha256,
-        "versions": {name: _version(name) for name in _LIBRARIES} | {"python": platform.python_version()},
+        "versions": {name: installed_version(name) for name in _LIBRARIES} | {"python": platform.python_version()},
         "device": describe_device(),
         "config": config_path,
     }
@@ -157,7 +157,8 @@ def describe_strategy(experiment: ExperimentConfig) -> dict[str, str | None]:
     return {"name": getattr(strategy, "__name__", "function"), "file_sha256": sha256}
 
 
-def _version(name: str) -> str | None:
+def installed_version(name: str) -> str | None:
+    """The version of a package; None where it is not installed, as in a clone that is run as it is."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

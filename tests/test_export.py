@@ -1,5 +1,6 @@
 """The command `export`: a StableHLO file that JAX alone runs, and PyTorch's names, either way the same network."""
 
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -15,7 +16,7 @@ import models
 from stepwise_jax import image_files
 from stepwise_jax.batches import Preprocessing
 from stepwise_jax.config import ExperimentConfig
-from stepwise_jax.export import PLATFORMS, check_target, export_stablehlo
+from stepwise_jax.export import PLATFORMS, check_target, describe, export_stablehlo
 from stepwise_jax.inference import make_classify
 from stepwise_jax.signature import Signature
 from stepwise_jax.trained import Trained
@@ -77,6 +78,14 @@ def test_the_description_says_how_to_use_it(exported, trained):
     assert document["versions"]["jax"] == jax.__version__
     assert document["network_shape"] == {"small_images": True, "width": 4, "blocks": [1]}
     assert document["updates"] == trained.updates
+
+
+def test_a_clone_that_is_not_installed_exports_too(trained, monkeypatch):
+    def missing(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    assert describe(trained)["versions"]["stepwise-jax"] is None
 
 
 def test_other_images_are_refused_when_the_file_is_called(exported):
