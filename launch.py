@@ -24,6 +24,7 @@ from typing import Any
 from stepwise_jax.command_line import load_config, load_rows, parse_fields, print_fields
 from stepwise_jax.config import DataConfig, ExperimentConfig, ModelConfig, override, require
 from stepwise_jax.errors import InputError, StepwiseError
+from stepwise_jax.garbage import look_for_garbage_seldom
 from stepwise_jax.kept_memory import start_anew_with_kept_memory, take_memory_in_the_main_thread
 from stepwise_jax.parser import make_parser
 from stepwise_jax.quiet import leave, quieten_orbax
@@ -492,6 +493,7 @@ if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.basicConfig(format="warning: %(message)s", level=logging.WARNING)
     quieten_orbax()
+    look_for_garbage_seldom()
     if sys.argv[1:2] in (["train"], ["bench"]):
         start_anew_with_kept_memory()
     leave(main(sys.argv[1:]))

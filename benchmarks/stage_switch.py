@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from stepwise_jax import records
+from stepwise_jax.garbage import look_for_garbage_seldom
 from stepwise_jax.kept_memory import start_anew_with_kept_memory
 
 ROOT = Path(__file__).parents[1]
@@ -160,6 +161,7 @@ def main() -> int:
     """Measures and prints; the status is 1 where the second run compiled anything."""
     if sys.argv[1:2] == [INNER]:
         start_anew_with_kept_memory()
+        look_for_garbage_seldom()
         return train_and_count(sys.argv[2:])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=12, help="epochs of each stage (default: 12)")

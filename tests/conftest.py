@@ -2,7 +2,6 @@
 
 import atexit
 import fcntl
-import gc
 import json
 import os
 import shutil
@@ -53,6 +52,7 @@ from stepwise_jax.config import (
     override,
 )
 from stepwise_jax.display import Display
+from stepwise_jax.garbage import look_for_garbage_seldom
 from stepwise_jax.profile import Profile
 from stepwise_jax.quiet import ignore_abandoned_reads
 
@@ -73,8 +73,7 @@ def pytest_configure() -> None:
     """After pytest has begun to listen: what a launched process does not tell is no warning here either."""
     ignore_abandoned_reads()
     keep_to_own_cores()
-    # JAX traces into a great many small objects: going through them again and again took up to a tenth of the time.
-    gc.set_threshold(50_000, 20, 50)
+    look_for_garbage_seldom()
 
 
 class TinyNet(nn.Module):
