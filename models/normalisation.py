@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import PartitionSpec
 
 _FAR = 100.0
 """Times the variance: a squared mean beyond it costs the difference of the two sums more than two digits of seven."""
@@ -121,13 +122,26 @@ def _sums_of_gradient(
 
 def _sums(first: jax.Array, second: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Of each channel of two maps."""
-    axes = _all_but_channels(first)
-    # XLA's partitioner would have every device gather what it adds by a function of ours.
-    if jax.sharding.get_abstract_mesh().size > 1:
-        return first.sum(axes), second.sum(axes)
-    # One reduction is half as many kernels to start as two.
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.size < 2 or first.shape[0] % mesh.size:
+        return _sums_at_once(first, second)
+
+    def of_share(first: jax.Array, second: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return lax.psum(_sums_at_once(first, second), mesh.axis_names)
+
+    # XLA's partitioner does not divide a reduction of two: each device is given its own images, as in convolutions.
+    images, whole = PartitionSpec(mesh.axis_names), PartitionSpec()
+    return jax.shard_map(of_share, in_specs=(images, images), out_specs=(whole, whole))(first, second)
+
+
+def _sums_at_once(first: jax.Array, second: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """In one reduction: half as many kernels to start as two, and one pass."""
     zero = np.zeros((), first.dtype)[()]
-    return lax.reduce((first, second), (zero, zero), lambda left, right: (left[0] + right[0], left[1] + right[1]), axes)
+
+    def add(left: tuple[jax.Array, ...], right: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        return left[0] + right[0], left[1] + right[1]
+
+    return lax.reduce((first, second), (zero, zero), add, _all_but_channels(first))
 
 
 def unbiased(var: jax.Array, x: jax.Array) -> jax.Array:
