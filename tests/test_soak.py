@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_a_run_killed_three_times_is_the_undisturbed_one_to_the_bit():
-    words = [sys.executable, "benchmarks/soak.py", "--kills", "3", "--seed", "3", "--epochs", "2", "--json"]
+    words = [sys.executable, "benchmarks/soak.py", "--kills", "3", "--seed", "3", "--epochs", "24", "--json"]
     words += ["--data.image_size", "8", "--model.width", "4", "--model.blocks", "1", "--plan.fractions", "0.5", "1"]
     words += ["--plan.batch_multipliers", "1", "2"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
