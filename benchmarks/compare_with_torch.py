@@ -2,7 +2,7 @@
 
     python benchmarks/compare_with_torch.py --torch-python TORCH_PYTHON [NETWORK...] [--batch-sizes 24,96]
         [--precision bfloat16] [--image-size N] [--small-images] [--width N] [--blocks A,B,C,D] [--classes N]
-        [--minutes 9.5] [--rounds 3] [--turn-seconds 0.5] [--out FOLDER]
+        [--minutes 9.5] [--rounds 3] [--turn-seconds T] [--out FOLDER]
 
 TORCH_PYTHON is the interpreter of an environment that has torch and timm (for a GPU: torch's build for it); the first
 lines of training_step.py say how to make one.
@@ -10,20 +10,19 @@ lines of training_step.py say how to make one.
 On a GPU: ResNet-50, ResNeXt-50, Res2Net-50 and Res2NeXt-50 at 224 x 224 in bfloat16 (autocast on PyTorch's side), at
 batches 96, 24, 256, 48 and 72. On a CPU: two small networks at 32 x 32 in float32, at batches 24 and 96. PyTorch runs
 in three variants: eager, channels-last, and channels-last through torch.compile. Ours is what a run executes, on images
-that are on the device: as many steps in a call as a run takes there ("ours"), and on a GPU one step a call as well
-("ours-single"). Both sides take the same network (their parameters are counted), SGD with momentum and weight decay,
-and the same threads; ours also gathers and normalises its batches. A ratio is PyTorch's time over ours, the median over
-the rounds: above 1, ours is faster.
+that are on the device, as many steps in a call as a run takes there. Both sides take the same network (their parameters
+are counted), SGD with momentum and weight decay, and the same threads; ours also gathers and normalises its batches. A
+ratio is PyTorch's time over ours, the median over the rounds: above 1, ours is faster.
 
-How the time is spent (--minutes, 9.5 by default): the batch sizes are taken one after the other, those that tell most
-first. For each, the processes of all networks compile at the same time (two networks where the batch is above 128, for
-memory; one on a CPU); then they take turns, each alone: in each of 3 rounds every variant of every network has a turn
-of about half a second, or of one call where that is longer. For 20 cells on a GPU the turns are to take some 4 of the
-9.5 minutes; 5.5 are left to start and to compile in. A batch size is begun only if there is time for one as long as the
-longest so far; a process that is not ready in time is ended; what was left out is told.
+How the time is spent (--minutes, 9.5 by default): first everything is compiled, on a GPU in several processes for each
+network (lanes), all beside each other; each takes its batch sizes one after the other, those that tell most first, and
+begins none that would end too late if it took as long as the longest before. Then all is quiet, and the cells are
+measured, one after the other: in each of 3 rounds every variant has a turn of so many seconds, or of one call where
+that is longer. What was not ready, or found no time, is told. On a CPU the networks are taken one after the other.
 """
 
 import argparse
+import contextlib
 import datetime
 import os
 import shutil
@@ -34,7 +33,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from compared_cells import TORCH_VARIANTS, Cell, keep, name, report
+from compared_cells import OURS, TORCH_VARIANTS, Cell, Key, keep, name, report
+from lane import Job, Lane, prepare_all, tell
 from worker import Worker, WorkerError
 
 from stepwise_jax.kept_memory import with_kept_memory
@@ -47,6 +47,7 @@ ON_GPU = {
     "classes": 1000,
     "steps_per_call": 32,
     "small_images": False,
+    "turn_seconds": 0.3,
 }
 ON_CPU = {
     "networks": ["resnet_small", "res2net_small"],
@@ -56,191 +57,161 @@ ON_CPU = {
     "classes": 10,
     "steps_per_call": 1,
     "small_images": True,
+    "turn_seconds": 0.5,
 }
-LARGEST_TOGETHER = 128
-"""The largest batch of which the steps of all networks have room on one device."""
-
-_START_SECONDS = 120
-
-
-class Budget:
-    """The time that the whole comparison may take."""
-
-    def __init__(self, seconds: float):
-        self._end, self._longest = time.monotonic() + seconds, 0.0
-
-    def left(self) -> float:
-        """Seconds."""
-        return self._end - time.monotonic()
-
-    def note(self, seconds: float) -> None:
-        """Remembers how long a wave of cells took."""
-        self._longest = max(self._longest, seconds)
-
-    def allows_another(self) -> bool:
-        """Whether a wave as long as the longest so far would be over in time."""
-        return self.left() > self._longest
+_START_SECONDS, _GRACE_SECONDS = 120, 40
 
 
 class Comparison:
-    """The sides of some networks, and their cells."""
+    """The processes of some networks, and their cells."""
 
-    def __init__(self, options: argparse.Namespace, networks: Sequence[str], budget: Budget):
-        self._options, self._budget = options, budget
-        self._sides: dict[str, dict[str, Worker]] = {}
+    def __init__(self, options: argparse.Namespace, networks: Sequence[str], end: float):
+        self._options, self._networks, self._end = options, networks, end
         self.described: dict[str, Any] = {}
         self.failed: dict[str, str] = {}
-        for network in networks:
-            self._sides[network] = {library: self._start(library, network) for library in ("jax", "torch")}
+        self._lanes = [self._lane(network, *each) for network in networks for each in lanes(options)]
         for network in networks:
             self._meet(network)
+        self._lanes = [lane for lane in self._lanes if lane.network not in self.failed]
 
-    def _start(self, library: str, network: str) -> Worker:
+    def _lane(self, network: str, library: str, jobs: Sequence[Job]) -> Lane:
         options = self._options
         shared = ("image_size", "classes", "small_images", "width", "blocks", "precision", "steps_per_call")
         setup = {each: getattr(options, each) for each in (*shared, "compile_mode", "device")}
         python = sys.executable if library == "jax" else options.torch_python
-        # Several processes share the GPU: none may take its memory in advance.
-        environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-        return Worker(python, {"library": library, "network": network, **setup}, environment)
+        # Several processes share the GPU, and none may take its memory in advance; nor may each compile on every core.
+        at_once = max(1, (os.cpu_count() or 1) // (2 * len(self._networks)))
+        environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TORCHINDUCTOR_COMPILE_THREADS": str(at_once)}
+        worker = Worker(python, {"library": library, "network": network, **setup}, environment)
+        return Lane(network, library, worker, jobs)
 
     def _meet(self, network: str) -> None:
-        """Has both sides describe themselves, and makes sure that they train the same network."""
-        found = {}
+        """Has all processes describe themselves, and makes sure that they train the same network."""
+        found: dict[str, Any] = {}
+        made = [lane for lane in self._lanes if lane.network == network]
         try:
-            for worker in self._sides[network].values():
-                worker.ask("describe")
-            for library, worker in self._sides[network].items():
-                found[library] = worker.answer(min(_START_SECONDS, self._budget.left()))
+            for lane in made:
+                lane.worker.ask("describe")
+            for lane in made:
+                found[lane.library] = lane.worker.answer(min(_START_SECONDS, self._end - time.monotonic()))
             counts = [each.pop("parameters") for each in found.values()]
             if len(set(counts)) > 1:
                 raise WorkerError(f"the networks differ: {counts[0]:,} parameters here, {counts[1]:,} in PyTorch's")
             versions = {**found["jax"]["versions"], **found["torch"]["versions"]}
             self.described = {**found["jax"], "versions": versions}
         except WorkerError as error:
-            self._give_up(network, str(error))
+            self.failed[network] = str(error)
+            for lane in made:
+                lane.worker.stop()
 
-    def _give_up(self, network: str, why: str) -> None:
-        self.failed[network] = why
-        for worker in self._sides.pop(network).values():
-            worker.stop()
+    def run(self) -> Iterator[Cell]:
+        """Prepares everything, then measures cell after cell while there is time.
 
-    def run(self, batch_size: int, networks: Sequence[str]) -> list[Cell]:
-        """One wave: prepares a batch size of several networks at the same time, then measures them by turns."""
-        cells = [Cell(network, batch_size) for network in networks if network in self._sides]
-        for cell in cells:
-            for key in self._keys():
-                self._sides[cell.network][key[0]].ask("prepare", batch_size, key[1], self._multiple(key))
-        reserve = 2 * len(cells) * len(self._keys()) * self._options.rounds * self._options.turn_seconds
-        for cell in cells:
-            self._collect(cell, reserve)
-        for _ in range(self._options.rounds):
-            started = time.monotonic()
-            for cell in cells:
-                self._take_round(cell)
-            if self._budget.left() < time.monotonic() - started:
-                break
-        for cell in cells:
-            for worker in self._sides.get(cell.network, {}).values():
-                worker.ask("drop", batch_size)
-                self._patiently(cell, worker)
-        return cells
+        One network after the other: JAX's processes keep the memory that they took, and end with their network.
+        """
+        options = self._options
+        turns = options.rounds * sum(len(lane.jobs) for lane in self._lanes)
+        deadline = self._end - 2 * turns * options.turn_seconds
+        prepare_all(self._lanes, deadline, min(deadline + _GRACE_SECONDS, self._end))
+        longest = 0.0
+        for network in self._networks:
+            made = [lane for lane in self._lanes if lane.network == network]
+            for batch_size in options.batch_sizes if made else ():
+                started, cell = time.monotonic(), Cell(network, batch_size, made)
+                if started + longest < self._end:
+                    self._measure(cell)
+                longest = max(longest, time.monotonic() - started)
+                yield cell
+            for lane in made:
+                lane.worker.stop()
 
-    def _keys(self) -> list[tuple[str, str]]:
-        ours = ["run", "single"] if self._options.steps_per_call > 1 else ["run"]
-        return [*(("jax", variant) for variant in ours), *(("torch", variant) for variant in TORCH_VARIANTS)]
+    def _measure(self, cell: Cell) -> None:
+        self._settle(cell)
+        for _ in range(self._options.rounds if cell.steps else 0):
+            self._take_round(cell)
+        for lane in set(cell.ready.values()):
+            # A process that does not answer has said so in its turn.
+            with contextlib.suppress(WorkerError):
+                lane.ask(_START_SECONDS, "drop", cell.batch_size)
 
-    def _multiple(self, key: tuple[str, str]) -> int:
-        """Steps that one call of a variant takes."""
-        return self._options.steps_per_call if key == ("jax", "run") else 1
-
-    def _collect(self, cell: Cell, reserve: float) -> None:
-        """Waits until every variant is ready or has failed."""
-        for key in self._keys():
-            if cell.network not in self._sides:
-                return
-            try:
-                answer = self._sides[cell.network][key[0]].answer(self._budget.left() - reserve)
-                once = self._multiple(key)
-                calls = max(1, round(self._options.turn_seconds / (answer["step"] * once)))
-                # The first step after a pause waits for memory; a call of many steps hides that.
-                cell.uncounted[key] = 1 if once == 1 else 0
-                cell.steps[key], cell.prepared[key] = calls * once, answer["prepare"]
-            except WorkerError as error:
-                self._failed(cell, key, str(error))
+    def _settle(self, cell: Cell) -> None:
+        """One call of each variant tells how many make a turn; before, each was timed beside others, if at all."""
+        for key in list(cell.ready):
+            once = self._options.steps_per_call if key[0] == "jax" else 1
+            # The first step after a pause waits for memory; a call of many steps hides that.
+            cell.uncounted[key] = 1 if once == 1 else 0
+            if taken := self._turn(cell, key, once):
+                cell.steps[key] = once * max(1, round(self._options.turn_seconds / (taken["wall"] * once)))
 
     def _take_round(self, cell: Cell) -> None:
-        turns = {}
-        for key, steps in list(cell.steps.items()):
-            if cell.network in self._sides:
-                worker = self._sides[cell.network][key[0]]
-                try:
-                    worker.ask("turn", cell.batch_size, key[1], cell.uncounted[key], steps)
-                    turns[key] = worker.answer(self._budget.left())
-                except WorkerError as error:
-                    self._failed(cell, key, str(error))
-        if turns:
-            cell.rounds.append(turns)
+        turns = {key: self._turn(cell, key, steps) for key, steps in list(cell.steps.items())}
+        cell.rounds.append({key: taken for key, taken in turns.items() if taken})
 
-    def _failed(self, cell: Cell, key: tuple[str, str], why: str) -> None:
-        cell.errors[name(key)] = why
-        cell.steps.pop(key, None)
-        if why in ("the time was up", "its process has stopped"):
-            self._give_up(cell.network, f"{name(key)} at batch {cell.batch_size}: {why}")
-
-    def _patiently(self, cell: Cell, worker: Worker) -> None:
+    def _turn(self, cell: Cell, key: Key, steps: int) -> dict[str, float] | None:
+        uncounted = cell.uncounted[key]
         try:
-            worker.answer(_START_SECONDS)
+            left = self._end + _GRACE_SECONDS - time.monotonic()
+            return cell.ready[key].ask(left, "turn", cell.batch_size, key[1], uncounted, steps)
         except WorkerError as error:
-            self.failed[cell.network] = str(error)
+            cell.errors[name(key)] = str(error)
+            cell.steps.pop(key, None)
+            return None
 
-    def close(self) -> None:
-        """Ends all processes."""
-        for network in list(self._sides):
-            for worker in self._sides.pop(network).values():
-                worker.stop()
+
+def lanes(options: argparse.Namespace) -> list[tuple[str, list[Job]]]:
+    """What each process of a network prepares, in order: (library, jobs).
+
+    On a GPU compiling takes most of the time, and mostly one core for each step: so two processes of each side share
+    the batch sizes. What PyTorch does not compile comes last, in the one that has fewer.
+    """
+    sizes = options.batch_sizes
+    if options.device == "cpu":
+        return [("jax", _jobs(sizes, OURS)), ("torch", _jobs(sizes, TORCH_VARIANTS))]
+    halves = [half for half in (sizes[0::2], sizes[1::2]) if half]
+    torch = [_jobs(half, ("compiled",)) for half in halves]
+    torch[-1] += _jobs(sorted(sizes), ("eager", "channels_last"))
+    return [*(("jax", _jobs(half, OURS)) for half in halves), *(("torch", jobs) for jobs in torch)]
+
+
+def _jobs(batch_sizes: Sequence[int], variants: Sequence[str]) -> list[Job]:
+    return [(batch_size, variant) for batch_size in batch_sizes for variant in variants]
 
 
 def compare(options: argparse.Namespace) -> dict[str, Any]:
-    """Runs every cell there is time for, and writes what is known after each wave."""
-    budget, started = Budget(60 * options.minutes), time.monotonic()
+    """Runs every cell there is time for, and writes what is known after each."""
+    started = time.monotonic()
     cells: list[Cell] = []
     left_out: list[str] = []
     document: dict[str, Any] = {"date": datetime.datetime.now(datetime.UTC).date().isoformat()}
     document |= {each: getattr(options, each) for each in ("precision", "image_size", "classes", "small_images")}
     document |= {each: getattr(options, each) for each in ("width", "blocks", "steps_per_call", "compile_mode")}
-    for networks in groups(options.networks, 1 if options.device == "cpu" else len(options.networks)):
-        comparison = Comparison(options, networks, budget)
+    parts = groups(options.networks, 1 if options.device == "cpu" else len(options.networks))
+    for place, networks in enumerate(parts):
+        left = started + 60 * options.minutes - time.monotonic()
+        comparison = Comparison(options, networks, time.monotonic() + left / (len(parts) - place))
         document |= comparison.described
-        for batch_size, together in waves(options.batch_sizes, networks):
-            if budget.allows_another():
-                left_out += [f"{each} at batch {batch_size}" for each in together if each in comparison.failed]
-                begun = time.monotonic()
-                cells += comparison.run(batch_size, together)
-                budget.note(time.monotonic() - begun)
-            else:
-                left_out += [f"{network} at batch {batch_size}" for network in together]
-            ordered = sorted(cells, key=lambda cell: (options.networks.index(cell.network), cell.batch_size))
-            rows = [cell.row() for cell in ordered]
-            document |= {"rows": rows, "left_out": left_out, "seconds": time.monotonic() - started}
-            keep(document, options.out)
-        left_out += [f"{network}: {why}" for network, why in comparison.failed.items()]
-        comparison.close()
+        for network, why in comparison.failed.items():
+            left_out += [f"{network} at batch {each}" for each in options.batch_sizes] + [f"{network}: {why}"]
+        for cell in comparison.run():
+            cells += [cell] if cell.rounds else []
+            left_out += [] if cell.rounds else [f"{cell.network} at batch {cell.batch_size}"]
+            tell(f"{cell.network} at batch {cell.batch_size}: {'measured' if cell.rounds else 'left out'}")
+            document |= {"rows": rows(cells, options.networks), "seconds": time.monotonic() - started}
+            keep(document | {"left_out": left_out}, options.out)
+    document |= {"rows": rows(cells, options.networks), "left_out": left_out, "seconds": time.monotonic() - started}
     keep(document, options.out)
     return document
 
 
-def waves(batch_sizes: Sequence[int], networks: Sequence[str]) -> Iterator[tuple[int, Sequence[str]]]:
-    """Which networks are prepared at the same time, at which batch size."""
-    for batch_size in batch_sizes:
-        at_once = len(networks) if batch_size <= LARGEST_TOGETHER else 2
-        yield from ((batch_size, together) for together in groups(networks, at_once))
+def rows(cells: Sequence[Cell], networks: Sequence[str]) -> list[dict[str, Any]]:
+    """In the order of the table."""
+    ordered = sorted(cells, key=lambda cell: (networks.index(cell.network), cell.batch_size))
+    return [cell.row() for cell in ordered]
 
 
-def groups(networks: Sequence[str], at_once: int) -> Iterator[Sequence[str]]:
+def groups(networks: Sequence[str], at_once: int) -> list[Sequence[str]]:
     """So many networks at once."""
-    for first in range(0, len(networks), at_once):
-        yield networks[first : first + at_once]
+    return [networks[first : first + at_once] for first in range(0, len(networks), at_once)]
 
 
 def _numbers(text: str) -> tuple[int, ...]:
@@ -264,13 +235,13 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--steps-per-call", type=int)
     parser.add_argument("--compile-mode", default="default", help="of torch.compile")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--turn-seconds", type=float, default=0.5)
+    parser.add_argument("--turn-seconds", type=float, help="0.3 on a GPU, 0.5 on a CPU")
     parser.add_argument("--minutes", type=float, default=9.5, help="for everything; cells beyond are left out")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="for the table as JSON and Markdown")
     options = parser.parse_args()
     if shutil.which(options.torch_python) is None:
         parser.error(f"--torch-python {options.torch_python}: there is no such program")
-    if options.rounds < 1 or options.turn_seconds <= 0 or options.minutes <= 0:
+    if options.rounds < 1 or (options.turn_seconds or 1) <= 0 or options.minutes <= 0:
         parser.error("--rounds, --turn-seconds and --minutes must be positive")
     return _completed(options)
 

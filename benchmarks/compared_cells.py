@@ -2,15 +2,22 @@
 
 import json
 import statistics
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lane import Lane
+
+OURS = ("run",)
 TORCH_VARIANTS = ("eager", "channels_last", "compiled")
 REFERENCE = (
     "For reference, published and not measured here: NVIDIA's DeepLearningExamples train ResNet-50 v1.5 with PyTorch "
     "and AMP at 2,470 images/s on one A100-80G."
 )
+
+Key = tuple[str, str]
+"""A library and a variant of its step."""
 
 
 @dataclass
@@ -19,15 +26,28 @@ class Cell:
 
     network: str
     batch_size: int
-    steps: dict[tuple[str, str], int] = field(default_factory=dict)
-    """Steps in a turn of each (side, variant) that is ready."""
-    uncounted: dict[tuple[str, str], int] = field(default_factory=dict)
-    prepared: dict[tuple[str, str], float] = field(default_factory=dict)
-    rounds: list[dict[tuple[str, str], dict[str, float]]] = field(default_factory=list)
+    lanes: InitVar[Sequence[Lane]] = ()
+    """The network's processes, which have prepared what they could."""
+    ready: dict[Key, Lane] = field(default_factory=dict)
+    """Which process has a variant."""
+    steps: dict[Key, int] = field(default_factory=dict)
+    """Steps in a turn of each variant."""
+    uncounted: dict[Key, int] = field(default_factory=dict)
+    prepared: dict[Key, float] = field(default_factory=dict)
+    rounds: list[dict[Key, dict[str, float]]] = field(default_factory=list)
     errors: dict[str, str] = field(default_factory=dict)
 
+    def __post_init__(self, lanes: Sequence[Lane]):
+        for lane in lanes:
+            for job in (job for job in lane.jobs if job[0] == self.batch_size):
+                key = (lane.library, job[1])
+                if job in lane.ready:
+                    self.ready[key], self.prepared[key] = lane, lane.ready[job]
+                else:
+                    self.errors[name(key)] = lane.errors[job]
+
     def row(self) -> dict[str, Any]:
-        """Medians over the rounds, and the ratios to the first of our variants."""
+        """Medians over the rounds, and the ratios to ours."""
         ours = ("jax", "run")
         done = {key for turns in self.rounds for key in turns}
         variants = {name(key): self._medians(key) for key in self.steps if key in done}
@@ -49,7 +69,7 @@ class Cell:
             "errors": self.errors,
         }
 
-    def _medians(self, key: tuple[str, str]) -> dict[str, float]:
+    def _medians(self, key: Key) -> dict[str, float]:
         taken = [turns[key] for turns in self.rounds if key in turns]
         wall, cpu = (statistics.median(each[kind] for each in taken) for kind in ("wall", "cpu"))
         return {
@@ -61,14 +81,14 @@ class Cell:
         }
 
 
-def name(key: tuple[str, str]) -> str:
+def name(key: Key) -> str:
     """A variant as the tables call it."""
-    return {("jax", "run"): "ours", ("jax", "single"): "ours_single"}.get(key, key[1])
+    return "ours" if key[0] == "jax" else key[1]
 
 
 def table(document: dict[str, Any]) -> str:
     """The comparison in Markdown: speeds, then ratios; on a CPU the ratio of CPU seconds in brackets."""
-    shown = ["ours", *(["ours_single"] if document["steps_per_call"] > 1 else []), *TORCH_VARIANTS]
+    shown = ["ours", *TORCH_VARIANTS]
     head = ["network", "batch", *(f"{each.replace('_', '-')}, images/s" for each in shown)]
     head += [f"ratio to {each.replace('_', '-')}" for each in TORCH_VARIANTS]
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]

@@ -1,13 +1,10 @@
-"""Our side of a comparison: the training call that a run executes, prepared and run by batch size and variant."""
+"""Our side of a comparison: the training call that a run executes, prepared and run by batch size."""
 
 import sys
 from pathlib import Path
 from typing import Any
 
 IMAGES = 1024
-
-VARIANTS = ("run", "single")
-"""As many steps in a call as a run takes on an accelerator, and one: where a run takes one, there is only "run"."""
 
 
 class JaxSide:
@@ -49,21 +46,20 @@ class JaxSide:
         return {"parameters": parameters, **machine.describe()}
 
     def prepare(self, batch_size: int, variant: str) -> None:
-        """Compiles, and warms up."""
-        steps = self._steps_of(variant)
+        """Compiles; the memory of a step is taken when one is run."""
+        steps = self._steps_per_call
         rows = self._random.integers(0, IMAGES, (steps, batch_size)).astype("int32")
         (picked,) = self._feed.calls(rows, [range(steps)])
         abstract = self._feed.abstract(steps, batch_size)
         compiled = self._program.compile_call(self._function, self._state, self._feed.examples, abstract)
         self._calls[batch_size, variant] = compiled.call, picked
-        self.run(batch_size, variant, max(2, steps))
 
     def run(self, batch_size: int, variant: str, steps: int) -> None:
         """Runs steps, a multiple of what one call takes, and waits for them."""
         call, picked = self._calls[batch_size, variant]
         if not steps:
             return
-        for _ in range(steps // self._steps_of(variant)):
+        for _ in range(steps // self._steps_per_call):
             self._state, losses = call(self._state, self._feed.examples, picked)
         self._jax.block_until_ready((self._state, losses))
 
@@ -73,6 +69,3 @@ class JaxSide:
     def drop(self, batch_size: int) -> None:
         """Gives back the memory of a batch size."""
         self._calls = {key: call for key, call in self._calls.items() if key[0] != batch_size}
-
-    def _steps_of(self, variant: str) -> int:
-        return self._steps_per_call if variant == "run" else 1

@@ -3,10 +3,11 @@
     python benchmarks/worker.py SETUP
 
 A process of JAX and one of PyTorch would share neither memory nor an environment. Requests and answers are JSON, one a
-line: `["describe"]`, `["prepare", batch_size, variant, steps]`, `["turn", batch_size, variant, uncounted, steps]`,
+line: `["describe"]`, `["prepare", batch_size, variant]`, `["turn", batch_size, variant, uncounted, steps]`,
 `["drop", batch_size]`.
 """
 
+import contextlib
 import json
 import os
 import queue
@@ -67,10 +68,13 @@ class Worker:
         """Ends the process."""
         self._process.kill()
         self._process.wait()
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
 
     def _listen(self) -> None:
-        for line in self._process.stdout:
-            self._answers.put(line)
+        with self._process.stdout as lines:
+            for line in lines:
+                self._answers.put(line)
         self._answers.put("")
 
 
@@ -93,15 +97,9 @@ def _describe(side: Any) -> dict[str, Any]:
     return side.describe()
 
 
-def _prepare(side: Any, batch_size: int, variant: str, steps: int) -> dict[str, float]:
-    """Seconds to prepare, and of one step then."""
-    started = time.perf_counter()
+def _prepare(side: Any, batch_size: int, variant: str) -> None:
     side.prepare(batch_size, variant)
-    ready = time.perf_counter()
-    side.run(batch_size, variant, steps)
-    step = (time.perf_counter() - ready) / steps
     side.rest()
-    return {"prepare": ready - started, "step": step}
 
 
 def _turn(side: Any, batch_size: int, variant: str, uncounted: int, steps: int) -> dict[str, float]:
