@@ -16,7 +16,7 @@ ratio is PyTorch's time over ours, the median over the rounds: above 1, ours is 
 
 How the time is spent (--minutes, 9.5 by default): first everything is compiled, on a GPU in several processes for each
 network (lanes), all beside each other; each takes its batch sizes one after the other, those that tell most first, and
-begins none that would end too late if it took as long as the longest before. Then all is quiet, and the cells are
+begins none that would end too late if it took as long as the one before. Then all is quiet, and the cells are
 measured, one after the other: in each of 3 rounds every variant has a turn of so many seconds, or of one call where
 that is longer. What was not ready, or found no time, is told. On a CPU the networks are taken one after the other.
 """

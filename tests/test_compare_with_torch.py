@@ -125,14 +125,15 @@ def now(monkeypatch):
     return clock
 
 
-def test_nothing_is_prepared_that_would_end_too_late(now):
-    slow = Slow(now, [40, 10, 30], {})
-    made = lane.Lane("resnet50", "jax", slow, [(96, "run"), (24, "run"), (48, "run")])
-    made.prepare(85, 100, threading.Semaphore(1))
-    # The third would end at 90 if it took as long as the first, though it would not.
-    assert made.ready == {(96, "run"): 40, (24, "run"): 10}
-    assert made.errors == {(48, "run"): "was not ready in time"}
-    assert slow.asked == [("prepare", 96, "run"), ("prepare", 24, "run")]
+@pytest.mark.parametrize(("deadline", "begun"), [(58, 1), (61, 3), (109, 3), (110, 4)])
+def test_nothing_is_prepared_that_would_end_too_late(now, deadline, begun):
+    # The second is expected to take half of the first, any other as long as the one before it.
+    slow, sizes = Slow(now, [40, 10, 30, 5], {}), (96, 24, 48, 72)
+    made = lane.Lane("resnet50", "jax", slow, [(size, "run") for size in sizes])
+    made.prepare(deadline, 200, threading.Semaphore(1))
+    assert slow.asked == [("prepare", size, "run") for size in sizes[:begun]]
+    assert list(made.ready.values()) == [40, 10, 30, 5][:begun]
+    assert made.errors == {(size, "run"): "was not ready in time" for size in sizes[begun:]}
 
 
 def test_a_step_without_room_is_tried_again_and_another_failure_is_not(now):
