@@ -15,7 +15,7 @@ from jax import lax
 
 from models.gpu_convolution import convolve_on_gpu
 from models.plain_convolution import convolve_plainly
-from models.row_products import convolve_by_rows, gradients_by_rows, rows_pay, rows_pay_for_gradients
+from models.row_products import convolve_by_rows, gradients_by_rows, rows_pay
 
 _PATCH_BYTES = 4_000_000
 """Patches of a 3x3 kernel are nine times the image: more than this at once leaves the cache and costs page faults."""
@@ -82,7 +82,7 @@ def _gradients_on_cpu(x: jax.Array, kernel: jax.Array, gradient: jax.Array, stri
         return of_x, jnp.einsum("rp,rf->fp", rows, gradient.reshape(len(rows), -1)).T[None, None]
     if _is_tiny(x, kernel, stride):
         return jax.vjp(functools.partial(_multiply_patches, stride=stride), x, kernel)[1](gradient)
-    if rows_pay_for_gradients(x, kernel, stride):
+    if rows_pay(x, kernel, stride):
         return gradients_by_rows(x, kernel, gradient, stride)
     if 2 * gradient.size * kernel.size // kernel.shape[-1] < _PATCHES_PAY:
         return jax.vjp(functools.partial(convolve_plainly, stride=stride), x, kernel)[1](gradient)

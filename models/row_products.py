@@ -5,7 +5,7 @@ to the rows of the result around it; shifted maps are then summed. Patches would
 times the image and three times the result.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -13,34 +13,24 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-_MOST_BYTES = 25_000_000
+_MOST_BYTES = 80_000_000
 """Rows and products together; with more, memory takes longer than the products."""
 
-_FOR_GRADIENTS = 1.6
-"""Times as many bytes: there the rows serve two products, and XLA's own gradient of a kernel is slower still."""
-
-_WIDE = 128
+_WIDE = 256
 """Output channels from which XLA's own convolution fills both cores, and is as fast."""
 
 
-def rows_pay(x: jax.Array, kernel: jax.Array, stride: int, most: float = 1.0) -> bool:
-    """Whether this is faster than XLA's convolution of [N, H, W, C] with [K, K, C, O].
+def rows_pay(x: jax.Array, kernel: jax.Array, stride: int) -> bool:
+    """Whether this is faster than XLA's convolution of [N, H, W, C] with [K, K, C, O] and its gradients together.
 
-    `most` is a factor of the bytes that are allowed. No where N is a symbol, as in a program exported for any batch:
-    only a number can be weighed.
+    The rows that the convolution needs are what its gradients need. No where N is a symbol, as in a program exported
+    for any batch: only a number can be weighed.
     """
     if not isinstance(x.shape[0], int):
         return False
     size, channels, features = kernel.shape[1:]
     rows = x.shape[0] * x.shape[1] * -(-x.shape[2] // stride)
-    return (
-        size > 1 and features < _WIDE and rows * size * (channels + features) * x.dtype.itemsize <= most * _MOST_BYTES
-    )
-
-
-def rows_pay_for_gradients(x: jax.Array, kernel: jax.Array, stride: int) -> bool:
-    """Whether the gradients of that convolution are faster here."""
-    return rows_pay(x, kernel, stride, _FOR_GRADIENTS)
+    return size > 1 and features < _WIDE and rows * size * (channels + features) * x.dtype.itemsize <= _MOST_BYTES
 
 
 def convolve_by_rows(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
@@ -49,10 +39,9 @@ def convolve_by_rows(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     Returns:
       [N, ceil(H / stride), ceil(W / stride), O]
     """
-    neighbours, height = _neighbours(x, len(kernel), stride), -(-x.shape[1] // stride)
-    maps = []
+    height, maps = -(-x.shape[1] // stride), []
     for phase in _phases(x, kernel, stride):
-        rows = _rows(neighbours, phase.row, stride)
+        rows = _neighbours(_rows(x, phase.row, stride), len(kernel), stride)
         products = (_flat(rows) @ _weights(kernel, phase.tap, stride)).reshape(*rows.shape[:3], -1, kernel.shape[-1])
         maps += [_shift_rows(products[:, :, :, at], shift, height) for at, shift in enumerate(phase.shifts)]
     return sum(maps[1:], start=maps[0])
@@ -60,16 +49,16 @@ def convolve_by_rows(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 
 def gradients_by_rows(x: jax.Array, kernel: jax.Array, gradient: jax.Array, stride: int) -> tuple[jax.Array, jax.Array]:
     """The gradients of `x` and `kernel` from that of the result [N, ceil(H / stride), ceil(W / stride), O]."""
-    neighbours, back_to_x = jax.vjp(partial(_neighbours, size=len(kernel), stride=stride), x)
-    of_neighbours, of_kernel = jnp.zeros_like(neighbours), jnp.zeros_like(kernel)
+    of_rows, of_kernel = [], jnp.zeros_like(kernel)
     for phase in _phases(x, kernel, stride):
-        rows, back_to_neighbours = jax.vjp(partial(_rows, first=phase.row, stride=stride), neighbours)
+        rows = _neighbours(_rows(x, phase.row, stride), len(kernel), stride)
         weights, back_to_kernel = jax.vjp(partial(_weights, first=phase.tap, stride=stride), kernel)
         of_products = jnp.concatenate([_shift_rows(gradient, -shift, rows.shape[1]) for shift in phase.shifts], axis=-1)
-        of_neighbours += back_to_neighbours((_flat(of_products) @ weights.T).reshape(rows.shape))[0]
+        of_neighbours = (_flat(of_products) @ weights.T).reshape(rows.shape)
+        of_rows.append(_sum_over_neighbours(of_neighbours, len(kernel), stride, x.shape[2]))
         # The product comes out transposed because that takes half the time.
         of_kernel += back_to_kernel(jnp.einsum("rp,rf->fp", _flat(rows), _flat(of_products)).T)[0]
-    return back_to_x(of_neighbours)[0], of_kernel
+    return _interleave(of_rows, 1, x.shape[1]), of_kernel
 
 
 class _Phase(NamedTuple):
@@ -96,6 +85,30 @@ def _neighbours(x: jax.Array, size: int, stride: int) -> jax.Array:
     return jnp.concatenate(taps, axis=-1)
 
 
+def _sum_over_neighbours(gradient: jax.Array, size: int, stride: int, width: int) -> jax.Array:
+    """The gradient of some rows of the image from that of their `_neighbours`."""
+    taps, half = jnp.split(gradient, size, axis=-1), size // 2
+    columns = []
+    for first in range(min(stride, width)):
+        # Tap t at place j saw column stride * j + t - half: those of one remainder are every stride-th tap.
+        seen = range((half + first) % stride, size, stride)
+        shifted = [_shift_columns(taps[tap], (tap - half - first) // stride) for tap in seen]
+        columns.append(sum(shifted[1:], start=shifted[0]))
+    return _interleave(columns, 2, width)
+
+
+def _interleave(parts: Sequence[jax.Array], axis: int, length: int) -> jax.Array:
+    """Puts together what every n-th place along an axis has; the last parts may end one place earlier."""
+    if len(parts) == 1:
+        return parts[0]
+    most = parts[0].shape[axis]
+    whole = [jnp.pad(part, [(0, most - part.shape[at] if at == axis else 0) for at in range(4)]) for part in parts]
+    stacked = jnp.stack(whole, axis=axis + 1)
+    return lax.slice_in_dim(
+        stacked.reshape(*stacked.shape[:axis], -1, *stacked.shape[axis + 2 :]), 0, length, axis=axis
+    )
+
+
 def _rows(x: jax.Array, first: int, stride: int) -> jax.Array:
     return lax.slice_in_dim(x, first, None, stride, axis=1)
 
@@ -114,3 +127,9 @@ def _shift_rows(x: jax.Array, down: int, height: int) -> jax.Array:
     """`x` [N, H, W, O] moved down by `down` rows in a map of `height` rows, with zeros around."""
     nothing, rows = (0, 0, 0), (down, height - down - x.shape[1], 0)
     return lax.pad(x, jnp.zeros((), x.dtype), (nothing, rows, nothing, nothing))
+
+
+def _shift_columns(x: jax.Array, right: int) -> jax.Array:
+    """`x` [N, H, W, C] moved by `right` columns, with zeros around."""
+    nothing = (0, 0, 0)
+    return lax.pad(x, jnp.zeros((), x.dtype), (nothing, nothing, (right, -right, 0), nothing))
