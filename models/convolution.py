@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from models.contraction import contract_rows
 from models.gpu_convolution import convolve_on_gpu
 from models.plain_convolution import convolve_plainly
 from models.row_products import convolve_by_rows, gradients_by_rows, rows_pay
@@ -79,7 +80,7 @@ def _gradients_on_cpu(x: jax.Array, kernel: jax.Array, gradient: jax.Array, stri
     if kernel.shape[0] == 1:
         (of_x,) = jax.vjp(lambda x: _multiply(x, kernel, stride), x)[1](gradient)
         rows = x[:, ::stride, ::stride].reshape(-1, x.shape[-1])
-        return of_x, jnp.einsum("rp,rf->fp", rows, gradient.reshape(len(rows), -1)).T[None, None]
+        return of_x, contract_rows(rows, gradient.reshape(len(rows), -1))[None, None]
     if _is_tiny(x, kernel, stride):
         return jax.vjp(functools.partial(_multiply_patches, stride=stride), x, kernel)[1](gradient)
     if rows_pay(x, kernel, stride):
@@ -144,10 +145,10 @@ def _gradient_of_share(x: jax.Array, gradient: jax.Array, size: int, stride: int
         images = lax.dynamic_slice_in_dim(x, index * count, count)
         patches = _patches(images, size, stride, height, width).reshape(-1, patch)
         outputs = lax.dynamic_slice_in_dim(gradient, index * count, count).reshape(-1, features)
-        return total + jnp.einsum("rp,rf->fp", patches, outputs)
+        return total + contract_rows(patches, outputs)
 
-    total = lax.fori_loop(0, batch // count, add, jnp.zeros((features, patch), x.dtype))
-    return total.T.reshape(size, size, -1, features)
+    total = lax.fori_loop(0, batch // count, add, jnp.zeros((patch, features), x.dtype))
+    return total.reshape(size, size, -1, features)
 
 
 def _images_at_once(batch: int, bytes_per_image: int) -> int:

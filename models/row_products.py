@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from models.contraction import contract_rows
+
 _MOST_BYTES = 80_000_000
 """Rows and products together; with more, memory takes longer than the products."""
 
@@ -56,8 +58,7 @@ def gradients_by_rows(x: jax.Array, kernel: jax.Array, gradient: jax.Array, stri
         of_products = jnp.concatenate([_shift_rows(gradient, -shift, rows.shape[1]) for shift in phase.shifts], axis=-1)
         of_neighbours = (_flat(of_products) @ weights.T).reshape(rows.shape)
         of_rows.append(_sum_over_neighbours(of_neighbours, len(kernel), stride, x.shape[2]))
-        # The product comes out transposed because that takes half the time.
-        of_kernel += back_to_kernel(jnp.einsum("rp,rf->fp", _flat(rows), _flat(of_products)).T)[0]
+        of_kernel += back_to_kernel(contract_rows(_flat(rows), _flat(of_products)))[0]
     return _interleave(of_rows, 1, x.shape[1]), of_kernel
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from models import layers, pooling
+from models import contraction, layers, pooling
 from models.convolution import convolve
 from models.gpu_convolution import join_groups
 from models.normalisation import normalise
@@ -311,3 +311,14 @@ def test_zero_initialised_last_scale_makes_blocks_the_identity():
     x = jax.nn.relu(normal(2, 4, 4, 16))
     output, _ = block.init_with_output(jax.random.key(0), x, train=True)
     np.testing.assert_array_equal(output, x)
+
+
+@pytest.mark.parametrize(("wide", "narrow"), [(40, 24), (24, 40), (24, 24)])
+def test_rows_are_contracted_with_the_narrower_matrix_first(wide, narrow):
+    left, right = (jax.random.normal(jax.random.key(at), (512, width)) for at, width in enumerate((wide, narrow)))
+    contract = jax.jit(contraction.contract_rows)
+    expected = np.asarray(left, np.float64).T @ np.asarray(right, np.float64)
+    np.testing.assert_allclose(contract(left, right), expected, atol=1e-4)
+    # XLA turns products around as it likes; what it runs is what counts.
+    (shape,) = re.findall(r"= f32\[(\d+),(\d+)\]\S* dot\(", contract.lower(left, right).compile().as_text())
+    assert [int(side) for side in shape] == sorted((wide, narrow))
