@@ -320,5 +320,6 @@ def test_rows_are_contracted_with_the_narrower_matrix_first(wide, narrow):
     expected = np.asarray(left, np.float64).T @ np.asarray(right, np.float64)
     np.testing.assert_allclose(contract(left, right), expected, atol=1e-4)
     # XLA turns products around as it likes; what it runs is what counts.
-    (shape,) = re.findall(r"= f32\[(\d+),(\d+)\]\S* dot\(", contract.lower(left, right).compile().as_text())
+    program = str(contract.lower(left, right).compile().as_text())
+    (shape,) = re.findall(r"= f32\[(\d+),(\d+)\]\S* dot\(", program)
     assert [int(side) for side in shape] == sorted((wide, narrow))
