@@ -125,6 +125,11 @@ class Comparison:
             for lane in made:
                 lane.worker.stop()
 
+    def close(self) -> None:
+        """Ends all processes."""
+        for lane in self._lanes:
+            lane.worker.stop()
+
     def _measure(self, cell: Cell) -> None:
         self._settle(cell)
         for _ in range(self._options.rounds if cell.steps else 0):
@@ -192,12 +197,13 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
         document |= comparison.described
         for network, why in comparison.failed.items():
             left_out += [f"{network} at batch {each}" for each in options.batch_sizes] + [f"{network}: {why}"]
-        for cell in comparison.run():
-            cells += [cell] if cell.rounds else []
-            left_out += [] if cell.rounds else [f"{cell.network} at batch {cell.batch_size}"]
-            tell(f"{cell.network} at batch {cell.batch_size}: {'measured' if cell.rounds else 'left out'}")
-            document |= {"rows": rows(cells, options.networks), "seconds": time.monotonic() - started}
-            keep(document | {"left_out": left_out}, options.out)
+        with contextlib.closing(comparison):
+            for cell in comparison.run():
+                cells += [cell] if cell.rounds else []
+                left_out += [] if cell.rounds else [f"{cell.network} at batch {cell.batch_size}"]
+                tell(f"{cell.network} at batch {cell.batch_size}: {'measured' if cell.rounds else 'left out'}")
+                document |= {"rows": rows(cells, options.networks), "seconds": time.monotonic() - started}
+                keep(document | {"left_out": left_out}, options.out)
     document |= {"rows": rows(cells, options.networks), "left_out": left_out, "seconds": time.monotonic() - started}
     keep(document, options.out)
     return document
@@ -241,7 +247,8 @@ def _arguments() -> argparse.Namespace:
     options = parser.parse_args()
     if shutil.which(options.torch_python) is None:
         parser.error(f"--torch-python {options.torch_python}: there is no such program")
-    if options.rounds < 1 or (options.turn_seconds or 1) <= 0 or options.minutes <= 0:
+    positive = (options.minutes, 1.0 if options.turn_seconds is None else options.turn_seconds)
+    if options.rounds < 1 or min(positive) <= 0:
         parser.error("--rounds, --turn-seconds and --minutes must be positive")
     return _completed(options)
 
@@ -262,7 +269,10 @@ def _completed(options: argparse.Namespace) -> argparse.Namespace:
 def main() -> None:
     """Parse, compare, and print the table."""
     os.environ.update(with_kept_memory(os.environ))
-    document = compare(_arguments())
+    try:
+        document = compare(_arguments())
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
     print(report(document) if "device" in document else f"error: {'; '.join(document['left_out'])}")
     if not any(row["ratios"] for row in document["rows"]):
         raise SystemExit(1)
