@@ -33,7 +33,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from compared_cells import OURS, TORCH_VARIANTS, Cell, Key, keep, name, report
+from compared_cells import OURS, TORCH_VARIANTS, Cell, Key, cannot_keep, keep, name, report
 from lane import Job, Lane, prepare_all, tell
 from worker import Worker, WorkerError
 
@@ -220,11 +220,17 @@ def groups(networks: Sequence[str], at_once: int) -> list[Sequence[str]]:
     return [networks[first : first + at_once] for first in range(0, len(networks), at_once)]
 
 
+def _number(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: a positive whole number")
+    return int(text)
+
+
 def _numbers(text: str) -> tuple[int, ...]:
-    numbers = tuple(int(word) for word in text.split(","))
-    if min(numbers) < 1:
-        raise argparse.ArgumentTypeError(f"{text}: positive whole numbers with commas between")
-    return numbers
+    try:
+        return tuple(_number(word) for word in text.split(","))
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"{text}: positive whole numbers with commas between") from None
 
 
 def _arguments() -> argparse.Namespace:
@@ -233,14 +239,14 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--torch-python", required=True, metavar="TORCH_PYTHON")
     parser.add_argument("--batch-sizes", type=_numbers)
     parser.add_argument("--precision", choices=("float32", "bfloat16"))
-    parser.add_argument("--image-size", type=int)
-    parser.add_argument("--classes", type=int)
+    parser.add_argument("--image-size", type=_number)
+    parser.add_argument("--classes", type=_number)
     parser.add_argument("--small-images", action=argparse.BooleanOptionalAction, default=None)
-    parser.add_argument("--width", type=int)
+    parser.add_argument("--width", type=_number)
     parser.add_argument("--blocks", type=_numbers)
-    parser.add_argument("--steps-per-call", type=int)
+    parser.add_argument("--steps-per-call", type=_number)
     parser.add_argument("--compile-mode", default="default", help="of torch.compile")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=_number, default=3)
     parser.add_argument("--turn-seconds", type=float, help="0.3 on a GPU, 0.5 on a CPU")
     parser.add_argument("--minutes", type=float, default=9.5, help="for everything; cells beyond are left out")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="for the table as JSON and Markdown")
@@ -248,8 +254,10 @@ def _arguments() -> argparse.Namespace:
     if shutil.which(options.torch_python) is None:
         parser.error(f"--torch-python {options.torch_python}: there is no such program")
     positive = (options.minutes, 1.0 if options.turn_seconds is None else options.turn_seconds)
-    if options.rounds < 1 or min(positive) <= 0:
-        parser.error("--rounds, --turn-seconds and --minutes must be positive")
+    if min(positive) <= 0:
+        parser.error("--turn-seconds and --minutes must be positive")
+    if options.out and (why := cannot_keep(options.out)):
+        parser.error(f"--out {options.out}: {why}")
     return _completed(options)
 
 

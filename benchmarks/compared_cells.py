@@ -7,9 +7,10 @@ from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lane import Lane
+from lane import Lane, tell
 
 OURS = ("run",)
+TABLE = "compare_with_torch.md"
 TORCH_VARIANTS = ("eager", "channels_last", "compiled")
 REFERENCE = (
     "For reference, published and not measured here: NVIDIA's DeepLearningExamples train ResNet-50 v1.5 with PyTorch "
@@ -125,10 +126,23 @@ def report(document: dict[str, Any]) -> str:
     return "\n\n".join(text for text in texts if text)
 
 
-def keep(document: dict[str, Any], out: Path | None) -> None:
-    """Writes what is known so far."""
-    if out and "rows" in document:
+def cannot_keep(out: Path) -> str:
+    """Makes the folder; why it cannot hold anything, if it cannot."""
+    try:
         out.mkdir(parents=True, exist_ok=True)
+        (out / TABLE).touch()
+    except OSError as error:
+        return f"{error.strerror}"
+    return ""
+
+
+def keep(document: dict[str, Any], out: Path | None) -> None:
+    """Writes what is known so far. A disk that is full meanwhile is told, and costs nothing else."""
+    if not out or "rows" not in document:
+        return
+    try:
         (out / "compare_with_torch.json").write_text(json.dumps(document, indent=2) + "\n")
         if "device" in document:
-            (out / "compare_with_torch.md").write_text(report(document) + "\n")
+            (out / TABLE).write_text(report(document) + "\n")
+    except OSError as error:
+        tell(f"{out} was not written: {error.strerror}")

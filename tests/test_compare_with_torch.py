@@ -96,6 +96,21 @@ def test_other_networks_are_not_compared(tmp_path):
     assert "resnet18 at batch 4; resnet18 at batch 8; resnet18: the networks differ" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--batch-sizes", "24,x"], "24,x: positive whole numbers with commas between"),
+        (["--image-size", "-3"], "-3: a positive whole number"),
+        (["--turn-seconds", "0"], "--turn-seconds and --minutes must be positive"),
+        (["--out", __file__], f"--out {__file__}: File exists"),
+    ],
+)
+def test_what_is_wrong_is_told_before_anything_starts(words, told):
+    done = run("--torch-python", sys.executable, *words)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].endswith(told)
+
+
 def test_there_must_be_a_pytorch():
     done = run("--torch-python", "/no/such/python")
     assert done.returncode == 2
