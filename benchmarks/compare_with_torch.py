@@ -24,6 +24,7 @@ that is longer. What was not ready, or found no time, is told. On a CPU the netw
 import argparse
 import contextlib
 import datetime
+import math
 import os
 import shutil
 import subprocess
@@ -253,8 +254,8 @@ def _arguments() -> argparse.Namespace:
     options = parser.parse_args()
     if shutil.which(options.torch_python) is None:
         parser.error(f"--torch-python {options.torch_python}: there is no such program")
-    positive = (options.minutes, 1.0 if options.turn_seconds is None else options.turn_seconds)
-    if min(positive) <= 0:
+    lengths = (options.minutes, 1.0 if options.turn_seconds is None else options.turn_seconds)
+    if not all(0 < each < math.inf for each in lengths):
         parser.error("--turn-seconds and --minutes must be positive")
     if options.out and (why := cannot_keep(options.out)):
         parser.error(f"--out {options.out}: {why}")

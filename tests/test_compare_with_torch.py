@@ -101,6 +101,7 @@ def test_other_networks_are_not_compared(tmp_path):
     [
         (["--batch-sizes", "24,x"], "24,x: positive whole numbers with commas between"),
         (["--image-size", "-3"], "-3: a positive whole number"),
+        (["--minutes", "nan"], "--turn-seconds and --minutes must be positive"),
         (["--turn-seconds", "0"], "--turn-seconds and --minutes must be positive"),
         (["--out", __file__], f"--out {__file__}: File exists"),
     ],
