@@ -143,18 +143,20 @@ class Comparison:
     def _settle(self, cell: Cell) -> None:
         """One call of each variant tells how many make a turn; before, each was timed beside others, if at all."""
         for key in list(cell.ready):
-            once = self._options.steps_per_call if key[0] == "jax" else 1
-            # The first step after a pause waits for memory; a call of many steps hides that.
-            cell.uncounted[key] = 1 if once == 1 else 0
+            once = self._steps_in_call(key)
             if taken := self._turn(cell, key, once):
                 cell.steps[key] = once * max(1, round(self._options.turn_seconds / (taken["wall"] * once)))
+
+    def _steps_in_call(self, key: Key) -> int:
+        return self._options.steps_per_call if key[0] == "jax" else 1
 
     def _take_round(self, cell: Cell) -> None:
         turns = {key: self._turn(cell, key, steps) for key, steps in list(cell.steps.items())}
         cell.rounds.append({key: taken for key, taken in turns.items() if taken})
 
     def _turn(self, cell: Cell, key: Key, steps: int) -> dict[str, float] | None:
-        uncounted = cell.uncounted[key]
+        # The first step after a pause waits for memory; a call of many steps hides that.
+        uncounted = 1 if self._steps_in_call(key) == 1 else 0
         try:
             left = self._end + _GRACE_SECONDS - time.monotonic()
             return cell.ready[key].ask(left, "turn", cell.batch_size, key[1], uncounted, steps)

@@ -33,7 +33,6 @@ class Cell:
     """Which process has a variant."""
     steps: dict[Key, int] = field(default_factory=dict)
     """Steps in a turn of each variant."""
-    uncounted: dict[Key, int] = field(default_factory=dict)
     prepared: dict[Key, float] = field(default_factory=dict)
     rounds: list[dict[Key, dict[str, float]]] = field(default_factory=list)
     errors: dict[str, str] = field(default_factory=dict)
