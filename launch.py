@@ -21,9 +21,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stepwise_jax.command_line import load_config, load_rows, parse_fields, print_fields
-from stepwise_jax.config import DataConfig, ExperimentConfig, ModelConfig, override, require
-from stepwise_jax.errors import InputError, StepwiseError
+from stepwise_jax.command_line import parse_fields, print_fields
+from stepwise_jax.errors import InputError, StepwiseError, require
+from stepwise_jax.experiment.config import DataConfig, ExperimentConfig, ModelConfig
+from stepwise_jax.experiment.config_files import load_config, load_rows
+from stepwise_jax.experiment.serialization import override
 from stepwise_jax.garbage import look_for_garbage_seldom
 from stepwise_jax.kept_memory import start_anew_with_kept_memory, take_memory_in_the_main_thread
 from stepwise_jax.parser import make_parser

@@ -18,7 +18,7 @@ import jax
 import models
 from stepwise_jax import parallel, saving
 from stepwise_jax.checkpoint import Checkpoints
-from stepwise_jax.config import CheckpointConfig, OptimizerConfig
+from stepwise_jax.experiment.config import CheckpointConfig, OptimizerConfig
 from stepwise_jax.optimizer import make_optimizer
 from stepwise_jax.progress import Progress
 from stepwise_jax.quiet import quieten_orbax

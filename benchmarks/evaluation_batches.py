@@ -18,8 +18,8 @@ import jax.numpy as jnp
 
 import models
 from stepwise_jax import parallel, step_program
-from stepwise_jax.config import OptimizerConfig
 from stepwise_jax.evaluate import apply
+from stepwise_jax.experiment.config import OptimizerConfig
 from stepwise_jax.kept_memory import start_anew_with_kept_memory, take_memory_in_the_main_thread
 from stepwise_jax.optimizer import make_optimizer
 

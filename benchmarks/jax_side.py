@@ -18,7 +18,7 @@ class JaxSide:
         import models
         from stepwise_jax import parallel, step_program
         from stepwise_jax.batches import make_preprocessing
-        from stepwise_jax.config import OptimizerConfig
+        from stepwise_jax.experiment.config import OptimizerConfig
         from stepwise_jax.feed import ResidentFeed, place_resident
         from stepwise_jax.kept_memory import take_memory_in_the_main_thread
         from stepwise_jax.optimizer import make_optimizer, set_hyperparameters

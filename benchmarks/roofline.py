@@ -31,8 +31,8 @@ from graph_cost import Kernel, kernels  # noqa: E402
 
 import models  # noqa: E402
 from stepwise_jax import datasets, peaks, stages  # noqa: E402
-from stepwise_jax.command_line import load_config, load_rows  # noqa: E402
-from stepwise_jax.config import ExperimentConfig, OptimizerConfig  # noqa: E402
+from stepwise_jax.experiment.config import ExperimentConfig, OptimizerConfig  # noqa: E402
+from stepwise_jax.experiment.config_files import load_config, load_rows  # noqa: E402
 from stepwise_jax.optimizer import make_optimizer  # noqa: E402
 from stepwise_jax.state import make_initializer  # noqa: E402
 from stepwise_jax.train_step import Batch, make_train_step  # noqa: E402

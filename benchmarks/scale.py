@@ -66,7 +66,7 @@ def count(arguments: argparse.Namespace, name: str) -> dict[str, Any]:
     import models
     from stepwise_jax import parallel, step_program
     from stepwise_jax.batches import Resident, make_preprocessing
-    from stepwise_jax.config import OptimizerConfig
+    from stepwise_jax.experiment.config import OptimizerConfig
     from stepwise_jax.optimizer import make_optimizer
     from stepwise_jax.state import make_initializer
 

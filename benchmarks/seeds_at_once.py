@@ -36,7 +36,7 @@ def steps_per_second(setting: dict[str, Any]) -> float:
     import models
     from stepwise_jax import parallel, step_program
     from stepwise_jax.batches import Resident, make_preprocessing
-    from stepwise_jax.config import OptimizerConfig
+    from stepwise_jax.experiment.config import OptimizerConfig
     from stepwise_jax.optimizer import make_optimizer
     from stepwise_jax.programs import make_train_call
     from stepwise_jax.train_step import make_train_step

@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import Any
 
 from stepwise_jax import datasets, records
-from stepwise_jax.command_line import load_config, parse_fields
-from stepwise_jax.config import require
-from stepwise_jax.errors import InputError, StepwiseError
+from stepwise_jax.command_line import parse_fields
+from stepwise_jax.errors import InputError, StepwiseError, require
+from stepwise_jax.experiment.config_files import load_config
 
 ROOT = Path(__file__).parents[1]
 STAGES = 5

@@ -12,7 +12,7 @@ Cost: 2,843,160 samples in 71,000 updates; of the baseline 4,738,600 samples in 
 """
 
 from configs import _paper
-from stepwise_jax.config import ExperimentConfig
+from stepwise_jax.experiment.config import ExperimentConfig
 
 
 def get_config() -> ExperimentConfig:

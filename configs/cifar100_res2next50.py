@@ -14,7 +14,7 @@ Cost: 3,000,000 samples in 74,940 updates; of the baseline 5,000,000 samples in 
 """
 
 from configs import _paper
-from stepwise_jax.config import ExperimentConfig
+from stepwise_jax.experiment.config import ExperimentConfig
 
 
 def get_config() -> ExperimentConfig:

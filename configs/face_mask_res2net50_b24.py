@@ -23,7 +23,7 @@ Cost: 150,540 samples in 3,680 updates (6,200 with a constant b; A, C, O 90,320 
 """
 
 from configs import _paper
-from stepwise_jax.config import ExperimentConfig
+from stepwise_jax.experiment.config import ExperimentConfig
 
 
 def get_config() -> ExperimentConfig:

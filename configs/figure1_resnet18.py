@@ -19,7 +19,7 @@ import dataclasses
 from typing import Any
 
 from configs import _paper
-from stepwise_jax.config import ExperimentConfig
+from stepwise_jax.experiment.config import ExperimentConfig
 
 
 def get_config() -> ExperimentConfig:

@@ -21,7 +21,7 @@ Cost: 4,545,000 samples in 170,360 updates; of the baseline 7,575,000 samples in
 """
 
 from configs import _paper
-from stepwise_jax.config import ExperimentConfig
+from stepwise_jax.experiment.config import ExperimentConfig
 
 
 def get_config() -> ExperimentConfig:

@@ -22,7 +22,7 @@ Cost: 2,727,000 samples in 94,660 updates; of the baseline 4,545,000 samples in 
 """
 
 from configs import _paper
-from stepwise_jax.config import ExperimentConfig
+from stepwise_jax.experiment.config import ExperimentConfig
 
 
 def get_config() -> ExperimentConfig:

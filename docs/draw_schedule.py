@@ -10,7 +10,7 @@ from typing import NamedTuple
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from stepwise_jax.config import OptimizerConfig, PlanConfig, StrategyName
+from stepwise_jax.experiment.config import OptimizerConfig, PlanConfig, StrategyName
 from stepwise_jax.stages import Stage, learning_rate_at, make_plan, noise_scale
 
 EXAMPLES = 50_000  # CIFAR-100; every other value is the paper's and a default of PlanConfig

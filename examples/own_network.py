@@ -11,9 +11,9 @@ import jax
 from flax import linen as nn
 
 from stepwise_jax import datasets, loop, stages
-from stepwise_jax.config import DataConfig, ExperimentConfig, ModelConfig, PlanConfig
 from stepwise_jax.display import make_display, print_result
 from stepwise_jax.errors import StepwiseError
+from stepwise_jax.experiment.config import DataConfig, ExperimentConfig, ModelConfig, PlanConfig
 
 
 class OwnNetwork(nn.Module):

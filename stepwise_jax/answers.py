@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from stepwise_jax.errors import InputError
-from stepwise_jax.units import printable
+from stepwise_jax.formatting import printable
 
 PREDICTIONS, SAMPLES = "predictions.npz", "samples.npz"
 

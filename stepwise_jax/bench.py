@@ -8,9 +8,9 @@ import jax
 from flax import linen as nn
 
 from stepwise_jax import display, session, step_bench, step_bench_table, step_cases, throughput
-from stepwise_jax.config import ExperimentConfig
 from stepwise_jax.datasets.meter import Progress
 from stepwise_jax.errors import InputError, StepwiseError
+from stepwise_jax.experiment.config import ExperimentConfig
 
 Build = Callable[[ExperimentConfig, int], nn.Module]
 """From an experiment and the number of classes to its network."""

@@ -16,10 +16,11 @@ import numpy as np
 
 from stepwise_jax import workdir
 from stepwise_jax.cells import Cell, Failure
-from stepwise_jax.command_line import split_row
-from stepwise_jax.config import ExperimentConfig, PlanConfig, flatten, from_json_by_name, require, to_json
 from stepwise_jax.documents import read_json, write_json
-from stepwise_jax.errors import InputError
+from stepwise_jax.errors import InputError, require
+from stepwise_jax.experiment.config import ExperimentConfig, PlanConfig
+from stepwise_jax.experiment.config_files import split_row
+from stepwise_jax.experiment.serialization import flatten, from_json_by_name, to_json
 from stepwise_jax.run_folder import read_summary
 from stepwise_jax.stages import Stage, make_plan
 from stepwise_jax.statistics import Difference

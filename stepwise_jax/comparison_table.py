@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from stepwise_jax.comparison import Comparison, Finished
+from stepwise_jax.formatting import duration
 from stepwise_jax.statistics import Difference, mean_and_deviation
-from stepwise_jax.units import duration
 from stepwise_jax.verdict import chance, points, span, verdict
 
 HEADER = (

@@ -9,7 +9,7 @@ import itertools
 import math
 from collections.abc import Sequence
 
-from stepwise_jax.config import PlanConfig
+from stepwise_jax.experiment.config import PlanConfig
 from stepwise_jax.stage import SET_NAMES, Stage, learning_rate_at
 from stepwise_jax.strategies import Strategy, baseline, stepwise
 

@@ -10,9 +10,9 @@ from jax.sharding import Mesh
 
 from stepwise_jax import datasets, hosts
 from stepwise_jax.batches import histograms
-from stepwise_jax.config import DataConfig
 from stepwise_jax.datasets.ahead import run_ahead
 from stepwise_jax.display import Display
+from stepwise_jax.experiment.config import DataConfig
 from stepwise_jax.feed import Feed, Read, ResidentFeed, StreamedFeed, place_resident
 
 SHARE_OF_MEMORY = 0.25

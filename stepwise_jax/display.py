@@ -18,8 +18,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from stepwise_jax.formatting import duration, percent
 from stepwise_jax.records import EpochRecord
-from stepwise_jax.units import duration, percent
 
 Row = Mapping[str, Any]
 

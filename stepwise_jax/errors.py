@@ -49,3 +49,9 @@ class InterruptedRunError(StepwiseError):
 
     status = 75
     everywhere = True
+
+
+def require(condition: bool, name: str, value: object, wanted: str) -> None:
+    """Raises an `InputError` that names a field, its value and what would be right, unless `condition` holds."""
+    if not condition:
+        raise InputError(f"{name} is {value!r}: it must be {wanted}")

@@ -14,9 +14,9 @@ from jax.sharding import Mesh
 
 from stepwise_jax import datasets, delivery, parallel
 from stepwise_jax.batches import Resident, make_preprocessing, steps_in_call
-from stepwise_jax.config import DataConfig, ExperimentConfig
 from stepwise_jax.delivery import Delivery
 from stepwise_jax.errors import InputError
+from stepwise_jax.experiment.config import DataConfig, ExperimentConfig
 from stepwise_jax.feed import Feed, ResidentFeed, StreamedFeed
 from stepwise_jax.optimizer import make_optimizer
 from stepwise_jax.stages import Stage

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from stepwise_jax.units import mebibytes
+from stepwise_jax.formatting import mebibytes
 
 _COLUMNS = ("arguments", "output", "donated", "temporaries", "code", "total")
 

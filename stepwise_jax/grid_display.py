@@ -14,7 +14,7 @@ from rich.text import Text
 
 from stepwise_jax.cells import Cell, Failure, Watcher
 from stepwise_jax.display import can_move_cursor
-from stepwise_jax.units import duration
+from stepwise_jax.formatting import duration
 
 
 class GridDisplay(Watcher):

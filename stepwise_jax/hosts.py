@@ -22,8 +22,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from stepwise_jax.config import require
-from stepwise_jax.errors import InputError, StepwiseError, first_line
+from stepwise_jax.errors import InputError, StepwiseError, first_line, require
 from stepwise_jax.interruption import StopRequest
 from stepwise_jax.parallel import replicated, split_along
 

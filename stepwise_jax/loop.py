@@ -15,11 +15,11 @@ from flax import linen as nn
 from stepwise_jax import divergence, hosts, memory, outcome, records, saving, workdir
 from stepwise_jax.ahead import compile_ahead, compile_stage
 from stepwise_jax.batches import Picked, calls, epoch_order, steps_in_call
-from stepwise_jax.config import ExperimentConfig
 from stepwise_jax.display import Display
 from stepwise_jax.documents import read_json
 from stepwise_jax.errors import InputError, InterruptedRunError, NonFiniteLossError
 from stepwise_jax.evaluate import Scores, reestimate
+from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.interruption import Stopped, heed
 from stepwise_jax.optimizer import set_hyperparameters
 from stepwise_jax.outcome import score

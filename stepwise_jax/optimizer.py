@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from stepwise_jax.config import OptimizerConfig
+from stepwise_jax.experiment.config import OptimizerConfig
 from stepwise_jax.parallel import place
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from stepwise_jax import paper
+from stepwise_jax.experiment import paper
 from stepwise_jax.page import Block, Heading, Notes, Paragraph, Table
 from stepwise_jax.run_folder import Run
 

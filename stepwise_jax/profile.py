@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jax
 
-from stepwise_jax.config import require
+from stepwise_jax.errors import require
 from stepwise_jax.stages import Stage
 
 FOLDER = "profile"

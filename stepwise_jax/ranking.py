@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from stepwise_jax.units import percent
+from stepwise_jax.formatting import percent
 
 Row = Mapping[str, Any]
 

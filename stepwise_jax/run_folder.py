@@ -7,8 +7,8 @@ from typing import Any
 
 from stepwise_jax.documents import read_json
 from stepwise_jax.errors import InputError
+from stepwise_jax.formatting import printable
 from stepwise_jax.records import FILE, Records, Row, read
-from stepwise_jax.units import printable
 
 
 @dataclass(frozen=True)

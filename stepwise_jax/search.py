@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stepwise_jax.config import ExperimentConfig, require
-from stepwise_jax.errors import InputError
+from stepwise_jax.errors import InputError, require
+from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.sweep import Point
 
 JOURNAL = "search.journal"

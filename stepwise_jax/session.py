@@ -18,11 +18,11 @@ from stepwise_jax import compile_cache, datasets, hosts, parallel, signature, su
 from stepwise_jax.batches import PlanOrder, make_preprocessing
 from stepwise_jax.checkpoint import Checkpoints
 from stepwise_jax.clock import Clock
-from stepwise_jax.config import ExperimentConfig
 from stepwise_jax.delivery import Split, open_data, open_split
 from stepwise_jax.display import Display
 from stepwise_jax.documents import read_json, write_json
 from stepwise_jax.errors import InputError
+from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.feed import Feed
 from stepwise_jax.interruption import stop_on_signals
 from stepwise_jax.optimizer import make_optimizer

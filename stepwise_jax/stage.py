@@ -5,8 +5,8 @@ import typing
 from dataclasses import dataclass
 from typing import Any
 
-from stepwise_jax.config import require, type_matches, type_name
-from stepwise_jax.errors import InputError
+from stepwise_jax.errors import InputError, require
+from stepwise_jax.experiment.fields import type_matches, type_name
 
 # The paper's letters for its five sets (Table I).
 SET_NAMES = {0.2: "A", 0.4: "B", 0.6: "C", 0.8: "D", 1.0: "O"}

@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from stepwise_jax import controls, strategies
-from stepwise_jax.config import OptimizerConfig, PlanConfig, require, type_matches, type_name
-from stepwise_jax.errors import InputError, kind_and_line
+from stepwise_jax.errors import InputError, kind_and_line, require
+from stepwise_jax.experiment.config import OptimizerConfig, PlanConfig
+from stepwise_jax.experiment.fields import type_matches, type_name
 from stepwise_jax.stage import Stage, learning_rate_at, noise_scale, stage_document, stage_from_document
 from stepwise_jax.strategies import Strategy
 

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from stepwise_jax.config import PlanConfig
+from stepwise_jax.experiment.config import PlanConfig
 from stepwise_jax.optimizer import momentum_buffer
 
 

@@ -20,8 +20,8 @@ from jax.sharding import Mesh
 
 from stepwise_jax import machine, parallel, peaks, step_program
 from stepwise_jax.batches import Picked, PlanOrder, calls, make_preprocessing
-from stepwise_jax.config import OptimizerConfig
 from stepwise_jax.datasets.meter import Progress
+from stepwise_jax.experiment.config import OptimizerConfig
 from stepwise_jax.feed import ResidentFeed, place_resident
 from stepwise_jax.flops import TrainCall, count_flops
 from stepwise_jax.loop import CALLS_IN_FLIGHT

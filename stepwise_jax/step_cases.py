@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from flax import linen as nn
 
-from stepwise_jax.config import DataConfig, ExperimentConfig, ModelConfig, require
-from stepwise_jax.errors import InputError
+from stepwise_jax.errors import InputError, require
+from stepwise_jax.experiment.config import DataConfig, ExperimentConfig, ModelConfig
 
 Precision = Literal["float32", "bfloat16"]
 PRECISIONS: tuple[Precision, ...] = typing.get_args(Precision)

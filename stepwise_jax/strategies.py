@@ -3,7 +3,8 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from stepwise_jax.config import LearningRateRule, PlanConfig, require
+from stepwise_jax.errors import require
+from stepwise_jax.experiment.config import LearningRateRule, PlanConfig
 from stepwise_jax.stage import SET_NAMES, Stage
 
 Strategy = Callable[[PlanConfig, int], tuple[Stage, ...]]

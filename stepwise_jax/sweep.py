@@ -13,9 +13,10 @@ from typing import Any
 
 from stepwise_jax import workdir
 from stepwise_jax.cells import Cell
-from stepwise_jax.config import ExperimentConfig, flatten, from_json_by_name, require, to_json
 from stepwise_jax.documents import read_json, write_json
-from stepwise_jax.errors import InputError
+from stepwise_jax.errors import InputError, require
+from stepwise_jax.experiment.config import ExperimentConfig
+from stepwise_jax.experiment.serialization import flatten, from_json_by_name, to_json
 from stepwise_jax.run_folder import read_summary
 from stepwise_jax.stages import Stage
 

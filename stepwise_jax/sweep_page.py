@@ -11,8 +11,8 @@ from stepwise_jax import sweep
 from stepwise_jax.documents import read_json
 from stepwise_jax.drawing import WIDTH, Theme, make_picture
 from stepwise_jax.errors import InputError
+from stepwise_jax.formatting import percent
 from stepwise_jax.page import Block, Heading, Notes, Paragraph, Picture, Table, Verdict
-from stepwise_jax.units import percent
 
 Results = Mapping[str, Any]
 _DRAWN = 40

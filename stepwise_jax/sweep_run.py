@@ -11,9 +11,9 @@ from stepwise_jax import search, workdir
 from stepwise_jax.cells import Cell, Failure
 from stepwise_jax.documents import read_json, write_json
 from stepwise_jax.errors import StepwiseError
+from stepwise_jax.formatting import percent
 from stepwise_jax.sweep import BEST, RESULTS, Point, Scored, Sweep, point_name, scored
 from stepwise_jax.sweep_page import varying
-from stepwise_jax.units import percent
 
 Execute = Callable[[Sequence[Cell]], list[Failure]]
 _SHOWN = 20

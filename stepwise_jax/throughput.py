@@ -18,9 +18,9 @@ import numpy as np
 from PIL import Image
 
 from stepwise_jax import datasets, parallel
-from stepwise_jax.config import DataConfig
 from stepwise_jax.datasets.ahead import cores
 from stepwise_jax.datasets.meter import Progress
+from stepwise_jax.experiment.config import DataConfig
 from stepwise_jax.feed import Feed, ResidentFeed, StreamedFeed, place_resident
 
 DISTINCT = 64

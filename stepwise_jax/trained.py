@@ -10,8 +10,8 @@ from flax import linen as nn
 
 from stepwise_jax import signature, workdir
 from stepwise_jax.checkpoint import Checkpoints
-from stepwise_jax.config import ExperimentConfig
 from stepwise_jax.errors import InputError
+from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.optimizer import make_optimizer
 from stepwise_jax.signature import Signature
 from stepwise_jax.state import TrainState, make_initializer

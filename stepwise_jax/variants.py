@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from stepwise_jax.config import ExperimentConfig
+from stepwise_jax.experiment.config import ExperimentConfig
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from stepwise_jax.config import ExperimentConfig, differences, from_json, to_json
 from stepwise_jax.documents import read_json, write_json
 from stepwise_jax.errors import InputError
+from stepwise_jax.experiment.config import ExperimentConfig
+from stepwise_jax.experiment.serialization import differences, from_json, to_json
 from stepwise_jax.stages import STRATEGIES, Stage, stage_document, stage_from_document
 
 CONFIG, SUBSETS, SUMMARY = "config.json", "subsets.json", "summary.json"

@@ -42,16 +42,16 @@ from flax import linen as nn
 from PIL import Image
 
 from stepwise_jax import datasets, loop, stages
-from stepwise_jax.config import (
+from stepwise_jax.display import Display
+from stepwise_jax.experiment.config import (
     CheckpointConfig,
     DataConfig,
     EvaluationConfig,
     ExperimentConfig,
     ModelConfig,
     PlanConfig,
-    override,
 )
-from stepwise_jax.display import Display
+from stepwise_jax.experiment.serialization import override
 from stepwise_jax.garbage import look_for_garbage_seldom
 from stepwise_jax.profile import Profile
 from stepwise_jax.quiet import ignore_abandoned_reads

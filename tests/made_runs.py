@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from stepwise_jax import comparison
-from stepwise_jax.config import ExperimentConfig, ModelConfig, PlanConfig, to_json
 from stepwise_jax.documents import write_json
+from stepwise_jax.experiment.config import ExperimentConfig, ModelConfig, PlanConfig
+from stepwise_jax.experiment.serialization import to_json
 from stepwise_jax.records import EpochRecord, StageRecord, Writer
 from stepwise_jax.stages import Stage, learning_rate_at, make_plan, noise_scale, stage_document
 from stepwise_jax.variants import VARIANTS

@@ -21,7 +21,8 @@ from models.resnet import BasicBlock, ResNet
 from stepwise_jax import datasets, loop, parallel, records, stages
 from stepwise_jax.batches import Preprocessing
 from stepwise_jax.clock import Clock
-from stepwise_jax.config import (
+from stepwise_jax.errors import InterruptedRunError
+from stepwise_jax.experiment.config import (
     CheckpointConfig,
     DataConfig,
     EvaluationConfig,
@@ -29,7 +30,6 @@ from stepwise_jax.config import (
     OptimizerConfig,
     PlanConfig,
 )
-from stepwise_jax.errors import InterruptedRunError
 from stepwise_jax.feed import Feed, ResidentFeed, StreamedFeed, place_resident
 from stepwise_jax.optimizer import make_optimizer, set_hyperparameters
 from stepwise_jax.programs import Programs

@@ -17,8 +17,8 @@ from conftest import Recorder
 
 from models.resnet import BasicBlock, ResNet
 from stepwise_jax import hosts, loop, stages
-from stepwise_jax.config import CheckpointConfig, DataConfig, EvaluationConfig, ExperimentConfig, PlanConfig
 from stepwise_jax.errors import StepwiseError
+from stepwise_jax.experiment.config import CheckpointConfig, DataConfig, EvaluationConfig, ExperimentConfig, PlanConfig
 from stepwise_jax.optimizer import make_optimizer
 from stepwise_jax.quiet import quieten_orbax
 from stepwise_jax.state import make_initializer

@@ -13,8 +13,8 @@ import pytest
 
 from stepwise_jax import checkpoint, parallel
 from stepwise_jax.checkpoint import Checkpoints, Place
-from stepwise_jax.config import OptimizerConfig
 from stepwise_jax.errors import InputError, UnsavedError
+from stepwise_jax.experiment.config import OptimizerConfig
 from stepwise_jax.optimizer import make_optimizer
 from stepwise_jax.state import TrainState, state_from
 

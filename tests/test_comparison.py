@@ -14,8 +14,9 @@ from stepwise_jax import comparison, workdir
 from stepwise_jax.cells import Cell, Failure
 from stepwise_jax.comparison import Comparison, choose, finished_runs, open_folder, paired
 from stepwise_jax.comparison_table import HEADER, print_comparison, rows
-from stepwise_jax.config import ExperimentConfig, PlanConfig, override
 from stepwise_jax.errors import InputError
+from stepwise_jax.experiment.config import ExperimentConfig, PlanConfig
+from stepwise_jax.experiment.serialization import override
 from stepwise_jax.stages import Stage, make_plan
 from stepwise_jax.variants import VARIANTS, default_names
 

@@ -14,10 +14,10 @@ from PIL import Image
 import launch
 import models
 from stepwise_jax import datasets, loop, records, stages
-from stepwise_jax.command_line import load_config, load_rows
-from stepwise_jax.config import DataConfig, ExperimentConfig
 from stepwise_jax.datasets.published import SIZES
-from stepwise_jax.paper import result
+from stepwise_jax.experiment.config import DataConfig, ExperimentConfig
+from stepwise_jax.experiment.config_files import load_config, load_rows
+from stepwise_jax.experiment.paper import result
 
 NAMES = sorted(path.stem for path in (Path(__file__).parents[1] / "configs").glob("[a-z]*.py"))
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from stepwise_jax import controls, datasets, stages
-from stepwise_jax.command_line import load_config, parse_fields
-from stepwise_jax.config import ExperimentConfig, OptimizerConfig, PlanConfig
+from stepwise_jax.command_line import parse_fields
 from stepwise_jax.errors import InputError
+from stepwise_jax.experiment.config import ExperimentConfig, OptimizerConfig, PlanConfig
+from stepwise_jax.experiment.config_files import load_config
 from stepwise_jax.stages import Stage, learning_rate_at, make_plan
 from stepwise_jax.strategies import baseline, stepwise
 

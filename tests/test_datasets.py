@@ -18,11 +18,11 @@ import tensorflow_datasets as tfds
 from sklearn.datasets import load_digits
 
 from stepwise_jax import datasets
-from stepwise_jax.config import DataConfig
 from stepwise_jax.datasets import Sizes, preparation, reading, room
 from stepwise_jax.datasets.held_out import apportion, held_out
 from stepwise_jax.datasets.source import Source, SourceSplit
 from stepwise_jax.errors import InputError
+from stepwise_jax.experiment.config import DataConfig
 
 ROOT = Path(__file__).parent.parent
 
@@ -91,7 +91,7 @@ def test_sizes_need_neither_data_nor_tfds():
     code = """
 import sys
 from stepwise_jax import datasets
-from stepwise_jax.config import DataConfig
+from stepwise_jax.experiment.config import DataConfig
 for name in ("digits", "cifar10", "cifar100", "food101", "birdsnap", "face_mask"):
     print(name, *vars(datasets.sizes(DataConfig(name=name))).values())
 assert not {"tensorflow_datasets", "sklearn", "cv2", "jax"} & set(sys.modules)

@@ -18,10 +18,10 @@ from test_datasets_images import encoded
 
 import launch
 from stepwise_jax import datasets
-from stepwise_jax.config import DataConfig
 from stepwise_jax.datasets import preparation
 from stepwise_jax.datasets.source import SourceSplit
 from stepwise_jax.errors import InputError
+from stepwise_jax.experiment.config import DataConfig
 
 ROOT = Path(__file__).parent.parent
 HEIGHT, WIDTH = 12, 16

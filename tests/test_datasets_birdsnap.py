@@ -9,9 +9,9 @@ from test_datasets_cifar import prepared, refused
 from test_datasets_image_folder import write
 
 from stepwise_jax import datasets
-from stepwise_jax.config import DataConfig
 from stepwise_jax.datasets import Sizes
 from stepwise_jax.errors import InputError
+from stepwise_jax.experiment.config import DataConfig
 
 SPECIES = ("Acadian_Flycatcher", "Coopers_Hawk", "Acorn_Woodpecker")
 TEST = ("Coopers_Hawk/0561.jpg", "Acorn_Woodpecker/1203.jpg", "Acadian_Flycatcher/7.jpg")

@@ -14,9 +14,9 @@ from tensorflow_datasets.core import hashing
 
 import launch
 from stepwise_jax import datasets
-from stepwise_jax.config import DataConfig
 from stepwise_jax.datasets import Sizes, cifar
 from stepwise_jax.errors import InputError
+from stepwise_jax.experiment.config import DataConfig
 
 NAMES = {
     "cifar10": ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"],

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from stepwise_jax import datasets, subsets
-from stepwise_jax.config import DataConfig
 from stepwise_jax.datasets import Sizes, meter, reading
 from stepwise_jax.errors import InputError
+from stepwise_jax.experiment.config import DataConfig
 
 
 def quiet(done, total, what):

@@ -13,9 +13,9 @@ from test_datasets import source_of
 
 import launch
 from stepwise_jax import datasets
-from stepwise_jax.config import DataConfig
 from stepwise_jax.datasets import preparation, stock
 from stepwise_jax.errors import InputError
+from stepwise_jax.experiment.config import DataConfig
 
 
 def quiet(done, total, what):

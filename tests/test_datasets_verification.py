@@ -13,8 +13,8 @@ from test_datasets_image_folder import write_classes
 
 import launch
 from stepwise_jax import datasets
-from stepwise_jax.config import DataConfig
 from stepwise_jax.datasets import preparation
+from stepwise_jax.experiment.config import DataConfig
 
 
 def quiet(done, total, what):

@@ -17,8 +17,8 @@ import pytest
 from rich.console import Console
 
 from stepwise_jax import display
-from stepwise_jax.config import OptimizerConfig, PlanConfig
 from stepwise_jax.display import LineDisplay, LiveDisplay, Progress, make_display, seconds_left
+from stepwise_jax.experiment.config import OptimizerConfig, PlanConfig
 from stepwise_jax.records import EpochRecord
 from stepwise_jax.stages import make_plan, plan_document, stage_document
 

@@ -12,8 +12,8 @@ from PIL import Image
 
 import launch
 from stepwise_jax import datasets, documents, records
-from stepwise_jax.config import DataConfig
 from stepwise_jax.datasets import Sizes
+from stepwise_jax.experiment.config import DataConfig
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 STRATEGY = str(EXAMPLES / "own_strategy.py")

@@ -9,8 +9,8 @@ from conftest import Recorder
 
 from stepwise_jax import feed, parallel
 from stepwise_jax.batches import Pixels, PlanOrder, epoch_order
-from stepwise_jax.config import flatten
 from stepwise_jax.delivery import choose
+from stepwise_jax.experiment.serialization import flatten
 from stepwise_jax.feed import ResidentFeed, StreamedFeed, buffer_length, place_resident
 from stepwise_jax.records import read as read_records
 from stepwise_jax.stages import Stage

@@ -134,7 +134,7 @@ def test_rows_of_a_configuration(capsys, tmp_path):
     folder.mkdir()
     mine = folder / "mine.py"
     mine.write_text(
-        "from stepwise_jax.config import DataConfig, ExperimentConfig, PlanConfig\n"
+        "from stepwise_jax.experiment.config import DataConfig, ExperimentConfig, PlanConfig\n"
         "def get_config(): return ExperimentConfig(data=DataConfig(name='digits'))\n"
         "def get_rows(): return {'b=8': ExperimentConfig(data=get_config().data, plan=PlanConfig(batch_size=8))}\n"
     )

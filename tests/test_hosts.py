@@ -26,7 +26,7 @@ from conftest import TinyNet
 from stepwise_jax import parallel
 from stepwise_jax.batches import PlanOrder, Preprocessing, pad_rows
 from stepwise_jax.clock import Clock
-from stepwise_jax.config import OptimizerConfig
+from stepwise_jax.experiment.config import OptimizerConfig
 from stepwise_jax.evaluate import total
 from stepwise_jax.feed import StreamedFeed
 from stepwise_jax.optimizer import make_optimizer, set_hyperparameters

@@ -9,7 +9,7 @@ import pytest
 import launch
 import models
 from stepwise_jax import datasets, loop, stages
-from stepwise_jax.config import override
+from stepwise_jax.experiment.serialization import override
 from stepwise_jax.session import open_session
 from tests.conftest import Recorder
 from tests.test_launch import DIGITS, fails

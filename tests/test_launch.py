@@ -11,7 +11,7 @@ from PIL import Image
 
 import launch
 from stepwise_jax import datasets
-from stepwise_jax.config import DataConfig
+from stepwise_jax.experiment.config import DataConfig
 
 ROOT = Path(__file__).parents[1]
 DIGITS, CIFAR100 = str(ROOT / "configs" / "digits.py"), str(ROOT / "configs" / "cifar100_resnet50.py")
@@ -127,7 +127,10 @@ def test_bad_fields_get_one_sentence(capsys, words, told):
         ("def get_config(:", "SyntaxError"),
         ("raise SystemExit(0)", "does not run"),
         ("import no_such_module_at_all", "ModuleNotFoundError"),
-        ("from stepwise_jax.config import PlanConfig\ndef get_config(): return PlanConfig(batch_size=0)", "at least 1"),
+        (
+            "from stepwise_jax.experiment.config import PlanConfig\ndef get_config(): return PlanConfig(batch_size=0)",
+            "at least 1",
+        ),
     ],
 )
 def test_bad_configuration_files_get_one_sentence(capsys, tmp_path, content, told):
@@ -141,7 +144,7 @@ def test_a_configuration_may_have_dataclasses_and_late_annotations(capsys, tmp_p
     (tmp_path / "mine.py").write_text(
         "from __future__ import annotations\n"
         "import dataclasses\n"
-        "from stepwise_jax.config import ExperimentConfig, PlanConfig\n"
+        "from stepwise_jax.experiment.config import ExperimentConfig, PlanConfig\n"
         "@dataclasses.dataclass(frozen=True)\n"
         "class Mine:\n"
         "    rate: float = 0.5\n"

@@ -12,8 +12,8 @@ from flax import linen as nn
 
 import launch
 from stepwise_jax import footprint, memory, stages
-from stepwise_jax.config import override
 from stepwise_jax.errors import DeviceMemoryError
+from stepwise_jax.experiment.serialization import override
 from stepwise_jax.programs import Programs
 
 MESSAGES = [

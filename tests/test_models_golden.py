@@ -11,7 +11,7 @@ import pytest
 import models
 from models import row_products
 from stepwise_jax import optimizer as optimizers
-from stepwise_jax.config import OptimizerConfig
+from stepwise_jax.experiment.config import OptimizerConfig
 from stepwise_jax.state import learned, state_from
 from stepwise_jax.train_step import Batch, make_train_step
 

@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from stepwise_jax import parallel
-from stepwise_jax.config import OptimizerConfig
+from stepwise_jax.experiment.config import OptimizerConfig
 from stepwise_jax.optimizer import make_optimizer, momentum_buffer, set_hyperparameters
 
 # Rate, momentum and weight decay of eight steps, as stages and milestones change them.

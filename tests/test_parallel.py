@@ -67,7 +67,7 @@ from stepwise_jax import parallel
 from stepwise_jax.batches import Preprocessing, pad_rows
 from stepwise_jax.checkpoint import Checkpoints
 from stepwise_jax.clock import Clock
-from stepwise_jax.config import OptimizerConfig
+from stepwise_jax.experiment.config import OptimizerConfig
 from stepwise_jax.evaluate import total
 from stepwise_jax.feed import ResidentFeed, StreamedFeed, place_resident
 from stepwise_jax.optimizer import make_optimizer, set_hyperparameters

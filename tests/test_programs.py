@@ -13,7 +13,7 @@ from stepwise_jax import background, parallel
 from stepwise_jax import programs as programs_module
 from stepwise_jax.batches import Preprocessing, Resident, preprocess
 from stepwise_jax.clock import Clock
-from stepwise_jax.config import OptimizerConfig
+from stepwise_jax.experiment.config import OptimizerConfig
 from stepwise_jax.optimizer import make_optimizer, set_hyperparameters
 from stepwise_jax.programs import Programs
 from stepwise_jax.state import TrainState, state_from

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 
-from stepwise_jax import documents, records, run_folder, units
+from stepwise_jax import documents, formatting, records, run_folder
 from stepwise_jax.errors import InputError
 from stepwise_jax.records import EpochRecord, EventRecord, StageRecord, Writer
 
@@ -291,8 +291,8 @@ def test_json_that_is_missing_or_damaged_is_bad_input(tmp_path):
 
 
 def test_numbers_as_people_read_them():
-    assert [units.percent(value) for value in (0.97222, 1.0, 0, None)] == ["97.22 %", "100.00 %", "0.00 %", "–"]
-    assert [units.duration(value) for value in (0.4, 59.6, 3661, 360000)] == [
+    assert [formatting.percent(value) for value in (0.97222, 1.0, 0, None)] == ["97.22 %", "100.00 %", "0.00 %", "–"]
+    assert [formatting.duration(value) for value in (0.4, 59.6, 3661, 360000)] == [
         "0:00:00",
         "0:01:00",
         "1:01:01",

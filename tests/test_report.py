@@ -12,10 +12,10 @@ import pytest
 from made_runs import BASELINE, EXAMPLES, STEPWISE, epoch_records, make_run
 
 from stepwise_jax import page, report, run_page
-from stepwise_jax.config import ExperimentConfig
 from stepwise_jax.curve import curves_of
 from stepwise_jax.curves import _accuracy_limits, boundaries, draw_curves, places, write_curves
 from stepwise_jax.errors import InputError, UnsavedError
+from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.records import Writer
 from stepwise_jax.run_folder import Run, read_runs
 from stepwise_jax.stages import make_plan

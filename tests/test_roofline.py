@@ -18,7 +18,7 @@ import models
 from models import layers
 from models.convolution import convolve
 from stepwise_jax import peaks
-from stepwise_jax.command_line import load_rows
+from stepwise_jax.experiment.config_files import load_rows
 from stepwise_jax.state import make_initializer
 from stepwise_jax.train_step import Batch, make_train_step
 

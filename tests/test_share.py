@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from stepwise_jax import datasets, subsets
-from stepwise_jax.config import DataConfig, override
 from stepwise_jax.datasets import Sizes, share
 from stepwise_jax.errors import InputError
+from stepwise_jax.experiment.config import DataConfig
+from stepwise_jax.experiment.serialization import override
 
 DRAWS = ("tfds", "seeded", "stratified")
 STORED = Sizes(1437, 360, 10)

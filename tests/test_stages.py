@@ -4,8 +4,8 @@ from fractions import Fraction
 
 import pytest
 
-from stepwise_jax.config import OptimizerConfig, PlanConfig
 from stepwise_jax.errors import InputError
+from stepwise_jax.experiment.config import OptimizerConfig, PlanConfig
 from stepwise_jax.stages import (
     Stage,
     learning_rate_at,

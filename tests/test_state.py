@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from conftest import TinyNet
 
-from stepwise_jax.config import OptimizerConfig, PlanConfig
+from stepwise_jax.experiment.config import OptimizerConfig, PlanConfig
 from stepwise_jax.optimizer import make_optimizer, momentum_buffer, set_hyperparameters
 from stepwise_jax.state import (
     TrainState,

@@ -12,8 +12,8 @@ import models
 from stepwise_jax import machine, parallel, peaks, step_bench, step_program
 from stepwise_jax.batches import make_preprocessing
 from stepwise_jax.clock import Clock
-from stepwise_jax.config import OptimizerConfig
 from stepwise_jax.errors import InputError
+from stepwise_jax.experiment.config import OptimizerConfig
 from stepwise_jax.feed import ResidentFeed, place_resident
 from stepwise_jax.optimizer import make_optimizer
 from stepwise_jax.programs import Programs

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from stepwise_jax import datasets, subsets
-from stepwise_jax.config import DataConfig
 from stepwise_jax.datasets import preparation, reading
 from stepwise_jax.errors import InputError
+from stepwise_jax.experiment.config import DataConfig
 
 DRAWS = ("tfds", "seeded", "stratified")
 COUNTS = (287, 575, 862, 1150, 1437)

@@ -15,8 +15,9 @@ import pytest
 from stepwise_jax import search, sweep_run, workdir
 from stepwise_jax.cells import Cell, Failure
 from stepwise_jax.command_line import parse_fields
-from stepwise_jax.config import ExperimentConfig, PlanConfig, field_type, override
 from stepwise_jax.errors import InputError, InterruptedRunError, StepwiseError
+from stepwise_jax.experiment.config import ExperimentConfig, PlanConfig
+from stepwise_jax.experiment.serialization import field_type, override
 from stepwise_jax.stages import Stage, make_plan
 from stepwise_jax.sweep import (
     BEST,

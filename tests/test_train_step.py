@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from stepwise_jax.config import OptimizerConfig
+from stepwise_jax.experiment.config import OptimizerConfig
 from stepwise_jax.optimizer import make_optimizer, set_hyperparameters
 from stepwise_jax.state import TrainState, state_from
 from stepwise_jax.train_step import Batch, cross_entropy, make_train_step

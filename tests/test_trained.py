@@ -11,8 +11,9 @@ import pytest
 from conftest import Recorder, TinyNet
 
 from stepwise_jax import datasets, loop, samples, stages, workdir
-from stepwise_jax.config import CheckpointConfig, DataConfig, EvaluationConfig, ExperimentConfig, PlanConfig, override
 from stepwise_jax.errors import InputError
+from stepwise_jax.experiment.config import CheckpointConfig, DataConfig, EvaluationConfig, ExperimentConfig, PlanConfig
+from stepwise_jax.experiment.serialization import override
 from stepwise_jax.inference import make_classify
 from stepwise_jax.trained import open_trained, read_recipe
 

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stepwise_jax.config import DataConfig
 from stepwise_jax.datasets import digits, finding, share
 from stepwise_jax.datasets.dataset import Dataset, Examples, Sizes
 from stepwise_jax.datasets.meter import Meter, Progress
 from stepwise_jax.datasets.published import RECIPES, SIZES
 from stepwise_jax.errors import InputError
+from stepwise_jax.experiment.config import DataConfig
 
 if TYPE_CHECKING:
     from stepwise_jax.datasets.source import Source

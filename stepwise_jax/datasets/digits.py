@@ -4,9 +4,9 @@ import functools
 
 import numpy as np
 
-from stepwise_jax.config import DataConfig
 from stepwise_jax.datasets.held_out import held_out
 from stepwise_jax.datasets.source import Source, SourceSplit
+from stepwise_jax.experiment.config import DataConfig
 
 VERSION = "1.0.0"
 _TEST_FRACTION = 0.2

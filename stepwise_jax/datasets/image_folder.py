@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from stepwise_jax.config import DataConfig
 from stepwise_jax.datasets import class_folders
 from stepwise_jax.datasets.class_folders import File, some
 from stepwise_jax.datasets.held_out import held_out
 from stepwise_jax.datasets.source import Source, SourceSplit
 from stepwise_jax.errors import InputError
+from stepwise_jax.experiment.config import DataConfig
 
 _LAYOUT = "root/train/CLASS/* with root/test/CLASS/*, or root/CLASS/* alone"
 

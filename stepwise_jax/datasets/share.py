@@ -3,8 +3,9 @@
 The order on disk is random, a hash of each image's key, so that its first and its last images are random draws.
 """
 
-from stepwise_jax.config import DataConfig, require
 from stepwise_jax.datasets.dataset import Sizes
+from stepwise_jax.errors import require
+from stepwise_jax.experiment.config import DataConfig
 
 
 def rows(data: DataConfig, split: str, stored: Sizes) -> tuple[str, range]:

@@ -3,12 +3,14 @@
 import pytest
 
 from stepwise_jax import comparison, stages
-from stepwise_jax.command_line import load_config, load_rows, parse_fields
-from stepwise_jax.config import ExperimentConfig, from_json, to_json
+from stepwise_jax.command_line import parse_fields
 from stepwise_jax.errors import InputError
+from stepwise_jax.experiment.config import ExperimentConfig
+from stepwise_jax.experiment.config_files import load_config, load_rows
+from stepwise_jax.experiment.serialization import from_json, to_json
 
 OWN = """
-from stepwise_jax.config import *
+from stepwise_jax.experiment.config import *
 from stepwise_jax.stages import Stage
 
 def halves(plan, examples):

@@ -51,45 +51,75 @@ def _stages(letters: str, *scores: tuple[float, ...]) -> tuple[StageScore, ...]:
 
 
 _BASELINE = "with set O (baseline)"
+
 _STEPWISE = "with set A →2b B →3b C →4b D →b O"
 
 _CIFAR = "CIFAR-100"
+
 _I = ("Table I", _CIFAR, "ResNet-50")
+
 _RES2NET = ("Section IV-B.2", _CIFAR, "Res2Net-50")
+
 _RES2NET_V1B = ("Section IV-B.2", _CIFAR, "Res2Net-50 v1b")
+
 _II_RESNEXT = ("Table II", _CIFAR, "ResNeXt-50")
+
 _II_RES2NEXT = ("Table II", _CIFAR, "Res2NeXt-50")
+
 _III_RES2NET = ("Table III", "Birdsnap", "Res2Net-50")
+
 _III_RES2NEXT = ("Table III", "Birdsnap", "Res2NeXt-50")
+
 _IV_SCRATCH = ("Table IV", "Food-101", "Res2Net-50")
+
 _IV_IMAGENET = ("Table IV", "Food-101", "Res2Net-50 from ImageNet weights")
+
 _V_B12 = ("Table V, b = 12", "Food-101", "Res2Net-50 from ImageNet weights")
+
 _V_B16 = ("Table V, b = 16", "Food-101", "Res2Net-50 from ImageNet weights")
+
 _VI = ("Table VI", "Food-101", "Res2Net-50 from ImageNet weights")
+
 _VII_B16 = ("Table VII, b = 16", "COVID-19 mask / no mask", "Res2Net-50")
+
 _VII_B24 = ("Table VII, b = 24", "COVID-19 mask / no mask", "Res2Net-50")
+
 _MASKS = ("Section IV-C", "COVID-19 mask / no mask", "Res2Net-50")
+
 _1A = ("Figure 1a", _CIFAR, "ResNet-18")
+
 _1B = ("Figure 1b", _CIFAR, "ResNet-18")
+
 _1C = ("Figure 1c", _CIFAR, "ResNet-18")
 
 _SATURATES = (
     "The curve that is said to saturate after 30 epochs (Figure 4) does so where the baseline's rate first drops."
 )
+
 _SATURATES_31 = (
     "The curve that is said to saturate after 31 epochs (Figure 5) does so where the baseline's rate first drops."
 )
+
 _BIRDSNAP = "No score of Table III is a fraction of Birdsnap's 2,443 test images: the decimals are no target."
+
 _GAINS = "Section IV-B.4 mixes the top-1 and top-5 gains of Table III."
+
 _NO_FRACTION = "{} is no fraction of Food-101's 25,250 test images: the decimals are no target."
+
 _SET_A_TWICE = "The same nominal run, set A for 20 epochs from scratch, is printed as 12.0832 and as 13.0218."
+
 _SHARING = 'Section IV-C calls this row "without weight sharing": the weights are shared, it starts from scratch.'
+
 _MASK_IMAGES = "The text says 539 test images; the scores and Figure 3 (264 + 375) show that it was 639."
+
 _METHOD = (
     "Table VII's method column lost its subscripts: the order in Section IV-C tells which of the four forms it is."
 )
+
 _PRINTS_MULTIPLES = "The batch size is constant, and the row still prints 2b, 3b and 4b over its arrows."
+
 _WHICH_SET = "The paper does not say on which set the runs of Figure 1c are trained."
+
 _WHICH_B = "The paper does not say with which b, nor with which of the four forms of Eq. 10, this row is trained."
 
 _CIFAR_ROWS = {

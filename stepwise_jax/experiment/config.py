@@ -1,20 +1,14 @@
-"""An experiment as frozen, validated data: every field with its one default.
+"""An experiment as frozen, validated data. Every field has one default, which stands here."""
 
-A configuration file is a Python file whose `get_config()` returns an `ExperimentConfig`; any field can be replaced
-by its dotted name (`override`, the command line) and a run's `config.json` gives the same object back (`from_json`).
-"""
-
-import dataclasses
 import itertools
-import types
-import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from stepwise_jax.errors import InputError
+from stepwise_jax.experiment.fields import Section
 
 LearningRateRule = Literal["eq9", "eq9_recursive", "eq9_literal", "eq9_base_batch", "constant", "linear_scaling"]
+
 StrategyName = Literal[
     "stepwise",
     "baseline",
@@ -31,66 +25,8 @@ StrategyName = Literal[
 ]
 
 
-def type_matches(value: object, hint: Any) -> bool:
-    """Whether `value` is of the annotated type; an int serves as a float, a bool never as a number."""
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Literal:
-        return any(value == choice and type(value) is type(choice) for choice in args)
-    if origin in (types.UnionType, typing.Union):
-        return any(type_matches(value, arg) for arg in args)
-    if origin is tuple:
-        return isinstance(value, tuple) and all(type_matches(item, args[0]) for item in value)
-    if origin is Callable:
-        return callable(value)
-    if hint in (int, float):
-        return isinstance(value, int if hint is int else (int, float)) and not isinstance(value, bool)
-    return isinstance(value, hint)
-
-
-_TYPE_NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "True or False", type(None): "None"}
-
-
-def type_name(hint: Any) -> str:
-    """A field's type as a user reads it: `a whole number`, `one of 'a', 'b'`, `a tuple, each a number`."""
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Literal:
-        return "one of " + ", ".join(map(repr, args))
-    if origin in (types.UnionType, typing.Union):
-        return " or ".join(type_name(arg) for arg in args)
-    if origin is tuple:
-        return f"a tuple, each {type_name(args[0])}"
-    if origin is Callable:
-        return "a function"
-    return _TYPE_NAMES.get(hint) or hint.__name__
-
-
-def require(condition: bool, name: str, value: object, wanted: str) -> None:
-    """Raises an `InputError` that names a field, its value and what would be right, unless `condition` holds."""
-    if not condition:
-        raise InputError(f"{name} is {value!r}: it must be {wanted}")
-
-
-class _Section:
-    """Checks every field's type at construction; `_prefix` is the section's place in dotted names."""
-
-    _prefix: typing.ClassVar[str] = ""
-
-    def __post_init__(self) -> None:
-        for name, hint in typing.get_type_hints(type(self)).items():
-            if not name.startswith("_"):
-                value = getattr(self, name)
-                require(type_matches(value, hint), self._prefix + name, value, type_name(hint))
-        self._validate()
-
-    def _validate(self) -> None:
-        """Checks of values; types are right by now."""
-
-    def _require(self, condition: bool, name: str, wanted: str) -> None:
-        require(condition, self._prefix + name, getattr(self, name), wanted)
-
-
 @dataclass(frozen=True)
-class DataConfig(_Section):
+class DataConfig(Section):
     """Which images, at which size, and how the nested subsets are drawn from them."""
 
     _prefix = "data."
@@ -127,7 +63,7 @@ class DataConfig(_Section):
 
 
 @dataclass(frozen=True)
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """Which network."""
 
     _prefix = "model."
@@ -154,7 +90,7 @@ class ModelConfig(_Section):
 
 
 @dataclass(frozen=True)
-class PlanConfig(_Section):
+class PlanConfig(Section):
     """The stages: how much data, which batch size, which learning rate, and when (Sections III-B and III-C)."""
 
     _prefix = "plan."
@@ -219,7 +155,7 @@ class PlanConfig(_Section):
 
 
 @dataclass(frozen=True)
-class OptimizerConfig(_Section):
+class OptimizerConfig(Section):
     """SGD as PyTorch's: weight decay is added to the gradient before momentum."""
 
     _prefix = "optimizer."
@@ -237,7 +173,7 @@ class OptimizerConfig(_Section):
 
 
 @dataclass(frozen=True)
-class EvaluationConfig(_Section):
+class EvaluationConfig(Section):
     """How the test set is scored."""
 
     _prefix = "evaluation."
@@ -253,7 +189,7 @@ class EvaluationConfig(_Section):
 
 
 @dataclass(frozen=True)
-class CheckpointConfig(_Section):
+class CheckpointConfig(Section):
     """When the state is written; always at the end of a stage."""
 
     _prefix = "checkpoint."
@@ -269,7 +205,7 @@ class CheckpointConfig(_Section):
 
 
 @dataclass(frozen=True)
-class ExperimentConfig(_Section):
+class ExperimentConfig(Section):
     """One run, whole: everything that decides what is computed."""
 
     data: DataConfig = field(default_factory=DataConfig)
@@ -299,103 +235,3 @@ class ExperimentConfig(_Section):
 
 def _rising(numbers: tuple[float, ...]) -> bool:
     return all(before < after for before, after in itertools.pairwise(numbers))
-
-
-def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Every field by its dotted name: `{"data.name": "digits", ..., "seed": 0}`."""
-    flat: dict[str, Any] = {}
-    for item in dataclasses.fields(config):
-        value = getattr(config, item.name)
-        if dataclasses.is_dataclass(value):
-            flat |= flatten(value, f"{prefix}{item.name}.")
-        else:
-            flat[prefix + item.name] = value
-    return flat
-
-
-def field_type(name: str) -> Any:
-    """The annotated type of a field by its dotted name."""
-    section, _, leaf = name.rpartition(".")
-    owner = typing.get_type_hints(ExperimentConfig)[section] if section else ExperimentConfig
-    return typing.get_type_hints(owner)[leaf]
-
-
-def override(config: ExperimentConfig, changes: Mapping[str, Any]) -> ExperimentConfig:
-    """The experiment with fields replaced by dotted name, checked anew.
-
-    Raises:
-      InputError: for a name that is no field, or a value that is not valid.
-    """
-    known = flatten(config)
-    for name in changes:
-        if name not in known:
-            raise InputError(f"{name!r} is no field of an experiment: the fields are {', '.join(known)}")
-    return _rebuild(config, changes, "")
-
-
-def _rebuild(section: Any, changes: Mapping[str, Any], prefix: str) -> Any:
-    values = {}
-    for item in dataclasses.fields(section):
-        value, name = getattr(section, item.name), prefix + item.name
-        nested = dataclasses.is_dataclass(value)
-        values[item.name] = _rebuild(value, changes, name + ".") if nested else changes.get(name, value)
-    return type(section)(**values)
-
-
-def differences(ours: ExperimentConfig, theirs: ExperimentConfig) -> tuple[str, ...]:
-    """One phrase for each field that differs: `plan.batch_size: 24 instead of 16`."""
-    left, right = flatten(ours), flatten(theirs)
-    return tuple(f"{name}: {left[name]!r} instead of {right[name]!r}" for name in left if left[name] != right[name])
-
-
-def to_json(config: ExperimentConfig) -> dict[str, Any]:
-    """The experiment as plain dictionaries, lists and scalars; a strategy of the user's own by its name."""
-    data = dataclasses.asdict(config)
-    for name in ("strategy", "staged"):
-        if callable(data["plan"][name]):
-            data["plan"][name] = getattr(data["plan"][name], "__name__", "function")
-    return data
-
-
-def from_json(data: Mapping[str, Any], strategy: Callable[..., Any] | None = None) -> ExperimentConfig:
-    """The experiment that `to_json` wrote; `strategy` stands in where the run had a function of the user's own.
-
-    Raises:
-      InputError: for fields that are missing, unknown, or of another type.
-    """
-    try:
-        sections = {name: section for name, section in _sections().items() if name in data}
-        values = {name: section(**_tuples(data[name])) for name, section in sections.items() if name != "plan"}
-        plan = _tuples(data["plan"])
-        if strategy is not None:
-            plan["strategy"] = strategy
-        # The stages are on record beside it: which function they were derived from no longer counts.
-        plan["staged"] = "stepwise"
-        values["plan"] = PlanConfig(**plan)
-        return ExperimentConfig(**{**dict(data), **values})
-    except (TypeError, KeyError, AttributeError) as error:
-        raise InputError(f"the recorded experiment does not fit this version of stepwise-jax: {error}") from error
-
-
-def from_json_by_name(data: Mapping[str, Any]) -> ExperimentConfig:
-    """The experiment that `to_json` wrote, where of a strategy of the user's own no more than its name is known.
-
-    Raises:
-      InputError: as `from_json`.
-    """
-    name = data["plan"]["strategy"]
-
-    def unknown(*_: object) -> typing.NoReturn:
-        raise InputError(f"the strategy {name!r} is known by its name alone here")
-
-    unknown.__name__ = str(name)
-    return from_json(data, None if name in typing.get_args(StrategyName) else unknown)
-
-
-def _sections() -> dict[str, Callable[..., Any]]:
-    hints = typing.get_type_hints(ExperimentConfig)
-    return {name: hint for name, hint in hints.items() if dataclasses.is_dataclass(hint)}  # pyright: ignore
-
-
-def _tuples(section: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in section.items()}

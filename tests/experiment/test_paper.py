@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from stepwise_jax.command_line import load_config, load_rows
-from stepwise_jax.paper import RESULTS, result
+from stepwise_jax.experiment.config_files import load_config, load_rows
+from stepwise_jax.experiment.paper import RESULTS, result
 
-CONFIGS = [str(path) for path in sorted((Path(__file__).parents[1] / "configs").glob("[a-z]*.py"))]
+CONFIGS = [str(path) for path in sorted((Path(__file__).parents[2] / "configs").glob("[a-z]*.py"))]
 TEST_IMAGES = {"CIFAR-100": 10_000, "Birdsnap": 2_443, "Food-101": 25_250, "COVID-19 mask / no mask": 639}
 DECIMALS = {"CIFAR-100": 2, "Birdsnap": 4, "Food-101": 4, "COVID-19 mask / no mask": 2}
 

@@ -3,7 +3,8 @@ import json
 
 import pytest
 
-from stepwise_jax.config import (
+from stepwise_jax.errors import InputError
+from stepwise_jax.experiment.config import (
     CheckpointConfig,
     DataConfig,
     EvaluationConfig,
@@ -11,13 +12,8 @@ from stepwise_jax.config import (
     ModelConfig,
     OptimizerConfig,
     PlanConfig,
-    differences,
-    flatten,
-    from_json,
-    override,
-    to_json,
 )
-from stepwise_jax.errors import InputError
+from stepwise_jax.experiment.serialization import differences, flatten, from_json, override, to_json
 
 CONTRACT = """
 seed dtype data.name data.root data.data_dir data.image_size data.subset_draw model.name model.small_images
