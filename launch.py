@@ -7,7 +7,7 @@ import sys
 
 if __name__ == "__main__" and sys.argv[1:2] == ["train"]:
     # Before what takes time to load.
-    from stepwise_jax.interruption import exit_on_signals
+    from stepwise_jax.runtime.signals import exit_on_signals
 
     exit_on_signals()
 
@@ -26,10 +26,14 @@ from stepwise_jax.errors import InputError, StepwiseError, require
 from stepwise_jax.experiment.config import DataConfig, ExperimentConfig, ModelConfig
 from stepwise_jax.experiment.config_files import load_config, load_rows
 from stepwise_jax.experiment.serialization import override
-from stepwise_jax.garbage import look_for_garbage_seldom
-from stepwise_jax.kept_memory import start_anew_with_kept_memory, take_memory_in_the_main_thread
 from stepwise_jax.parser import make_parser
-from stepwise_jax.quiet import leave, quieten_orbax
+from stepwise_jax.runtime.process import (
+    leave,
+    look_for_garbage_seldom,
+    quieten_orbax,
+    start_anew_with_kept_memory,
+    take_memory_in_the_main_thread,
+)
 
 
 def plan(options: argparse.Namespace, fields: Sequence[str]) -> None:
@@ -61,22 +65,23 @@ def _footprints(experiment: ExperimentConfig, planned: Any) -> dict[str, Any]:
 
 def train(options: argparse.Namespace, fields: Sequence[str]) -> None:
     """Trains, or goes on where the workdir's run stopped; ends with a table of the stages and curves.png."""
-    from stepwise_jax import compile_cache, datasets, hosts, loop, stages
+    from stepwise_jax import datasets, loop, stages
     from stepwise_jax.display import Display, make_display, print_result
     from stepwise_jax.profile import parse_profile
+    from stepwise_jax.runtime import compile_cache, multihost
 
     take_memory_in_the_main_thread()
     experiment = _experiment(options, fields)
-    place = hosts.Place(options.coordinator, options.processes, options.process_id)
+    place = multihost.Place(options.coordinator, options.processes, options.process_id)
     if options.distributed or set(place) != {None}:
-        hosts.start(place, options.heartbeat)
+        multihost.start(place, options.heartbeat)
     sizes = datasets.sizes(experiment.data)
     network = _network(experiment, sizes.num_classes)
     planned = stages.make_plan(experiment.plan, experiment.optimizer, sizes.train)
     profile = parse_profile(options.profile, planned) if options.profile else None
     compile_cache.enable()
     variables = _initial_variables(experiment, sizes.num_classes)
-    display = make_display(sys.stderr) if hosts.is_first() else Display()
+    display = make_display(sys.stderr) if multihost.is_first() else Display()
     try:
         summary = loop.run(
             experiment,
@@ -90,7 +95,7 @@ def train(options: argparse.Namespace, fields: Sequence[str]) -> None:
         )
     finally:
         display.finish()
-    if not hosts.is_first():
+    if not multihost.is_first():
         return
     from stepwise_jax.curves import write_curves
 
@@ -402,7 +407,8 @@ def _network(experiment: ExperimentConfig, num_classes: int) -> Any:
 
 def _trained(folder: Path) -> Any:
     """The trained network of a run's folder."""
-    from stepwise_jax import compile_cache, trained
+    from stepwise_jax import trained
+    from stepwise_jax.runtime import compile_cache
 
     compile_cache.enable()
     experiment, signature = trained.read_recipe(folder)

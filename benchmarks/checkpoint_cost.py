@@ -16,19 +16,20 @@ from pathlib import Path
 import jax
 
 import models
-from stepwise_jax import parallel, saving
+from stepwise_jax import saving
 from stepwise_jax.checkpoint import Checkpoints
 from stepwise_jax.experiment.config import CheckpointConfig, OptimizerConfig
 from stepwise_jax.optimizer import make_optimizer
 from stepwise_jax.progress import Progress
-from stepwise_jax.quiet import quieten_orbax
+from stepwise_jax.runtime import sharding
+from stepwise_jax.runtime.process import quieten_orbax
 from stepwise_jax.state import TrainState, make_initializer
 
 
 def make_state(network: str, image_size: int) -> TrainState:
     """The state of a network of 1,000 classes before its first step, on all devices."""
     create = make_initializer(models.build(network, num_classes=1000), make_optimizer(OptimizerConfig()), image_size)
-    return jax.device_put(jax.jit(create)(jax.random.key(0)), parallel.replicated(parallel.make_mesh()))
+    return jax.device_put(jax.jit(create)(jax.random.key(0)), sharding.replicated(sharding.make_mesh()))
 
 
 def measure(state: TrainState, folder: Path, repeat: int) -> tuple[list[float], list[float]]:

@@ -16,16 +16,17 @@ class JaxSide:
         import numpy as np
 
         import models
-        from stepwise_jax import parallel, step_program
+        from stepwise_jax import step_program
         from stepwise_jax.batches import make_preprocessing
         from stepwise_jax.experiment.config import OptimizerConfig
         from stepwise_jax.feed import ResidentFeed, place_resident
-        from stepwise_jax.kept_memory import take_memory_in_the_main_thread
         from stepwise_jax.optimizer import make_optimizer, set_hyperparameters
+        from stepwise_jax.runtime import sharding
+        from stepwise_jax.runtime.process import take_memory_in_the_main_thread
 
         take_memory_in_the_main_thread()
         self._program, self._steps_per_call, side = step_program, setup["steps_per_call"], setup["image_size"]
-        mesh, optimizer = parallel.make_mesh(), make_optimizer(OptimizerConfig())
+        mesh, optimizer = sharding.make_mesh(), make_optimizer(OptimizerConfig())
         shape = {name: setup[name] for name in ("small_images", "width", "blocks")}
         network = models.build(setup["network"], num_classes=setup["classes"], dtype=setup["precision"], **shape)
         random = np.random.default_rng(0)
@@ -40,10 +41,10 @@ class JaxSide:
 
     def describe(self) -> dict[str, Any]:
         """Device, versions, and the number of parameters."""
-        from stepwise_jax import machine
+        from stepwise_jax.runtime import devices
 
         parameters = sum(leaf.size for leaf in self._jax.tree.leaves(self._state.params))
-        return {"parameters": parameters, **machine.describe()}
+        return {"parameters": parameters, **devices.describe()}
 
     def prepare(self, batch_size: int, variant: str) -> None:
         """Compiles; the memory of a step is taken when one is run."""

@@ -30,10 +30,11 @@ import jax.numpy as jnp  # noqa: E402
 from graph_cost import Kernel, kernels  # noqa: E402
 
 import models  # noqa: E402
-from stepwise_jax import datasets, peaks, stages  # noqa: E402
+from stepwise_jax import datasets, stages  # noqa: E402
 from stepwise_jax.experiment.config import ExperimentConfig, OptimizerConfig  # noqa: E402
 from stepwise_jax.experiment.config_files import load_config, load_rows  # noqa: E402
 from stepwise_jax.optimizer import make_optimizer  # noqa: E402
+from stepwise_jax.runtime import devices  # noqa: E402
 from stepwise_jax.state import make_initializer  # noqa: E402
 from stepwise_jax.train_step import Batch, make_train_step  # noqa: E402
 
@@ -54,7 +55,7 @@ class Bound(NamedTuple):
     """Of those kernels that wait for the cores, not for memory."""
 
 
-def bound(counted: Sequence[Kernel], peak: peaks.Peak) -> Bound:
+def bound(counted: Sequence[Kernel], peak: devices.Peak) -> Bound:
     """The roofline of kernels that run one after the other."""
     most = peak.flops(PRECISION)
     if not most:
@@ -87,7 +88,7 @@ def experiments() -> dict[str, dict[str, ExperimentConfig]]:
     return {path.name: load_rows(str(path)) for path in files if load_config(str(path)).reproduces}
 
 
-def network_rows(names: Sequence[str], peak: peaks.Peak) -> list[dict[str, Any]]:
+def network_rows(names: Sequence[str], peak: devices.Peak) -> list[dict[str, Any]]:
     """The roofline of each network at the paper's batch sizes, with 1,000 classes."""
     rows = []
     for name in names:
@@ -99,7 +100,7 @@ def network_rows(names: Sequence[str], peak: peaks.Peak) -> list[dict[str, Any]]
     return rows
 
 
-def table_row(file: str, rows: dict[str, ExperimentConfig], peak: peaks.Peak) -> dict[str, Any]:
+def table_row(file: str, rows: dict[str, ExperimentConfig], peak: devices.Peak) -> dict[str, Any]:
     """Updates and hours at the roofline of all rows of one configuration, and of its two main ones."""
     costs = {name: row_cost(experiment, peak) for name, experiment in rows.items()}
     updates, seconds = (sum(column) for column in zip(*costs.values(), strict=True))
@@ -107,7 +108,7 @@ def table_row(file: str, rows: dict[str, ExperimentConfig], peak: peaks.Peak) ->
     return {"file": file, "rows": len(rows), "updates": updates, "hours": seconds / 3600, **main}
 
 
-def row_cost(experiment: ExperimentConfig, peak: peaks.Peak) -> tuple[int, float]:
+def row_cost(experiment: ExperimentConfig, peak: devices.Peak) -> tuple[int, float]:
     """Updates, and their seconds at the roofline."""
     sizes = datasets.sizes(experiment.data)
     planned = stages.make_plan(experiment.plan, experiment.optimizer, sizes.train)
@@ -122,7 +123,7 @@ def row_cost(experiment: ExperimentConfig, peak: peaks.Peak) -> tuple[int, float
 
 def reference_share() -> float:
     """The share of an A100's roofline at which NVIDIA published ResNet-50."""
-    peak = peaks.find(REFERENCE_DEVICE)
+    peak = devices.find(REFERENCE_DEVICE)
     assert peak is not None
     found = bound(step_kernels("resnet50", 1000, 224, REFERENCE_BATCH), peak)
     return REFERENCE_SPEED / (REFERENCE_BATCH / found.seconds)
@@ -172,7 +173,7 @@ NETWORK_HEADER = (
 )
 
 
-def _print(document: dict[str, Any], peak: peaks.Peak) -> None:
+def _print(document: dict[str, Any], peak: devices.Peak) -> None:
     flops, share = peak.flops(PRECISION) or 0.0, document["share"]
     balance = flops / peak.bandwidth
     at = f"{flops / 1e12:,.0f} TFLOP/s, {peak.bandwidth / 1e12:.1f} TB/s, {balance:.0f} FLOP a byte"
@@ -198,9 +199,9 @@ def main() -> None:
     parser.add_argument("--device", default="NVIDIA H200", help="a kind of device, as JAX names it")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     arguments = parser.parse_args()
-    peak = peaks.find(arguments.device)
+    peak = devices.find(arguments.device)
     if peak is None or not peak.flops(PRECISION):
-        parser.error(f"--device {arguments.device}: its peak in {PRECISION} is not in stepwise_jax/peaks.py")
+        parser.error(f"--device {arguments.device}: its peak in {PRECISION} is not in stepwise_jax/runtime/devices.py")
     files = experiments()
     names = dict.fromkeys(experiment.model.name for rows in files.values() for experiment in rows.values())
     document = {

@@ -64,19 +64,20 @@ def count(arguments: argparse.Namespace, name: str) -> dict[str, Any]:
     import numpy as np
 
     import models
-    from stepwise_jax import parallel, step_program
+    from stepwise_jax import step_program
     from stepwise_jax.batches import Resident, make_preprocessing
     from stepwise_jax.experiment.config import OptimizerConfig
     from stepwise_jax.optimizer import make_optimizer
+    from stepwise_jax.runtime.sharding import make_mesh, replicated, split_along
     from stepwise_jax.state import make_initializer
 
     # What differs by platform is taken as on an accelerator.
     jax.lax.platform_dependent = lambda *args, default, **_: default(*args)
-    side, mesh, optimizer = arguments.image_size, parallel.make_mesh(), make_optimizer(OptimizerConfig())
+    side, mesh, optimizer = arguments.image_size, make_mesh(), make_optimizer(OptimizerConfig())
     shape = {"width": arguments.width, "blocks": arguments.blocks, "small_images": arguments.small_images}
     network = models.build(name, num_classes=arguments.classes, **shape)
     network.check(jax.ShapeDtypeStruct((1, side, side, 3), np.float32))
-    whole = parallel.replicated(mesh)
+    whole = replicated(mesh)
 
     def abstract(leaf: Any, sharding: Any = whole) -> Any:
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
@@ -85,7 +86,7 @@ def count(arguments: argparse.Namespace, name: str) -> dict[str, Any]:
     images = Resident(
         jax.ShapeDtypeStruct((IMAGES, side, side, 3), np.uint8), jax.ShapeDtypeStruct((IMAGES,), np.int32)
     )
-    rows = abstract(jax.ShapeDtypeStruct((1, arguments.batch_size), np.int32), parallel.split_along(mesh, 1))
+    rows = abstract(jax.ShapeDtypeStruct((1, arguments.batch_size), np.int32), split_along(mesh, 1))
     function = step_program.train_function(network, optimizer, make_preprocessing("imagenet", side), mesh)
     compiled = function.lower(state, jax.tree.map(abstract, images), rows).compile()
     analysis, (number, size) = compiled.cost_analysis(), collectives(compiled.as_text())

@@ -20,7 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from stepwise_jax.kept_memory import start_anew_with_kept_memory
+from stepwise_jax.runtime.process import start_anew_with_kept_memory
 
 ROOT = Path(__file__).parents[1]
 INNER = "--inner"
@@ -34,16 +34,17 @@ def steps_per_second(setting: dict[str, Any]) -> float:
     import numpy as np
 
     import models
-    from stepwise_jax import parallel, step_program
+    from stepwise_jax import step_program
     from stepwise_jax.batches import Resident, make_preprocessing
     from stepwise_jax.experiment.config import OptimizerConfig
     from stepwise_jax.optimizer import make_optimizer
     from stepwise_jax.programs import make_train_call
+    from stepwise_jax.runtime import sharding
     from stepwise_jax.train_step import make_train_step
 
     size, batch, together = setting["image_size"], setting["batch_size"], setting["together"]
     network = models.build(setting["network"], num_classes=10, small_images=True, width=setting["width"])
-    optimizer, mesh = make_optimizer(OptimizerConfig()), parallel.make_mesh()
+    optimizer, mesh = make_optimizer(OptimizerConfig()), sharding.make_mesh()
     call = make_train_call(make_train_step(network, optimizer), make_preprocessing("imagenet", size))
     random = np.random.default_rng(0)
     images, labels = random.integers(0, 256, (1024, size, size, 3), np.uint8), random.integers(0, 10, 1024, np.int32)

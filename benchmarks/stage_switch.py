@@ -23,8 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from stepwise_jax import records
-from stepwise_jax.garbage import look_for_garbage_seldom
-from stepwise_jax.kept_memory import start_anew_with_kept_memory
+from stepwise_jax.runtime.process import look_for_garbage_seldom, start_anew_with_kept_memory
 
 ROOT = Path(__file__).parents[1]
 EVENTS = "events.json"

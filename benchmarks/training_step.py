@@ -38,7 +38,7 @@ def jax_step(name: str, batch_size: int, image_size: int) -> Callable[[], None]:
 
     sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
     import models
-    from stepwise_jax.kept_memory import take_memory_in_the_main_thread
+    from stepwise_jax.runtime.process import take_memory_in_the_main_thread
     from stepwise_jax.state import TrainState, state_from
     from stepwise_jax.train_step import Batch, make_train_step
 
@@ -131,7 +131,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.worker:
         return work(arguments.worker, arguments.networks[0], arguments.batch_size, arguments.image_size)
-    from stepwise_jax.kept_memory import with_kept_memory
+    from stepwise_jax.runtime.process import with_kept_memory
 
     os.environ.update(with_kept_memory(os.environ))
     print("| network | wall s | PyTorch | ratio | CPU s | PyTorch | ratio |\n|---|---|---|---|---|---|---|", flush=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from stepwise_jax import records, workdir
 from stepwise_jax.errors import InterruptedRunError
-from stepwise_jax.interruption import StopRequest
+from stepwise_jax.runtime.signals import StopRequest
 
 POLL_SECONDS = 1.0
 _LAST_WORDS = 4096

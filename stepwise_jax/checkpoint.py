@@ -25,8 +25,8 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from stepwise_jax import hosts
 from stepwise_jax.errors import InputError, UnsavedError, first_line, kind_and_line
+from stepwise_jax.runtime import multihost
 from stepwise_jax.state import TrainState, digest
 
 Place = dict[str, Any]
@@ -69,7 +69,7 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> None:
-        if error is not None and hosts.fails_alone(error):
+        if error is not None and multihost.fails_alone(error):
             return
         try:
             self.wait()

@@ -8,12 +8,13 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from stepwise_jax import datasets, hosts
+from stepwise_jax import datasets
 from stepwise_jax.batches import histograms
-from stepwise_jax.datasets.ahead import run_ahead
 from stepwise_jax.display import Display
 from stepwise_jax.experiment.config import DataConfig
 from stepwise_jax.feed import Feed, Read, ResidentFeed, StreamedFeed, place_resident
+from stepwise_jax.runtime import multihost
+from stepwise_jax.runtime.threads import run_ahead
 
 SHARE_OF_MEMORY = 0.25
 """The most of a device's memory that resident images may take: the rest is the network's."""
@@ -42,12 +43,12 @@ class Split:
 
 def open_data(data: DataConfig, mesh: Mesh, display: Display) -> tuple[datasets.Dataset, Delivery]:
     """The data set, prepared if need be, and how it will be delivered."""
-    hosts.in_turn(lambda: datasets.prepare(data, display.preparing))
+    multihost.in_turn(lambda: datasets.prepare(data, display.preparing))
     dataset = datasets.open_dataset(data)
     count = sum(len(datasets.used_rows(data, dataset, split)[1]) for split in ("train", "test"))
     needed = count * int(np.prod(datasets.image_shape(dataset, data.image_size)))
     # The memory of hosts may differ, and their choice must not.
-    chosen = hosts.from_first(lambda: choose(data.delivery, needed, device_memory(), mesh.size))
+    chosen = multihost.from_first(lambda: choose(data.delivery, needed, device_memory(), mesh.size))
     return dataset, Delivery(*chosen)
 
 

@@ -13,8 +13,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from stepwise_jax.batches import Order, Picked, Pixels, PlanOrder, Resident
-from stepwise_jax.datasets.ahead import cores
-from stepwise_jax.parallel import place, replicated, split_along
+from stepwise_jax.runtime.sharding import place, replicated, split_along
+from stepwise_jax.runtime.threads import cores
 
 CALLS_PLACED = 64
 """Placing many small arrays at once costs little more than placing one."""

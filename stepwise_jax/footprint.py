@@ -12,13 +12,14 @@ import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from stepwise_jax import datasets, delivery, parallel
+from stepwise_jax import batch_sharding, datasets, delivery
 from stepwise_jax.batches import Resident, make_preprocessing, steps_in_call
 from stepwise_jax.delivery import Delivery
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import DataConfig, ExperimentConfig
 from stepwise_jax.feed import Feed, ResidentFeed, StreamedFeed
 from stepwise_jax.optimizer import make_optimizer
+from stepwise_jax.runtime import sharding
 from stepwise_jax.stages import Stage
 from stepwise_jax.state import TrainState, make_initializer
 from stepwise_jax.step_program import train_function
@@ -67,8 +68,8 @@ def measure(experiment: ExperimentConfig, stages: Sequence[Stage], network: nn.M
     Raises:
       InputError: if the devices cannot share a batch evenly.
     """
-    mesh = parallel.make_mesh()
-    parallel.check_batches(stages, mesh)
+    mesh = sharding.make_mesh()
+    batch_sharding.check_batches(stages, mesh)
     images, state = _images(experiment.data, mesh), _abstract_state(experiment, network, mesh)
     sizes = dict.fromkeys(stage.batch_size for stage in stages)
     footprints = [
@@ -102,7 +103,7 @@ def _images(data: DataConfig, mesh: Mesh) -> Images:
 
 def _abstract_state(experiment: ExperimentConfig, network: nn.Module, mesh: Mesh) -> TrainState:
     create = make_initializer(network, make_optimizer(experiment.optimizer), experiment.data.image_size)
-    whole = parallel.replicated(mesh)
+    whole = sharding.replicated(mesh)
     shapes = jax.eval_shape(create, jax.random.key(0))
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), shapes)
 
@@ -135,10 +136,10 @@ def _abstract_feed(images: Images, mesh: Mesh) -> Feed:
     if images.delivered.kind == "streamed":
         return StreamedFeed(lambda rows: rows, np.empty(0, np.int32), images.shape, mesh, 1)
     sharded = images.delivered.kind == "sharded"
-    place = parallel.split_along(mesh, 0) if sharded else parallel.replicated(mesh)
+    place = sharding.split_along(mesh, 0) if sharded else sharding.replicated(mesh)
     count = -(-images.train // mesh.size) * mesh.size if sharded else images.train
     pixels = jax.ShapeDtypeStruct((count, *images.shape), np.uint8, sharding=place)
-    labels = jax.ShapeDtypeStruct((images.train,), np.int32, sharding=parallel.replicated(mesh))
+    labels = jax.ShapeDtypeStruct((images.train,), np.int32, sharding=sharding.replicated(mesh))
     return ResidentFeed(Resident(pixels, labels), mesh)  # pyright: ignore[reportArgumentType]
 
 

@@ -12,8 +12,8 @@ import numpy as np
 from stepwise_jax import image_files
 from stepwise_jax.batches import evaluation_batch, preprocess
 from stepwise_jax.datasets import images
-from stepwise_jax.datasets.ahead import run_ahead
 from stepwise_jax.datasets.meter import Meter, Progress
+from stepwise_jax.runtime.threads import run_ahead
 from stepwise_jax.trained import Trained
 
 

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from stepwise_jax import divergence, hosts, memory, outcome, records, saving, workdir
+from stepwise_jax import divergence, memory, outcome, records, saving, workdir
 from stepwise_jax.ahead import compile_ahead, compile_stage
 from stepwise_jax.batches import Picked, calls, epoch_order, steps_in_call
 from stepwise_jax.display import Display
@@ -20,12 +20,13 @@ from stepwise_jax.documents import read_json
 from stepwise_jax.errors import InputError, InterruptedRunError, NonFiniteLossError
 from stepwise_jax.evaluate import Scores, reestimate
 from stepwise_jax.experiment.config import ExperimentConfig
-from stepwise_jax.interruption import Stopped, heed
 from stepwise_jax.optimizer import set_hyperparameters
 from stepwise_jax.outcome import score
 from stepwise_jax.profile import FOLDER, Profile, traced
 from stepwise_jax.progress import Progress, progress_from, updates_before
 from stepwise_jax.records import EpochRecord, StageRecord
+from stepwise_jax.runtime import multihost
+from stepwise_jax.runtime.signals import Stopped, heed
 from stepwise_jax.session import Session, open_session, resolve
 from stepwise_jax.stages import Stage, learning_rate_at, noise_scale, stage_document, stage_from_document
 from stepwise_jax.state import TrainState, cross_boundary, digest
@@ -65,13 +66,13 @@ def run(
       InterruptedRunError: when a signal came; the state is saved.
       UnsavedError: when the final state, or what belongs to it, cannot be written.
     """
-    with hosts.ending(display.finish), hosts.held_by_first(lambda: workdir.locked(folder)):
+    with multihost.ending(display.finish), multihost.held_by_first(lambda: workdir.locked(folder)):
         weights_sha256 = None if variables is None else digest(variables)
         experiment, stages = _open_workdir(folder, experiment, stages, config_path, weights_sha256)
         with open_session(experiment, stages, network, variables, folder, display, profile) as session:
             state, progress = _begin(session, folder)
             finished = progress.updates == len(session.order)
-            if finished and (summary := hosts.from_first(lambda: _summary(folder))):
+            if finished and (summary := multihost.from_first(lambda: _summary(folder))):
                 session.note("done", "this run is finished: nothing to do")
                 return summary
             session = divergence.with_setbacks(session, stages, progress.setbacks)
@@ -110,7 +111,7 @@ def _open_workdir(
         chosen = workdir.continue_or_start(folder, resolved, stages, config_path, weights_sha256)
         return {"steps_per_call": resolved.steps_per_call, "stages": [stage_document(stage) for stage in chosen]}
 
-    opened = hosts.from_first(open_first)
+    opened = multihost.from_first(open_first)
     experiment = dataclasses.replace(experiment, steps_per_call=opened["steps_per_call"])
     return experiment, tuple(stage_from_document(stage) for stage in opened["stages"])
 
@@ -128,9 +129,9 @@ def _begin(session: Session, folder: Path) -> tuple[TrainState, Progress]:
     updates = sum(stage.updates for stage in session.stages)
     total = sum(stage.updates * stage.batch_size for stage in session.stages)
     title = f"{session.experiment.model.name} on {session.experiment.data.name}"
-    hosts.check_same("the updates that checkpoints/ has done", progress.updates)
+    multihost.check_same("the updates that checkpoints/ has done", progress.updates)
     if restored is not None:
-        hosts.from_first(lambda: _check_records(session, progress, folder))
+        multihost.from_first(lambda: _check_records(session, progress, folder))
     session.clock.reset(progress.seconds)
     session.display.start(title, [stage_document(stage) for stage in session.stages], total)
     if restored is None:
@@ -142,7 +143,7 @@ def _begin(session: Session, folder: Path) -> tuple[TrainState, Progress]:
 
 def _lost(folder: Path) -> str:
     """Epochs are on record of which no checkpoint is left: somebody removed it, or a process was killed early."""
-    if not hosts.is_first() or not (folder / records.FILE).exists():
+    if not multihost.is_first() or not (folder / records.FILE).exists():
         return ""
     epochs = len(records.read(folder).epochs)
     return f"; no checkpoint is left, so epochs on record ({epochs}) are trained anew" if epochs else ""

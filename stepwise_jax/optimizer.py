@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 from stepwise_jax.experiment.config import OptimizerConfig
-from stepwise_jax.parallel import place
+from stepwise_jax.runtime.sharding import place
 
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:

@@ -9,12 +9,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from stepwise_jax import hosts, records, samples, workdir
+from stepwise_jax import records, samples, workdir
 from stepwise_jax.batches import pad_rows
 from stepwise_jax.documents import write_json
 from stepwise_jax.errors import UnsavedError
 from stepwise_jax.evaluate import Scores, total
-from stepwise_jax.interruption import heed
+from stepwise_jax.runtime import multihost
+from stepwise_jax.runtime.signals import heed
 from stepwise_jax.session import Session
 from stepwise_jax.state import TrainState, digest, learned
 
@@ -77,7 +78,7 @@ def finish(session: Session, state: TrainState, folder: Path) -> dict[str, Any]:
             write_json(folder / workdir.SUMMARY, summary)
         return summary
 
-    summary = hosts.from_first(write)
+    summary = multihost.from_first(write)
     session.note("done", f"done: top-1 {100 * summary['top1']:.2f} %, top-5 {100 * summary['top5']:.2f} %")
     return summary
 

@@ -18,14 +18,14 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from stepwise_jax.background import Background
 from stepwise_jax.batches import Picked, Pixels, Preprocessing, Resident, evaluation_batch, gather
 from stepwise_jax.clock import Clock
-from stepwise_jax.compiler_options import compiler_options
 from stepwise_jax.errors import first_line
 from stepwise_jax.evaluate import apply, make_count
 from stepwise_jax.flops import TrainCall, count_flops
-from stepwise_jax.parallel import on_mesh, place, replicated, split_along
+from stepwise_jax.runtime.sharding import on_mesh, place, replicated, split_along
+from stepwise_jax.runtime.threads import Background
+from stepwise_jax.runtime.xla_options import compiler_options
 from stepwise_jax.state import TrainState
 from stepwise_jax.train_step import Batch, TrainStep, make_train_step
 

@@ -14,7 +14,7 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from stepwise_jax import compile_cache, datasets, hosts, parallel, signature, subsets, workdir
+from stepwise_jax import batch_sharding, datasets, signature, subsets, workdir
 from stepwise_jax.batches import PlanOrder, make_preprocessing
 from stepwise_jax.checkpoint import Checkpoints
 from stepwise_jax.clock import Clock
@@ -24,11 +24,12 @@ from stepwise_jax.documents import read_json, write_json
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.feed import Feed
-from stepwise_jax.interruption import stop_on_signals
 from stepwise_jax.optimizer import make_optimizer
 from stepwise_jax.profile import Profile
 from stepwise_jax.programs import Programs
 from stepwise_jax.records import Discarding, EventRecord, Writer
+from stepwise_jax.runtime import agreement, compile_cache, multihost, sharding
+from stepwise_jax.runtime.signals import stop_on_signals
 from stepwise_jax.signature import Signature
 from stepwise_jax.stages import Stage
 from stepwise_jax.state import TrainState, make_initializer, state_from
@@ -58,7 +59,7 @@ class Session:
     checkpoints: Checkpoints
     writer: Writer
     display: Display
-    stop: hosts.Agreement
+    stop: agreement.Agreement
     mesh: Mesh
     folder: Path
     """The run's workdir."""
@@ -67,7 +68,7 @@ class Session:
 
     def place(self, state: TrainState) -> TrainState:
         """The state on every device; one placement from the first step on, so that nothing compiles twice."""
-        return parallel.place(state, parallel.replicated(self.mesh))
+        return sharding.place(state, sharding.replicated(self.mesh))
 
     def note(self, name: str, message: str) -> None:
         """Puts an event on the record and on the screen."""
@@ -102,20 +103,20 @@ def open_session(
     """
     compile_cache.enable()
     with ExitStack() as stack:
-        mesh = parallel.make_mesh()
-        hosts.together(partial(parallel.check_batches, stages, mesh))
-        hosts.together(partial(_check_single_images, stages, network, experiment.data.image_size))
-        writer = stack.enter_context(Writer(folder, display.message) if hosts.is_first() else Discarding())
+        mesh = sharding.make_mesh()
+        multihost.together(partial(batch_sharding.check_batches, stages, mesh))
+        multihost.together(partial(_check_single_images, stages, network, experiment.data.image_size))
+        writer = stack.enter_context(Writer(folder, display.message) if multihost.is_first() else Discarding())
         clock = Clock()
         note = partial(_note, writer, display)
         dataset, train, test = _open_splits(experiment, stages, mesh, note, display)
         stack.callback(train.feed.close)
-        drawn = hosts.in_turn(partial(_draw, experiment, stages, train, test, dataset, folder))
+        drawn = multihost.in_turn(partial(_draw, experiment, stages, train, test, dataset, folder))
         optimizer = make_optimizer(experiment.optimizer)
         preprocessing = make_preprocessing(experiment.data.normalisation, experiment.data.image_size, train.histograms)
         shape, names = datasets.image_shape(dataset, experiment.data.image_size), dataset.class_names
         ours = Signature(preprocessing, shape, names, experiment.data.name)
-        hosts.from_first(partial(signature.record, folder, ours))
+        multihost.from_first(partial(signature.record, folder, ours))
         programs = Programs(
             network,
             optimizer,
@@ -143,10 +144,10 @@ def open_session(
             checkpoints=stack.enter_context(Checkpoints(folder / workdir.CHECKPOINTS, experiment.checkpoint.keep)),
             writer=writer,
             display=display,
-            stop=hosts.Agreement(stack.enter_context(stop_on_signals()), mesh),
+            stop=agreement.Agreement(stack.enter_context(stop_on_signals()), mesh),
             mesh=mesh,
             folder=folder,
-            profile=profile if hosts.is_first() else None,
+            profile=profile if multihost.is_first() else None,
         )
 
 
@@ -212,7 +213,7 @@ def _draw(
     manifest = subsets.manifest(drawn, [stage.name for stage in stages], dataset, train.ids, test.ids, scored)
     path = folder / workdir.SUBSETS
     if not path.exists():
-        if not hosts.is_first():
+        if not multihost.is_first():
             raise InputError(f"--workdir {folder} is not the first process's: it must lie where all processes see it")
         write_json(path, manifest)
     elif read_json(path) != manifest:
@@ -232,7 +233,7 @@ def _initializer(
     def initial() -> TrainState:
         random = variables is None
         state = create_state(jax.random.key(experiment.seed)) if random else state_from(variables, optimizer)
-        return parallel.place(state, parallel.replicated(mesh))
+        return sharding.place(state, sharding.replicated(mesh))
 
     return initial
 

@@ -18,7 +18,7 @@ import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from stepwise_jax import machine, parallel, peaks, step_program
+from stepwise_jax import step_program
 from stepwise_jax.batches import Picked, PlanOrder, calls, make_preprocessing
 from stepwise_jax.datasets.meter import Progress
 from stepwise_jax.experiment.config import OptimizerConfig
@@ -27,6 +27,7 @@ from stepwise_jax.flops import TrainCall, count_flops
 from stepwise_jax.loop import CALLS_IN_FLIGHT
 from stepwise_jax.optimizer import make_optimizer, set_hyperparameters
 from stepwise_jax.programs import make_train_call
+from stepwise_jax.runtime import devices, sharding
 from stepwise_jax.stage import Stage
 from stepwise_jax.state import TrainState
 from stepwise_jax.step_cases import Case, Setting
@@ -67,7 +68,7 @@ def measure(cases: Sequence[Case], setting: Setting, progress: Progress) -> dict
     _take_turns(runners, progress, len(cases))
     progress(2 * len(cases), 2 * len(cases), "training steps measured")
     described = {"image_size": setting.image_size, "classes": setting.classes, "steps_per_call": setting.steps_per_call}
-    return {**machine.describe(), **described, "rows": rows}
+    return {**devices.describe(), **described, "rows": rows}
 
 
 def _take_turns(runners: list["_Runner"], progress: Progress, done: int) -> None:
@@ -85,7 +86,7 @@ class _Bench:
     """What the cases share on the devices: made images, and the first state of each network."""
 
     def __init__(self, cases: Sequence[Case], setting: Setting):
-        self.setting, self.mesh = setting, parallel.make_mesh()
+        self.setting, self.mesh = setting, sharding.make_mesh()
         self.preprocessing = make_preprocessing("imagenet", setting.image_size)
         count = max(_IMAGES, *(case.batch_size for case in cases))
         self.feed = _made_feed(count, setting, self.mesh)
@@ -128,7 +129,7 @@ class _Runner:
             act()
         # Whatever a compiler or a device comes up with belongs into the row.
         except Exception as error:
-            self.row["error"] = machine.told(error)
+            self.row["error"] = devices.told(error)
             self._state = self._call = None
         return "error" not in self.row
 
@@ -136,20 +137,20 @@ class _Runner:
         """Compiles, warms up, and decides how many calls a turn has."""
         setting, feed, mesh = self._bench.setting, self._bench.feed, self._bench.mesh
         case, steps = self._case, setting.steps_per_call
-        before = machine.device_memory()
+        before = devices.device_memory()
         self._state = self._bench.state(case.name, case.network)
         self._order = _endless_order(len(feed.examples.labels), case.batch_size)
         (self._batch,) = feed.calls(self._order, [range(steps)])
         function = step_program.train_function(case.network, _OPTIMIZER, self._bench.preprocessing, mesh)
         abstract = feed.abstract(steps, case.batch_size)
         compiled = step_program.compile_call(function, self._state, feed.examples, abstract)
-        machine.check_room(compiled.new_bytes)
+        devices.check_room(compiled.new_bytes)
         self._call = compiled.call
         self._time(repeat(self._batch, 2))
         once = self._time(repeat(self._batch, 1))
         self.turns = max(1, min(TURNS, int(setting.seconds / (2 * once))))
         self._calls = max(1, int(setting.seconds / (2 * self.turns * once)))
-        peak = machine.peak_since(before)
+        peak = devices.peak_since(before)
         single = feed.abstract(1, case.batch_size)
         self.row |= {
             "compile_seconds": compiled.seconds,
@@ -178,7 +179,7 @@ class _Runner:
         """Puts the medians into the row."""
         size = self._case.batch_size
         fed, alone = (statistics.median(self._times[way]) for way in ("fed", "alone"))
-        peak = peaks.find(jax.devices()[0].device_kind)
+        peak = devices.find(jax.devices()[0].device_kind)
         flops, most = self.row["flops"], peak and peak.flops(self._case.precision)
         self.row |= {
             "images_per_second": size / fed,

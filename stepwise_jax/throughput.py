@@ -17,11 +17,12 @@ import jax
 import numpy as np
 from PIL import Image
 
-from stepwise_jax import datasets, parallel
-from stepwise_jax.datasets.ahead import cores
+from stepwise_jax import datasets
 from stepwise_jax.datasets.meter import Progress
 from stepwise_jax.experiment.config import DataConfig
 from stepwise_jax.feed import Feed, ResidentFeed, StreamedFeed, place_resident
+from stepwise_jax.runtime import sharding
+from stepwise_jax.runtime.threads import cores
 
 DISTINCT = 64
 """Different images that are made; more are copies of them under other names."""
@@ -147,7 +148,7 @@ def _streamed(data: DataConfig, dataset: datasets.Dataset) -> StreamedFeed:
     labels, _ = datasets.index(dataset, "train")
     read = datasets.make_read(dataset, "train", data.image_size)
     return StreamedFeed(
-        read, labels, datasets.image_shape(dataset, data.image_size), parallel.make_mesh(), data.workers
+        read, labels, datasets.image_shape(dataset, data.image_size), sharding.make_mesh(), data.workers
     )
 
 
@@ -155,9 +156,9 @@ def _resident_speeds(
     data: DataConfig, dataset: datasets.Dataset, order: np.ndarray, epochs: int, progress: Progress
 ) -> list[float]:
     examples = datasets.load(dataset, "train", data.image_size, progress)
-    resident = place_resident(examples.images, examples.labels, parallel.make_mesh(), sharded=False)
+    resident = place_resident(examples.images, examples.labels, sharding.make_mesh(), sharded=False)
     take = jax.jit(lambda images, rows: images[rows])
-    feed = ResidentFeed(resident, parallel.make_mesh())
+    feed = ResidentFeed(resident, sharding.make_mesh())
     speeds = [
         _speed(feed, order, lambda rows: take(resident.images, rows).block_until_ready()) for _ in range(epochs + 1)
     ]

@@ -15,10 +15,13 @@ from stepwise_jax.documents import read_json, write_json
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.experiment.serialization import differences, from_json, to_json
+from stepwise_jax.runtime.devices import describe_device
 from stepwise_jax.stages import STRATEGIES, Stage, stage_document, stage_from_document
 
 CONFIG, SUBSETS, SUMMARY = "config.json", "subsets.json", "summary.json"
+
 CHECKPOINTS, PREDICTIONS, CURVES = "checkpoints", "predictions.npz", "curves"
+
 PREPROCESSING, SAMPLES = "preprocessing.json", "samples.npz"
 
 # Fields that may change between two processes of one run, because what is computed does not depend on them.
@@ -138,14 +141,6 @@ def describe(
         "device": describe_device(),
         "config": config_path,
     }
-
-
-def describe_device() -> str:
-    """The devices in words: `1 x cpu`, `8 x NVIDIA H200`."""
-    # A report reads the folders of runs without JAX, which takes seconds to import.
-    import jax
-
-    return f"{jax.device_count()} x {jax.devices()[0].device_kind}"
 
 
 def describe_strategy(experiment: ExperimentConfig) -> dict[str, str | None]:

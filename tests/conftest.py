@@ -52,9 +52,8 @@ from stepwise_jax.experiment.config import (
     PlanConfig,
 )
 from stepwise_jax.experiment.serialization import override
-from stepwise_jax.garbage import look_for_garbage_seldom
 from stepwise_jax.profile import Profile
-from stepwise_jax.quiet import ignore_abandoned_reads
+from stepwise_jax.runtime.process import ignore_abandoned_reads, look_for_garbage_seldom
 
 
 def keep_to_own_cores() -> None:

@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 import models
 from models import convolution, row_products
 from models.resnet import BasicBlock, ResNet
-from stepwise_jax import datasets, loop, parallel, records, stages
+from stepwise_jax import datasets, loop, records, stages
 from stepwise_jax.batches import Preprocessing
 from stepwise_jax.clock import Clock
 from stepwise_jax.errors import InterruptedRunError
@@ -34,6 +34,7 @@ from stepwise_jax.feed import Feed, ResidentFeed, StreamedFeed, place_resident
 from stepwise_jax.optimizer import make_optimizer, set_hyperparameters
 from stepwise_jax.programs import Programs
 from stepwise_jax.records import EpochRecord
+from stepwise_jax.runtime import sharding
 from stepwise_jax.state import TrainState, learned, make_initializer
 
 SIDE, EXAMPLES = 8, 192
@@ -74,9 +75,9 @@ def furthest(ours: Any, theirs: Any) -> float:
 
 
 def one_step(state: TrainState, batch_size: int, count: int) -> TrainState:
-    mesh = parallel.make_mesh(jax.devices()[:count])
+    mesh = sharding.make_mesh(jax.devices()[:count])
     feed, rows = feed_on(mesh, "replicated"), np.arange(batch_size, dtype=np.int32)[None]
-    placed = parallel.place(state, parallel.replicated(mesh))
+    placed = sharding.place(state, sharding.replicated(mesh))
     (picked,) = feed.calls(rows, [[0]])
     after, _ = programs_on(mesh, network()).train(placed, feed.examples, picked)
     return jax.device_get(after)
@@ -119,9 +120,9 @@ def plain_groups() -> dict[str, Any]:
         result, back = jax.vjp(partial(convolution.convolve_plainly, stride=2, groups=4), x, kernel)
         return result, *back(gradient)
 
-    mesh = parallel.make_mesh()
-    images, whole = parallel.split_along(mesh, 0), parallel.replicated(mesh)
-    divided = jax.jit(parallel.on_mesh(mesh, both), in_shardings=(images, whole, images))
+    mesh = sharding.make_mesh()
+    images, whole = sharding.split_along(mesh, 0), sharding.replicated(mesh)
+    divided = jax.jit(sharding.on_mesh(mesh, both), in_shardings=(images, whole, images))
     ways: list[Any] = [function.lower(x, kernel, gradient).compile() for function in (divided, jax.jit(both))]
     eight, one = ways
     return {
@@ -133,8 +134,8 @@ def plain_groups() -> dict[str, Any]:
 
 def compiled(net: Any, kind: str, count: int, batch_size: int) -> Any:
     """The training step of a batch, as XLA compiled it."""
-    mesh = parallel.make_mesh(jax.devices()[:count])
-    state = parallel.place(first_state(net), parallel.replicated(mesh))
+    mesh = sharding.make_mesh(jax.devices()[:count])
+    state = sharding.place(first_state(net), sharding.replicated(mesh))
     feed = feed_on(mesh, kind)
     picked = feed.abstract(1, batch_size)
     return programs_on(mesh, net)._train.lower(state, feed.examples, picked).compile()
@@ -197,14 +198,14 @@ def run_on(counts: Sequence[int], folder: Path, data_dir: str) -> dict[str, Any]
     )
     for stage, count in enumerate(counts, start=1):
         display = StopAfter(stage) if stage < len(counts) else Recorder()
-        loop_mesh = partial(parallel.make_mesh, jax.devices()[:count])
-        make_mesh, parallel.make_mesh = parallel.make_mesh, loop_mesh
+        loop_mesh = partial(sharding.make_mesh, jax.devices()[:count])
+        make_mesh, sharding.make_mesh = sharding.make_mesh, loop_mesh
         try:
             loop.run(experiment, planned, net, folder, display, variables=wide)
         except InterruptedRunError:
             assert stage < len(counts)
         finally:
-            parallel.make_mesh = make_mesh
+            sharding.make_mesh = make_mesh
     rows = records.read(folder)
     return {
         "losses": [row["train_loss"] for row in rows.epochs],

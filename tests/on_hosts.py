@@ -16,11 +16,12 @@ import numpy as np
 from conftest import Recorder
 
 from models.resnet import BasicBlock, ResNet
-from stepwise_jax import hosts, loop, stages
+from stepwise_jax import loop, stages
 from stepwise_jax.errors import StepwiseError
 from stepwise_jax.experiment.config import CheckpointConfig, DataConfig, EvaluationConfig, ExperimentConfig, PlanConfig
 from stepwise_jax.optimizer import make_optimizer
-from stepwise_jax.quiet import quieten_orbax
+from stepwise_jax.runtime import multihost
+from stepwise_jax.runtime.process import quieten_orbax
 from stepwise_jax.state import make_initializer
 
 SIDE, EXAMPLES = 8, 320
@@ -80,7 +81,7 @@ def first_variables(config: ExperimentConfig) -> dict[str, Any]:
 def main(workdir: Path, data_dir: str, count: int, process: int, coordinator: str, at: Sequence[str]) -> int:
     quieten_orbax()
     if count > 1:
-        hosts.start(hosts.Place(coordinator, count, process), heartbeat_seconds=20)
+        multihost.start(multihost.Place(coordinator, count, process), heartbeat_seconds=20)
     jax.config.update("jax_enable_x64", True)
     config = experiment(data_dir)
     net: Any = ResNet(BasicBlock, blocks=(1,), num_classes=10, width=4, small_images=True, dtype="float64")

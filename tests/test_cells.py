@@ -15,7 +15,7 @@ import pytest
 from stepwise_jax import cells
 from stepwise_jax.cells import Cell, Failure, Slot, Watcher, make_slots, run_cells
 from stepwise_jax.errors import InterruptedRunError
-from stepwise_jax.interruption import StopRequest
+from stepwise_jax.runtime.signals import StopRequest
 
 FINISH = "import pathlib, sys; p = pathlib.Path(sys.argv[1]); p.mkdir(parents=True); "
 FINISH += "(p / 'summary.json').write_text('{}')"

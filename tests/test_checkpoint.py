@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from stepwise_jax import checkpoint, parallel
+from stepwise_jax import checkpoint
 from stepwise_jax.checkpoint import Checkpoints, Place
 from stepwise_jax.errors import InputError, UnsavedError
 from stepwise_jax.experiment.config import OptimizerConfig
 from stepwise_jax.optimizer import make_optimizer
+from stepwise_jax.runtime import sharding
 from stepwise_jax.state import TrainState, state_from
 
 PLACE: Place = {"stage": 2, "loss_sum": 0.1 + 0.2, "best_top1": None, "seconds": {"train": 1e-17}, "updates": 10**12}
@@ -35,7 +36,7 @@ def a_state(step: int, rows: int = 500) -> TrainState:
     state = state_from(variables, make_optimizer(OptimizerConfig()))
     momentum = jax.tree.map(lambda leaf: leaf + step if leaf.dtype == jnp.float32 else leaf, state.opt_state)
     state = state._replace(step=jnp.int32(step), opt_state=momentum)
-    return jax.device_put(state, parallel.replicated(parallel.make_mesh()))
+    return jax.device_put(state, sharding.replicated(sharding.make_mesh()))
 
 
 def bits(state: TrainState) -> list[tuple[str, str, tuple[int, ...], bytes]]:

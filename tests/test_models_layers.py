@@ -264,7 +264,7 @@ FOUR_DEVICES = """
 import sys
 import jax, jax.numpy as jnp, numpy as np, models
 from jax.sharding import NamedSharding, PartitionSpec
-from stepwise_jax import parallel
+from stepwise_jax.runtime import sharding
 platform = sys.argv[1]
 jax.lax.platform_dependent = lambda *args, **by: by.get(platform, by["default"])(*args)
 assert jax.device_count() == 4
@@ -279,10 +279,10 @@ def step(variables, images):
         return jnp.square(logits).mean(), updated["batch_stats"]
     return jax.value_and_grad(loss, has_aux=True)(variables["params"])
 
-mesh = parallel.make_mesh()
+mesh = sharding.make_mesh()
 shared = (jax.device_put(variables, NamedSharding(mesh, PartitionSpec())),
           jax.device_put(images, NamedSharding(mesh, PartitionSpec("data"))))
-divided = jax.jit(parallel.on_mesh(mesh, step.__wrapped__)).lower(*shared).compile()
+divided = jax.jit(sharding.on_mesh(mesh, step.__wrapped__)).lower(*shared).compile()
 one, four = step(variables, images), divided(*shared)
 assert "all-reduce(" in divided.as_text() and "all-gather(" not in divided.as_text()
 jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), one, four)

@@ -7,9 +7,9 @@ import numpy as np
 import optax
 import pytest
 
-from stepwise_jax import parallel
 from stepwise_jax.experiment.config import OptimizerConfig
 from stepwise_jax.optimizer import make_optimizer, momentum_buffer, set_hyperparameters
+from stepwise_jax.runtime import sharding
 
 # Rate, momentum and weight decay of eight steps, as stages and milestones change them.
 SCHEDULE = [(0.1, 0.9, 1e-2)] * 3 + [(0.01, 0.9, 1e-2)] * 2 + [(0.2, 0.5, 0.3), (0.2, 0.0, 0.3), (1e-3, 0.99, 0.0)]
@@ -74,7 +74,7 @@ def test_momentum_and_weight_decay_are_the_configurations_until_they_are_set():
 
 
 def test_set_hyperparameters_keeps_dtype_sharding_and_strong_type():
-    replicated = parallel.replicated(parallel.make_mesh())
+    replicated = sharding.replicated(sharding.make_mesh())
     opt_state = jax.device_put(make_optimizer(OptimizerConfig()).init(parameters()), replicated)
     changed = set_hyperparameters(opt_state, learning_rate=0.25, weight_decay=0)
     for name, expected in {"learning_rate": 0.25, "momentum": 0.9, "weight_decay": 0.0}.items():
@@ -96,7 +96,7 @@ def compilations_after_the_first(compilations: list[str], inject) -> int:
         updates, opt_state = optimizer.update(params, opt_state, params)
         return optax.apply_updates(params, updates), opt_state
 
-    params, opt_state = jax.device_put((start, optimizer.init(start)), parallel.replicated(parallel.make_mesh()))
+    params, opt_state = jax.device_put((start, optimizer.init(start)), sharding.replicated(sharding.make_mesh()))
     params, opt_state = step(params, set_hyperparameters(opt_state, learning_rate=0.5))
     before = len(compilations)
     for rate in (0.1, 0.01, 0.001, 0):

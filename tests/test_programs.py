@@ -9,26 +9,26 @@ import numpy as np
 import pytest
 from conftest import TinyNet
 
-from stepwise_jax import background, parallel
 from stepwise_jax import programs as programs_module
 from stepwise_jax.batches import Preprocessing, Resident, preprocess
 from stepwise_jax.clock import Clock
 from stepwise_jax.experiment.config import OptimizerConfig
 from stepwise_jax.optimizer import make_optimizer, set_hyperparameters
 from stepwise_jax.programs import Programs
+from stepwise_jax.runtime import sharding, threads
 from stepwise_jax.state import TrainState, state_from
 from stepwise_jax.train_step import Batch, make_train_step
 
 NETWORK = TinyNet(num_classes=7)
 OPTIMIZER = make_optimizer(OptimizerConfig())
 PREPROCESSING = Preprocessing(8, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
-MESH = parallel.make_mesh()
+MESH = sharding.make_mesh()
 RANDOM = np.random.default_rng(0)
 IMAGES, LABELS = RANDOM.integers(0, 256, (60, 6, 6, 3), dtype=np.uint8), RANDOM.integers(0, 7, 60).astype(np.int32)
 
 
 def examples(count: int = 60) -> Resident:
-    whole = parallel.replicated(MESH)
+    whole = sharding.replicated(MESH)
     return Resident(jax.device_put(IMAGES[:count], whole), jax.device_put(LABELS[:count], whole))
 
 
@@ -38,11 +38,11 @@ def start() -> TrainState:
     variables = jax.tree.map(lambda leaf: random.uniform(0.1, 0.5, leaf.shape).astype(np.float32), shapes)
     state = state_from(variables, OPTIMIZER)
     opt_state = set_hyperparameters(state.opt_state, learning_rate=0.01)
-    return jax.device_put(state._replace(opt_state=opt_state), parallel.replicated(MESH))
+    return jax.device_put(state._replace(opt_state=opt_state), sharding.replicated(MESH))
 
 
 def placed(rows: np.ndarray) -> jax.Array:
-    return jax.device_put(rows, parallel.split_along(MESH, rows.ndim - 1))
+    return jax.device_put(rows, sharding.split_along(MESH, rows.ndim - 1))
 
 
 class Opened:
@@ -165,7 +165,7 @@ def test_compiling_in_the_background_that_fails_is_told_and_done_again(monkeypat
     monkeypatch.setattr(programs_module, "_timed", fail)
     opened.programs.prepare_train_ahead(state, examples(), placed(rows(1, 8)))
     opened.programs.close()
-    wait_for(lambda: not background.is_busy())
+    wait_for(lambda: not threads.is_busy())
     monkeypatch.setattr(programs_module, "_timed", real)
     state, _ = opened.train(state, rows(1, 8))
     assert int(state.step) == 1

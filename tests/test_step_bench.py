@@ -9,7 +9,7 @@ import pytest
 
 import launch
 import models
-from stepwise_jax import machine, parallel, peaks, step_bench, step_program
+from stepwise_jax import step_bench, step_program
 from stepwise_jax.batches import make_preprocessing
 from stepwise_jax.clock import Clock
 from stepwise_jax.errors import InputError
@@ -17,6 +17,7 @@ from stepwise_jax.experiment.config import OptimizerConfig
 from stepwise_jax.feed import ResidentFeed, place_resident
 from stepwise_jax.optimizer import make_optimizer
 from stepwise_jax.programs import Programs
+from stepwise_jax.runtime import devices, sharding
 from stepwise_jax.step_cases import Case, Setting, batch_sizes, precisions
 
 TINY = ["--width", "4", "--blocks", "1,1", "--image-size", "32", "--small-images", "--classes", "5"]
@@ -93,7 +94,7 @@ def test_a_turn_that_fails_ends_its_case_alone(monkeypatch):
 
 
 def test_nothing_measured_is_a_failure(capsys, monkeypatch):
-    monkeypatch.setattr(machine, "memory_left", lambda: 1000)
+    monkeypatch.setattr(devices, "memory_left", lambda: 1000)
     assert launch.main(["bench", "resnet18", *TINY, *QUICK, "--batch-sizes", "4"]) == 1
     out, err = capsys.readouterr()
     assert "out of memory: a step takes 0.0 GiB, and 0.0 GiB are left" in out
@@ -102,11 +103,11 @@ def test_nothing_measured_is_a_failure(capsys, monkeypatch):
 
 def test_what_is_measured_is_what_a_run_executes():
     """The same state and rows through `Programs` and through the measured call end at the same bits."""
-    case, mesh, optimizer = tiny(4), parallel.make_mesh(), make_optimizer(OptimizerConfig())
+    case, mesh, optimizer = tiny(4), sharding.make_mesh(), make_optimizer(OptimizerConfig())
     random, preprocessing = np.random.default_rng(0), make_preprocessing("imagenet", 32)
     images = random.integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
     feed = ResidentFeed(place_resident(images, np.arange(8) % 5, mesh, sharded=False), mesh)
-    picked = jax.device_put(np.array([[3, 1, 4, 6]], np.int32), parallel.split_along(mesh, 1))
+    picked = jax.device_put(np.array([[3, 1, 4, 6]], np.int32), sharding.split_along(mesh, 1))
     programs = Programs(case.network, optimizer, preprocessing, mesh, Clock(), silent)
     function = step_program.train_function(case.network, optimizer, preprocessing, mesh)
     compiled = step_program.compile_call(
@@ -188,27 +189,27 @@ def test_precisions_are_taken_once_in_their_order():
     ],
 )
 def test_published_peaks_are_found_by_the_kind_of_device(kind, bfloat16, float32):
-    peak = peaks.find(kind)
+    peak = devices.find(kind)
     assert peak is not None
     assert (peak.flops("bfloat16"), peak.flops("float32")) == (bfloat16, float32)
 
 
 @pytest.mark.parametrize("kind", ["cpu", "NVIDIA L40S", "TPU v4 lite", "NVIDIA GeForce RTX 4090"])
 def test_other_devices_have_no_peak(kind):
-    assert peaks.find(kind) is None
+    assert devices.find(kind) is None
 
 
 def test_the_share_of_a_known_peak(monkeypatch):
-    peak = peaks.Peak(1e12, 2e12, 1e11)
-    monkeypatch.setattr(peaks, "find", lambda kind: peak)
+    peak = devices.Peak(1e12, 2e12, 1e11)
+    monkeypatch.setattr(devices, "find", lambda kind: peak)
     (row,) = step_bench.measure([tiny(4)], SETTING, silent)["rows"]
     assert row["of_peak"] == pytest.approx(row["flops"] / (row["milliseconds"] / 1000) / 2e12)
 
 
 def test_a_devices_own_peak_is_taken_where_it_rose(monkeypatch):
     seen = iter([(100, 300), *[(250, 900)] * 3])
-    monkeypatch.setattr(machine, "device_memory", lambda: next(seen))
-    before = machine.device_memory()
-    assert machine.peak_since(before) == 800
-    assert machine.peak_since((250, 900)) is None
-    assert machine.peak_since(None) is None
+    monkeypatch.setattr(devices, "device_memory", lambda: next(seen))
+    before = devices.device_memory()
+    assert devices.peak_since(before) == 800
+    assert devices.peak_since((250, 900)) is None
+    assert devices.peak_since(None) is None

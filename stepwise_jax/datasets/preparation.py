@@ -19,13 +19,13 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 from stepwise_jax.datasets import images
-from stepwise_jax.datasets.ahead import chunk_length, run_ahead
 from stepwise_jax.datasets.finding import NAMESPACE, prepared_folder
 from stepwise_jax.datasets.lock import locked
 from stepwise_jax.datasets.meter import Meter, Progress, metered
 from stepwise_jax.datasets.room import check_room, is_refused, unwritable
 from stepwise_jax.datasets.source import Source, SourceSplit, absent_classes, check
 from stepwise_jax.errors import InputError
+from stepwise_jax.runtime.threads import chunk_length, run_ahead
 
 _SHARD_BYTES = 128 << 20
 _MOST_AT_ONCE = 32

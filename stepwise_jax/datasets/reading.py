@@ -9,10 +9,10 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
 from stepwise_jax.datasets import images
-from stepwise_jax.datasets.ahead import chunk_length, run_ahead
 from stepwise_jax.datasets.dataset import Dataset, Examples
 from stepwise_jax.datasets.meter import Progress, metered
 from stepwise_jax.errors import InputError
+from stepwise_jax.runtime.threads import chunk_length, run_ahead
 
 _Example: Any = getattr(tf_example_pb2, "Example")  # noqa: B009 - the class is made at import, unseen by checkers
 

@@ -4,7 +4,7 @@ import pytest
 
 from models.pooling import max_pool
 from stepwise_jax import records
-from stepwise_jax.compiler_options import compiler_options
+from stepwise_jax.runtime.xla_options import compiler_options
 
 
 @pytest.mark.parametrize(("deterministic", "backend"), [(False, "cpu"), (True, "cpu"), (False, "tpu"), (True, "tpu")])

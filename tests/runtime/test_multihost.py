@@ -14,7 +14,7 @@ from conftest import Once
 
 from stepwise_jax.batches import epoch_order
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 EXAMPLES, BATCH, DEVICES_EACH = 53, 12, 2
 
 SCRIPT = """
@@ -23,7 +23,7 @@ sys.path.insert(0, "tests")
 import jax, numpy as np
 jax.distributed.initialize(sys.argv[1], num_processes=int(sys.argv[2]), process_id=int(sys.argv[3]))
 from conftest import TinyNet
-from stepwise_jax import parallel
+from stepwise_jax.runtime import sharding
 from stepwise_jax.batches import PlanOrder, Preprocessing, pad_rows
 from stepwise_jax.clock import Clock
 from stepwise_jax.experiment.config import OptimizerConfig
@@ -36,8 +36,8 @@ from stepwise_jax.state import make_initializer
 
 images = np.random.default_rng(0).integers(0, 256, (53, 8, 8, 3), dtype=np.uint8)
 labels = np.arange(53, dtype=np.int32) % 10
-mesh, seen = parallel.make_mesh(), []
-whole = parallel.replicated(mesh)
+mesh, seen = sharding.make_mesh(), []
+whole = sharding.replicated(mesh)
 optimizer = make_optimizer(OptimizerConfig())
 
 def read(rows):

@@ -23,7 +23,9 @@ SETTLED_SECONDS = 60.0
 """An entry as old as this is no longer being written by another process."""
 
 _CHECKED = ".checked"
+
 _ZSTANDARD = b"\x28\xb5\x2f\xfd"
+
 _log = logging.getLogger(__name__)
 
 

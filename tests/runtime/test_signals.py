@@ -16,12 +16,12 @@ from stepwise_jax import loop, records, workdir
 from stepwise_jax.errors import InterruptedRunError
 from stepwise_jax.programs import Programs
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 SIGNALS = ["SIGINT", "SIGTERM"]
 BEGIN = """
     import os, signal, sys, threading, time
-    from stepwise_jax.interruption import stop_on_signals
+    from stepwise_jax.runtime.signals import stop_on_signals
 
     def send(name):
         os.kill(os.getpid(), getattr(signal, name))
@@ -122,7 +122,7 @@ def test_nothing_swallows_a_signal_before_training(name, status, place):
     """What is raised in a callback is printed and passed over: a KeyboardInterrupt was lost like that."""
     body = """
     import weakref
-    from stepwise_jax.interruption import exit_on_signals
+    from stepwise_jax.runtime.signals import exit_on_signals
 
     class Thing:
         pass
@@ -149,7 +149,7 @@ def test_nothing_swallows_a_signal_before_training(name, status, place):
 
 def test_a_run_takes_over_from_what_ends_it_at_once():
     body = """
-    from stepwise_jax.interruption import exit_on_signals
+    from stepwise_jax.runtime.signals import exit_on_signals
 
     exit_on_signals()
     with stop_on_signals() as stop:

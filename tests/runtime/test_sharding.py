@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from conftest import Once
 
+from stepwise_jax.batch_sharding import check_batches
 from stepwise_jax.errors import InputError
-from stepwise_jax.parallel import check_batches
 from stepwise_jax.stages import Stage
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 class FourDevices:
@@ -63,7 +63,7 @@ from pathlib import Path
 sys.path.insert(0, "tests")
 import jax, numpy as np
 from conftest import TinyNet
-from stepwise_jax import parallel
+from stepwise_jax.runtime import sharding
 from stepwise_jax.batches import Preprocessing, pad_rows
 from stepwise_jax.checkpoint import Checkpoints
 from stepwise_jax.clock import Clock
@@ -91,7 +91,7 @@ def feed_of(mesh, kind):
     return ResidentFeed(place_resident(images, labels, mesh, sharded=kind == "sharded"), mesh)
 
 def train(mesh, kind):
-    whole, feed = parallel.replicated(mesh), feed_of(mesh, kind)
+    whole, feed = sharding.replicated(mesh), feed_of(mesh, kind)
     examples = feed.examples
     programs = Programs(TinyNet(), optimizer, Preprocessing(8, (0.5,) * 3, (0.3,) * 3), mesh, Clock(), lambda _: None)
     state, losses = jax.device_put(jax.device_get(first), whole), []
@@ -111,8 +111,8 @@ def furthest(ours, theirs):
     far = jax.tree.map(lambda a, b: float(np.abs(np.asarray(a) - np.asarray(b)).max()), ours, theirs)
     return max(jax.tree.leaves(far))
 
-four = parallel.make_mesh()
-one = parallel.make_mesh(jax.devices()[:1])
+four = sharding.make_mesh()
+one = sharding.make_mesh(jax.devices()[:1])
 ours, our_losses, our_scores = train(four, "replicated")
 theirs, their_losses, their_scores = train(one, "replicated")
 share = place_resident(images, labels, four, sharded=True).images.addressable_shards[0].data.shape

@@ -4,8 +4,7 @@ from concurrent.futures import CancelledError
 
 import pytest
 
-from stepwise_jax import background
-from stepwise_jax.background import Background
+from stepwise_jax.runtime.threads import Background, is_busy
 
 
 def test_pieces_are_done_one_after_another_beside_the_caller():
@@ -18,7 +17,7 @@ def test_pieces_are_done_one_after_another_beside_the_caller():
 
     futures = [worker.submit(lambda number=number: piece(number)) for number in range(3)]
     assert not order
-    assert background.is_busy()
+    assert is_busy()
     gate.set()
     assert [future.result(10) for future in futures] == [0, 2, 4]
     assert order == [(number, "test") for number in range(3)]
@@ -29,14 +28,14 @@ def test_a_worker_is_busy_while_it_has_work_and_not_merely_open():
     idle, busy, gate = Background("test"), Background("test"), threading.Event()
     idle.submit(lambda: None).result(10)
     future = busy.submit(lambda: gate.wait(10))
-    assert background.is_busy()
+    assert is_busy()
     gate.set()
     assert future.result(10)
     busy.close()
     deadline = time.monotonic() + 10
-    while background.is_busy() and time.monotonic() < deadline:
+    while is_busy() and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert not background.is_busy()
+    assert not is_busy()
     idle.close()
 
 

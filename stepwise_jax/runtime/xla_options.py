@@ -5,6 +5,7 @@ _GPU = {
     # took twice as long to compile, and XLA 0.11.2 does not survive those of a strided 1x1 convolution.
     "xla_gpu_enable_triton_gemm": False,
 }
+
 _DETERMINISTIC_GPU = {
     # Leaves out every operation whose sums come in the order in which threads happen to finish.
     "xla_gpu_deterministic_ops": True,

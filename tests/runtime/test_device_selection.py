@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import Once
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

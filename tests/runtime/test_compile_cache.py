@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from stepwise_jax import compile_cache
-from stepwise_jax.compile_cache import is_whole, tidy
+from stepwise_jax.runtime import compile_cache
+from stepwise_jax.runtime.compile_cache import is_whole, tidy
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NOW = 1_700_000_000.0
 
 

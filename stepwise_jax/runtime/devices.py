@@ -1,8 +1,8 @@
-"""What a measurement needs to know of the machine: its devices, its versions, the memory that is left."""
+"""The devices of this machine: what they are, their memory, and their published peak performance."""
 
 import os
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -66,3 +66,55 @@ def told(error: Exception) -> str:
     no_room = isinstance(error, (NoRoomError, MemoryError)) or "RESOURCE_EXHAUSTED" in lines[0]
     text = lines[0] if len(lines[0]) <= _MOST_TOLD else lines[0][: _MOST_TOLD - 1] + "…"
     return f"out of memory: {text}" if no_room else text
+
+
+class Peak(NamedTuple):
+    """Of one device."""
+
+    bfloat16: float | None
+    """Floating-point operations a second, or None where the device has no such unit."""
+    float32: float
+    """Floating-point operations a second."""
+    bandwidth: float
+    """Bytes a second between the device's memory and its cores."""
+
+    def flops(self, precision: str) -> float | None:
+        """Operations a second at "bfloat16" or "float32"."""
+        return self.bfloat16 if precision == "bfloat16" else self.float32
+
+
+# The first name that a device's kind contains is its own: the longer names come first.
+_PEAKS = {
+    "H200": Peak(989e12, 494e12, 4.8e12),
+    "H100 PCIe": Peak(756e12, 378e12, 2.0e12),
+    "H100 NVL": Peak(835e12, 417e12, 3.9e12),
+    "H100": Peak(989e12, 494e12, 3.35e12),
+    "A100-SXM4-40GB": Peak(312e12, 156e12, 1.555e12),
+    "A100-PCIE-40GB": Peak(312e12, 156e12, 1.555e12),
+    "A100 80GB PCIe": Peak(312e12, 156e12, 1.935e12),
+    "A100": Peak(312e12, 156e12, 2.039e12),
+    "NVIDIA L4": Peak(121e12, 60e12, 300e9),
+    "T4": Peak(None, 8.1e12, 300e9),
+    "TPU v4": Peak(275e12, 275e12, 1.2e12),
+    "TPU v5 lite": Peak(197e12, 197e12, 819e9),
+    "TPU v5": Peak(459e12, 459e12, 2.765e12),
+    "TPU v6 lite": Peak(918e12, 918e12, 1.64e12),
+}
+
+_LONGER = ("NVIDIA L40", "TPU v4 lite")
+"""Kinds that contain a name above and are other devices."""
+
+
+def find(device_kind: str) -> Peak | None:
+    """The published peak of a device by `jax.Device.device_kind`, or None where this table does not have it."""
+    if any(name in device_kind for name in _LONGER):
+        return None
+    return next((peak for name, peak in _PEAKS.items() if name in device_kind), None)
+
+
+def describe_device() -> str:
+    """The devices in words: `1 x cpu`, `8 x NVIDIA H200`."""
+    # A report reads the folders of runs without JAX, which takes seconds to import.
+    import jax
+
+    return f"{jax.device_count()} x {jax.devices()[0].device_kind}"

@@ -1,0 +1,1 @@
+"""The machine: devices, sharding, several hosts, signals, threads, and the compilation cache."""
