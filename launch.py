@@ -38,12 +38,13 @@ from stepwise_jax.runtime.process import (
 
 def plan(options: argparse.Namespace, fields: Sequence[str]) -> None:
     """Shows the stages of a run and its cost against the baseline, without data and without running it."""
-    from stepwise_jax import datasets, display, stages
+    from stepwise_jax import datasets, display
+    from stepwise_jax.plans import planning
 
     experiment = _experiment(options, fields)
     examples = datasets.sizes(experiment.data).train
-    planned = stages.make_plan(experiment.plan, experiment.optimizer, examples)
-    document = stages.plan_document(planned, _baseline(experiment, examples))
+    planned = planning.make_plan(experiment.plan, experiment.optimizer, examples)
+    document = planning.plan_document(planned, _baseline(experiment, examples))
     if options.memory:
         document["memory"] = _footprints(experiment, planned)
     if options.json:
@@ -65,8 +66,10 @@ def _footprints(experiment: ExperimentConfig, planned: Any) -> dict[str, Any]:
 
 def train(options: argparse.Namespace, fields: Sequence[str]) -> None:
     """Trains, or goes on where the workdir's run stopped; ends with a table of the stages and curves.png."""
-    from stepwise_jax import datasets, loop, stages
+    from stepwise_jax import datasets, loop
     from stepwise_jax.display import Display, make_display, print_result
+    from stepwise_jax.plans import planning
+    from stepwise_jax.plans.stage import stage_document
     from stepwise_jax.profile import parse_profile
     from stepwise_jax.runtime import compile_cache, multihost
 
@@ -77,7 +80,7 @@ def train(options: argparse.Namespace, fields: Sequence[str]) -> None:
         multihost.start(place, options.heartbeat)
     sizes = datasets.sizes(experiment.data)
     network = _network(experiment, sizes.num_classes)
-    planned = stages.make_plan(experiment.plan, experiment.optimizer, sizes.train)
+    planned = planning.make_plan(experiment.plan, experiment.optimizer, sizes.train)
     profile = parse_profile(options.profile, planned) if options.profile else None
     compile_cache.enable()
     variables = _initial_variables(experiment, sizes.num_classes)
@@ -99,7 +102,7 @@ def train(options: argparse.Namespace, fields: Sequence[str]) -> None:
         return
     from stepwise_jax.curves import write_curves
 
-    print_result([stages.stage_document(stage) for stage in planned], summary)
+    print_result([stage_document(stage) for stage in planned], summary)
     write_curves(options.workdir)
     print(f"curves: {options.workdir / 'curves.png'}")
 
@@ -192,7 +195,8 @@ def sweep(options: argparse.Namespace, fields: Sequence[str]) -> None:
 
 def _planned(options: argparse.Namespace, fields: Sequence[str]) -> Callable[[Sequence[str]], Any]:
     """From more words to the experiment with these fields too, and its plan."""
-    from stepwise_jax import datasets, stages
+    from stepwise_jax import datasets
+    from stepwise_jax.plans import planning
 
     # The files of a folder are counted once, not for every point.
     sizes = functools.cache(datasets.sizes)
@@ -200,7 +204,7 @@ def _planned(options: argparse.Namespace, fields: Sequence[str]) -> Callable[[Se
     @functools.cache
     def planned(words: tuple[str, ...]) -> Any:
         experiment = _experiment(options, [*fields, *words])
-        return experiment, stages.make_plan(experiment.plan, experiment.optimizer, sizes(experiment.data).train)
+        return experiment, planning.make_plan(experiment.plan, experiment.optimizer, sizes(experiment.data).train)
 
     return lambda words: planned(tuple(words))
 
@@ -384,10 +388,10 @@ def _show_comparison(compared: Any, folder: Path) -> None:
 
 
 def _baseline(experiment: ExperimentConfig, examples: int) -> Any:
-    from stepwise_jax import stages
+    from stepwise_jax.plans import planning
 
     plan = dataclasses.replace(experiment.plan, strategy="baseline", fractions=(1.0,), batch_multipliers=(1.0,))
-    return stages.make_plan(plan, experiment.optimizer, examples)
+    return planning.make_plan(plan, experiment.optimizer, examples)
 
 
 def _network(experiment: ExperimentConfig, num_classes: int) -> Any:

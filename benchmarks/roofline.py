@@ -30,10 +30,11 @@ import jax.numpy as jnp  # noqa: E402
 from graph_cost import Kernel, kernels  # noqa: E402
 
 import models  # noqa: E402
-from stepwise_jax import datasets, stages  # noqa: E402
+from stepwise_jax import datasets  # noqa: E402
 from stepwise_jax.experiment.config import ExperimentConfig, OptimizerConfig  # noqa: E402
 from stepwise_jax.experiment.config_files import load_config, load_rows  # noqa: E402
 from stepwise_jax.optimizer import make_optimizer  # noqa: E402
+from stepwise_jax.plans import planning  # noqa: E402
 from stepwise_jax.runtime import devices  # noqa: E402
 from stepwise_jax.state import make_initializer  # noqa: E402
 from stepwise_jax.train_step import Batch, make_train_step  # noqa: E402
@@ -111,7 +112,7 @@ def table_row(file: str, rows: dict[str, ExperimentConfig], peak: devices.Peak) 
 def row_cost(experiment: ExperimentConfig, peak: devices.Peak) -> tuple[int, float]:
     """Updates, and their seconds at the roofline."""
     sizes = datasets.sizes(experiment.data)
-    planned = stages.make_plan(experiment.plan, experiment.optimizer, sizes.train)
+    planned = planning.make_plan(experiment.plan, experiment.optimizer, sizes.train)
     side, network = experiment.data.image_size, experiment.model.name
 
     def step(batch_size: int) -> float:

@@ -11,7 +11,8 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from stepwise_jax.experiment.config import OptimizerConfig, PlanConfig, StrategyName
-from stepwise_jax.stages import Stage, learning_rate_at, make_plan, noise_scale
+from stepwise_jax.plans.planning import make_plan
+from stepwise_jax.plans.stage import Stage, learning_rate_at, noise_scale
 
 EXAMPLES = 50_000  # CIFAR-100; every other value is the paper's and a default of PlanConfig
 INK, STAGED, BASELINE = "#010203", "#2f86cc", "#d95f02"

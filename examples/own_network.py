@@ -10,10 +10,12 @@ from pathlib import Path
 import jax
 from flax import linen as nn
 
-from stepwise_jax import datasets, loop, stages
+from stepwise_jax import datasets, loop
 from stepwise_jax.display import make_display, print_result
 from stepwise_jax.errors import StepwiseError
 from stepwise_jax.experiment.config import DataConfig, ExperimentConfig, ModelConfig, PlanConfig
+from stepwise_jax.plans import planning
+from stepwise_jax.plans.stage import stage_document
 
 
 class OwnNetwork(nn.Module):
@@ -45,14 +47,14 @@ def main() -> int:
             plan=PlanConfig(batch_size=16, learning_rate=0.05, epochs_per_stage=options.epochs),
         )
         sizes = datasets.sizes(experiment.data)
-        planned = stages.make_plan(experiment.plan, experiment.optimizer, sizes.train)
+        planned = planning.make_plan(experiment.plan, experiment.optimizer, sizes.train)
         summary = loop.run(experiment, planned, OwnNetwork(sizes.num_classes), options.workdir, display)
     except StepwiseError as error:
         display.finish()
         print(f"error: {error}", file=sys.stderr)
         return error.status
     display.finish()
-    print_result([stages.stage_document(stage) for stage in planned], summary)
+    print_result([stage_document(stage) for stage in planned], summary)
     return 0
 
 

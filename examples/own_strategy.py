@@ -5,7 +5,7 @@ python launch.py train examples/own_strategy.py --workdir runs/doubling
 """
 
 from stepwise_jax.experiment.config import DataConfig, ExperimentConfig, ModelConfig, PlanConfig
-from stepwise_jax.stages import Stage
+from stepwise_jax.plans.stage import Stage
 
 
 def doubling(plan: PlanConfig, examples: int) -> tuple[Stage, ...]:

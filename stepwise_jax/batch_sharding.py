@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from jax.sharding import Mesh
 
 from stepwise_jax.errors import InputError
-from stepwise_jax.stages import Stage
+from stepwise_jax.plans.stage import Stage
 
 
 def check_batches(stages: Sequence[Stage], mesh: Mesh) -> None:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stepwise_jax.stages import Stage
+from stepwise_jax.plans.stage import Stage
 
 # Of the 1.28 million training images of ImageNet, scaled to 0..1; the values that torchvision and timm use.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

@@ -21,8 +21,9 @@ from stepwise_jax.errors import InputError, require
 from stepwise_jax.experiment.config import ExperimentConfig, PlanConfig
 from stepwise_jax.experiment.config_files import split_row
 from stepwise_jax.experiment.serialization import flatten, from_json_by_name, to_json
+from stepwise_jax.plans.planning import make_plan
+from stepwise_jax.plans.stage import Stage
 from stepwise_jax.run_folder import read_summary
-from stepwise_jax.stages import Stage, make_plan
 from stepwise_jax.statistics import Difference
 from stepwise_jax.statistics import differences as paired_differences
 from stepwise_jax.variants import VARIANTS, default_names

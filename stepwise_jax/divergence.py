@@ -8,9 +8,9 @@ import dataclasses
 from collections.abc import Sequence
 
 from stepwise_jax.errors import NonFiniteLossError, UnsavedError
+from stepwise_jax.plans.stage import Stage, learning_rate_at
 from stepwise_jax.progress import Progress, progress_from, updates_before
 from stepwise_jax.session import Session
-from stepwise_jax.stages import Stage, learning_rate_at
 from stepwise_jax.state import TrainState
 
 LOWER = 0.1

@@ -19,8 +19,8 @@ from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import DataConfig, ExperimentConfig
 from stepwise_jax.feed import Feed, ResidentFeed, StreamedFeed
 from stepwise_jax.optimizer import make_optimizer
+from stepwise_jax.plans.stage import Stage
 from stepwise_jax.runtime import sharding
-from stepwise_jax.stages import Stage
 from stepwise_jax.state import TrainState, make_initializer
 from stepwise_jax.step_program import train_function
 

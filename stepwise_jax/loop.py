@@ -22,13 +22,13 @@ from stepwise_jax.evaluate import Scores, reestimate
 from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.optimizer import set_hyperparameters
 from stepwise_jax.outcome import score
+from stepwise_jax.plans.stage import Stage, learning_rate_at, noise_scale, stage_document, stage_from_document
 from stepwise_jax.profile import FOLDER, Profile, traced
 from stepwise_jax.progress import Progress, progress_from, updates_before
 from stepwise_jax.records import EpochRecord, StageRecord
 from stepwise_jax.runtime import multihost
 from stepwise_jax.runtime.signals import Stopped, heed
 from stepwise_jax.session import Session, open_session, resolve
-from stepwise_jax.stages import Stage, learning_rate_at, noise_scale, stage_document, stage_from_document
 from stepwise_jax.state import TrainState, cross_boundary, digest
 
 # Calls that may be under way on the device before the host waits for the oldest: enough that the device never waits,

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from stepwise_jax.errors import DeviceMemoryError
-from stepwise_jax.stages import Stage
+from stepwise_jax.plans.stage import Stage
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 
 from stepwise_jax.errors import require
-from stepwise_jax.stages import Stage
+from stepwise_jax.plans.stage import Stage
 
 FOLDER = "profile"
 

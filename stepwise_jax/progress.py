@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from stepwise_jax.stages import Stage
+from stepwise_jax.plans.stage import Stage
 
 
 @dataclass(frozen=True)

@@ -25,13 +25,13 @@ from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.feed import Feed
 from stepwise_jax.optimizer import make_optimizer
+from stepwise_jax.plans.stage import Stage
 from stepwise_jax.profile import Profile
 from stepwise_jax.programs import Programs
 from stepwise_jax.records import Discarding, EventRecord, Writer
 from stepwise_jax.runtime import agreement, compile_cache, multihost, sharding
 from stepwise_jax.runtime.signals import stop_on_signals
 from stepwise_jax.signature import Signature
-from stepwise_jax.stages import Stage
 from stepwise_jax.state import TrainState, make_initializer, state_from
 
 

@@ -26,9 +26,9 @@ from stepwise_jax.feed import ResidentFeed, place_resident
 from stepwise_jax.flops import TrainCall, count_flops
 from stepwise_jax.loop import CALLS_IN_FLIGHT
 from stepwise_jax.optimizer import make_optimizer, set_hyperparameters
+from stepwise_jax.plans.stage import Stage
 from stepwise_jax.programs import make_train_call
 from stepwise_jax.runtime import devices, sharding
-from stepwise_jax.stage import Stage
 from stepwise_jax.state import TrainState
 from stepwise_jax.step_cases import Case, Setting
 from stepwise_jax.train_step import make_train_step

@@ -17,8 +17,8 @@ from stepwise_jax.documents import read_json, write_json
 from stepwise_jax.errors import InputError, require
 from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.experiment.serialization import flatten, from_json_by_name, to_json
+from stepwise_jax.plans.stage import Stage
 from stepwise_jax.run_folder import read_summary
-from stepwise_jax.stages import Stage
 
 FILE, RESULTS, BEST = "sweep.json", "results.json", "best"
 VALIDATION_FRACTION = 0.1

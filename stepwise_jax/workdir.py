@@ -15,8 +15,9 @@ from stepwise_jax.documents import read_json, write_json
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.experiment.serialization import differences, from_json, to_json
+from stepwise_jax.plans.planning import STRATEGIES
+from stepwise_jax.plans.stage import Stage, stage_document, stage_from_document
 from stepwise_jax.runtime.devices import describe_device
-from stepwise_jax.stages import STRATEGIES, Stage, stage_document, stage_from_document
 
 CONFIG, SUBSETS, SUMMARY = "config.json", "subsets.json", "summary.json"
 

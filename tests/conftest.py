@@ -41,7 +41,7 @@ import pytest
 from flax import linen as nn
 from PIL import Image
 
-from stepwise_jax import datasets, loop, stages
+from stepwise_jax import datasets, loop
 from stepwise_jax.display import Display
 from stepwise_jax.experiment.config import (
     CheckpointConfig,
@@ -52,6 +52,7 @@ from stepwise_jax.experiment.config import (
     PlanConfig,
 )
 from stepwise_jax.experiment.serialization import override
+from stepwise_jax.plans import planning
 from stepwise_jax.profile import Profile
 from stepwise_jax.runtime.process import ignore_abandoned_reads, look_for_garbage_seldom
 
@@ -179,7 +180,7 @@ def train(experiment: ExperimentConfig) -> Train:
     ) -> dict[str, Any]:
         config = override(experiment, changes)
         examples = datasets.sizes(config.data).train
-        planned = stages.make_plan(config.plan, config.optimizer, examples)
+        planned = planning.make_plan(config.plan, config.optimizer, examples)
         return loop.run(config, planned, network or TinyNet(), folder, display or Recorder(), profile=profile)
 
     return run

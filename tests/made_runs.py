@@ -11,8 +11,9 @@ from stepwise_jax import comparison
 from stepwise_jax.documents import write_json
 from stepwise_jax.experiment.config import ExperimentConfig, ModelConfig, PlanConfig
 from stepwise_jax.experiment.serialization import to_json
+from stepwise_jax.plans.planning import make_plan
+from stepwise_jax.plans.stage import Stage, learning_rate_at, noise_scale, stage_document
 from stepwise_jax.records import EpochRecord, StageRecord, Writer
-from stepwise_jax.stages import Stage, learning_rate_at, make_plan, noise_scale, stage_document
 from stepwise_jax.variants import VARIANTS
 
 EXAMPLES = 1437

@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 import models
 from models import convolution, row_products
 from models.resnet import BasicBlock, ResNet
-from stepwise_jax import datasets, loop, records, stages
+from stepwise_jax import datasets, loop, records
 from stepwise_jax.batches import Preprocessing
 from stepwise_jax.clock import Clock
 from stepwise_jax.errors import InterruptedRunError
@@ -32,6 +32,7 @@ from stepwise_jax.experiment.config import (
 )
 from stepwise_jax.feed import Feed, ResidentFeed, StreamedFeed, place_resident
 from stepwise_jax.optimizer import make_optimizer, set_hyperparameters
+from stepwise_jax.plans import planning
 from stepwise_jax.programs import Programs
 from stepwise_jax.records import EpochRecord
 from stepwise_jax.runtime import sharding
@@ -87,7 +88,7 @@ def steps() -> dict[str, Any]:
     """How far one step on several devices leads from where it leads on one, by batch size and number of devices."""
     state, sizes = (
         first_state(network()),
-        {stage.batch_size for stage in stages.make_plan(PLAN, OptimizerConfig(), 400)},
+        {stage.batch_size for stage in planning.make_plan(PLAN, OptimizerConfig(), 400)},
     )
     apart = {}
     for size in sorted(sizes):
@@ -191,7 +192,7 @@ def run_on(counts: Sequence[int], folder: Path, data_dir: str) -> dict[str, Any]
         evaluation=EvaluationConfig(batch_size=120),
         checkpoint=CheckpointConfig(every_seconds=1e9),
     )
-    net, planned = network("float64"), stages.make_plan(PLAN, experiment.optimizer, EXAMPLES)
+    net, planned = network("float64"), planning.make_plan(PLAN, experiment.optimizer, EXAMPLES)
     first = first_state(network())
     wide = jax.tree.map(
         lambda leaf: np.asarray(leaf, np.float64), {"params": first.params, "batch_stats": first.batch_stats}

@@ -16,10 +16,11 @@ import numpy as np
 from conftest import Recorder
 
 from models.resnet import BasicBlock, ResNet
-from stepwise_jax import loop, stages
+from stepwise_jax import loop
 from stepwise_jax.errors import StepwiseError
 from stepwise_jax.experiment.config import CheckpointConfig, DataConfig, EvaluationConfig, ExperimentConfig, PlanConfig
 from stepwise_jax.optimizer import make_optimizer
+from stepwise_jax.plans import planning
 from stepwise_jax.runtime import multihost
 from stepwise_jax.runtime.process import quieten_orbax
 from stepwise_jax.state import make_initializer
@@ -87,7 +88,7 @@ def main(workdir: Path, data_dir: str, count: int, process: int, coordinator: st
     net: Any = ResNet(BasicBlock, blocks=(1,), num_classes=10, width=4, small_images=True, dtype="float64")
     display = StruckAt(int(at[0]), at[1]) if at else Recorder()
     try:
-        planned = stages.make_plan(PLAN, config.optimizer, EXAMPLES)
+        planned = planning.make_plan(PLAN, config.optimizer, EXAMPLES)
         summary = loop.run(config, planned, net, workdir, display, variables=first_variables(config))
     except StepwiseError as error:
         print(f"error: {error}", file=sys.stderr)

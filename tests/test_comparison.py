@@ -17,7 +17,8 @@ from stepwise_jax.comparison_table import HEADER, print_comparison, rows
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import ExperimentConfig, PlanConfig
 from stepwise_jax.experiment.serialization import override
-from stepwise_jax.stages import Stage, make_plan
+from stepwise_jax.plans.planning import make_plan
+from stepwise_jax.plans.stage import Stage
 from stepwise_jax.variants import VARIANTS, default_names
 
 EXPERIMENT = ExperimentConfig()

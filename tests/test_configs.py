@@ -13,11 +13,13 @@ from PIL import Image
 
 import launch
 import models
-from stepwise_jax import datasets, loop, records, stages
+from stepwise_jax import datasets, loop, records
 from stepwise_jax.datasets.published import SIZES
 from stepwise_jax.experiment.config import DataConfig, ExperimentConfig
 from stepwise_jax.experiment.config_files import load_config, load_rows
 from stepwise_jax.experiment.paper import result
+from stepwise_jax.plans import planning
+from stepwise_jax.plans.stage import Stage
 
 NAMES = sorted(path.stem for path in (Path(__file__).parents[1] / "configs").glob("[a-z]*.py"))
 
@@ -120,7 +122,7 @@ def file(name: str) -> str:
 
 
 def plan_of(config: ExperimentConfig):
-    return stages.make_plan(config.plan, config.optimizer, datasets.sizes(config.data).train)
+    return planning.make_plan(config.plan, config.optimizer, datasets.sizes(config.data).train)
 
 
 def test_each_row_is_written_down_here():
@@ -248,7 +250,7 @@ def test_it_runs_shrunk(name, made_images, finished, tmp_path, monkeypatch):
     assert (started_from is not None) == (full.model.initial_weights is not None)
 
 
-def _run(config: ExperimentConfig, classes: int, folder: Path) -> tuple[tuple[stages.Stage, ...], Path]:
+def _run(config: ExperimentConfig, classes: int, folder: Path) -> tuple[tuple[Stage, ...], Path]:
     """From end to end, as launch.py does it."""
     if config.model.initial_weights:
         _network_weights(config, folder / config.model.initial_weights)

@@ -19,8 +19,9 @@ from rich.console import Console
 from stepwise_jax import display
 from stepwise_jax.display import LineDisplay, LiveDisplay, Progress, make_display, seconds_left
 from stepwise_jax.experiment.config import OptimizerConfig, PlanConfig
+from stepwise_jax.plans.planning import make_plan, plan_document
+from stepwise_jax.plans.stage import stage_document
 from stepwise_jax.records import EpochRecord
-from stepwise_jax.stages import make_plan, plan_document, stage_document
 
 ROOT = Path(__file__).parents[1]
 ROWS = [stage_document(stage) for stage in make_plan(PlanConfig(), OptimizerConfig(), 1437)]

@@ -11,8 +11,8 @@ from conftest import Recorder, TinyNet
 
 from stepwise_jax import divergence, records
 from stepwise_jax.errors import InputError, NonFiniteLossError
+from stepwise_jax.plans.stage import Stage
 from stepwise_jax.records import EpochRecord
-from stepwise_jax.stages import Stage
 from stepwise_jax.trained import open_trained
 
 CALM = Stage("A", 0.1, 144, 32, 0.05, epochs=2, milestones=(1,))

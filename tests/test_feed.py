@@ -12,9 +12,9 @@ from stepwise_jax.batches import Pixels, PlanOrder, epoch_order
 from stepwise_jax.delivery import choose
 from stepwise_jax.experiment.serialization import flatten
 from stepwise_jax.feed import ResidentFeed, StreamedFeed, buffer_length, place_resident
+from stepwise_jax.plans.stage import Stage
 from stepwise_jax.records import read as read_records
 from stepwise_jax.runtime import sharding
-from stepwise_jax.stages import Stage
 
 MESH = sharding.make_mesh()
 IMAGES = np.random.default_rng(0).integers(0, 256, (50, 4, 5, 3), dtype=np.uint8)

@@ -8,8 +8,9 @@ import pytest
 
 import launch
 import models
-from stepwise_jax import datasets, loop, stages
+from stepwise_jax import datasets, loop
 from stepwise_jax.experiment.serialization import override
+from stepwise_jax.plans import planning
 from stepwise_jax.session import open_session
 from tests.conftest import Recorder
 from tests.test_launch import DIGITS, fails
@@ -44,7 +45,7 @@ def initial_params(experiment, tmp_path, path, **changes):
     changes = {"model.initial_weights": str(path), **changes}
     config = override(experiment, changes)
     sizes = datasets.sizes(config.data)
-    planned = stages.make_plan(config.plan, config.optimizer, sizes.train)
+    planned = planning.make_plan(config.plan, config.optimizer, sizes.train)
     variables = launch._initial_variables(config, sizes.num_classes)
     network = launch._network(config, sizes.num_classes)
     (tmp_path / "run").mkdir()
@@ -96,7 +97,7 @@ def test_stages_that_start_anew_start_from_unchanged_weights(experiment, tmp_pat
     network = models.build(NETWORK, num_classes=10, **SHAPE)
     variables = models.from_torch(NETWORK, state_dict(**SHAPE), **SHAPE)
     before = jax.tree.map(np.copy, variables)
-    planned = stages.make_plan(config.plan, config.optimizer, datasets.sizes(config.data).train)
+    planned = planning.make_plan(config.plan, config.optimizer, datasets.sizes(config.data).train)
     loop.run(config, planned, network, tmp_path / "run", Recorder(), variables=variables)
     jax.tree.map(np.testing.assert_array_equal, variables, before)
 

@@ -14,11 +14,12 @@ import pytest
 from conftest import Recorder, TinyNet
 
 import models
-from stepwise_jax import records, stages, workdir
+from stepwise_jax import records, workdir
 from stepwise_jax.checkpoint import Checkpoints
 from stepwise_jax.errors import InputError, NonFiniteLossError
+from stepwise_jax.plans import planning
+from stepwise_jax.plans.stage import Stage
 from stepwise_jax.programs import Programs
-from stepwise_jax.stages import Stage
 
 
 def test_a_run_leaves_what_the_contract_says(train, tmp_path):
@@ -78,7 +79,7 @@ def test_config_json_restores_the_experiment(train, tmp_path, experiment):
     train(tmp_path / "run")
     restored, planned = workdir.recorded_experiment(workdir.read_config(tmp_path / "run"))
     assert restored == dataclasses.replace(experiment, steps_per_call=1)
-    assert planned == stages.make_plan(experiment.plan, experiment.optimizer, 1437)
+    assert planned == planning.make_plan(experiment.plan, experiment.optimizer, 1437)
 
 
 def test_two_runs_of_one_experiment_are_the_same_to_the_bit(train, tmp_path):
@@ -267,7 +268,7 @@ def test_a_strategy_that_is_no_plain_function_resumes_too(train, tmp_path):
     first = train(tmp_path / "run", **{"plan.strategy": strategy})
     assert train(tmp_path / "run", **{"plan.strategy": strategy}) == first
     restored, planned = workdir.recorded_experiment(workdir.read_config(tmp_path / "run"))
-    assert stages.make_plan(restored.plan, restored.optimizer, 1437) == planned
+    assert planning.make_plan(restored.plan, restored.optimizer, 1437) == planned
 
 
 def test_checkpoints_bind_a_run_whose_subsets_json_is_gone(train, tmp_path):

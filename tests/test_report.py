@@ -16,9 +16,9 @@ from stepwise_jax.curve import curves_of
 from stepwise_jax.curves import _accuracy_limits, boundaries, draw_curves, places, write_curves
 from stepwise_jax.errors import InputError, UnsavedError
 from stepwise_jax.experiment.config import ExperimentConfig
+from stepwise_jax.plans.planning import make_plan
 from stepwise_jax.records import Writer
 from stepwise_jax.run_folder import Run, read_runs
-from stepwise_jax.stages import make_plan
 
 ODD_NAME = "a <b>&`|_*[x](y) BODY TITLE"
 FILES = ("report.md", "report.html", "curves.png", "curves.svg")

@@ -18,7 +18,8 @@ from stepwise_jax.command_line import parse_fields
 from stepwise_jax.errors import InputError, InterruptedRunError, StepwiseError
 from stepwise_jax.experiment.config import ExperimentConfig, PlanConfig
 from stepwise_jax.experiment.serialization import field_type, override
-from stepwise_jax.stages import Stage, make_plan
+from stepwise_jax.plans.planning import make_plan
+from stepwise_jax.plans.stage import Stage
 from stepwise_jax.sweep import (
     BEST,
     FILE,

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from conftest import Recorder, TinyNet
 
-from stepwise_jax import datasets, loop, samples, stages, workdir
+from stepwise_jax import datasets, loop, samples, workdir
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import CheckpointConfig, DataConfig, EvaluationConfig, ExperimentConfig, PlanConfig
 from stepwise_jax.experiment.serialization import override
 from stepwise_jax.inference import make_classify
+from stepwise_jax.plans import planning
 from stepwise_jax.trained import open_trained, read_recipe
 
 RANDOM = np.random.default_rng(0)
@@ -38,7 +39,7 @@ def config(data_dir: Path) -> ExperimentConfig:
 
 
 def train(experiment: ExperimentConfig, folder: Path) -> None:
-    planned = stages.make_plan(experiment.plan, experiment.optimizer, datasets.sizes(experiment.data).train)
+    planned = planning.make_plan(experiment.plan, experiment.optimizer, datasets.sizes(experiment.data).train)
     loop.run(experiment, planned, TinyNet(), folder, Recorder())
 
 

@@ -31,7 +31,7 @@ from stepwise_jax.evaluate import total
 from stepwise_jax.feed import StreamedFeed
 from stepwise_jax.optimizer import make_optimizer, set_hyperparameters
 from stepwise_jax.programs import Programs
-from stepwise_jax.stages import Stage
+from stepwise_jax.plans.stage import Stage
 from stepwise_jax.state import make_initializer
 
 images = np.random.default_rng(0).integers(0, 256, (53, 8, 8, 3), dtype=np.uint8)

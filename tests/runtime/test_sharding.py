@@ -10,7 +10,7 @@ from conftest import Once
 
 from stepwise_jax.batch_sharding import check_batches
 from stepwise_jax.errors import InputError
-from stepwise_jax.stages import Stage
+from stepwise_jax.plans.stage import Stage
 
 ROOT = Path(__file__).parents[2]
 

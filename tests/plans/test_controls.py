@@ -7,16 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from stepwise_jax import controls, datasets, stages
+from stepwise_jax import datasets
 from stepwise_jax.command_line import parse_fields
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import ExperimentConfig, OptimizerConfig, PlanConfig
 from stepwise_jax.experiment.config_files import load_config
-from stepwise_jax.stages import Stage, learning_rate_at, make_plan
-from stepwise_jax.strategies import baseline, stepwise
+from stepwise_jax.plans import controls
+from stepwise_jax.plans.planning import make_plan
+from stepwise_jax.plans.stage import Stage, learning_rate_at, stage_document, stage_from_document
+from stepwise_jax.plans.strategies import baseline, stepwise
 
 M = 50_000
-CONFIGS = sorted(path for path in (Path(__file__).parents[1] / "configs").glob("*.py") if path.name[0] != "_")
+CONFIGS = sorted(path for path in (Path(__file__).parents[2] / "configs").glob("*.py") if path.name[0] != "_")
 
 
 def plan(strategy: str, examples: int = M, **fields) -> tuple[Stage, ...]:
@@ -218,9 +220,9 @@ def test_rates_by_epoch_are_checked(changes, told):
 
 def test_a_stage_with_rates_by_epoch_survives_its_document():
     (stage,) = plan("cosine", epochs_per_stage=2)
-    assert stages.stage_from_document(stages.stage_document(stage)) == stage
-    older = {name: value for name, value in stages.stage_document(stage).items() if name != "epoch_rates"}
-    assert stages.stage_from_document(older).epoch_rates is None
+    assert stage_from_document(stage_document(stage)) == stage
+    older = {name: value for name, value in stage_document(stage).items() if name != "epoch_rates"}
+    assert stage_from_document(older).epoch_rates is None
 
 
 def test_a_control_named_on_the_command_line_measures_the_configurations_own_rule():

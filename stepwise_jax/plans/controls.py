@@ -10,8 +10,8 @@ import math
 from collections.abc import Sequence
 
 from stepwise_jax.experiment.config import PlanConfig
-from stepwise_jax.stage import SET_NAMES, Stage, learning_rate_at
-from stepwise_jax.strategies import Strategy, baseline, stepwise
+from stepwise_jax.plans.stage import SET_NAMES, Stage, learning_rate_at
+from stepwise_jax.plans.strategies import Strategy, baseline, stepwise
 
 
 def equal_samples(plan: PlanConfig, examples: int) -> tuple[Stage, ...]:

@@ -6,16 +6,10 @@ import pytest
 
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import OptimizerConfig, PlanConfig
-from stepwise_jax.stages import (
-    Stage,
-    learning_rate_at,
-    make_plan,
-    noise_scale,
-    plan_document,
-    stage_document,
-    stage_from_document,
-)
-from stepwise_jax.strategies import baseline, learning_rates, single_set, stepwise
+from stepwise_jax.plans.learning_rates import learning_rates
+from stepwise_jax.plans.planning import make_plan, plan_document
+from stepwise_jax.plans.stage import Stage, learning_rate_at, noise_scale, stage_document, stage_from_document
+from stepwise_jax.plans.strategies import baseline, single_set, stepwise
 
 M = 50_000
 

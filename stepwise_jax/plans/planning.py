@@ -14,12 +14,12 @@ import typing
 from collections.abc import Sequence
 from typing import Any
 
-from stepwise_jax import controls, strategies
 from stepwise_jax.errors import InputError, kind_and_line, require
 from stepwise_jax.experiment.config import OptimizerConfig, PlanConfig
 from stepwise_jax.experiment.fields import type_matches, type_name
-from stepwise_jax.stage import Stage, learning_rate_at, noise_scale, stage_document, stage_from_document
-from stepwise_jax.strategies import Strategy
+from stepwise_jax.plans import controls, strategies
+from stepwise_jax.plans.stage import Stage, learning_rate_at, noise_scale, stage_document, stage_from_document
+from stepwise_jax.plans.strategies import Strategy
 
 __all__ = [
     "STRATEGIES",

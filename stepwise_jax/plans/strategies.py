@@ -1,44 +1,14 @@
 """The paper's strategies: pure functions from a `PlanConfig` and the number of examples to a tuple of stages."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from stepwise_jax.errors import require
-from stepwise_jax.experiment.config import LearningRateRule, PlanConfig
-from stepwise_jax.stage import SET_NAMES, Stage
+from stepwise_jax.experiment.config import PlanConfig
+from stepwise_jax.plans.learning_rates import learning_rates
+from stepwise_jax.plans.stage import SET_NAMES, Stage
 
 Strategy = Callable[[PlanConfig, int], tuple[Stage, ...]]
-
-
-def learning_rates(
-    rule: LearningRateRule, learning_rate: float, batch_size: int, batch_sizes: Sequence[int]
-) -> tuple[float, ...]:
-    """Eq. 9: lambda_i for each stage, in mean-gradient terms.
-
-    Args:
-      rule: which reading of Eq. 9 (its lambda' multiplies the *sum* of a batch's gradients in Eq. 7, so that its 1/b is
-        the mean that Optax takes already: `eq9`), or one of the rules it is compared with.
-      learning_rate: lambda.
-      batch_size: b, the base batch size.
-      batch_sizes: b_i of the n stages.
-    """
-    n = len(batch_sizes)
-    if rule == "constant":
-        return (learning_rate,) * n
-    if rule == "linear_scaling":
-        # Goyal et al., "Accurate, large minibatch SGD" (2017): the rate grows with the batch.
-        return tuple(learning_rate * size / batch_sizes[0] for size in batch_sizes)
-    if rule == "eq9_recursive":
-        return _recursive_rates(learning_rate, n)
-    eq9 = [learning_rate if i in (0, n - 1) else learning_rate / (10 * n) for i in range(n)]
-    divisors = {"eq9": [1.0] * n, "eq9_literal": batch_sizes, "eq9_base_batch": [batch_size / b for b in batch_sizes]}
-    return tuple(rate / divisor for rate, divisor in zip(eq9, divisors[rule], strict=True))
-
-
-def _recursive_rates(learning_rate: float, n: int) -> tuple[float, ...]:
-    """Eq. 9 with "lambda = lambda' for next i" at its word: each stage divides its predecessor's rate."""
-    between = [learning_rate / (10 * n) ** i for i in range(max(n - 1, 1))]
-    return (*between, between[-1])[:n]
 
 
 def stepwise(plan: PlanConfig, examples: int) -> tuple[Stage, ...]:
