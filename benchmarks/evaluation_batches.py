@@ -18,9 +18,9 @@ import jax.numpy as jnp
 
 import models
 from stepwise_jax import step_program
-from stepwise_jax.evaluate import apply
 from stepwise_jax.experiment.config import OptimizerConfig
-from stepwise_jax.optimizer import make_optimizer
+from stepwise_jax.functional.metrics import apply
+from stepwise_jax.functional.optimizers import make_optimizer
 from stepwise_jax.runtime import sharding
 from stepwise_jax.runtime.process import start_anew_with_kept_memory, take_memory_in_the_main_thread
 

@@ -17,10 +17,10 @@ class JaxSide:
 
         import models
         from stepwise_jax import step_program
-        from stepwise_jax.batches import make_preprocessing
         from stepwise_jax.experiment.config import OptimizerConfig
         from stepwise_jax.feed import ResidentFeed, place_resident
-        from stepwise_jax.optimizer import make_optimizer, set_hyperparameters
+        from stepwise_jax.functional.optimizers import make_optimizer, set_hyperparameters
+        from stepwise_jax.functional.preprocessing import make_preprocessing
         from stepwise_jax.runtime import sharding
         from stepwise_jax.runtime.process import take_memory_in_the_main_thread
 

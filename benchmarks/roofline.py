@@ -33,11 +33,11 @@ import models  # noqa: E402
 from stepwise_jax import datasets  # noqa: E402
 from stepwise_jax.experiment.config import ExperimentConfig, OptimizerConfig  # noqa: E402
 from stepwise_jax.experiment.config_files import load_config, load_rows  # noqa: E402
-from stepwise_jax.optimizer import make_optimizer  # noqa: E402
+from stepwise_jax.functional.optimizers import make_optimizer  # noqa: E402
+from stepwise_jax.functional.state import make_initializer  # noqa: E402
+from stepwise_jax.functional.train_step import Batch, make_train_step  # noqa: E402
 from stepwise_jax.plans import planning  # noqa: E402
 from stepwise_jax.runtime import devices  # noqa: E402
-from stepwise_jax.state import make_initializer  # noqa: E402
-from stepwise_jax.train_step import Batch, make_train_step  # noqa: E402
 
 PRECISION = "bfloat16"
 BATCHES = (24, 48, 72, 96)

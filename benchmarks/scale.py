@@ -65,11 +65,12 @@ def count(arguments: argparse.Namespace, name: str) -> dict[str, Any]:
 
     import models
     from stepwise_jax import step_program
-    from stepwise_jax.batches import Resident, make_preprocessing
+    from stepwise_jax.batches import Resident
     from stepwise_jax.experiment.config import OptimizerConfig
-    from stepwise_jax.optimizer import make_optimizer
+    from stepwise_jax.functional.optimizers import make_optimizer
+    from stepwise_jax.functional.preprocessing import make_preprocessing
+    from stepwise_jax.functional.state import make_initializer
     from stepwise_jax.runtime.sharding import make_mesh, replicated, split_along
-    from stepwise_jax.state import make_initializer
 
     # What differs by platform is taken as on an accelerator.
     jax.lax.platform_dependent = lambda *args, default, **_: default(*args)

@@ -35,12 +35,13 @@ def steps_per_second(setting: dict[str, Any]) -> float:
 
     import models
     from stepwise_jax import step_program
-    from stepwise_jax.batches import Resident, make_preprocessing
+    from stepwise_jax.batches import Resident
     from stepwise_jax.experiment.config import OptimizerConfig
-    from stepwise_jax.optimizer import make_optimizer
+    from stepwise_jax.functional.optimizers import make_optimizer
+    from stepwise_jax.functional.preprocessing import make_preprocessing
+    from stepwise_jax.functional.train_step import make_train_step
     from stepwise_jax.programs import make_train_call
     from stepwise_jax.runtime import sharding
-    from stepwise_jax.train_step import make_train_step
 
     size, batch, together = setting["image_size"], setting["batch_size"], setting["together"]
     network = models.build(setting["network"], num_classes=10, small_images=True, width=setting["width"])

@@ -38,9 +38,9 @@ def jax_step(name: str, batch_size: int, image_size: int) -> Callable[[], None]:
 
     sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
     import models
+    from stepwise_jax.functional.state import TrainState, state_from
+    from stepwise_jax.functional.train_step import Batch, make_train_step
     from stepwise_jax.runtime.process import take_memory_in_the_main_thread
-    from stepwise_jax.state import TrainState, state_from
-    from stepwise_jax.train_step import Batch, make_train_step
 
     take_memory_in_the_main_thread()
     net = models.build(name, num_classes=CLASSES)

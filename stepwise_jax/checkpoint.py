@@ -26,8 +26,8 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from stepwise_jax.errors import InputError, UnsavedError, first_line, kind_and_line
+from stepwise_jax.functional.state import TrainState, digest
 from stepwise_jax.runtime import multihost
-from stepwise_jax.state import TrainState, digest
 
 Place = dict[str, Any]
 """Where in training a checkpoint stands, as plain JSON data (`progress.Progress`)."""

@@ -9,10 +9,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from stepwise_jax import datasets
-from stepwise_jax.batches import histograms
 from stepwise_jax.display import Display
 from stepwise_jax.experiment.config import DataConfig
 from stepwise_jax.feed import Feed, Read, ResidentFeed, StreamedFeed, place_resident
+from stepwise_jax.functional.preprocessing import histograms
 from stepwise_jax.runtime import multihost
 from stepwise_jax.runtime.threads import run_ahead
 

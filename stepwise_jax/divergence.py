@@ -8,10 +8,10 @@ import dataclasses
 from collections.abc import Sequence
 
 from stepwise_jax.errors import NonFiniteLossError, UnsavedError
+from stepwise_jax.functional.state import TrainState
 from stepwise_jax.plans.stage import Stage, learning_rate_at
 from stepwise_jax.progress import Progress, progress_from, updates_before
 from stepwise_jax.session import Session
-from stepwise_jax.state import TrainState
 
 LOWER = 0.1
 """What a stage's rates are multiplied by when it is begun anew: the paper's gamma, the step of its own schedule."""

@@ -13,15 +13,16 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from stepwise_jax import batch_sharding, datasets, delivery
-from stepwise_jax.batches import Resident, make_preprocessing, steps_in_call
+from stepwise_jax.batches import Resident, steps_in_call
 from stepwise_jax.delivery import Delivery
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import DataConfig, ExperimentConfig
 from stepwise_jax.feed import Feed, ResidentFeed, StreamedFeed
-from stepwise_jax.optimizer import make_optimizer
+from stepwise_jax.functional.optimizers import make_optimizer
+from stepwise_jax.functional.preprocessing import make_preprocessing
+from stepwise_jax.functional.state import TrainState, make_initializer
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.runtime import sharding
-from stepwise_jax.state import TrainState, make_initializer
 from stepwise_jax.step_program import train_function
 
 

@@ -18,9 +18,11 @@ from stepwise_jax.batches import Picked, calls, epoch_order, steps_in_call
 from stepwise_jax.display import Display
 from stepwise_jax.documents import read_json
 from stepwise_jax.errors import InputError, InterruptedRunError, NonFiniteLossError
-from stepwise_jax.evaluate import Scores, reestimate
 from stepwise_jax.experiment.config import ExperimentConfig
-from stepwise_jax.optimizer import set_hyperparameters
+from stepwise_jax.functional.batch_statistics import reestimate
+from stepwise_jax.functional.metrics import Scores
+from stepwise_jax.functional.optimizers import set_hyperparameters
+from stepwise_jax.functional.state import TrainState, cross_boundary, digest
 from stepwise_jax.outcome import score
 from stepwise_jax.plans.stage import Stage, learning_rate_at, noise_scale, stage_document, stage_from_document
 from stepwise_jax.profile import FOLDER, Profile, traced
@@ -29,7 +31,6 @@ from stepwise_jax.records import EpochRecord, StageRecord
 from stepwise_jax.runtime import multihost
 from stepwise_jax.runtime.signals import Stopped, heed
 from stepwise_jax.session import Session, open_session, resolve
-from stepwise_jax.state import TrainState, cross_boundary, digest
 
 # Calls that may be under way on the device before the host waits for the oldest: enough that the device never waits,
 # few enough that a signal or a loss that is not finite is noticed at once.

@@ -13,11 +13,11 @@ from stepwise_jax import records, samples, workdir
 from stepwise_jax.batches import pad_rows
 from stepwise_jax.documents import write_json
 from stepwise_jax.errors import UnsavedError
-from stepwise_jax.evaluate import Scores, total
+from stepwise_jax.functional.metrics import Scores, total
+from stepwise_jax.functional.state import TrainState, digest, learned
 from stepwise_jax.runtime import multihost
 from stepwise_jax.runtime.signals import heed
 from stepwise_jax.session import Session
-from stepwise_jax.state import TrainState, digest, learned
 
 BATCHES_IN_FLIGHT = 3
 

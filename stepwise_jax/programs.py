@@ -18,16 +18,17 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from stepwise_jax.batches import Picked, Pixels, Preprocessing, Resident, evaluation_batch, gather
+from stepwise_jax.batches import Picked, Pixels, Resident, evaluation_batch, gather
 from stepwise_jax.clock import Clock
 from stepwise_jax.errors import first_line
-from stepwise_jax.evaluate import apply, make_count
 from stepwise_jax.flops import TrainCall, count_flops
+from stepwise_jax.functional.metrics import apply, make_count
+from stepwise_jax.functional.preprocessing import Preprocessing
+from stepwise_jax.functional.state import TrainState
+from stepwise_jax.functional.train_step import Batch, TrainStep, make_train_step
 from stepwise_jax.runtime.sharding import on_mesh, place, replicated, split_along
 from stepwise_jax.runtime.threads import Background
 from stepwise_jax.runtime.xla_options import compiler_options
-from stepwise_jax.state import TrainState
-from stepwise_jax.train_step import Batch, TrainStep, make_train_step
 
 Key = tuple[Any, ...]
 """A program's name and the shape of what it works on."""

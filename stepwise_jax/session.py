@@ -15,7 +15,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from stepwise_jax import batch_sharding, datasets, signature, subsets, workdir
-from stepwise_jax.batches import PlanOrder, make_preprocessing
+from stepwise_jax.batches import PlanOrder
 from stepwise_jax.checkpoint import Checkpoints
 from stepwise_jax.clock import Clock
 from stepwise_jax.delivery import Split, open_data, open_split
@@ -24,7 +24,9 @@ from stepwise_jax.documents import read_json, write_json
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.feed import Feed
-from stepwise_jax.optimizer import make_optimizer
+from stepwise_jax.functional.optimizers import make_optimizer
+from stepwise_jax.functional.preprocessing import make_preprocessing
+from stepwise_jax.functional.state import TrainState, make_initializer, state_from
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.profile import Profile
 from stepwise_jax.programs import Programs
@@ -32,7 +34,6 @@ from stepwise_jax.records import Discarding, EventRecord, Writer
 from stepwise_jax.runtime import agreement, compile_cache, multihost, sharding
 from stepwise_jax.runtime.signals import stop_on_signals
 from stepwise_jax.signature import Signature
-from stepwise_jax.state import TrainState, make_initializer, state_from
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stepwise_jax.batches import Preprocessing
 from stepwise_jax.documents import read_json, write_json
 from stepwise_jax.errors import InputError
+from stepwise_jax.functional.preprocessing import Preprocessing
 from stepwise_jax.workdir import PREPROCESSING
 
 

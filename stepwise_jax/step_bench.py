@@ -19,19 +19,20 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from stepwise_jax import step_program
-from stepwise_jax.batches import Picked, PlanOrder, calls, make_preprocessing
+from stepwise_jax.batches import Picked, PlanOrder, calls
 from stepwise_jax.datasets.meter import Progress
 from stepwise_jax.experiment.config import OptimizerConfig
 from stepwise_jax.feed import ResidentFeed, place_resident
 from stepwise_jax.flops import TrainCall, count_flops
+from stepwise_jax.functional.optimizers import make_optimizer, set_hyperparameters
+from stepwise_jax.functional.preprocessing import make_preprocessing
+from stepwise_jax.functional.state import TrainState
+from stepwise_jax.functional.train_step import make_train_step
 from stepwise_jax.loop import CALLS_IN_FLIGHT
-from stepwise_jax.optimizer import make_optimizer, set_hyperparameters
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.programs import make_train_call
 from stepwise_jax.runtime import devices, sharding
-from stepwise_jax.state import TrainState
 from stepwise_jax.step_cases import Case, Setting
-from stepwise_jax.train_step import make_train_step
 
 TURNS = 5
 """Turns of each way, where the seconds allow so many."""

@@ -9,12 +9,13 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from stepwise_jax.batches import Picked, Preprocessing, Resident
+from stepwise_jax.batches import Picked, Resident
+from stepwise_jax.functional.preprocessing import Preprocessing
+from stepwise_jax.functional.state import TrainState, make_initializer
+from stepwise_jax.functional.train_step import make_train_step
 from stepwise_jax.programs import make_train_call
 from stepwise_jax.runtime.sharding import on_mesh, replicated, split_along
 from stepwise_jax.runtime.xla_options import compiler_options
-from stepwise_jax.state import TrainState, make_initializer
-from stepwise_jax.train_step import make_train_step
 
 _CACHE_HIT = "/jax/compilation_cache/cache_hits"
 

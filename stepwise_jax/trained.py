@@ -12,9 +12,9 @@ from stepwise_jax import signature, workdir
 from stepwise_jax.checkpoint import Checkpoints
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import ExperimentConfig
-from stepwise_jax.optimizer import make_optimizer
+from stepwise_jax.functional.optimizers import make_optimizer
+from stepwise_jax.functional.state import TrainState, make_initializer
 from stepwise_jax.signature import Signature
-from stepwise_jax.state import TrainState, make_initializer
 
 _log = logging.getLogger(__name__)
 

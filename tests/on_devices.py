@@ -19,7 +19,6 @@ import models
 from models import convolution, row_products
 from models.resnet import BasicBlock, ResNet
 from stepwise_jax import datasets, loop, records
-from stepwise_jax.batches import Preprocessing
 from stepwise_jax.clock import Clock
 from stepwise_jax.errors import InterruptedRunError
 from stepwise_jax.experiment.config import (
@@ -31,12 +30,13 @@ from stepwise_jax.experiment.config import (
     PlanConfig,
 )
 from stepwise_jax.feed import Feed, ResidentFeed, StreamedFeed, place_resident
-from stepwise_jax.optimizer import make_optimizer, set_hyperparameters
+from stepwise_jax.functional.optimizers import make_optimizer, set_hyperparameters
+from stepwise_jax.functional.preprocessing import Preprocessing
+from stepwise_jax.functional.state import TrainState, learned, make_initializer
 from stepwise_jax.plans import planning
 from stepwise_jax.programs import Programs
 from stepwise_jax.records import EpochRecord
 from stepwise_jax.runtime import sharding
-from stepwise_jax.state import TrainState, learned, make_initializer
 
 SIDE, EXAMPLES = 8, 192
 PLAN = PlanConfig(batch_size=16, learning_rate=0.05, epochs_per_stage=1, decay_every=1)

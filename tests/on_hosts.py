@@ -19,11 +19,11 @@ from models.resnet import BasicBlock, ResNet
 from stepwise_jax import loop
 from stepwise_jax.errors import StepwiseError
 from stepwise_jax.experiment.config import CheckpointConfig, DataConfig, EvaluationConfig, ExperimentConfig, PlanConfig
-from stepwise_jax.optimizer import make_optimizer
+from stepwise_jax.functional.optimizers import make_optimizer
+from stepwise_jax.functional.state import make_initializer
 from stepwise_jax.plans import planning
 from stepwise_jax.runtime import multihost
 from stepwise_jax.runtime.process import quieten_orbax
-from stepwise_jax.state import make_initializer
 
 SIDE, EXAMPLES = 8, 320
 PLAN = PlanConfig(

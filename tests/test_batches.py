@@ -2,18 +2,8 @@ import jax
 import numpy as np
 import pytest
 
-from stepwise_jax.batches import (
-    Preprocessing,
-    Resident,
-    calls,
-    epoch_order,
-    gather,
-    histograms,
-    make_preprocessing,
-    pad_rows,
-    preprocess,
-    steps_in_call,
-)
+from stepwise_jax.batches import Resident, calls, epoch_order, gather, pad_rows, steps_in_call
+from stepwise_jax.functional.preprocessing import Preprocessing, histograms, make_preprocessing, preprocess
 
 ROWS = np.random.default_rng(0).choice(1000, size=103, replace=False)
 PLAIN = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)

@@ -15,9 +15,9 @@ from stepwise_jax import checkpoint
 from stepwise_jax.checkpoint import Checkpoints, Place
 from stepwise_jax.errors import InputError, UnsavedError
 from stepwise_jax.experiment.config import OptimizerConfig
-from stepwise_jax.optimizer import make_optimizer
+from stepwise_jax.functional.optimizers import make_optimizer
+from stepwise_jax.functional.state import TrainState, state_from
 from stepwise_jax.runtime import sharding
-from stepwise_jax.state import TrainState, state_from
 
 PLACE: Place = {"stage": 2, "loss_sum": 0.1 + 0.2, "best_top1": None, "seconds": {"train": 1e-17}, "updates": 10**12}
 NEWEST, BEFORE = 7, 3

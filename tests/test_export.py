@@ -14,9 +14,9 @@ import pytest
 import launch
 import models
 from stepwise_jax import image_files
-from stepwise_jax.batches import Preprocessing
 from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.export import PLATFORMS, check_target, describe, export_stablehlo
+from stepwise_jax.functional.preprocessing import Preprocessing
 from stepwise_jax.inference import make_classify
 from stepwise_jax.signature import Signature
 from stepwise_jax.trained import Trained

@@ -10,10 +10,10 @@ import pytest
 
 import models
 from models import row_products
-from stepwise_jax import optimizer as optimizers
 from stepwise_jax.experiment.config import OptimizerConfig
-from stepwise_jax.state import learned, state_from
-from stepwise_jax.train_step import Batch, make_train_step
+from stepwise_jax.functional import optimizers
+from stepwise_jax.functional.state import learned, state_from
+from stepwise_jax.functional.train_step import Batch, make_train_step
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 NETWORKS = sorted(path.stem for path in GOLDEN.glob("*.npz"))

@@ -18,9 +18,9 @@ import models
 from models import layers
 from models.convolution import convolve
 from stepwise_jax.experiment.config_files import load_rows
+from stepwise_jax.functional.state import make_initializer
+from stepwise_jax.functional.train_step import Batch, make_train_step
 from stepwise_jax.runtime import devices
-from stepwise_jax.state import make_initializer
-from stepwise_jax.train_step import Batch, make_train_step
 
 ROOT = Path(__file__).parents[1]
 

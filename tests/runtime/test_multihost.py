@@ -24,15 +24,16 @@ import jax, numpy as np
 jax.distributed.initialize(sys.argv[1], num_processes=int(sys.argv[2]), process_id=int(sys.argv[3]))
 from conftest import TinyNet
 from stepwise_jax.runtime import sharding
-from stepwise_jax.batches import PlanOrder, Preprocessing, pad_rows
+from stepwise_jax.batches import PlanOrder, pad_rows
+from stepwise_jax.functional.preprocessing import Preprocessing
 from stepwise_jax.clock import Clock
 from stepwise_jax.experiment.config import OptimizerConfig
-from stepwise_jax.evaluate import total
+from stepwise_jax.functional.metrics import total
 from stepwise_jax.feed import StreamedFeed
-from stepwise_jax.optimizer import make_optimizer, set_hyperparameters
+from stepwise_jax.functional.optimizers import make_optimizer, set_hyperparameters
 from stepwise_jax.programs import Programs
 from stepwise_jax.plans.stage import Stage
-from stepwise_jax.state import make_initializer
+from stepwise_jax.functional.state import make_initializer
 
 images = np.random.default_rng(0).integers(0, 256, (53, 8, 8, 3), dtype=np.uint8)
 labels = np.arange(53, dtype=np.int32) % 10

@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from stepwise_jax.experiment.config import OptimizerConfig
-from stepwise_jax.optimizer import make_optimizer, momentum_buffer, set_hyperparameters
+from stepwise_jax.functional.optimizers import make_optimizer, momentum_buffer, set_hyperparameters
 from stepwise_jax.runtime import sharding
 
 # Rate, momentum and weight decay of eight steps, as stages and milestones change them.

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from stepwise_jax.augmentation import random_crop, random_flip
+from stepwise_jax.functional.augmentation import random_crop, random_flip
 
 IMAGE = np.arange(1, 4 * 5 * 2 + 1, dtype=np.uint8).reshape(4, 5, 2)
 MANY = jnp.broadcast_to(IMAGE, (2000, *IMAGE.shape))

@@ -1,15 +1,16 @@
-"""Exact scores of the test set by masked counts, class probabilities, and batch statistics measured anew."""
+"""Exact scores of the test set from masked counts."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from stepwise_jax.state import TrainState
-from stepwise_jax.train_step import Batch, cross_entropy
+from stepwise_jax.functional.losses import cross_entropy
+from stepwise_jax.functional.state import TrainState
+from stepwise_jax.functional.train_step import Batch
 
 
 class Scores(NamedTuple):
@@ -58,26 +59,3 @@ def total(counts: Iterable[dict[str, jax.Array]], examples: int) -> Scores:
     top1, top5 = (sum(int(batch[name]) for batch in sums) for name in ("top1", "top5"))
     loss = float(np.sum([np.float64(batch["loss"]) for batch in sums]))
     return Scores(top1 / examples, top5 / examples, loss / examples)
-
-
-def reestimate(statistics: Callable[[Any, Any], Any], batch_stats: Any, batches: Iterable[Any]) -> Any:
-    """Batch statistics as the plain mean over all `batches`, whatever the network's own averaging is.
-
-    Args:
-      statistics: `batch_stats, batch -> batch_stats` after one batch in training mode, affine in its first argument.
-      batch_stats: a tree of the right shapes.
-      batches: what `statistics` takes, one at a time.
-    """
-    zeros = jax.tree.map(jnp.zeros_like, batch_stats)
-    sums, count, kept = zeros, 0, None
-    for rows in batches:
-        from_zeros = statistics(zeros, rows)
-        if kept is None:
-            # The running average is kept * old + (1 - kept) * batch: two old values tell `kept`. The second is no
-            # smaller than the batch's own, or large activations would round `kept` away.
-            probe = jax.tree.map(lambda value: 1 + jnp.abs(value), from_zeros)
-            from_probe = statistics(probe, rows)
-            kept = jax.tree.map(lambda new, zero, old: (new - zero) / old, from_probe, from_zeros, probe)
-        sums = jax.tree.map(jnp.add, sums, from_zeros)
-        count += 1
-    return jax.tree.map(lambda total_, share: total_ / count / (1 - share), sums, kept)

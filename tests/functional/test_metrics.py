@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from stepwise_jax import evaluate
 from stepwise_jax.batches import pad_rows
-from stepwise_jax.evaluate import make_count, ranks, reestimate, total
-from stepwise_jax.state import TrainState
-from stepwise_jax.train_step import Batch
+from stepwise_jax.functional import metrics
+from stepwise_jax.functional.batch_statistics import reestimate
+from stepwise_jax.functional.metrics import make_count, ranks, total
+from stepwise_jax.functional.state import TrainState
+from stepwise_jax.functional.train_step import Batch
 
 RANDOM = np.random.default_rng(0)
 
@@ -52,7 +53,7 @@ class Linear(nn.Module):
         return nn.Dense(self.classes, use_bias=False)(images.reshape(len(images), -1))
 
 
-def scores(classes: int, count: int, batch_size: int) -> tuple[evaluate.Scores, np.ndarray, np.ndarray]:
+def scores(classes: int, count: int, batch_size: int) -> tuple[metrics.Scores, np.ndarray, np.ndarray]:
     """What evaluating in batches gives, and the logits and labels in numpy."""
     random = np.random.default_rng(1)
     images, labels = random.normal(size=(count, 2, 2, 1)).astype(np.float32), random.integers(0, classes, count)

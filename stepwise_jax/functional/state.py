@@ -11,7 +11,8 @@ import optax
 from flax import linen as nn
 
 from stepwise_jax.experiment.config import PlanConfig
-from stepwise_jax.optimizer import momentum_buffer
+from stepwise_jax.functional.batch_statistics import initial_statistics
+from stepwise_jax.functional.optimizers import momentum_buffer
 
 
 class TrainState(NamedTuple):
@@ -60,15 +61,6 @@ def cross_boundary(
     batch_stats = state.batch_stats if plan.batch_statistics == "carried" else initial_statistics(state.batch_stats)
     opt_state = state.opt_state if plan.carry == "state" else optimizer.init(state.params)
     return state._replace(batch_stats=batch_stats, opt_state=opt_state)
-
-
-def initial_statistics(batch_stats: Any) -> Any:
-    """Running means of 0 and running variances of 1."""
-
-    def value(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
-        return jnp.full_like(leaf, 1.0 if jax.tree_util.keystr(path[-1:], simple=True) == "var" else 0.0)
-
-    return jax.tree_util.tree_map_with_path(value, batch_stats)
 
 
 def learned(state: TrainState) -> dict[str, Any]:

@@ -5,16 +5,9 @@ import pytest
 from conftest import TinyNet
 
 from stepwise_jax.experiment.config import OptimizerConfig, PlanConfig
-from stepwise_jax.optimizer import make_optimizer, momentum_buffer, set_hyperparameters
-from stepwise_jax.state import (
-    TrainState,
-    cross_boundary,
-    digest,
-    initial_statistics,
-    learned,
-    make_initializer,
-    state_from,
-)
+from stepwise_jax.functional.batch_statistics import initial_statistics
+from stepwise_jax.functional.optimizers import make_optimizer, momentum_buffer, set_hyperparameters
+from stepwise_jax.functional.state import TrainState, cross_boundary, digest, learned, make_initializer, state_from
 
 OPTIMIZER = make_optimizer(OptimizerConfig())
 # Without optimisation the random generators compile in a moment.

@@ -5,9 +5,10 @@ import pytest
 from flax import linen as nn
 
 from stepwise_jax.experiment.config import OptimizerConfig
-from stepwise_jax.optimizer import make_optimizer, set_hyperparameters
-from stepwise_jax.state import TrainState, state_from
-from stepwise_jax.train_step import Batch, cross_entropy, make_train_step
+from stepwise_jax.functional.losses import cross_entropy
+from stepwise_jax.functional.optimizers import make_optimizer, set_hyperparameters
+from stepwise_jax.functional.state import TrainState, state_from
+from stepwise_jax.functional.train_step import Batch, make_train_step
 
 RATE, DECAY = 0.5, 0.25
 OPTIMIZER = make_optimizer(OptimizerConfig(weight_decay=DECAY))

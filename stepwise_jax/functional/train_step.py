@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 
 import chex
 import jax
-import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from stepwise_jax.state import TrainState
+from stepwise_jax.functional.losses import cross_entropy
+from stepwise_jax.functional.state import TrainState
 
 
 class Batch(NamedTuple):
@@ -22,13 +22,8 @@ class Batch(NamedTuple):
 
 
 Metrics = dict[str, jax.Array]
+
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
-
-
-def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """The loss of each example: logits [b, C] and int labels [b] to [b], float32 at least."""
-    wide = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-    return optax.softmax_cross_entropy_with_integer_labels(wide, labels)
 
 
 def make_train_step(network: nn.Module, optimizer: optax.GradientTransformation) -> TrainStep:

@@ -1,0 +1,1 @@
+"""The pure functions that training is made of, and that a researcher replaces."""
