@@ -38,7 +38,8 @@ from stepwise_jax.runtime.process import (
 
 def plan(options: argparse.Namespace, fields: Sequence[str]) -> None:
     """Shows the stages of a run and its cost against the baseline, without data and without running it."""
-    from stepwise_jax import datasets, display
+    from stepwise_jax import display
+    from stepwise_jax.data import datasets
     from stepwise_jax.plans import planning
 
     experiment = _experiment(options, fields)
@@ -58,7 +59,8 @@ def plan(options: argparse.Namespace, fields: Sequence[str]) -> None:
 
 
 def _footprints(experiment: ExperimentConfig, planned: Any) -> dict[str, Any]:
-    from stepwise_jax import datasets, footprint, session
+    from stepwise_jax import footprint, session
+    from stepwise_jax.data import datasets
 
     network = _network(experiment, datasets.sizes(experiment.data).num_classes)
     return footprint.measure(session.resolve(experiment, None), planned, network)
@@ -66,7 +68,8 @@ def _footprints(experiment: ExperimentConfig, planned: Any) -> dict[str, Any]:
 
 def train(options: argparse.Namespace, fields: Sequence[str]) -> None:
     """Trains, or goes on where the workdir's run stopped; ends with a table of the stages and curves.png."""
-    from stepwise_jax import datasets, loop
+    from stepwise_jax import loop
+    from stepwise_jax.data import datasets
     from stepwise_jax.display import Display, make_display, print_result
     from stepwise_jax.plans import planning
     from stepwise_jax.plans.stage import stage_document
@@ -109,7 +112,8 @@ def train(options: argparse.Namespace, fields: Sequence[str]) -> None:
 
 def evaluate(options: argparse.Namespace, _: Sequence[str]) -> None:
     """Scores the newest checkpoint of a finished or stopped run on its whole test set."""
-    from stepwise_jax import datasets, loop, workdir
+    from stepwise_jax import loop, workdir
+    from stepwise_jax.data import datasets
     from stepwise_jax.display import make_display, percent
 
     experiment, stages = workdir.recorded_experiment(workdir.read_config(options.run))
@@ -195,7 +199,7 @@ def sweep(options: argparse.Namespace, fields: Sequence[str]) -> None:
 
 def _planned(options: argparse.Namespace, fields: Sequence[str]) -> Callable[[Sequence[str]], Any]:
     """From more words to the experiment with these fields too, and its plan."""
-    from stepwise_jax import datasets
+    from stepwise_jax.data import datasets
     from stepwise_jax.plans import planning
 
     # The files of a folder are counted once, not for every point.
@@ -265,7 +269,7 @@ def report(options: argparse.Namespace, _: Sequence[str]) -> None:
 
 def prepare(options: argparse.Namespace, _: Sequence[str]) -> None:
     """Makes a data set ready for training, once, or checks that it is."""
-    from stepwise_jax import datasets
+    from stepwise_jax.data import datasets
     from stepwise_jax.display import make_display
 
     if options.source and options.dataset == "digits":
@@ -353,7 +357,7 @@ def _compared(options: argparse.Namespace, fields: Sequence[str]) -> tuple[Any, 
 
 def _checked_sizes(experiments: Mapping[str, ExperimentConfig]) -> dict[str, int]:
     """M of each experiment, whose networks are checked."""
-    from stepwise_jax import datasets
+    from stepwise_jax.data import datasets
 
     sizes = {name: datasets.sizes(each.data) for name, each in experiments.items()}
     for name, each in {(each.model, each.data.image_size): (name, each) for name, each in experiments.items()}.values():
@@ -365,7 +369,7 @@ def _checked_sizes(experiments: Mapping[str, ExperimentConfig]) -> dict[str, int
 
 def _make_ready(experiments: Mapping[str, ExperimentConfig]) -> None:
     """Prepares the data of experiments, once each."""
-    from stepwise_jax import datasets
+    from stepwise_jax.data import datasets
     from stepwise_jax.display import make_display
 
     display = make_display(sys.stderr)

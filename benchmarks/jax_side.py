@@ -17,8 +17,8 @@ class JaxSide:
 
         import models
         from stepwise_jax import step_program
+        from stepwise_jax.data.loaders import ResidentFeed, place_resident
         from stepwise_jax.experiment.config import OptimizerConfig
-        from stepwise_jax.feed import ResidentFeed, place_resident
         from stepwise_jax.functional.optimizers import make_optimizer, set_hyperparameters
         from stepwise_jax.functional.preprocessing import make_preprocessing
         from stepwise_jax.runtime import sharding

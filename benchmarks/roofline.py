@@ -30,7 +30,7 @@ import jax.numpy as jnp  # noqa: E402
 from graph_cost import Kernel, kernels  # noqa: E402
 
 import models  # noqa: E402
-from stepwise_jax import datasets  # noqa: E402
+from stepwise_jax.data import datasets  # noqa: E402
 from stepwise_jax.experiment.config import ExperimentConfig, OptimizerConfig  # noqa: E402
 from stepwise_jax.experiment.config_files import load_config, load_rows  # noqa: E402
 from stepwise_jax.functional.optimizers import make_optimizer  # noqa: E402

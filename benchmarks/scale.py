@@ -65,7 +65,7 @@ def count(arguments: argparse.Namespace, name: str) -> dict[str, Any]:
 
     import models
     from stepwise_jax import step_program
-    from stepwise_jax.batches import Resident
+    from stepwise_jax.data.batches import Resident
     from stepwise_jax.experiment.config import OptimizerConfig
     from stepwise_jax.functional.optimizers import make_optimizer
     from stepwise_jax.functional.preprocessing import make_preprocessing

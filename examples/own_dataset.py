@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from stepwise_jax.datasets import preparation
-from stepwise_jax.datasets.source import Source, SourceSplit
+from stepwise_jax.data.prepared import writing
+from stepwise_jax.data.source import Source, SourceSplit
 from stepwise_jax.display import make_display
 from stepwise_jax.errors import StepwiseError
 
@@ -57,7 +57,7 @@ def main() -> int:
     options = parser.parse_args()
     display = make_display()
     try:
-        preparation.prepare(shapes(train=2000, test=500), options.data_dir, display.preparing)
+        writing.prepare(shapes(train=2000, test=500), options.data_dir, display.preparing)
     except StepwiseError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.status

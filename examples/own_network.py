@@ -10,7 +10,8 @@ from pathlib import Path
 import jax
 from flax import linen as nn
 
-from stepwise_jax import datasets, loop
+from stepwise_jax import loop
+from stepwise_jax.data import datasets
 from stepwise_jax.display import make_display, print_result
 from stepwise_jax.errors import StepwiseError
 from stepwise_jax.experiment.config import DataConfig, ExperimentConfig, ModelConfig, PlanConfig

@@ -1,6 +1,6 @@
 """What a run compiles, and when: a stage's calls before its first step, all that comes later beside the training."""
 
-from stepwise_jax.batches import steps_in_call
+from stepwise_jax.data.sampler import steps_in_call
 from stepwise_jax.functional.state import TrainState
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.session import Session

@@ -8,7 +8,7 @@ import jax
 from flax import linen as nn
 
 from stepwise_jax import display, session, step_bench, step_bench_table, step_cases, throughput
-from stepwise_jax.datasets.meter import Progress
+from stepwise_jax.data.progress import Progress
 from stepwise_jax.errors import InputError, StepwiseError
 from stepwise_jax.experiment.config import ExperimentConfig
 

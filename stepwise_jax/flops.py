@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from stepwise_jax.batches import Picked, Resident
+from stepwise_jax.data.batches import Picked, Resident
 from stepwise_jax.functional.state import TrainState
 
 TrainCall = Callable[[TrainState, Resident | None, Picked], tuple[TrainState, jax.Array]]

@@ -12,12 +12,14 @@ import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from stepwise_jax import batch_sharding, datasets, delivery
-from stepwise_jax.batches import Resident, steps_in_call
-from stepwise_jax.delivery import Delivery
+from stepwise_jax import batch_sharding
+from stepwise_jax.data import datasets, placement
+from stepwise_jax.data.batches import Resident
+from stepwise_jax.data.loaders import Feed, ResidentFeed, StreamedFeed
+from stepwise_jax.data.placement import Delivery
+from stepwise_jax.data.sampler import steps_in_call
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import DataConfig, ExperimentConfig
-from stepwise_jax.feed import Feed, ResidentFeed, StreamedFeed
 from stepwise_jax.functional.optimizers import make_optimizer
 from stepwise_jax.functional.preprocessing import make_preprocessing
 from stepwise_jax.functional.state import TrainState, make_initializer
@@ -82,7 +84,7 @@ def measure(experiment: ExperimentConfig, stages: Sequence[Stage], network: nn.M
         "state": _bytes(state),
         "resident_images": _resident_bytes(images, images.train + images.test, mesh),
         "delivery": images.delivered.reason,
-        "device_memory": delivery.device_memory(),
+        "device_memory": placement.device_memory(),
     }
 
 
@@ -98,7 +100,7 @@ def _images(data: DataConfig, mesh: Mesh) -> Images:
         shape,
         sizes.train,
         sizes.test,
-        delivery.choose(data.delivery, needed, delivery.device_memory(), mesh.size),
+        placement.choose(data.delivery, needed, placement.device_memory(), mesh.size),
     )
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from stepwise_jax.datasets import images
-from stepwise_jax.datasets.class_folders import entries
+from stepwise_jax.data import images
+from stepwise_jax.data.sources.class_folders import entries
 
 
 def find(words: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from stepwise_jax import image_files
-from stepwise_jax.batches import evaluation_batch
-from stepwise_jax.datasets import images
-from stepwise_jax.datasets.meter import Meter, Progress
+from stepwise_jax.data import images
+from stepwise_jax.data.batches import evaluation_batch
+from stepwise_jax.data.progress import Meter, Progress
 from stepwise_jax.functional.preprocessing import preprocess
 from stepwise_jax.runtime.threads import run_ahead
 from stepwise_jax.trained import Trained

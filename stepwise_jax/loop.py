@@ -14,7 +14,8 @@ from flax import linen as nn
 
 from stepwise_jax import divergence, memory, outcome, records, saving, workdir
 from stepwise_jax.ahead import compile_ahead, compile_stage
-from stepwise_jax.batches import Picked, calls, epoch_order, steps_in_call
+from stepwise_jax.data.batches import Picked
+from stepwise_jax.data.sampler import calls, epoch_order, steps_in_call
 from stepwise_jax.display import Display
 from stepwise_jax.documents import read_json
 from stepwise_jax.errors import InputError, InterruptedRunError, NonFiniteLossError

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from stepwise_jax import records, samples, workdir
-from stepwise_jax.batches import pad_rows
+from stepwise_jax.data.batches import pad_rows
 from stepwise_jax.documents import write_json
 from stepwise_jax.errors import UnsavedError
 from stepwise_jax.functional.metrics import Scores, total

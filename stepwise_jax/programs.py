@@ -18,8 +18,8 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from stepwise_jax.batches import Picked, Pixels, Resident, evaluation_batch, gather
 from stepwise_jax.clock import Clock
+from stepwise_jax.data.batches import Picked, Pixels, Resident, evaluation_batch, gather
 from stepwise_jax.errors import first_line
 from stepwise_jax.flops import TrainCall, count_flops
 from stepwise_jax.functional.metrics import apply, make_count

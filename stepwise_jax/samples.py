@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from stepwise_jax.datasets import images
+from stepwise_jax.data import images
 
 EACH = 12
 """Images of either kind: wrong with the highest probability, and drawn evenly."""

@@ -14,16 +14,18 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from stepwise_jax import batch_sharding, datasets, signature, subsets, workdir
-from stepwise_jax.batches import PlanOrder
+from stepwise_jax import batch_sharding, signature, workdir
 from stepwise_jax.checkpoint import Checkpoints
 from stepwise_jax.clock import Clock
-from stepwise_jax.delivery import Split, open_data, open_split
+from stepwise_jax.data import datasets, subsets
+from stepwise_jax.data.dataset import Dataset
+from stepwise_jax.data.loaders import Feed
+from stepwise_jax.data.placement import Split, open_data, open_split
+from stepwise_jax.data.sampler import PlanOrder
 from stepwise_jax.display import Display
 from stepwise_jax.documents import read_json, write_json
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import ExperimentConfig
-from stepwise_jax.feed import Feed
 from stepwise_jax.functional.optimizers import make_optimizer
 from stepwise_jax.functional.preprocessing import make_preprocessing
 from stepwise_jax.functional.state import TrainState, make_initializer, state_from
@@ -179,7 +181,7 @@ def _open_splits(
     mesh: Mesh,
     note: Callable[[str, str], None],
     display: Display,
-) -> tuple[datasets.Dataset, Split, Split]:
+) -> tuple[Dataset, Split, Split]:
     dataset, delivered = open_data(experiment.data, mesh, display)
     note("delivery", delivered.reason)
     train, test = (open_split(experiment.data, dataset, split, delivered, mesh, display) for split in ("train", "test"))
@@ -200,7 +202,7 @@ def _draw(
     stages: tuple[Stage, ...],
     train: Split,
     test: Split,
-    dataset: datasets.Dataset,
+    dataset: Dataset,
     folder: Path,
 ) -> tuple[subsets.Subset, ...]:
     """The stages' subsets, with their proof in `subsets.json`; a resumed run must find the same there.

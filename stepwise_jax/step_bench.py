@@ -19,10 +19,11 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from stepwise_jax import step_program
-from stepwise_jax.batches import Picked, PlanOrder, calls
-from stepwise_jax.datasets.meter import Progress
+from stepwise_jax.data.batches import Picked
+from stepwise_jax.data.loaders import ResidentFeed, place_resident
+from stepwise_jax.data.progress import Progress
+from stepwise_jax.data.sampler import PlanOrder, calls
 from stepwise_jax.experiment.config import OptimizerConfig
-from stepwise_jax.feed import ResidentFeed, place_resident
 from stepwise_jax.flops import TrainCall, count_flops
 from stepwise_jax.functional.optimizers import make_optimizer, set_hyperparameters
 from stepwise_jax.functional.preprocessing import make_preprocessing

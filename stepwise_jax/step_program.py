@@ -9,7 +9,7 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from stepwise_jax.batches import Picked, Resident
+from stepwise_jax.data.batches import Picked, Resident
 from stepwise_jax.functional.preprocessing import Preprocessing
 from stepwise_jax.functional.state import TrainState, make_initializer
 from stepwise_jax.functional.train_step import make_train_step

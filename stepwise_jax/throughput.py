@@ -17,10 +17,11 @@ import jax
 import numpy as np
 from PIL import Image
 
-from stepwise_jax import datasets
-from stepwise_jax.datasets.meter import Progress
+from stepwise_jax.data import datasets
+from stepwise_jax.data.dataset import Dataset
+from stepwise_jax.data.loaders import Feed, ResidentFeed, StreamedFeed, place_resident
+from stepwise_jax.data.progress import Progress
 from stepwise_jax.experiment.config import DataConfig
-from stepwise_jax.feed import Feed, ResidentFeed, StreamedFeed, place_resident
 from stepwise_jax.runtime import sharding
 from stepwise_jax.runtime.threads import cores
 
@@ -106,7 +107,7 @@ def _jpeg(number: int, side: int) -> bytes:
 
 def _prepared(
     folder: Path, encoded: list[bytes], images: int, image_size: int, progress: Progress
-) -> tuple[DataConfig, datasets.Dataset]:
+) -> tuple[DataConfig, Dataset]:
     for number in range(images):
         path = folder / "images" / "train" / str(number % 2) / f"{number:07}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -144,7 +145,7 @@ def _bare_speed(encoded: list[bytes], image_size: int, flag: int) -> float:
     return sum(counts) / (time.perf_counter() - started)
 
 
-def _streamed(data: DataConfig, dataset: datasets.Dataset) -> StreamedFeed:
+def _streamed(data: DataConfig, dataset: Dataset) -> StreamedFeed:
     labels, _ = datasets.index(dataset, "train")
     read = datasets.make_read(dataset, "train", data.image_size)
     return StreamedFeed(
@@ -153,7 +154,7 @@ def _streamed(data: DataConfig, dataset: datasets.Dataset) -> StreamedFeed:
 
 
 def _resident_speeds(
-    data: DataConfig, dataset: datasets.Dataset, order: np.ndarray, epochs: int, progress: Progress
+    data: DataConfig, dataset: Dataset, order: np.ndarray, epochs: int, progress: Progress
 ) -> list[float]:
     examples = datasets.load(dataset, "train", data.image_size, progress)
     resident = place_resident(examples.images, examples.labels, sharding.make_mesh(), sharded=False)

@@ -41,7 +41,8 @@ import pytest
 from flax import linen as nn
 from PIL import Image
 
-from stepwise_jax import datasets, loop
+from stepwise_jax import loop
+from stepwise_jax.data import datasets
 from stepwise_jax.display import Display
 from stepwise_jax.experiment.config import (
     CheckpointConfig,

@@ -18,8 +18,10 @@ from jax.sharding import Mesh
 import models
 from models import convolution, row_products
 from models.resnet import BasicBlock, ResNet
-from stepwise_jax import datasets, loop, records
+from stepwise_jax import loop, records
 from stepwise_jax.clock import Clock
+from stepwise_jax.data import datasets
+from stepwise_jax.data.loaders import Feed, ResidentFeed, StreamedFeed, place_resident
 from stepwise_jax.errors import InterruptedRunError
 from stepwise_jax.experiment.config import (
     CheckpointConfig,
@@ -29,7 +31,6 @@ from stepwise_jax.experiment.config import (
     OptimizerConfig,
     PlanConfig,
 )
-from stepwise_jax.feed import Feed, ResidentFeed, StreamedFeed, place_resident
 from stepwise_jax.functional.optimizers import make_optimizer, set_hyperparameters
 from stepwise_jax.functional.preprocessing import Preprocessing
 from stepwise_jax.functional.state import TrainState, learned, make_initializer

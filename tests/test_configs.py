@@ -13,8 +13,9 @@ from PIL import Image
 
 import launch
 import models
-from stepwise_jax import datasets, loop, records
-from stepwise_jax.datasets.published import SIZES
+from stepwise_jax import loop, records
+from stepwise_jax.data import datasets
+from stepwise_jax.data.sources.catalog import SIZES
 from stepwise_jax.experiment.config import DataConfig, ExperimentConfig
 from stepwise_jax.experiment.config_files import load_config, load_rows
 from stepwise_jax.experiment.paper import result

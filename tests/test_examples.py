@@ -11,8 +11,9 @@ from conftest import TinyNet
 from PIL import Image
 
 import launch
-from stepwise_jax import datasets, documents, records
-from stepwise_jax.datasets import Sizes
+from stepwise_jax import documents, records
+from stepwise_jax.data import datasets
+from stepwise_jax.data.dataset import Sizes
 from stepwise_jax.experiment.config import DataConfig
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

@@ -8,7 +8,8 @@ import pytest
 
 import launch
 import models
-from stepwise_jax import datasets, loop
+from stepwise_jax import loop
+from stepwise_jax.data import datasets
 from stepwise_jax.experiment.serialization import override
 from stepwise_jax.plans import planning
 from stepwise_jax.session import open_session

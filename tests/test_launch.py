@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import launch
-from stepwise_jax import datasets
+from stepwise_jax.data import datasets
 from stepwise_jax.experiment.config import DataConfig
 
 ROOT = Path(__file__).parents[1]

@@ -10,8 +10,8 @@ import pytest
 from conftest import TinyNet
 
 from stepwise_jax import programs as programs_module
-from stepwise_jax.batches import Resident
 from stepwise_jax.clock import Clock
+from stepwise_jax.data.batches import Resident
 from stepwise_jax.experiment.config import OptimizerConfig
 from stepwise_jax.functional.optimizers import make_optimizer, set_hyperparameters
 from stepwise_jax.functional.preprocessing import Preprocessing, preprocess

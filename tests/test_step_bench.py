@@ -11,9 +11,9 @@ import launch
 import models
 from stepwise_jax import step_bench, step_program
 from stepwise_jax.clock import Clock
+from stepwise_jax.data.loaders import ResidentFeed, place_resident
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import OptimizerConfig
-from stepwise_jax.feed import ResidentFeed, place_resident
 from stepwise_jax.functional.optimizers import make_optimizer
 from stepwise_jax.functional.preprocessing import make_preprocessing
 from stepwise_jax.programs import Programs

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from conftest import Recorder, TinyNet
 
-from stepwise_jax import datasets, loop, samples, workdir
+from stepwise_jax import loop, samples, workdir
+from stepwise_jax.data import dataset, datasets
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import CheckpointConfig, DataConfig, EvaluationConfig, ExperimentConfig, PlanConfig
 from stepwise_jax.experiment.serialization import override
@@ -55,7 +56,7 @@ def copy(run, tmp_path) -> Path:
     return shutil.copytree(run, tmp_path / "copy")
 
 
-def examples(data_dir: Path, split: str) -> datasets.Examples:
+def examples(data_dir: Path, split: str) -> dataset.Examples:
     data = config(data_dir).data
     return datasets.load(datasets.open_dataset(data), split, data.image_size, lambda *_: None)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from stepwise_jax.batches import pad_rows
+from stepwise_jax.data.batches import pad_rows
 from stepwise_jax.functional import metrics
 from stepwise_jax.functional.batch_statistics import reestimate
 from stepwise_jax.functional.metrics import make_count, ranks, total

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from stepwise_jax import datasets
 from stepwise_jax.command_line import parse_fields
+from stepwise_jax.data import datasets
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import ExperimentConfig, OptimizerConfig, PlanConfig
 from stepwise_jax.experiment.config_files import load_config

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import Once
 
-from stepwise_jax.batches import epoch_order
+from stepwise_jax.data.sampler import epoch_order
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES, BATCH, DEVICES_EACH = 53, 12, 2
@@ -24,12 +24,13 @@ import jax, numpy as np
 jax.distributed.initialize(sys.argv[1], num_processes=int(sys.argv[2]), process_id=int(sys.argv[3]))
 from conftest import TinyNet
 from stepwise_jax.runtime import sharding
-from stepwise_jax.batches import PlanOrder, pad_rows
+from stepwise_jax.data.sampler import PlanOrder
+from stepwise_jax.data.batches import pad_rows
 from stepwise_jax.functional.preprocessing import Preprocessing
 from stepwise_jax.clock import Clock
 from stepwise_jax.experiment.config import OptimizerConfig
 from stepwise_jax.functional.metrics import total
-from stepwise_jax.feed import StreamedFeed
+from stepwise_jax.data.loaders import StreamedFeed
 from stepwise_jax.functional.optimizers import make_optimizer, set_hyperparameters
 from stepwise_jax.programs import Programs
 from stepwise_jax.plans.stage import Stage

@@ -65,12 +65,12 @@ import jax, numpy as np
 from conftest import TinyNet
 from stepwise_jax.runtime import sharding
 from stepwise_jax.functional.preprocessing import Preprocessing
-from stepwise_jax.batches import pad_rows
+from stepwise_jax.data.batches import pad_rows
 from stepwise_jax.checkpoint import Checkpoints
 from stepwise_jax.clock import Clock
 from stepwise_jax.experiment.config import OptimizerConfig
 from stepwise_jax.functional.metrics import total
-from stepwise_jax.feed import ResidentFeed, StreamedFeed, place_resident
+from stepwise_jax.data.loaders import ResidentFeed, StreamedFeed, place_resident
 from stepwise_jax.functional.optimizers import make_optimizer, set_hyperparameters
 from stepwise_jax.programs import Programs
 from stepwise_jax.functional.state import digest, make_initializer

@@ -1,0 +1,72 @@
+"""The order of examples, as a function of (seed, stage, epoch), and the batches it is cut into."""
+
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from stepwise_jax.plans.stage import Stage
+
+
+def epoch_order(seed: int, stage: int, epoch: int, rows: np.ndarray, batch_size: int) -> np.ndarray:
+    """The batches of one epoch, int32 [updates, batch_size]: `rows` in an order new for each (seed, stage, epoch).
+
+    Sorting the counter-based generator's raw output keeps the order the same on every platform and NumPy version,
+    which `Generator.permutation` does not promise. A last batch that is not full is dropped.
+    """
+    generator = np.random.Philox(counter=[0, 0, epoch, stage], key=[seed, 0])
+    shuffled = rows[np.argsort(generator.random_raw(len(rows)), kind="stable")]
+    updates = len(rows) // batch_size
+    return shuffled[: updates * batch_size].reshape(updates, batch_size).astype(np.int32)
+
+
+class Order(Protocol):
+    """Batch after batch of one split, any of which can be asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int, /) -> np.ndarray:
+        """Rows int32 [b] of a batch."""
+        ...
+
+
+class PlanOrder:
+    """The batch of every update of a run, by the number of updates before it (Order)."""
+
+    def __init__(self, seed: int, stages: Sequence[Stage], subsets: Sequence[np.ndarray]):
+        self._seed, self._stages, self._subsets = seed, tuple(stages), tuple(subsets)
+        self._ends = np.cumsum([stage.updates for stage in stages])
+        # Two epochs are in use where batches are prepared ahead over an epoch's end.
+        self._epoch = functools.lru_cache(maxsize=2)(self._shuffled)
+
+    @property
+    def largest(self) -> int:
+        """Examples in the largest batch."""
+        return max(stage.batch_size for stage in self._stages)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, update: int) -> np.ndarray:
+        if not 0 <= update < len(self):
+            raise IndexError(update)
+        stage = int(np.searchsorted(self._ends, update, side="right"))
+        within = update - (int(self._ends[stage - 1]) if stage else 0)
+        epoch, step = divmod(within, self._stages[stage].updates_per_epoch)
+        return self._epoch(stage + 1, epoch + 1)[step]
+
+    def _shuffled(self, stage: int, epoch: int) -> np.ndarray:
+        return epoch_order(self._seed, stage, epoch, self._subsets[stage - 1], self._stages[stage - 1].batch_size)
+
+
+def calls(numbers: Sequence[int], steps_per_call: int) -> Iterator[Sequence[int]]:
+    """The updates of each call, in order; the last call may be shorter."""
+    for first in range(0, len(numbers), steps_per_call):
+        yield numbers[first : first + steps_per_call]
+
+
+def steps_in_call(updates: int, most: int) -> int:
+    """How many of an epoch's steps one call takes: a divisor near `most`, so that no shorter call compiles too."""
+    most = min(most, updates)
+    return next((k for k in range(most, most // 2, -1) if updates % k == 0), most)

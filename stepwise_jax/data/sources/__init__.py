@@ -1,0 +1,1 @@
+"""One module for each kind of data set that `prepare` can make."""

@@ -1,0 +1,125 @@
+"""Folders of images that are named by class: what is in them, and what may not be."""
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from stepwise_jax.data.images import SUFFIXES
+from stepwise_jax.errors import InputError
+
+_OTHER_IMAGES = (".gif", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".ppm", ".pgm", ".tga")
+
+_CLUTTER = ("thumbs.db", "desktop.ini", "__macosx")
+
+
+class File(NamedTuple):
+    """One image: `id` is its path below the root, with forward slashes."""
+
+    id: str
+    class_name: str
+    size: int
+    mtime_ns: int
+
+
+def read_class(root: Path, path: Path, layout: str) -> tuple[list[File], list[str]]:
+    """The images of one class, sorted by name, and the names of the files that are none.
+
+    Args:
+      root: what ids are below.
+      path: the class's folder.
+      layout: how images must lie, for messages.
+
+    Raises:
+      InputError: for a folder without images, with images in folders of its own, of formats that are not read, or that
+        cannot be read.
+    """
+    _check_class_name(path)
+    prefix, class_name = path.relative_to(root).as_posix(), path.name
+    files, others = [], []
+    for entry in entries(path):
+        name = f"{prefix}/{entry.name}"
+        if entry.is_dir():
+            _refuse_nested(Path(entry.path), layout)
+        elif _is_image(entry.name):
+            files.append(_file(entry, name, class_name))
+        elif entry.name.lower().endswith(_OTHER_IMAGES):
+            raise InputError(f"{entry.path!r} is an image of a format that is not read: convert it to PNG or JPEG")
+        else:
+            others.append(name)
+    if not files:
+        raise InputError(f"class folder {str(path)!r} holds no images ({', '.join(SUFFIXES)})")
+    return files, others
+
+
+def _file(entry: os.DirEntry[str], name: str, class_name: str) -> File:
+    try:
+        name.encode()
+        status = entry.stat()
+    except UnicodeEncodeError as error:
+        raise InputError(f"the name of {entry.path!r} is not valid UTF-8: rename the file") from error
+    except OSError as error:
+        raise InputError(f"{entry.path!r} cannot be read: {error.strerror}") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{entry.path!r} is named like an image and is no file")
+    return File(name, class_name, status.st_size, status.st_mtime_ns)
+
+
+def _check_class_name(path: Path) -> None:
+    # TFDS keeps class names one to a line, without the spaces around them.
+    if path.name != path.name.strip() or len(path.name.splitlines()) != 1:
+        raise InputError(
+            f"class folder {str(path)!r}: its name must not begin or end with a space or hold a line break"
+        )
+
+
+def _refuse_nested(folder: Path, layout: str) -> None:
+    for path, names, files in os.walk(folder):
+        names[:] = [name for name in names if not _is_clutter(name)]
+        found = [name for name in files if _is_image(name)]
+        if found:
+            nested = os.path.join(path, found[0])
+            raise InputError(f"{nested!r} lies below a class folder, not directly in one: use {layout}")
+
+
+def fingerprint(files: Iterable[File], fraction: float | None) -> str:
+    """Changes whenever a file is added, removed, renamed, or written again, or the drawn split changes."""
+    digest = hashlib.sha256(repr(fraction).encode())
+    for file in files:
+        digest.update(f"\0{file.id}\0{file.size}\0{file.mtime_ns}".encode())
+    return digest.hexdigest()[:16]
+
+
+def entries(path: Path) -> list[os.DirEntry[str]]:
+    """What a folder holds, sorted by name, without hidden files and file managers' clutter."""
+    try:
+        with os.scandir(path) as found:
+            return sorted((entry for entry in found if not _is_clutter(entry.name)), key=lambda entry: entry.name)
+    except OSError as error:
+        raise InputError(f"{str(path)!r} cannot be read: {error.strerror}") from error
+
+
+def folder_names(path: Path) -> list[str]:
+    """Names of the folders in a folder, sorted."""
+    return [entry.name for entry in entries(path) if entry.is_dir()]
+
+
+def image_names(path: Path) -> list[str]:
+    """Names of the images in a folder, sorted."""
+    return [entry.name for entry in entries(path) if not entry.is_dir() and _is_image(entry.name)]
+
+
+def _is_clutter(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _CLUTTER
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES)
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    rest = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(map(repr, names[:5])) + rest

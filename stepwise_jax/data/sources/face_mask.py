@@ -1,0 +1,97 @@
+"""Faces with and without a mask: the paper's third data set, merged from three public ones."""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from stepwise_jax.data.progress import Progress
+from stepwise_jax.data.source import Source, SourceSplit
+from stepwise_jax.data.sources import class_folders
+from stepwise_jax.data.sources.catalog import SIZES
+from stepwise_jax.data.sources.class_folders import File, some
+from stepwise_jax.data.splits import held_out
+from stepwise_jax.errors import InputError
+
+CLASS_NAMES = ("with_mask", "without_mask")
+
+_SPELLINGS = {"withmask": 0, "mask": 0, "masked": 0, "withoutmask": 1, "nomask": 1, "unmasked": 1}
+
+_SPLITS = ("train", "test")
+
+_LAYOUT = "with_mask/* and without_mask/*, below train/ and test/, below the name of a source, or alone"
+
+# What the paper held out of all its images.
+_TEST_FRACTION = SIZES["face_mask"].test / (SIZES["face_mask"].train + SIZES["face_mask"].test)
+
+
+def source(name: str, path: Path, scratch: Path, progress: Progress) -> Source:
+    """All images in folders of either class below `path`, as they are; ids are their paths below it.
+
+    A folder is of a class if its name is the class's up to letter case and separators (WithMask, without-mask), or
+    mask, masked, no_mask, unmasked. Sources are merged. Images below folders called train and test are for that; where
+    there are none, 639 of 3,148 images are held out, in proportion by class, as a function of their names.
+
+    Args:
+      name: "face_mask".
+      path: the folder.
+      scratch: not used.
+      progress: not used.
+
+    Raises:
+      InputError: if a class has no images, images lie in other folders, or only some lie below train or test.
+    """
+    del scratch, progress
+    files, others = _files(path)
+    labels = [_label(file.class_name) for file in files]
+    absent = [class_name for label, class_name in enumerate(CLASS_NAMES) if label not in labels]
+    if absent:
+        raise InputError(f"{str(path)!r} has no images in folders called {absent[0]}: use {_LAYOUT}")
+    fingerprint = class_folders.fingerprint(files, None)
+    return Source(
+        name=name,
+        version="1.0.0",
+        class_names=CLASS_NAMES,
+        place=repr(str(path)),
+        splits=_splits(path, [file.id for file in files], [label for label in labels if label is not None]),
+        read=lambda example: (path / example).read_bytes(),
+        array_shape=None,
+        size_bytes=sum(file.size for file in files),
+        unchanged=lambda: class_folders.fingerprint(_files(path)[0], None) == fingerprint,
+        notes=(f"face_mask: left out what is no image: {some(others)}",) if others else (),
+    )
+
+
+def _label(folder: str) -> int | None:
+    return _SPELLINGS.get(re.sub(r"[\W_]", "", folder.lower()))
+
+
+def _files(root: Path) -> tuple[list[File], list[str]]:
+    """All images in folders of a class, and the names of the files beside them that are none."""
+    if not root.is_dir():
+        raise InputError(f"{str(root)!r} is no folder: use {_LAYOUT}")
+    files, others = [], []
+    for path, folders, _ in os.walk(root, followlinks=True):
+        folders[:] = class_folders.folder_names(Path(path))
+        if Path(path) != root and _label(Path(path).name) is not None:
+            folders.clear()
+            found, rest = class_folders.read_class(root, Path(path), _LAYOUT)
+            files += found
+            others += rest
+        elif stray := class_folders.image_names(Path(path)):
+            raise InputError(f"{os.path.join(path, stray[0])!r} lies in a folder of neither class: use {_LAYOUT}")
+    return sorted(files), others
+
+
+def _splits(root: Path, ids: Sequence[str], labels: Sequence[int]) -> Mapping[str, SourceSplit]:
+    given = [next((part for part in example.split("/")[:-1] if part in _SPLITS), None) for example in ids]
+    if None in given and any(given):
+        unsplit = [example for example, split in zip(ids, given, strict=True) if split is None]
+        raise InputError(f"{str(root)!r}: some images lie below train or test, and some do not: {some(unsplit)}")
+    if None in given:
+        given = [_SPLITS[int(chosen)] for chosen in held_out(ids, labels, _TEST_FRACTION)]
+    rows = {split: [row for row, chosen in enumerate(given) if chosen == split] for split in _SPLITS}
+    return {
+        split: SourceSplit(tuple(ids[row] for row in chosen), tuple(labels[row] for row in chosen))
+        for split, chosen in rows.items()
+    }

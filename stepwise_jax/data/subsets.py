@@ -1,0 +1,198 @@
+"""The nested subsets M_1, ..., M_n of the training set (Eq. 6): drawn, counted, and hashed.
+
+Every draw is an order of the training examples of which each M_i is a prefix, so that the subsets are nested by
+construction.
+"""
+
+import hashlib
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from stepwise_jax.errors import InputError
+
+if TYPE_CHECKING:
+    from stepwise_jax.data.dataset import Dataset
+
+# Sets the random bits of subsets apart from those that the same seed gives elsewhere.
+_STREAM = 0x5B5E75
+
+
+@dataclass(frozen=True, eq=False)
+class Subset:
+    """The ordered examples of one M_i.
+
+    Attributes:
+      split: how it was drawn: "train[:287]" (a TFDS subsplit), "seeded:0[:287]", "stratified:0[:287]".
+      rows: int64 [count], places in the training split's order on disk.
+      count: M_i, the number of examples.
+      class_counts: examples of each class.
+      sha256: of the ordered ids; see `hash_ids`.
+    """
+
+    split: str
+    rows: np.ndarray
+    count: int
+    class_counts: tuple[int, ...]
+    sha256: str
+
+
+def draw(
+    data_draw: Literal["tfds", "seeded", "stratified"],
+    seed: int,
+    labels: np.ndarray,
+    ids: Sequence[str],
+    counts: Sequence[int],
+    builder: Any = None,
+) -> tuple[Subset, ...]:
+    """Draws nested subsets of the training set.
+
+    Args:
+      data_draw: "tfds" takes TFDS's subsplits train[:k] of the hash-shuffled data; "seeded" the prefixes of a
+        permutation that is a function of the seed alone; "stratified" those of an order in which every prefix has each
+        class's proportional share to within one example, shuffled within the class by the seed.
+      seed: not used by "tfds".
+      labels: int [N], of the training examples in the order on disk.
+      ids: N names in the same order.
+      counts: examples of each subset, not falling.
+      builder: TFDS's, of the prepared data set; needed by "tfds".
+
+    Raises:
+      InputError: for counts that fall, or are not between 1 and N.
+    """
+    _check_counts(counts, len(labels))
+    num_classes = int(np.max(labels)) + 1
+    if data_draw == "tfds":
+        splits = [(f"train[:{count}]", _subsplit_rows(builder, count)) for count in counts]
+    else:
+        order = seeded_order(seed, len(labels)) if data_draw == "seeded" else stratified_order(seed, labels)
+        splits = [(f"{data_draw}:{seed}[:{count}]", order[:count]) for count in counts]
+    return tuple(_subset(split, rows, labels, ids, num_classes) for split, rows in splits)
+
+
+def _check_counts(counts: Sequence[int], examples: int) -> None:
+    valid = all(1 <= count <= examples for count in counts) and list(counts) == sorted(counts)
+    if not valid:
+        raise InputError(f"subsets of {list(counts)} examples: they must not fall and lie between 1 and {examples}")
+
+
+def _subset(split: str, rows: np.ndarray, labels: np.ndarray, ids: Sequence[str], num_classes: int) -> Subset:
+    counts = np.bincount(labels[rows], minlength=num_classes)
+    names = [ids[row] for row in map(int, rows)]
+    return Subset(split, rows, len(rows), tuple(counts.tolist()), hash_ids(names))
+
+
+def hash_ids(ids: Sequence[str]) -> str:
+    """SHA-256 (hexadecimal) of names in order, each as UTF-8 and ended by a zero byte."""
+    return hashlib.sha256(b"".join(name.encode() + b"\0" for name in ids)).hexdigest()
+
+
+def _subsplit_rows(builder: Any, count: int) -> np.ndarray:
+    """Places in "train" of the examples of TFDS's subsplit train[:count], by TFDS's own arithmetic."""
+    if builder is None:
+        raise ValueError("the draw 'tfds' needs the builder of the data set")
+    train = builder.info.splits["train"]
+    starts = np.concatenate([[0], np.cumsum(train.shard_lengths)])
+    names = [path.name for path in train.filepaths]
+    shards = dict(zip(names, starts[:-1].tolist(), strict=True))
+    parts = []
+    for instruction in builder.info.splits[f"train[:{count}]"].file_instructions:
+        start = shards[instruction.basename()] + instruction.skip
+        parts.append(np.arange(start, start + instruction.take))
+    return np.concatenate(parts)
+
+
+def seeded_order(seed: int, examples: int) -> np.ndarray:
+    """A permutation, int64 [examples], that is a function of the seed and the number of examples.
+
+    It sorts Philox's raw bits, a stream that NumPy guarantees never to change, unlike `Generator.permutation`.
+    """
+    return np.argsort(_bits(seed, examples), kind="stable")
+
+
+def _bits(seed: int, count: int) -> np.ndarray:
+    return np.random.Philox(key=np.array([seed, _STREAM], np.uint64)).random_raw(count)
+
+
+def stratified_order(seed: int, labels: np.ndarray) -> np.ndarray:
+    """A permutation, int64 [N], each prefix of which has every class's share to within one example.
+
+    The j-th of a class's n examples may stand at no place where the class would be a whole example ahead of its share
+    k * n / N, and at none where it would be one behind; of those that may come next, the one that must come first
+    does. Such a schedule always exists (Steiner and Yeomans, 1993).
+    """
+    bits = _bits(seed, len(labels))
+    members = [np.flatnonzero(labels == label) for label in range(int(np.max(labels)) + 1)]
+    queues = [rows[np.argsort(bits[rows], kind="stable")].tolist() for rows in members]
+    order = np.empty(len(labels), np.int64)
+    for place, (label, turn) in enumerate(_turns([len(queue) for queue in queues], seed)):
+        order[place] = queues[label][turn]
+    return order
+
+
+def _turns(sizes: Sequence[int], seed: int) -> list[tuple[int, int]]:
+    """Which class, and which of its examples, comes at each place: earliest deadline first."""
+    total = sum(sizes)
+    # Ties in a fixed order of classes would favour the first ones in every small subset.
+    ties = _bits(seed, total + len(sizes))[total:].tolist()
+    released: list[list[tuple[int, int, int, int]]] = [[] for _ in range(total)]
+    for label, size in enumerate(sizes):
+        for turn in range(size):
+            deadline = -(-(turn + 1) * total // size)
+            released[turn * total // size].append((deadline, ties[label], label, turn))
+    waiting: list[tuple[int, int, int, int]] = []
+    turns = []
+    for arrivals in released:
+        for arrival in arrivals:
+            heapq.heappush(waiting, arrival)
+        _, _, label, turn = heapq.heappop(waiting)
+        turns.append((label, turn))
+    return turns
+
+
+def manifest(
+    subsets: Sequence[Subset],
+    stage_names: Sequence[str],
+    dataset: "Dataset",
+    train_ids: Sequence[str],
+    test_ids: Sequence[str],
+    test_split: str = "test",
+) -> dict[str, Any]:
+    """What `subsets.json` holds: proof of what each stage was trained on.
+
+    Hashes are of the ordered ids; `content_sha256` is of all images of a split in the order on disk, taken when the
+    data set was prepared, or None where TFDS prepared it.
+
+    Args:
+      subsets: one for each stage.
+      stage_names: their names, in the same order.
+      dataset: the opened data set.
+      train_ids: all training examples' names in the order on disk.
+      test_ids: all test examples' names in the order on disk.
+      test_split: the split on disk that they are from: "train" where some of it is held out.
+    """
+    content = (dataset.builder.info.metadata or {}).get("content_sha256") or {}
+    return {
+        "dataset": dataset.name,
+        "version": dataset.version,
+        "train": {"count": len(train_ids), "sha256": hash_ids(train_ids), "content_sha256": content.get("train")},
+        "test": {"count": len(test_ids), "sha256": hash_ids(test_ids), "content_sha256": content.get(test_split)},
+        "stages": [
+            _manifest_entry(name, subset, dataset.class_names)
+            for name, subset in zip(stage_names, subsets, strict=True)
+        ],
+    }
+
+
+def _manifest_entry(name: str, subset: Subset, class_names: Sequence[str]) -> dict[str, Any]:
+    counts = subset.class_counts + (0,) * (len(class_names) - len(subset.class_counts))
+    return {
+        "name": name,
+        "split": subset.split,
+        "count": subset.count,
+        "class_counts": dict(zip(class_names, counts, strict=True)),
+        "sha256": subset.sha256,
+    }

@@ -1,0 +1,181 @@
+"""Streamed batches are the resident ones, wherever they begin, and no more wait than may."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+from conftest import Recorder
+
+from stepwise_jax.data import loaders
+from stepwise_jax.data.batches import Pixels
+from stepwise_jax.data.loaders import ResidentFeed, StreamedFeed, buffer_length, place_resident
+from stepwise_jax.data.placement import choose
+from stepwise_jax.data.sampler import PlanOrder, epoch_order
+from stepwise_jax.experiment.serialization import flatten
+from stepwise_jax.plans.stage import Stage
+from stepwise_jax.records import read as read_records
+from stepwise_jax.runtime import sharding
+
+MESH = sharding.make_mesh()
+IMAGES = np.random.default_rng(0).integers(0, 256, (50, 4, 5, 3), dtype=np.uint8)
+LABELS = np.arange(50, dtype=np.int32)[::-1].copy()
+STAGES = (
+    Stage("A", 0.5, 25, 4, 0.1, epochs=2),
+    Stage("O", 1.0, 50, 7, 0.1, epochs=3),
+)
+SUBSETS = (np.arange(25), np.arange(50))
+
+
+class Reader:
+    """Reads the images, and counts how."""
+
+    def __init__(self, delay: float = 0.0):
+        self.delay, self.rows, self.threads = delay, [], set()
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        self.rows.append(rows.tolist())
+        self.threads.add(threading.get_ident())
+        time.sleep(self.delay)
+        return IMAGES[rows]
+
+
+def plan_order() -> PlanOrder:
+    return PlanOrder(3, STAGES, SUBSETS)
+
+
+def streamed(reader: Reader, workers: int = 3) -> StreamedFeed:
+    return StreamedFeed(reader, LABELS, (4, 5, 3), MESH, workers)
+
+
+def test_a_few_images_come_back_to_the_host():
+    rows = np.array([49, 3, 3, 0])
+    for sharded in (False, True):
+        resident = ResidentFeed(place_resident(IMAGES, LABELS, MESH, sharded=sharded), MESH)
+        np.testing.assert_array_equal(resident.images(rows), IMAGES[rows])
+    np.testing.assert_array_equal(streamed(Reader()).images(rows), IMAGES[rows])
+
+
+def test_the_order_of_a_plan_is_its_epochs_one_after_the_other():
+    order = plan_order()
+    epochs = [
+        epoch_order(3, stage, epoch, SUBSETS[stage - 1], STAGES[stage - 1].batch_size)
+        for stage, last in ((1, 2), (2, 3))
+        for epoch in range(1, last + 1)
+    ]
+    batches = [batch.tolist() for epoch in epochs for batch in epoch]
+    assert len(order) == len(batches) == 2 * 6 + 3 * 7
+    assert [order[update].tolist() for update in range(len(order))] == batches
+    assert [order[update].tolist() for update in reversed(range(len(order)))] == batches[::-1]
+    for outside in (-1, len(order)):
+        with pytest.raises(IndexError):
+            order[outside]
+
+
+@pytest.mark.parametrize("start", [0, 5, 11, 12, 32])
+@pytest.mark.parametrize("steps", [1, 3])
+def test_streamed_batches_are_the_resident_ones_from_any_update_on(start, steps):
+    order, reader = plan_order(), Reader()
+    resident = ResidentFeed(place_resident(IMAGES, LABELS, MESH, sharded=False), MESH)
+    for first, last in ((start, min(12, len(order))), (max(start, 12), len(order))):
+        calls = [range(number, min(number + steps, last)) for number in range(first, last, steps)]
+        ahead = streamed(reader)
+        for rows, pixels in zip(resident.calls(order, calls), ahead.calls(order, calls), strict=True):
+            assert isinstance(pixels, Pixels)
+            np.testing.assert_array_equal(pixels.images, IMAGES[np.asarray(rows)])
+            np.testing.assert_array_equal(pixels.labels, LABELS[np.asarray(rows)])
+            assert (pixels.images.dtype, pixels.labels.dtype) == (np.uint8, np.int32)
+        ahead.close()
+
+
+def test_nothing_before_the_start_is_read():
+    order, reader = plan_order(), Reader()
+    ahead = streamed(reader)
+    next(ahead.calls(order, [[20]]))
+    ahead.close()
+    assert {tuple(rows) for rows in reader.rows} <= {tuple(order[update].tolist()) for update in range(20, len(order))}
+
+
+def test_one_set_of_threads_reads_over_epochs_and_stages_and_every_batch_once():
+    order, reader = plan_order(), Reader()
+    ahead = streamed(reader, workers=2)
+    for first, last in ((0, 6), (6, 12), (12, 19), (19, 26), (26, 33)):
+        assert len(list(ahead.calls(order, ([update] for update in range(first, last))))) == last - first
+    ahead.close()
+    assert sorted(reader.rows) == sorted(order[update].tolist() for update in range(len(order)))
+    assert len(reader.threads) <= 2
+
+
+def test_batches_wait_within_bounds(monkeypatch):
+    reader, order = Reader(), np.arange(50, dtype=np.int32).reshape(25, 2)
+    monkeypatch.setattr(loaders, "BUFFER_BYTES", 5 * 2 * 4 * 5 * 3)
+    ahead = streamed(reader, workers=2)
+    next(ahead.calls(order, [[0]]))
+    time.sleep(0.3)
+    assert len(reader.rows) <= 1 + 5 + 2, "one taken, five waiting, one in the hands of each thread"
+    ahead.close()
+
+
+def test_the_largest_batch_of_a_plan_sets_the_bounds(monkeypatch):
+    reader, order = Reader(), plan_order()
+    assert order.largest == 7
+    monkeypatch.setattr(loaders, "BUFFER_BYTES", 2 * 7 * 4 * 5 * 3)
+    ahead = streamed(reader, workers=2)
+    next(ahead.calls(order, [[0]]))
+    time.sleep(0.3)
+    assert len(reader.rows) <= 1 + 2 + 2
+    ahead.close()
+
+
+def test_the_buffer_is_bounded_by_bytes_and_never_empty():
+    assert buffer_length(16, 1) == 64
+    assert buffer_length(16, loaders.BUFFER_BYTES // 10) == 10
+    assert buffer_length(16, 2 * loaders.BUFFER_BYTES) == 1
+
+
+def test_an_image_that_cannot_be_read_is_told_where_it_is_needed():
+    def broken(rows: np.ndarray) -> np.ndarray:
+        raise ValueError(f"image {rows[0]} is damaged")
+
+    ahead = StreamedFeed(broken, LABELS, (4, 5, 3), MESH, 2)
+    with pytest.raises(ValueError, match=r"image \d+ is damaged"):
+        next(ahead.calls(plan_order(), [[0]]))
+    ahead.close()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "needed", "devices", "kind"),
+    [
+        ("auto", 25, 1, "replicated"),
+        ("auto", 26, 1, "streamed"),
+        ("auto", 26, 4, "sharded"),
+        ("auto", 100, 4, "sharded"),
+        ("auto", 101, 4, "streamed"),
+        ("resident", 101, 1, "replicated"),
+        ("resident", 101, 4, "sharded"),
+        ("streamed", 1, 1, "streamed"),
+    ],
+)
+def test_the_way_goes_by_size_unless_it_is_given(wanted, needed, devices, kind):
+    assert choose(wanted, needed, 100, devices).kind == kind
+
+
+@pytest.mark.parametrize("steps_per_call", [1, 4])
+def test_a_streamed_run_is_the_resident_run_to_the_bit(train, tmp_path, steps_per_call):
+    changes = {"steps_per_call": steps_per_call, "data.normalisation": "dataset"}
+    runs = {
+        delivery: train(tmp_path / delivery, **changes, **{"data.delivery": delivery})
+        for delivery in ("resident", "streamed")
+    }
+    assert runs["streamed"]["state_sha256"] == runs["resident"]["state_sha256"]
+    told = {delivery: read_records(tmp_path / delivery) for delivery in runs}
+    rows = [[{**row, "seconds": None} for row in records.epochs] for records in told.values()]
+    assert rows[0] == rows[1]
+
+
+def test_the_way_is_told_and_may_change_between_two_processes_of_a_run(train, tmp_path, experiment):
+    display = Recorder()
+    first = train(tmp_path, display=display, **{"data.delivery": "streamed"})
+    assert any("streamed" in message for message in display.messages)
+    assert train(tmp_path, **{"data.delivery": "resident", "data.workers": 2}) == first
+    assert "data.delivery" in flatten(experiment)
