@@ -112,11 +112,12 @@ def train(options: argparse.Namespace, fields: Sequence[str]) -> None:
 
 def evaluate(options: argparse.Namespace, _: Sequence[str]) -> None:
     """Scores the newest checkpoint of a finished or stopped run on its whole test set."""
-    from stepwise_jax import loop, workdir
+    from stepwise_jax import loop
     from stepwise_jax.data import datasets
     from stepwise_jax.display import make_display, percent
+    from stepwise_jax.workdir.folder import read_config, recorded_experiment
 
-    experiment, stages = workdir.recorded_experiment(workdir.read_config(options.run))
+    experiment, stages = recorded_experiment(read_config(options.run))
     moved = {"data.root": options.root, "data.data_dir": options.data_dir}
     experiment = override(experiment, {name: place for name, place in moved.items() if place is not None})
     network = _network(experiment, datasets.sizes(experiment.data).num_classes)

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from stepwise_jax import records
+from stepwise_jax.workdir import records
 
 ROOT = Path(__file__).parents[1]
 FIELDS = "--data.image_size 16 --model.width 16 --plan.batch_size 16 --checkpoint.every_seconds 0.2 --steps_per_call 1"

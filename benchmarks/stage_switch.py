@@ -22,8 +22,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from stepwise_jax import records
 from stepwise_jax.runtime.process import look_for_garbage_seldom, start_anew_with_kept_memory
+from stepwise_jax.workdir import records
 
 ROOT = Path(__file__).parents[1]
 EVENTS = "events.json"

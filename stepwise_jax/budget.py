@@ -9,7 +9,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 
 from stepwise_jax.drawing import WIDTH, Theme, make_picture
 from stepwise_jax.page import Picture
-from stepwise_jax.run_folder import Run
+from stepwise_jax.workdir.runs import Run
 
 KINDS = {
     "train": "training",

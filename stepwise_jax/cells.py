@@ -15,9 +15,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stepwise_jax import records, workdir
 from stepwise_jax.errors import InterruptedRunError
 from stepwise_jax.runtime.signals import StopRequest
+from stepwise_jax.workdir import lock, records
+from stepwise_jax.workdir.folder import SUMMARY
 
 POLL_SECONDS = 1.0
 _LAST_WORDS = 4096
@@ -44,7 +45,7 @@ class Cell:
     @property
     def done(self) -> bool:
         """Whether the run is finished."""
-        return (self.folder / workdir.SUMMARY).exists()
+        return (self.folder / SUMMARY).exists()
 
     def samples_done(self) -> int:
         """Examples that the run has fed up to its last recorded epoch."""
@@ -175,7 +176,7 @@ def _collect(waiting: deque[Cell], free: list[Slot], running: list[_Running], wa
         running.remove(each)
         free.append(each.slot)
         failure = _failure(each)
-        if failure and (each.cell.done or workdir.in_use(each.cell.folder)):
+        if failure and (each.cell.done or lock.in_use(each.cell.folder)):
             # Another process took the run up while ours was starting.
             waiting.append(each.cell)
             continue
@@ -192,7 +193,7 @@ def _fill(waiting: deque[Cell], free: list[Slot], running: list[_Running], watch
         cell = waiting.popleft()
         if cell.done:
             continue
-        if workdir.in_use(cell.folder):
+        if lock.in_use(cell.folder):
             waiting.append(cell)
             continue
         slot = free.pop(0)

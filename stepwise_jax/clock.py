@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from stepwise_jax.records import SECONDS
+from stepwise_jax.workdir.records import SECONDS
 
 
 class Clock:

@@ -14,19 +14,19 @@ from typing import Any
 
 import numpy as np
 
-from stepwise_jax import workdir
 from stepwise_jax.cells import Cell, Failure
-from stepwise_jax.documents import read_json, write_json
 from stepwise_jax.errors import InputError, require
 from stepwise_jax.experiment.config import ExperimentConfig, PlanConfig
 from stepwise_jax.experiment.config_files import split_row
 from stepwise_jax.experiment.serialization import flatten, from_json_by_name, to_json
 from stepwise_jax.plans.planning import make_plan
 from stepwise_jax.plans.stage import Stage
-from stepwise_jax.run_folder import read_summary
 from stepwise_jax.statistics import Difference
 from stepwise_jax.statistics import differences as paired_differences
 from stepwise_jax.variants import VARIANTS, default_names
+from stepwise_jax.workdir import folder as folder_module
+from stepwise_jax.workdir.json_files import read_json, write_json
+from stepwise_jax.workdir.runs import read_summary
 
 FILE, FAILURES = "comparison.json", "failures.json"
 
@@ -231,7 +231,9 @@ def check_finished(
     for strategy in comparison.strategies:
         for seed in comparison.seeds:
             experiment = dataclasses.replace(experiments[strategy.name], seed=seed)
-            workdir.check_finished(comparison.folder(root, strategy.name, seed), experiment, stages[strategy.name])
+            folder_module.check_finished(
+                comparison.folder(root, strategy.name, seed), experiment, stages[strategy.name]
+            )
 
 
 def open_folder(root: Path, comparison: Comparison) -> Comparison:
@@ -256,7 +258,9 @@ def open_folder(root: Path, comparison: Comparison) -> Comparison:
 def _joined(before: Comparison, now: Comparison, root: Path) -> Comparison:
     named = ("plan.strategy:", "plan.staged:", "seed:")
     changed = [
-        each for each in workdir.binding_differences(now.experiment, before.experiment) if not each.startswith(named)
+        each
+        for each in folder_module.binding_differences(now.experiment, before.experiment)
+        if not each.startswith(named)
     ]
     known = {strategy.name: strategy for strategy in before.strategies}
     changed += [
@@ -326,7 +330,7 @@ def finished_runs(comparison: Comparison, root: Path) -> dict[str, dict[int, Fin
     found: dict[str, dict[int, Finished]] = {}
     for strategy in comparison.strategies:
         folders = {seed: comparison.folder(root, strategy.name, seed) for seed in comparison.seeds}
-        done = {seed: folder for seed, folder in folders.items() if (folder / workdir.SUMMARY).exists()}
+        done = {seed: folder for seed, folder in folders.items() if (folder / folder_module.SUMMARY).exists()}
         found[strategy.name] = {seed: _finished(folder) for seed, folder in done.items()}
     return found
 
@@ -335,12 +339,12 @@ def _finished(folder: Path) -> Finished:
     summary = read_summary(folder)
     try:
         # Opened here, as NumPy leaves open what it cannot read.
-        with open(folder / workdir.PREDICTIONS, "rb") as file, np.load(file, allow_pickle=False) as stored:
+        with open(folder / folder_module.PREDICTIONS, "rb") as file, np.load(file, allow_pickle=False) as stored:
             ids, labels, probabilities = stored["ids"], stored["labels"], stored["probabilities"]
             return Finished(summary, probabilities.argmax(1) == labels, tuple(ids.tolist()))
     # What NumPy raises for a file that is torn, cut short, or no archive at all.
     except (OSError, ValueError, KeyError, TypeError, EOFError, IndexError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{folder / workdir.PREDICTIONS} is missing or damaged: train the run anew") from error
+        raise InputError(f"{folder / folder_module.PREDICTIONS} is missing or damaged: train the run anew") from error
 
 
 def paired(comparison: Comparison, runs: Mapping[str, Mapping[int, Finished]]) -> tuple[Difference, ...]:

@@ -9,23 +9,23 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from stepwise_jax import comparison
-from stepwise_jax.answers import read_answers
 from stepwise_jax.answers_page import answers_blocks
 from stepwise_jax.budget import draw_seconds
 from stepwise_jax.comparison import Comparison
 from stepwise_jax.comparison_table import HEADER, Runs, rows
 from stepwise_jax.curve import curves_of
 from stepwise_jax.curves import draw_curves
-from stepwise_jax.documents import read_json
 from stepwise_jax.drawing import WIDTH, Theme, make_picture
 from stepwise_jax.errors import InputError
 from stepwise_jax.page import Block, Heading, Notes, Paragraph, Picture, Table, Verdict
 from stepwise_jax.paper_page import paper_blocks
-from stepwise_jax.records import SECONDS
-from stepwise_jax.run_folder import Run, read_runs
 from stepwise_jax.run_page import identity_table
 from stepwise_jax.statistics import Difference
 from stepwise_jax.verdict import verdict
+from stepwise_jax.workdir.json_files import read_json
+from stepwise_jax.workdir.predictions import read_answers
+from stepwise_jax.workdir.records import SECONDS
+from stepwise_jax.workdir.runs import Run, read_runs
 
 _HOW = (
     "Each difference is the reference's top-1 minus the other strategy's, seed by seed: the two runs of a pair have "

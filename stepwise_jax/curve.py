@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stepwise_jax.records import Row
-from stepwise_jax.run_folder import Run
+from stepwise_jax.workdir.records import Row
+from stepwise_jax.workdir.runs import Run
 
 _AVERAGED = ("top1", "top5", "best_top1", "test_loss", "train_loss")
 

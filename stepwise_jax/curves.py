@@ -22,8 +22,8 @@ from stepwise_jax.curve import Curve, curves_of
 from stepwise_jax.drawing import WIDTH, Theme, draw_files, ink_on, make_picture
 from stepwise_jax.errors import UnsavedError
 from stepwise_jax.page import Picture
-from stepwise_jax.records import Row
-from stepwise_jax.run_folder import read_runs
+from stepwise_jax.workdir.records import Row
+from stepwise_jax.workdir.runs import read_runs
 
 Axis = Literal["epoch", "samples"]
 AXES: tuple[Axis, ...] = ("epoch", "samples")

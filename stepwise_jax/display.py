@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stepwise_jax.formatting import duration, percent
-from stepwise_jax.records import EpochRecord
+from stepwise_jax.workdir.records import EpochRecord
 
 Row = Mapping[str, Any]
 

@@ -8,11 +8,11 @@ import jax
 import jax.export
 import jax.numpy as jnp
 
-from stepwise_jax.documents import write_json
 from stepwise_jax.errors import InputError
 from stepwise_jax.inference import make_classify
 from stepwise_jax.trained import Trained
-from stepwise_jax.workdir import installed_version
+from stepwise_jax.workdir.folder import installed_version
+from stepwise_jax.workdir.json_files import write_json
 
 SUFFIXES = (".stablehlo", ".safetensors")
 PLATFORMS = ("cpu", "cuda", "tpu")

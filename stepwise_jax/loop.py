@@ -12,12 +12,11 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from stepwise_jax import divergence, memory, outcome, records, saving, workdir
+from stepwise_jax import divergence, memory, outcome, saving
 from stepwise_jax.ahead import compile_ahead, compile_stage
 from stepwise_jax.data.batches import Picked
 from stepwise_jax.data.sampler import calls, epoch_order, steps_in_call
 from stepwise_jax.display import Display
-from stepwise_jax.documents import read_json
 from stepwise_jax.errors import InputError, InterruptedRunError, NonFiniteLossError
 from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.functional.batch_statistics import reestimate
@@ -28,10 +27,13 @@ from stepwise_jax.outcome import score
 from stepwise_jax.plans.stage import Stage, learning_rate_at, noise_scale, stage_document, stage_from_document
 from stepwise_jax.profile import FOLDER, Profile, traced
 from stepwise_jax.progress import Progress, progress_from, updates_before
-from stepwise_jax.records import EpochRecord, StageRecord
 from stepwise_jax.runtime import multihost
 from stepwise_jax.runtime.signals import Stopped, heed
 from stepwise_jax.session import Session, open_session, resolve
+from stepwise_jax.workdir import lock, records
+from stepwise_jax.workdir.folder import SUMMARY, continue_or_start, recorded
+from stepwise_jax.workdir.json_files import read_json
+from stepwise_jax.workdir.records import EpochRecord, StageRecord
 
 # Calls that may be under way on the device before the host waits for the oldest: enough that the device never waits,
 # few enough that a signal or a loss that is not finite is noticed at once.
@@ -68,7 +70,7 @@ def run(
       InterruptedRunError: when a signal came; the state is saved.
       UnsavedError: when the final state, or what belongs to it, cannot be written.
     """
-    with multihost.ending(display.finish), multihost.held_by_first(lambda: workdir.locked(folder)):
+    with multihost.ending(display.finish), multihost.held_by_first(lambda: lock.locked(folder)):
         weights_sha256 = None if variables is None else digest(variables)
         experiment, stages = _open_workdir(folder, experiment, stages, config_path, weights_sha256)
         with open_session(experiment, stages, network, variables, folder, display, profile) as session:
@@ -109,8 +111,8 @@ def _open_workdir(
     """The experiment and the stages as the workdir has them, or as it records them now."""
 
     def open_first() -> dict[str, Any]:
-        resolved = resolve(experiment, workdir.recorded(folder))
-        chosen = workdir.continue_or_start(folder, resolved, stages, config_path, weights_sha256)
+        resolved = resolve(experiment, recorded(folder))
+        chosen = continue_or_start(folder, resolved, stages, config_path, weights_sha256)
         return {"steps_per_call": resolved.steps_per_call, "stages": [stage_document(stage) for stage in chosen]}
 
     opened = multihost.from_first(open_first)
@@ -119,7 +121,7 @@ def _open_workdir(
 
 
 def _summary(folder: Path) -> dict[str, Any] | None:
-    path = folder / workdir.SUMMARY
+    path = folder / SUMMARY
     return read_json(path) if path.exists() else None
 
 
@@ -384,7 +386,7 @@ def evaluate(
       InputError: if the run has no checkpoint yet, its data has changed, or a process is training in it.
     """
     with (
-        workdir.locked(folder),
+        lock.locked(folder),
         open_session(experiment, stages, network, None, folder, display) as session,
     ):
         restored = session.checkpoints.restore(session.initial(), lambda message: session.note("fallback", message))

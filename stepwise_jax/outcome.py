@@ -1,6 +1,5 @@
 """What a trained state is worth: scores, predictions, and the summary of a run."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,15 +8,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from stepwise_jax import records, samples, workdir
 from stepwise_jax.data.batches import pad_rows
-from stepwise_jax.documents import write_json
 from stepwise_jax.errors import UnsavedError
 from stepwise_jax.functional.metrics import Scores, total
 from stepwise_jax.functional.state import TrainState, digest, learned
 from stepwise_jax.runtime import multihost
 from stepwise_jax.runtime.signals import heed
 from stepwise_jax.session import Session
+from stepwise_jax.workdir import predictions, records
+from stepwise_jax.workdir.folder import PREDICTIONS, SAMPLES, SUMMARY
+from stepwise_jax.workdir.json_files import write_json
+from stepwise_jax.workdir.predictions import write_arrays, write_samples
 
 BATCHES_IN_FLIGHT = 3
 
@@ -67,15 +68,15 @@ def finish(session: Session, state: TrainState, folder: Path) -> dict[str, Any]:
     """
     with session.clock.measure("evaluate"):
         probabilities = predict(session, state)
-    rows = samples.choose(session.test_labels, probabilities)
+    rows = predictions.choose(session.test_labels, probabilities)
     images = session.test.images(rows)
 
     def write() -> dict[str, Any]:
         summary = summarise(session, state, records.read(folder))
         with _refusal_told(folder):
-            write_predictions(session, probabilities, folder / workdir.PREDICTIONS)
-            write_samples(rows, images, folder / workdir.SAMPLES)
-            write_json(folder / workdir.SUMMARY, summary)
+            write_predictions(session, probabilities, folder / PREDICTIONS)
+            write_samples(rows, images, folder / SAMPLES)
+            write_json(folder / SUMMARY, summary)
         return summary
 
     summary = multihost.from_first(write)
@@ -96,30 +97,13 @@ def _refusal_told(folder: Path) -> Iterator[None]:
 
 def write_predictions(session: Session, probabilities: np.ndarray, path: Path) -> None:
     """Test ids, labels and probabilities, in the order of the test set on disk, and the names of the classes."""
-    _write_arrays(
+    write_arrays(
         path,
         ids=np.asarray(session.test_ids),
         labels=session.test_labels,
         probabilities=probabilities,
         classes=np.asarray(session.classes, np.str_),
     )
-
-
-def write_samples(rows: np.ndarray, images: np.ndarray, path: Path) -> None:
-    """A few test images for reports: `rows` int64 [K] of the predictions, `images` uint8 [K, H, W, C], scaled down."""
-    _write_arrays(path, rows=rows, images=samples.shrink(images))
-
-
-def _write_arrays(path: Path, **arrays: np.ndarray) -> None:
-    """An .npz file, in one step, so that it is whole."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
-        os.replace(temporary, path)
-    finally:
-        # Half of it would take the room that the next attempt needs.
-        temporary.unlink(missing_ok=True)
 
 
 def summarise(session: Session, state: TrainState, rows: records.Records) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from stepwise_jax.curves import draw_curves
 from stepwise_jax.errors import InputError
 from stepwise_jax.page import Block, Heading, Notes, Paragraph, Table, Verdict
 from stepwise_jax.paper_page import paper_blocks
-from stepwise_jax.run_folder import Run, read_runs
 from stepwise_jax.run_page import flat_fields, run_blocks, runs_table, setting, shown, verdict
 from stepwise_jax.sweep_page import sweep_page
+from stepwise_jax.workdir.runs import Run, read_runs
 
 
 def write_report(folders: Sequence[Path], out: Path) -> Path:

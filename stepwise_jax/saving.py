@@ -16,8 +16,8 @@ from stepwise_jax import divergence
 from stepwise_jax.errors import InterruptedRunError, UnsavedError
 from stepwise_jax.functional.state import TrainState
 from stepwise_jax.progress import Progress
-from stepwise_jax.records import EventRecord
 from stepwise_jax.session import Session
+from stepwise_jax.workdir.records import EventRecord
 
 
 def is_due(session: Session) -> bool:

@@ -14,8 +14,7 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from stepwise_jax import batch_sharding, signature, workdir
-from stepwise_jax.checkpoint import Checkpoints
+from stepwise_jax import batch_sharding
 from stepwise_jax.clock import Clock
 from stepwise_jax.data import datasets, subsets
 from stepwise_jax.data.dataset import Dataset
@@ -23,7 +22,6 @@ from stepwise_jax.data.loaders import Feed
 from stepwise_jax.data.placement import Split, open_data, open_split
 from stepwise_jax.data.sampler import PlanOrder
 from stepwise_jax.display import Display
-from stepwise_jax.documents import read_json, write_json
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.functional.optimizers import make_optimizer
@@ -32,10 +30,14 @@ from stepwise_jax.functional.state import TrainState, make_initializer, state_fr
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.profile import Profile
 from stepwise_jax.programs import Programs
-from stepwise_jax.records import Discarding, EventRecord, Writer
 from stepwise_jax.runtime import agreement, compile_cache, multihost, sharding
 from stepwise_jax.runtime.signals import stop_on_signals
-from stepwise_jax.signature import Signature
+from stepwise_jax.workdir import signature
+from stepwise_jax.workdir.checkpoints import Checkpoints
+from stepwise_jax.workdir.folder import CHECKPOINTS, SUBSETS
+from stepwise_jax.workdir.json_files import read_json, write_json
+from stepwise_jax.workdir.records import Discarding, EventRecord, Writer
+from stepwise_jax.workdir.signature import Signature
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,7 @@ def open_session(
             classes=dataset.class_names,
             programs=programs,
             clock=clock,
-            checkpoints=stack.enter_context(Checkpoints(folder / workdir.CHECKPOINTS, experiment.checkpoint.keep)),
+            checkpoints=stack.enter_context(Checkpoints(folder / CHECKPOINTS, experiment.checkpoint.keep)),
             writer=writer,
             display=display,
             stop=agreement.Agreement(stack.enter_context(stop_on_signals()), mesh),
@@ -214,7 +216,7 @@ def _draw(
     drawn = subsets.draw(experiment.data.subset_draw, experiment.seed, train.labels, train.ids, counts, dataset.builder)
     scored, _ = datasets.used_rows(experiment.data, dataset, "test")
     manifest = subsets.manifest(drawn, [stage.name for stage in stages], dataset, train.ids, test.ids, scored)
-    path = folder / workdir.SUBSETS
+    path = folder / SUBSETS
     if not path.exists():
         if not multihost.is_first():
             raise InputError(f"--workdir {folder} is not the first process's: it must lie where all processes see it")

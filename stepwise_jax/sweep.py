@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stepwise_jax import workdir
 from stepwise_jax.cells import Cell
-from stepwise_jax.documents import read_json, write_json
 from stepwise_jax.errors import InputError, require
 from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.experiment.serialization import flatten, from_json_by_name, to_json
 from stepwise_jax.plans.stage import Stage
-from stepwise_jax.run_folder import read_summary
+from stepwise_jax.workdir.folder import SUMMARY, binding_differences, check_finished
+from stepwise_jax.workdir.json_files import read_json, write_json
+from stepwise_jax.workdir.runs import read_summary
 
 FILE, RESULTS, BEST = "sweep.json", "results.json", "best"
 VALIDATION_FRACTION = 0.1
@@ -122,7 +122,7 @@ class Sweep:
     def _cell(self, name: str, fields: Sequence[str], seed: int) -> Cell:
         folder = self.root / name / f"seed{seed}"
         experiment, stages = self.planned(fields)
-        workdir.check_finished(folder, dataclasses.replace(experiment, seed=seed), stages)
+        check_finished(folder, dataclasses.replace(experiment, seed=seed), stages)
         return Cell(
             name=f"{name}, seed {seed}",
             folder=folder,
@@ -155,7 +155,7 @@ def scored(root: Path, points: Iterable[Point], seeds: Sequence[int]) -> tuple[S
     found = []
     for point in points:
         folders = [root / point_name(point) / f"seed{seed}" for seed in seeds]
-        if all((folder / workdir.SUMMARY).exists() for folder in folders):
+        if all((folder / SUMMARY).exists() for folder in folders):
             summaries = [read_summary(folder) for folder in folders]
             scores = tuple(float(summary["top1"]) for summary in summaries)
             found.append(
@@ -216,7 +216,7 @@ def _check_same(root: Path, before: Any, now: Mapping[str, Any]) -> None:
     changed = [f"other {name}" for name in ("seeds", "points", "search") if before[name] != now[name]]
     try:
         names = [each["experiment"]["plan"]["strategy"] for each in (now, before)]
-        found = workdir.binding_differences(*(from_json_by_name(each["experiment"]) for each in (now, before)))
+        found = binding_differences(*(from_json_by_name(each["experiment"]) for each in (now, before)))
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{root / FILE} is damaged: it is not what a sweep writes there") from error
     # A strategy of the user's own is known by its name here: its runs have its stages on record.

@@ -8,11 +8,11 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from stepwise_jax import sweep
-from stepwise_jax.documents import read_json
 from stepwise_jax.drawing import WIDTH, Theme, make_picture
 from stepwise_jax.errors import InputError
 from stepwise_jax.formatting import percent
 from stepwise_jax.page import Block, Heading, Notes, Paragraph, Picture, Table, Verdict
+from stepwise_jax.workdir.json_files import read_json
 
 Results = Mapping[str, Any]
 _DRAWN = 40

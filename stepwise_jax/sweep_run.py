@@ -7,13 +7,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from stepwise_jax import search, workdir
+from stepwise_jax import search
 from stepwise_jax.cells import Cell, Failure
-from stepwise_jax.documents import read_json, write_json
 from stepwise_jax.errors import StepwiseError
 from stepwise_jax.formatting import percent
 from stepwise_jax.sweep import BEST, RESULTS, Point, Scored, Sweep, point_name, scored
 from stepwise_jax.sweep_page import varying
+from stepwise_jax.workdir import folder
+from stepwise_jax.workdir.json_files import read_json, write_json
 
 Execute = Callable[[Sequence[Cell]], list[Failure]]
 _SHOWN = 20
@@ -57,7 +58,7 @@ def _finish(sweep: Sweep, points: Sequence[Point], failures: Sequence[Failure], 
     results = {
         "points": [_document(each) for each in ranked],
         "best": dict(ranked[0].point),
-        "test": read_json(final.folder / workdir.SUMMARY) if final.done else None,
+        "test": read_json(final.folder / folder.SUMMARY) if final.done else None,
         "failures": [{"run": each.cell.name, "status": each.status, "message": each.message} for each in failures],
     }
     write_json(sweep.root / RESULTS, results)

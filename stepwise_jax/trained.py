@@ -8,13 +8,14 @@ from typing import Any
 import jax
 from flax import linen as nn
 
-from stepwise_jax import signature, workdir
-from stepwise_jax.checkpoint import Checkpoints
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.functional.optimizers import make_optimizer
 from stepwise_jax.functional.state import TrainState, make_initializer
-from stepwise_jax.signature import Signature
+from stepwise_jax.workdir import lock, signature
+from stepwise_jax.workdir.checkpoints import Checkpoints
+from stepwise_jax.workdir.folder import CHECKPOINTS, read_config, recorded_experiment
+from stepwise_jax.workdir.signature import Signature
 
 _log = logging.getLogger(__name__)
 
@@ -39,8 +40,8 @@ def read_recipe(folder: Path) -> tuple[ExperimentConfig, Signature]:
     Raises:
       InputError: if the folder holds no run, a damaged one, or one of a version that wrote no `preprocessing.json`.
     """
-    experiment, _ = workdir.recorded_experiment(workdir.read_config(folder))
-    if not (folder / workdir.CHECKPOINTS).is_dir():
+    experiment, _ = recorded_experiment(read_config(folder))
+    if not (folder / CHECKPOINTS).is_dir():
         raise _untrained(folder)
     return experiment, signature.read(folder)
 
@@ -59,8 +60,8 @@ def open_trained(folder: Path, network: nn.Module) -> Trained:
     experiment, signed = read_recipe(folder)
     like = _abstract_state(network, experiment)
     with (
-        workdir.shared(folder),
-        Checkpoints(folder / workdir.CHECKPOINTS, experiment.checkpoint.keep, read_only=True) as checkpoints,
+        lock.shared(folder),
+        Checkpoints(folder / CHECKPOINTS, experiment.checkpoint.keep, read_only=True) as checkpoints,
     ):
         restored = checkpoints.restore(like, lambda message: _log.warning("%s: %s", folder, message))
     if restored is None:

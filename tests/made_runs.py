@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from stepwise_jax import comparison
-from stepwise_jax.documents import write_json
 from stepwise_jax.experiment.config import ExperimentConfig, ModelConfig, PlanConfig
 from stepwise_jax.experiment.serialization import to_json
 from stepwise_jax.plans.planning import make_plan
 from stepwise_jax.plans.stage import Stage, learning_rate_at, noise_scale, stage_document
-from stepwise_jax.records import EpochRecord, StageRecord, Writer
 from stepwise_jax.variants import VARIANTS
+from stepwise_jax.workdir.json_files import write_json
+from stepwise_jax.workdir.records import EpochRecord, StageRecord, Writer
 
 EXAMPLES = 1437
 STEPWISE = PlanConfig(epochs_per_stage=4, decay_every=2)

@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 import models
 from models import convolution, row_products
 from models.resnet import BasicBlock, ResNet
-from stepwise_jax import loop, records
+from stepwise_jax import loop
 from stepwise_jax.clock import Clock
 from stepwise_jax.data import datasets
 from stepwise_jax.data.loaders import Feed, ResidentFeed, StreamedFeed, place_resident
@@ -36,8 +36,9 @@ from stepwise_jax.functional.preprocessing import Preprocessing
 from stepwise_jax.functional.state import TrainState, learned, make_initializer
 from stepwise_jax.plans import planning
 from stepwise_jax.programs import Programs
-from stepwise_jax.records import EpochRecord
 from stepwise_jax.runtime import sharding
+from stepwise_jax.workdir import records
+from stepwise_jax.workdir.records import EpochRecord
 
 SIDE, EXAMPLES = 8, 192
 PLAN = PlanConfig(batch_size=16, learning_rate=0.05, epochs_per_stage=1, decay_every=1)

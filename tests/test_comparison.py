@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stepwise_jax import comparison, workdir
+from stepwise_jax import comparison
 from stepwise_jax.cells import Cell, Failure
 from stepwise_jax.comparison import Comparison, choose, finished_runs, open_folder, paired
 from stepwise_jax.comparison_table import HEADER, print_comparison, rows
@@ -20,6 +20,7 @@ from stepwise_jax.experiment.serialization import override
 from stepwise_jax.plans.planning import make_plan
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.variants import VARIANTS, default_names
+from stepwise_jax.workdir.folder import CONFIG, PREDICTIONS, SUMMARY, describe
 
 EXPERIMENT = ExperimentConfig()
 ROWS = {"short": ExperimentConfig(plan=PlanConfig(epochs_per_stage=5)), "long [slow]": ExperimentConfig()}
@@ -241,9 +242,9 @@ def finish(root: Path, strategy: str, seed: int, right: int, ids: Sequence[str] 
     labels = np.arange(len(ids)) % 2
     answers = np.where(np.arange(len(ids)) >= len(ids) - right, labels, 1 - labels)
     probabilities = np.eye(2, dtype=np.float32)[answers]
-    np.savez(folder / workdir.PREDICTIONS, ids=np.asarray(ids), labels=labels, probabilities=probabilities)
+    np.savez(folder / PREDICTIONS, ids=np.asarray(ids), labels=labels, probabilities=probabilities)
     reached = {"top1": right / len(ids), "top5": 1.0, "best_top1": 0.9, "samples": 1200, "updates": 30}
-    (folder / workdir.SUMMARY).write_text(json.dumps({**reached, "seconds": {"train": 60.0, "compile": 5.0}}))
+    (folder / SUMMARY).write_text(json.dumps({**reached, "seconds": {"train": 60.0, "compile": 5.0}}))
     return folder
 
 
@@ -270,8 +271,8 @@ def test_a_run_in_progress_does_not_count(tmp_path):
     two = compared("short", "baseline", seeds=(0,))
     finish(tmp_path, "short", 0, 40)
     under_way = finish(tmp_path, "baseline", 0, 40)
-    (under_way / workdir.SUMMARY).unlink()
-    (under_way / workdir.PREDICTIONS).write_bytes(b"half")
+    (under_way / SUMMARY).unlink()
+    (under_way / PREDICTIONS).write_bytes(b"half")
     runs = finished_runs(two, tmp_path)
     assert runs["baseline"] == {}
     assert paired(two, runs) == ()
@@ -289,20 +290,20 @@ def test_runs_on_other_images_are_not_compared_image_by_image(tmp_path):
 def test_damaged_runs_are_named(tmp_path):
     two = compared("short", "baseline", seeds=(0,))
     folder = finish(tmp_path, "short", 0, 40)
-    whole = (folder / workdir.PREDICTIONS).read_bytes()
+    whole = (folder / PREDICTIONS).read_bytes()
     for content in (b"", b"no archive", whole[:200], whole[:-100], b"PK\x03\x04" + whole[4:300]):
-        (folder / workdir.PREDICTIONS).write_bytes(content)
+        (folder / PREDICTIONS).write_bytes(content)
         with pytest.raises(InputError, match=r"predictions\.npz is missing or damaged: train the run anew"):
             finished_runs(two, tmp_path)
-    (folder / workdir.PREDICTIONS).write_bytes(whole)
+    (folder / PREDICTIONS).write_bytes(whole)
     for content in ("[]", "{}", '{"top1": "high"}'):
-        (folder / workdir.SUMMARY).write_text(content)
+        (folder / SUMMARY).write_text(content)
         with pytest.raises(InputError, match=r"summary\.json is damaged"):
             finished_runs(two, tmp_path)
 
 
 def record(folder: Path, experiment: ExperimentConfig, stages: tuple[Stage, ...]) -> None:
-    (folder / workdir.CONFIG).write_text(json.dumps(workdir.describe(experiment, stages, "mine.py", None)))
+    (folder / CONFIG).write_text(json.dumps(describe(experiment, stages, "mine.py", None)))
 
 
 def test_a_finished_run_of_something_else_is_not_taken_for_ours(tmp_path):

@@ -8,7 +8,7 @@ from matplotlib.collections import PolyCollection
 from stepwise_jax.curve import Curve, curves_of
 from stepwise_jax.curves import _figure
 from stepwise_jax.drawing import DARK, LIGHT, ink_on
-from stepwise_jax.run_folder import read_runs
+from stepwise_jax.workdir.runs import read_runs
 
 
 @pytest.fixture(scope="module")

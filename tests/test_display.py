@@ -21,7 +21,7 @@ from stepwise_jax.display import LineDisplay, LiveDisplay, Progress, make_displa
 from stepwise_jax.experiment.config import OptimizerConfig, PlanConfig
 from stepwise_jax.plans.planning import make_plan, plan_document
 from stepwise_jax.plans.stage import stage_document
-from stepwise_jax.records import EpochRecord
+from stepwise_jax.workdir.records import EpochRecord
 
 ROOT = Path(__file__).parents[1]
 ROWS = [stage_document(stage) for stage in make_plan(PlanConfig(), OptimizerConfig(), 1437)]

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from conftest import Recorder, TinyNet
 
-from stepwise_jax import divergence, records
+from stepwise_jax import divergence
 from stepwise_jax.errors import InputError, NonFiniteLossError
 from stepwise_jax.plans.stage import Stage
-from stepwise_jax.records import EpochRecord
 from stepwise_jax.trained import open_trained
+from stepwise_jax.workdir import records
+from stepwise_jax.workdir.records import EpochRecord
 
 CALM = Stage("A", 0.1, 144, 32, 0.05, epochs=2, milestones=(1,))
 LAST = Stage("O", 1.0, 1437, 64, 0.01, epochs=1)

@@ -11,10 +11,10 @@ from conftest import TinyNet
 from PIL import Image
 
 import launch
-from stepwise_jax import documents, records
 from stepwise_jax.data import datasets
 from stepwise_jax.data.dataset import Sizes
 from stepwise_jax.experiment.config import DataConfig
+from stepwise_jax.workdir import json_files, records
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 STRATEGY = str(EXAMPLES / "own_strategy.py")
@@ -59,7 +59,7 @@ def test_own_strategy_trains(tmp_path, monkeypatch):
     monkeypatch.setattr(launch, "_network", lambda *_: TinyNet())
     shorter = ["--plan.epochs_per_stage", "1", "--plan.decay_every", "1", "--data.image_size", "8"]
     assert launch.main(["train", STRATEGY, "--workdir", str(tmp_path), *shorter]) == 0
-    assert documents.read_json(tmp_path / "summary.json")["updates"] == 4 * 11
+    assert json_files.read_json(tmp_path / "summary.json")["updates"] == 4 * 11
 
 
 def test_photographs_are_planned_in_the_papers_proportions(tmp_path, capsys):

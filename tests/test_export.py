@@ -18,9 +18,9 @@ from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.export import PLATFORMS, check_target, describe, export_stablehlo
 from stepwise_jax.functional.preprocessing import Preprocessing
 from stepwise_jax.inference import make_classify
-from stepwise_jax.signature import Signature
 from stepwise_jax.trained import Trained
-from stepwise_jax.workdir import recorded
+from stepwise_jax.workdir.folder import recorded
+from stepwise_jax.workdir.signature import Signature
 from tests.test_launch import DIGITS, fails
 
 RANDOM = np.random.default_rng(0)

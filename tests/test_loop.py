@@ -14,12 +14,13 @@ import pytest
 from conftest import Recorder, TinyNet
 
 import models
-from stepwise_jax import records, workdir
-from stepwise_jax.checkpoint import Checkpoints
 from stepwise_jax.errors import InputError, NonFiniteLossError
 from stepwise_jax.plans import planning
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.programs import Programs
+from stepwise_jax.workdir import lock, records
+from stepwise_jax.workdir.checkpoints import Checkpoints
+from stepwise_jax.workdir.folder import read_config, recorded_experiment
 
 
 def test_a_run_leaves_what_the_contract_says(train, tmp_path):
@@ -77,7 +78,7 @@ def test_predictions_are_of_the_final_state(train, tmp_path):
 
 def test_config_json_restores_the_experiment(train, tmp_path, experiment):
     train(tmp_path / "run")
-    restored, planned = workdir.recorded_experiment(workdir.read_config(tmp_path / "run"))
+    restored, planned = recorded_experiment(read_config(tmp_path / "run"))
     assert restored == dataclasses.replace(experiment, steps_per_call=1)
     assert planned == planning.make_plan(experiment.plan, experiment.optimizer, 1437)
 
@@ -180,7 +181,7 @@ def test_a_strategy_of_the_users_own_runs_and_is_recorded(train, tmp_path):
     assert len(document["strategy"]["file_sha256"]) == 64
     assert [stage["batch_size"] for stage in document["stages"]] == [16, 128]
     assert [row["stage_name"] for row in records.read(tmp_path / "run").epochs] == ["small", "large"]
-    restored, planned = workdir.recorded_experiment(document)
+    restored, planned = recorded_experiment(document)
     assert callable(restored.plan.strategy)
     assert planned[1].momentum == 0.0
 
@@ -227,14 +228,14 @@ def test_a_folder_with_other_things_in_it_is_refused(train, tmp_path):
 
 
 def test_two_processes_in_one_workdir_are_refused(train, tmp_path):
-    with workdir.locked(tmp_path / "run"), pytest.raises(InputError, match="in use by another process"):
+    with lock.locked(tmp_path / "run"), pytest.raises(InputError, match="in use by another process"):
         train(tmp_path / "run")
 
 
 def test_a_workdir_that_no_checkpoint_can_be_written_to_is_refused(train, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "checkpoints").touch()
-    with pytest.raises(InputError, match=r"checkpoints must be a folder"), workdir.locked(tmp_path / "run"):
+    with pytest.raises(InputError, match=r"checkpoints must be a folder"), lock.locked(tmp_path / "run"):
         pass
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
     with pytest.raises(InputError, match=r"--workdir .*udcff' must be UTF-8"):
@@ -267,7 +268,7 @@ def test_a_strategy_that_is_no_plain_function_resumes_too(train, tmp_path):
     strategy = functools.partial(scaled, 0.5)
     first = train(tmp_path / "run", **{"plan.strategy": strategy})
     assert train(tmp_path / "run", **{"plan.strategy": strategy}) == first
-    restored, planned = workdir.recorded_experiment(workdir.read_config(tmp_path / "run"))
+    restored, planned = recorded_experiment(read_config(tmp_path / "run"))
     assert planning.make_plan(restored.plan, restored.optimizer, 1437) == planned
 
 

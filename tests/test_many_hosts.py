@@ -20,7 +20,7 @@ import pytest
 from conftest import Once
 
 import launch
-from stepwise_jax import records
+from stepwise_jax.workdir import records
 
 ROOT = Path(__file__).parents[1]
 LONG = "STEPWISE_LONG_TESTS" in os.environ

@@ -12,18 +12,18 @@ import pytest
 from made_runs import BASELINE, SECONDS, STEPWISE, make_answers, make_comparison, make_run
 
 from stepwise_jax import page, report
-from stepwise_jax.answers import Answers, most_confused, read_answers
 from stepwise_jax.answers_page import answers_blocks
 from stepwise_jax.budget import draw_seconds
 from stepwise_jax.comparison_page import comparison_page
 from stepwise_jax.curve import curves_of
-from stepwise_jax.documents import write_json
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment import paper
 from stepwise_jax.page import Block, Heading, Images, Notes, Picture, Table, Verdict
 from stepwise_jax.paper_page import paper_blocks
-from stepwise_jax.run_folder import read_runs
 from stepwise_jax.sweep_page import sweep_page
+from stepwise_jax.workdir.json_files import write_json
+from stepwise_jax.workdir.predictions import Answers, most_confused, read_answers
+from stepwise_jax.workdir.runs import read_runs
 
 
 def headings(blocks) -> list[str]:

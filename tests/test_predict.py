@@ -10,7 +10,7 @@ from PIL import Image
 
 import launch
 from stepwise_jax import image_files, ranking
-from stepwise_jax.workdir import locked
+from stepwise_jax.workdir.lock import locked
 from tests.test_launch import fails
 
 

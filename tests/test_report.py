@@ -17,8 +17,8 @@ from stepwise_jax.curves import _accuracy_limits, boundaries, draw_curves, place
 from stepwise_jax.errors import InputError, UnsavedError
 from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.plans.planning import make_plan
-from stepwise_jax.records import Writer
-from stepwise_jax.run_folder import Run, read_runs
+from stepwise_jax.workdir.records import Writer
+from stepwise_jax.workdir.runs import Run, read_runs
 
 ODD_NAME = "a <b>&`|_*[x](y) BODY TITLE"
 FILES = ("report.md", "report.html", "curves.png", "curves.svg")

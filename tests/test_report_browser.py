@@ -16,7 +16,7 @@ from PIL import Image
 from stepwise_jax.curve import curves_of
 from stepwise_jax.curves import draw_curves
 from stepwise_jax.page import Heading, Images, Notes, Paragraph, Table, Verdict, to_html
-from stepwise_jax.run_folder import read_runs
+from stepwise_jax.workdir.runs import read_runs
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from stepwise_jax import records
+from stepwise_jax.workdir import records
 
 ROOT = Path(__file__).parents[1]
 FIELDS = {

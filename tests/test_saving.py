@@ -15,9 +15,10 @@ import jax.numpy as jnp
 import pytest
 from conftest import Recorder
 
-from stepwise_jax import records, saving
+from stepwise_jax import saving
 from stepwise_jax.errors import UnsavedError
-from stepwise_jax.records import EpochRecord
+from stepwise_jax.workdir import records
+from stepwise_jax.workdir.records import EpochRecord
 
 ROOT = Path(__file__).parents[1]
 
@@ -220,7 +221,7 @@ def test_a_quota_ends_in_one_sentence_and_exit_status_1(tmp_path, data_dir):
 
 
 def test_a_state_is_finite_or_not():
-    from test_checkpoint import a_state
+    from test_checkpoints import a_state
 
     state = a_state(3)
     assert saving.is_finite(state)

@@ -16,8 +16,8 @@ from made_runs import make_answers, make_run
 
 import launch
 from stepwise_jax import page, report
-from stepwise_jax.checkpoint import Checkpoints
-from stepwise_jax.run_folder import read_runs
+from stepwise_jax.workdir.checkpoints import Checkpoints
+from stepwise_jax.workdir.runs import read_runs
 
 ROOT = Path(__file__).parents[1]
 DIGITS = str(ROOT / "configs" / "digits.py")
@@ -29,7 +29,7 @@ class Malicious:
 
 
 def test_a_checkpoint_of_pickles_is_damaged_and_never_executed(tmp_path, monkeypatch):
-    from test_checkpoint import PLACE, a_state
+    from test_checkpoints import PLACE, a_state
 
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "checkpoints"

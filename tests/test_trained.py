@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import Recorder, TinyNet
 
-from stepwise_jax import loop, samples, workdir
+from stepwise_jax import loop
 from stepwise_jax.data import dataset, datasets
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import CheckpointConfig, DataConfig, EvaluationConfig, ExperimentConfig, PlanConfig
@@ -18,6 +18,9 @@ from stepwise_jax.experiment.serialization import override
 from stepwise_jax.inference import make_classify
 from stepwise_jax.plans import planning
 from stepwise_jax.trained import open_trained, read_recipe
+from stepwise_jax.workdir import lock
+from stepwise_jax.workdir.folder import read_config, recorded, recorded_experiment
+from stepwise_jax.workdir.predictions import choose, shrink
 
 RANDOM = np.random.default_rng(0)
 
@@ -87,7 +90,7 @@ def test_predictions_name_the_classes_and_samples_are_of_them(run, data_dir):
     predictions, kept = np.load(run / "predictions.npz"), np.load(run / "samples.npz")
     assert predictions["classes"].tolist() == list("0123456789")
     assert predictions["classes"].dtype.kind == "U"
-    rows = samples.choose(predictions["labels"], predictions["probabilities"])
+    rows = choose(predictions["labels"], predictions["probabilities"])
     assert kept["rows"].dtype == np.int64
     np.testing.assert_array_equal(kept["rows"], rows)
     np.testing.assert_array_equal(kept["images"], examples(data_dir, "test").images[rows])
@@ -105,7 +108,7 @@ def test_a_streamed_run_leaves_the_same(run, data_dir, tmp_path):
 def test_samples_are_the_surest_errors_and_some_from_all_over(examples, right):
     probabilities = RANDOM.dirichlet(np.ones(4), examples)
     labels = np.where(RANDOM.random(examples) < right, probabilities.argmax(1), RANDOM.integers(0, 4, examples))
-    rows = samples.choose(labels, probabilities).tolist()
+    rows = choose(labels, probabilities).tolist()
     listed = enumerate(zip(probabilities.tolist(), labels, strict=True))
     best = [(max(row), place) for place, (row, label) in listed if row.index(max(row)) != label]
     wrong = [place for _, place in sorted(best, reverse=True)][:12]
@@ -121,13 +124,13 @@ def test_samples_are_the_surest_errors_and_some_from_all_over(examples, right):
     [((8, 8, 1), (8, 8, 1)), ((96, 96, 3), (96, 96, 3)), ((192, 384, 3), (48, 96, 3)), ((400, 1, 1), (96, 1, 1))],
 )
 def test_no_side_of_a_sample_is_above_96_pixels(shape, expected):
-    assert samples.shrink(RANDOM.integers(0, 256, (2, *shape), dtype=np.uint8)).shape == (2, *expected)
+    assert shrink(RANDOM.integers(0, 256, (2, *shape), dtype=np.uint8)).shape == (2, *expected)
 
 
 def test_shrinking_averages():
     pixels = RANDOM.integers(0, 256, (1, 192, 96, 3), dtype=np.uint8)
     averaged = pixels.reshape(1, 96, 2, 48, 2, 3).mean(axis=(2, 4))
-    np.testing.assert_allclose(samples.shrink(pixels), averaged, atol=0.51)
+    np.testing.assert_allclose(shrink(pixels), averaged, atol=0.51)
 
 
 def test_the_opened_network_is_the_one_that_was_scored(run, data_dir):
@@ -137,7 +140,7 @@ def test_the_opened_network_is_the_one_that_was_scored(run, data_dir):
     np.testing.assert_allclose(found, predictions["probabilities"], rtol=1e-5, atol=1e-7)
     assert trained.signature.classes == tuple("0123456789")
     assert trained.updates == json.loads((run / "summary.json").read_text())["updates"]
-    assert trained.experiment == workdir.recorded(run)
+    assert trained.experiment == recorded(run)
 
 
 def listing(folder: Path) -> list[tuple[str, int]]:
@@ -211,26 +214,26 @@ def test_what_cannot_be_opened_gets_one_sentence(copy, damage, told):
 def test_a_run_of_an_earlier_version_gets_its_preprocessing_by_being_evaluated(copy, data_dir):
     before = (copy / "preprocessing.json").read_bytes()
     make_old(copy)
-    experiment, planned = workdir.recorded_experiment(workdir.read_config(copy))
+    experiment, planned = recorded_experiment(read_config(copy))
     loop.evaluate(experiment, planned, TinyNet(), copy, Recorder())
     assert (copy / "preprocessing.json").read_bytes() == before
 
 
 def test_a_folder_in_which_a_run_trains_is_in_use(run):
-    with workdir.locked(run), pytest.raises(InputError, match="is in use by another process that trains in it"):
+    with lock.locked(run), pytest.raises(InputError, match="is in use by another process that trains in it"):
         open_trained(run, TinyNet())
     open_trained(run, TinyNet())
 
 
 def test_readers_share_a_folder_and_keep_trainers_out(run):
     with (
-        workdir.shared(run),
-        workdir.shared(run),
+        lock.shared(run),
+        lock.shared(run),
         pytest.raises(InputError, match="is in use"),
-        workdir.locked(run),
+        lock.locked(run),
     ):
         pass
-    with workdir.locked(run):
+    with lock.locked(run):
         pass
 
 

@@ -66,7 +66,7 @@ from conftest import TinyNet
 from stepwise_jax.runtime import sharding
 from stepwise_jax.functional.preprocessing import Preprocessing
 from stepwise_jax.data.batches import pad_rows
-from stepwise_jax.checkpoint import Checkpoints
+from stepwise_jax.workdir.checkpoints import Checkpoints
 from stepwise_jax.clock import Clock
 from stepwise_jax.experiment.config import OptimizerConfig
 from stepwise_jax.functional.metrics import total

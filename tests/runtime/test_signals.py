@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from conftest import Recorder, TinyNet
 
-from stepwise_jax import loop, records, workdir
+from stepwise_jax import loop
 from stepwise_jax.errors import InterruptedRunError
 from stepwise_jax.programs import Programs
+from stepwise_jax.workdir import folder, records
 
 ROOT = Path(__file__).parents[2]
 
@@ -225,7 +226,7 @@ def test_evaluation_and_reestimation_stop_between_batches_and_are_done_anew(
 
 def test_evaluate_stops_between_batches_too(train, tmp_path, monkeypatch, experiment):
     train(tmp_path / "run")
-    planned = workdir.recorded_experiment(workdir.read_config(tmp_path / "run"))[1]
+    planned = folder.recorded_experiment(folder.read_config(tmp_path / "run"))[1]
     sender = Sender(Programs.count, 2)
     monkeypatch.setattr(Programs, "count", sender)
     with pytest.raises(InterruptedRunError, match="stopped by SIGTERM before all images were scored"):

@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import pytest
 
 from models.pooling import max_pool
-from stepwise_jax import records
 from stepwise_jax.runtime.xla_options import compiler_options
+from stepwise_jax.workdir import records
 
 
 @pytest.mark.parametrize(("deterministic", "backend"), [(False, "cpu"), (True, "cpu"), (False, "tpu"), (True, "tpu")])

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stepwise_jax.documents import read_json, write_json
 from stepwise_jax.errors import InputError
 from stepwise_jax.functional.preprocessing import Preprocessing
-from stepwise_jax.workdir import PREPROCESSING
+from stepwise_jax.workdir.folder import PREPROCESSING
+from stepwise_jax.workdir.json_files import read_json, write_json
 
 
 class Signature(NamedTuple):

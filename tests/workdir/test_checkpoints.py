@@ -11,13 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from stepwise_jax import checkpoint
-from stepwise_jax.checkpoint import Checkpoints, Place
 from stepwise_jax.errors import InputError, UnsavedError
 from stepwise_jax.experiment.config import OptimizerConfig
 from stepwise_jax.functional.optimizers import make_optimizer
 from stepwise_jax.functional.state import TrainState, state_from
 from stepwise_jax.runtime import sharding
+from stepwise_jax.workdir import checkpoints as checkpoints_module
+from stepwise_jax.workdir.checkpoints import Checkpoints, Place
 
 PLACE: Place = {"stage": 2, "loss_sum": 0.1 + 0.2, "best_top1": None, "seconds": {"train": 1e-17}, "updates": 10**12}
 NEWEST, BEFORE = 7, 3
@@ -326,7 +326,7 @@ def test_a_state_of_another_kind_is_never_made_to_fit_in_silence(saved, tmp_path
 
 def test_a_save_is_due_so_many_seconds_after_the_last(tmp_path, monkeypatch):
     now = 100.0
-    monkeypatch.setattr(checkpoint, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(checkpoints_module, "time", SimpleNamespace(monotonic=lambda: now))
     with Checkpoints(tmp_path / "due", keep=2) as checkpoints:
         assert not checkpoints.due(10)
         now = 109.0

@@ -16,13 +16,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from stepwise_jax.documents import finite, read_bytes
 from stepwise_jax.errors import InputError
-from stepwise_jax.tensorboard import Scalars
+from stepwise_jax.workdir.json_files import finite, read_bytes
+from stepwise_jax.workdir.tensorboard import Scalars
 
 Row = dict[str, Any]
 
 FILE = "records.jsonl"
+
 SECONDS = ("train", "input_wait", "compile", "evaluate", "checkpoint")
 """What the time of an epoch is split into."""
 

@@ -1,5 +1,6 @@
-"""What a trained network answered on the test set, read from a run's `predictions.npz` and `samples.npz`."""
+"""A run's `predictions.npz` and `samples.npz`: test predictions, and a few test images to show."""
 
+import os
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from stepwise_jax.data import images
 from stepwise_jax.errors import InputError
 from stepwise_jax.formatting import printable
 
@@ -50,13 +52,13 @@ class Answers:
         return np.divide(np.diag(counts), totals, out=np.full(len(totals), np.nan), where=totals > 0)
 
 
-def read_answers(workdir: Path) -> Answers | None:
+def read_answers(folder: Path) -> Answers | None:
     """The answers of a run, or None where it has none yet.
 
     Raises:
       InputError: for a file that is damaged.
     """
-    path = workdir / PREDICTIONS
+    path = folder / PREDICTIONS
     if not path.exists():
         return None
     stored = _arrays(path, ("labels", "probabilities"))
@@ -67,7 +69,7 @@ def read_answers(workdir: Path) -> Answers | None:
     names = stored["classes"] if "classes" in stored else np.arange(probabilities.shape[1])
     _require(names.shape == probabilities.shape[1:], path, "it has not one name for each class")
     classes = tuple(printable(str(name)) for name in names.tolist())
-    return Answers(labels, probabilities.argmax(1), classes, _samples(workdir / SAMPLES, labels, probabilities))
+    return Answers(labels, probabilities.argmax(1), classes, _samples(folder / SAMPLES, labels, probabilities))
 
 
 def _samples(path: Path, labels: np.ndarray, probabilities: np.ndarray) -> tuple[Sample, ...]:
@@ -117,3 +119,48 @@ def most_confused(answers: Answers, count: int) -> Sequence[tuple[int, int, int]
     places = np.argsort(-counts, axis=None, kind="stable")[:count]
     pairs = [(*divmod(int(place), len(counts)), int(counts.flat[place])) for place in places]
     return [(label, taken, times) for label, taken, times in pairs if times]
+
+
+EACH = 12
+"""Images of either kind: wrong with the highest probability, and drawn evenly."""
+
+LONGEST_SIDE = 96
+"""In pixels; larger images are scaled down."""
+
+
+def choose(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Rows int64 [K], each once: first the wrong ones, the surest first, then some at even distances over all.
+
+    Args:
+      labels: int [N].
+      probabilities: float [N, C].
+    """
+    wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
+    surest = wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")][:EACH]
+    even = np.linspace(0, len(labels) - 1, min(EACH, len(labels))).round().astype(np.int64)
+    return np.array(list(dict.fromkeys([*surest.tolist(), *even.tolist()])), np.int64)
+
+
+def shrink(pixels: np.ndarray) -> np.ndarray:
+    """uint8 [K, H, W, C] with no side above `LONGEST_SIDE`, in the same proportions, scaled by area."""
+    height, width = pixels.shape[1:3]
+    scale = min(1.0, LONGEST_SIDE / max(height, width))
+    sides = max(1, round(height * scale)), max(1, round(width * scale))
+    return np.stack([images.resize(image, *sides) for image in pixels])
+
+
+def write_samples(rows: np.ndarray, images: np.ndarray, path: Path) -> None:
+    """A few test images for reports: `rows` int64 [K] of the predictions, `images` uint8 [K, H, W, C], scaled down."""
+    write_arrays(path, rows=rows, images=shrink(images))
+
+
+def write_arrays(path: Path, **arrays: np.ndarray) -> None:
+    """An .npz file, in one step, so that it is whole."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
+        os.replace(temporary, path)
+    finally:
+        # Half of it would take the room that the next attempt needs.
+        temporary.unlink(missing_ok=True)

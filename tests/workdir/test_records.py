@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 
-from stepwise_jax import documents, formatting, records, run_folder
+from stepwise_jax import formatting
 from stepwise_jax.errors import InputError
-from stepwise_jax.records import EpochRecord, EventRecord, StageRecord, Writer
+from stepwise_jax.workdir import json_files, records
+from stepwise_jax.workdir.records import EpochRecord, EventRecord, StageRecord, Writer
+from stepwise_jax.workdir.runs import read_runs
 
 CONTRACT = {"stage", "epoch", "step", "examples_seen", "updates", "learning_rate", "batch_size", "noise_scale"}
 CONTRACT |= {"train_loss", "test_loss", "top1", "top5", "best_top1", "seconds"}
@@ -240,14 +242,14 @@ def test_a_killed_process_loses_no_record(tmp_path):
     program = f"""
 import os, signal
 from pathlib import Path
-from stepwise_jax.records import Writer
+from stepwise_jax.workdir.records import Writer
 from tests.test_records import epoch_record
 writer = Writer(Path({str(tmp_path)!r}))
 for epoch in (1, 2, 3):
     writer.append(epoch_record(1, epoch))
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", program], cwd=root).returncode == -signal.SIGKILL
     assert len(records.read(tmp_path).epochs) == 3
     assert len(scalars(tmp_path / "tensorboard")) == 3 * 7
@@ -255,39 +257,39 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 def test_json_documents_are_sorted_readable_and_read_back(tmp_path):
     path = tmp_path / "summary.json"
-    documents.write_json(path, {"b": [1, 2.5, None], "a": {"nan": float("nan"), "text": "ä"}, "c": (True,)})
-    assert documents.read_json(path) == {"a": {"nan": None, "text": "ä"}, "b": [1, 2.5, None], "c": [True]}
+    json_files.write_json(path, {"b": [1, 2.5, None], "a": {"nan": float("nan"), "text": "ä"}, "c": (True,)})
+    assert json_files.read_json(path) == {"a": {"nan": None, "text": "ä"}, "b": [1, 2.5, None], "c": [True]}
     assert path.read_text(encoding="utf-8").startswith('{\n  "a": {\n    "nan": null')
 
 
 def test_a_path_that_is_no_text_is_read_back_as_it_was(tmp_path):
     path = tmp_path / "config.json"
-    documents.write_json(path, {"root": "photos/\udcff"})
-    assert documents.read_json(path) == {"root": "photos/\udcff"}
+    json_files.write_json(path, {"root": "photos/\udcff"})
+    assert json_files.read_json(path) == {"root": "photos/\udcff"}
     write(tmp_path, EventRecord("start", "photos/\udcff"))
     assert records.read(tmp_path).events[0]["message"] == "photos/\udcff"
 
 
 def test_a_write_that_fails_leaves_the_old_document(tmp_path, monkeypatch):
     path = tmp_path / "summary.json"
-    documents.write_json(path, {"top1": 0.5})
+    json_files.write_json(path, {"top1": 0.5})
 
     def fail(_: int) -> None:
         raise OSError("no space left on device")
 
     monkeypatch.setattr(records.os, "fsync", fail)
     with pytest.raises(OSError, match="no space"):
-        documents.write_json(path, {"top1": 0.6})
-    assert documents.read_json(path) == {"top1": 0.5}
+        json_files.write_json(path, {"top1": 0.6})
+    assert json_files.read_json(path) == {"top1": 0.5}
     assert [file.name for file in tmp_path.iterdir()] == ["summary.json"]
 
 
 def test_json_that_is_missing_or_damaged_is_bad_input(tmp_path):
     with pytest.raises(InputError, match=r"there is no config\.json in"):
-        documents.read_json(tmp_path / "config.json")
+        json_files.read_json(tmp_path / "config.json")
     (tmp_path / "config.json").write_bytes(b'{"seed": \xff')
     with pytest.raises(InputError, match=r"config\.json is damaged"):
-        documents.read_json(tmp_path / "config.json")
+        json_files.read_json(tmp_path / "config.json")
 
 
 def test_numbers_as_people_read_them():
@@ -304,31 +306,31 @@ def make_run(folder: Path) -> Path:
     write(folder, epoch_record())
     planned = ("fraction", "examples", "batch_size", "learning_rate", "epochs", "updates", "samples", "noise_scale")
     stages = [{"name": name, **dict.fromkeys(planned, 1)} for name in "ABCDO"]
-    documents.write_json(folder / "config.json", {"experiment": {}, "stages": stages})
+    json_files.write_json(folder / "config.json", {"experiment": {}, "stages": stages})
     return folder
 
 
 def test_runs_are_named_apart_and_read_once(tmp_path):
     folders = [make_run(tmp_path / name) for name in ("a/run", "b/run", "c")]
-    runs = run_folder.read_runs([*folders, folders[0], tmp_path / "a" / ".." / "c"])
+    runs = read_runs([*folders, folders[0], tmp_path / "a" / ".." / "c"])
     assert [run.name for run in runs] == ["a/run", "b/run", f"{tmp_path.name}/c"]
-    assert [run.name for run in run_folder.read_runs(folders[1:])] == ["run", "c"]
+    assert [run.name for run in read_runs(folders[1:])] == ["run", "c"]
     assert runs[0].summary is None
     assert [stage["name"] for stage in runs[0].stages] == list("ABCDO")
 
 
 def test_a_folder_that_is_no_run_or_has_no_epoch_is_bad_input(tmp_path):
     with pytest.raises(InputError, match=r"there is no config\.json in .*: it is no run"):
-        run_folder.read_runs([tmp_path])
-    documents.write_json(tmp_path / "config.json", [])
+        read_runs([tmp_path])
+    json_files.write_json(tmp_path / "config.json", [])
     with pytest.raises(InputError, match="no run's"):
-        run_folder.read_runs([tmp_path])
-    documents.write_json(tmp_path / "config.json", {"experiment": {}, "stages": []})
+        read_runs([tmp_path])
+    json_files.write_json(tmp_path / "config.json", {"experiment": {}, "stages": []})
     write(tmp_path, EventRecord("start", ""))
     with pytest.raises(InputError, match="no finished epoch"):
-        run_folder.read_runs([tmp_path])
+        read_runs([tmp_path])
 
 
 def test_records_and_what_shows_them_need_no_jax():
     program = "import sys, stepwise_jax.report, stepwise_jax.display; sys.exit('jax' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[1]).returncode == 0
+    assert subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[2]).returncode == 0

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stepwise_jax.answers import read_answers
 from stepwise_jax.errors import InputError
+from stepwise_jax.workdir.predictions import read_answers
 
 COUNT, CLASSES = 6, 3
 PROBABILITIES = np.random.default_rng(0).random((COUNT, CLASSES))

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stepwise_jax.documents import read_json
 from stepwise_jax.errors import InputError
 from stepwise_jax.formatting import printable
-from stepwise_jax.records import FILE, Records, Row, read
+from stepwise_jax.workdir.json_files import read_json
+from stepwise_jax.workdir.records import FILE, Records, Row, read
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,11 @@ def read_summary(workdir: Path) -> Row:
 
 
 _PLANNED = ("fraction", "examples", "batch_size", "learning_rate", "epochs", "updates", "samples", "noise_scale")
+
 _RECORDED = ("stage", "epoch", "step", "examples_seen", "learning_rate", "batch_size", "noise_scale")
+
 _MEASURED = ("train_loss", "test_loss", "top1", "top5", "best_top1")
+
 _REACHED = ("top1", "top5", "best_top1", "samples", "updates")
 
 

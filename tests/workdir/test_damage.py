@@ -8,7 +8,7 @@ import pytest
 
 import launch
 
-DIGITS = str(Path(__file__).parents[1] / "configs" / "digits.py")
+DIGITS = str(Path(__file__).parents[2] / "configs" / "digits.py")
 
 
 @pytest.fixture(scope="module")
