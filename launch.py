@@ -59,8 +59,8 @@ def plan(options: argparse.Namespace, fields: Sequence[str]) -> None:
 
 
 def _footprints(experiment: ExperimentConfig, planned: Any) -> dict[str, Any]:
-    from stepwise_jax import footprint, session
     from stepwise_jax.data import datasets
+    from stepwise_jax.training import footprint, session
 
     network = _network(experiment, datasets.sizes(experiment.data).num_classes)
     return footprint.measure(session.resolve(experiment, None), planned, network)
@@ -68,13 +68,13 @@ def _footprints(experiment: ExperimentConfig, planned: Any) -> dict[str, Any]:
 
 def train(options: argparse.Namespace, fields: Sequence[str]) -> None:
     """Trains, or goes on where the workdir's run stopped; ends with a table of the stages and curves.png."""
-    from stepwise_jax import loop
     from stepwise_jax.data import datasets
     from stepwise_jax.display import Display, make_display, print_result
     from stepwise_jax.plans import planning
     from stepwise_jax.plans.stage import stage_document
-    from stepwise_jax.profile import parse_profile
     from stepwise_jax.runtime import compile_cache, multihost
+    from stepwise_jax.training import loop
+    from stepwise_jax.training.timing import parse_profile
 
     take_memory_in_the_main_thread()
     experiment = _experiment(options, fields)
@@ -112,9 +112,9 @@ def train(options: argparse.Namespace, fields: Sequence[str]) -> None:
 
 def evaluate(options: argparse.Namespace, _: Sequence[str]) -> None:
     """Scores the newest checkpoint of a finished or stopped run on its whole test set."""
-    from stepwise_jax import loop
     from stepwise_jax.data import datasets
     from stepwise_jax.display import make_display, percent
+    from stepwise_jax.training import evaluation
     from stepwise_jax.workdir.folder import read_config, recorded_experiment
 
     experiment, stages = recorded_experiment(read_config(options.run))
@@ -123,7 +123,7 @@ def evaluate(options: argparse.Namespace, _: Sequence[str]) -> None:
     network = _network(experiment, datasets.sizes(experiment.data).num_classes)
     display = make_display(sys.stderr)
     try:
-        result = loop.evaluate(experiment, stages, network, options.run, display)
+        result = evaluation.evaluate(experiment, stages, network, options.run, display)
     finally:
         display.finish()
     if options.json:

@@ -16,13 +16,13 @@ from pathlib import Path
 import jax
 
 import models
-from stepwise_jax import saving
 from stepwise_jax.experiment.config import CheckpointConfig, OptimizerConfig
 from stepwise_jax.functional.optimizers import make_optimizer
 from stepwise_jax.functional.state import TrainState, make_initializer
-from stepwise_jax.progress import Progress
 from stepwise_jax.runtime import sharding
 from stepwise_jax.runtime.process import quieten_orbax
+from stepwise_jax.training import saving
+from stepwise_jax.training.position import Progress
 from stepwise_jax.workdir.checkpoints import Checkpoints
 
 

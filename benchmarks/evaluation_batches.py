@@ -17,12 +17,12 @@ import jax
 import jax.numpy as jnp
 
 import models
-from stepwise_jax import step_program
 from stepwise_jax.experiment.config import OptimizerConfig
 from stepwise_jax.functional.metrics import apply
 from stepwise_jax.functional.optimizers import make_optimizer
 from stepwise_jax.runtime import sharding
 from stepwise_jax.runtime.process import start_anew_with_kept_memory, take_memory_in_the_main_thread
+from stepwise_jax.training import step_functions
 
 IMAGES = 1000
 TURNS = 5
@@ -31,7 +31,7 @@ TURNS = 5
 def measure(name: str, width: int, image_size: int, batch_sizes: list[int]) -> dict[int, float]:
     """Images a second of each batch size, at its best."""
     network = models.build(name, num_classes=10, small_images=True, width=width)
-    state = step_program.first_state(network, make_optimizer(OptimizerConfig()), image_size, sharding.make_mesh())
+    state = step_functions.first_state(network, make_optimizer(OptimizerConfig()), image_size, sharding.make_mesh())
     images = jax.random.normal(jax.random.key(0), (max(batch_sizes), image_size, image_size, 3))
     parts = {size: images[:size] for size in batch_sizes}
     score = jax.jit(lambda state, images: jnp.asarray(apply(network, state, images)))

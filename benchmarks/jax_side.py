@@ -16,16 +16,16 @@ class JaxSide:
         import numpy as np
 
         import models
-        from stepwise_jax import step_program
         from stepwise_jax.data.loaders import ResidentFeed, place_resident
         from stepwise_jax.experiment.config import OptimizerConfig
         from stepwise_jax.functional.optimizers import make_optimizer, set_hyperparameters
         from stepwise_jax.functional.preprocessing import make_preprocessing
         from stepwise_jax.runtime import sharding
         from stepwise_jax.runtime.process import take_memory_in_the_main_thread
+        from stepwise_jax.training import step_functions
 
         take_memory_in_the_main_thread()
-        self._program, self._steps_per_call, side = step_program, setup["steps_per_call"], setup["image_size"]
+        self._program, self._steps_per_call, side = step_functions, setup["steps_per_call"], setup["image_size"]
         mesh, optimizer = sharding.make_mesh(), make_optimizer(OptimizerConfig())
         shape = {name: setup[name] for name in ("small_images", "width", "blocks")}
         network = models.build(setup["network"], num_classes=setup["classes"], dtype=setup["precision"], **shape)
@@ -33,8 +33,8 @@ class JaxSide:
         images = random.integers(0, 256, (IMAGES, side, side, 3), dtype=np.uint8)
         labels = random.integers(0, setup["classes"], IMAGES)
         self._feed = ResidentFeed(place_resident(images, labels, mesh, sharded=False), mesh)
-        self._function = step_program.train_function(network, optimizer, make_preprocessing("imagenet", side), mesh)
-        state = step_program.first_state(network, optimizer, side, mesh)
+        self._function = step_functions.train_function(network, optimizer, make_preprocessing("imagenet", side), mesh)
+        state = step_functions.first_state(network, optimizer, side, mesh)
         self._state = state._replace(opt_state=set_hyperparameters(state.opt_state, learning_rate=0.001))
         self._calls: dict[tuple[int, str], tuple[Any, Any]] = {}
         self._random, self._jax = random, jax

@@ -64,13 +64,13 @@ def count(arguments: argparse.Namespace, name: str) -> dict[str, Any]:
     import numpy as np
 
     import models
-    from stepwise_jax import step_program
     from stepwise_jax.data.batches import Resident
     from stepwise_jax.experiment.config import OptimizerConfig
     from stepwise_jax.functional.optimizers import make_optimizer
     from stepwise_jax.functional.preprocessing import make_preprocessing
     from stepwise_jax.functional.state import make_initializer
     from stepwise_jax.runtime.sharding import make_mesh, replicated, split_along
+    from stepwise_jax.training import step_functions
 
     # What differs by platform is taken as on an accelerator.
     jax.lax.platform_dependent = lambda *args, default, **_: default(*args)
@@ -88,7 +88,7 @@ def count(arguments: argparse.Namespace, name: str) -> dict[str, Any]:
         jax.ShapeDtypeStruct((IMAGES, side, side, 3), np.uint8), jax.ShapeDtypeStruct((IMAGES,), np.int32)
     )
     rows = abstract(jax.ShapeDtypeStruct((1, arguments.batch_size), np.int32), split_along(mesh, 1))
-    function = step_program.train_function(network, optimizer, make_preprocessing("imagenet", side), mesh)
+    function = step_functions.train_function(network, optimizer, make_preprocessing("imagenet", side), mesh)
     compiled = function.lower(state, jax.tree.map(abstract, images), rows).compile()
     analysis, (number, size) = compiled.cost_analysis(), collectives(compiled.as_text())
     return {

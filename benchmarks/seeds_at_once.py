@@ -34,14 +34,14 @@ def steps_per_second(setting: dict[str, Any]) -> float:
     import numpy as np
 
     import models
-    from stepwise_jax import step_program
     from stepwise_jax.data.batches import Resident
     from stepwise_jax.experiment.config import OptimizerConfig
     from stepwise_jax.functional.optimizers import make_optimizer
     from stepwise_jax.functional.preprocessing import make_preprocessing
     from stepwise_jax.functional.train_step import make_train_step
-    from stepwise_jax.programs import make_train_call
     from stepwise_jax.runtime import sharding
+    from stepwise_jax.training import step_functions
+    from stepwise_jax.training.step_functions import make_train_call
 
     size, batch, together = setting["image_size"], setting["batch_size"], setting["together"]
     network = models.build(setting["network"], num_classes=10, small_images=True, width=setting["width"])
@@ -50,7 +50,7 @@ def steps_per_second(setting: dict[str, Any]) -> float:
     random = np.random.default_rng(0)
     images, labels = random.integers(0, 256, (1024, size, size, 3), np.uint8), random.integers(0, 10, 1024, np.int32)
     examples = jax.device_put(Resident(images, labels))
-    state = step_program.first_state(network, optimizer, size, mesh)
+    state = step_functions.first_state(network, optimizer, size, mesh)
     picked = jnp.asarray(random.integers(0, 1024, (together, 1, batch)).astype(np.int32))
     if together > 1:
         state = jax.tree.map(lambda leaf: jnp.stack([leaf] * together), state)

@@ -10,13 +10,13 @@ from pathlib import Path
 import jax
 from flax import linen as nn
 
-from stepwise_jax import loop
 from stepwise_jax.data import datasets
 from stepwise_jax.display import make_display, print_result
 from stepwise_jax.errors import StepwiseError
 from stepwise_jax.experiment.config import DataConfig, ExperimentConfig, ModelConfig, PlanConfig
 from stepwise_jax.plans import planning
 from stepwise_jax.plans.stage import stage_document
+from stepwise_jax.training import loop
 
 
 class OwnNetwork(nn.Module):

@@ -7,10 +7,11 @@ from typing import Any
 import jax
 from flax import linen as nn
 
-from stepwise_jax import display, session, step_bench, step_bench_table, step_cases, throughput
+from stepwise_jax import display, step_bench, step_bench_table, step_cases, throughput
 from stepwise_jax.data.progress import Progress
 from stepwise_jax.errors import InputError, StepwiseError
 from stepwise_jax.experiment.config import ExperimentConfig
+from stepwise_jax.training import session
 
 Build = Callable[[ExperimentConfig, int], nn.Module]
 """From an experiment and the number of classes to its network."""

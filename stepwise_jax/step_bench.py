@@ -18,22 +18,21 @@ import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from stepwise_jax import step_program
 from stepwise_jax.data.batches import Picked
 from stepwise_jax.data.loaders import ResidentFeed, place_resident
 from stepwise_jax.data.progress import Progress
 from stepwise_jax.data.sampler import PlanOrder, calls
 from stepwise_jax.experiment.config import OptimizerConfig
-from stepwise_jax.flops import TrainCall, count_flops
 from stepwise_jax.functional.optimizers import make_optimizer, set_hyperparameters
 from stepwise_jax.functional.preprocessing import make_preprocessing
 from stepwise_jax.functional.state import TrainState
 from stepwise_jax.functional.train_step import make_train_step
-from stepwise_jax.loop import CALLS_IN_FLIGHT
 from stepwise_jax.plans.stage import Stage
-from stepwise_jax.programs import make_train_call
 from stepwise_jax.runtime import devices, sharding
 from stepwise_jax.step_cases import Case, Setting
+from stepwise_jax.training import step_functions
+from stepwise_jax.training.epoch import CALLS_IN_FLIGHT
+from stepwise_jax.training.step_functions import TrainCall, count_flops, make_train_call
 
 TURNS = 5
 """Turns of each way, where the seconds allow so many."""
@@ -97,7 +96,7 @@ class _Bench:
     def state(self, name: str, network: nn.Module) -> TrainState:
         """A state that may be given away; parameters are the same at every precision."""
         if name not in self._states:
-            state = step_program.first_state(network, _OPTIMIZER, self.setting.image_size, self.mesh)
+            state = step_functions.first_state(network, _OPTIMIZER, self.setting.image_size, self.mesh)
             opt_state = set_hyperparameters(state.opt_state, learning_rate=_LEARNING_RATE)
             self._states[name] = state._replace(opt_state=opt_state)
         return jax.tree.map(jnp.copy, self._states[name])
@@ -143,9 +142,9 @@ class _Runner:
         self._state = self._bench.state(case.name, case.network)
         self._order = _endless_order(len(feed.examples.labels), case.batch_size)
         (self._batch,) = feed.calls(self._order, [range(steps)])
-        function = step_program.train_function(case.network, _OPTIMIZER, self._bench.preprocessing, mesh)
+        function = step_functions.train_function(case.network, _OPTIMIZER, self._bench.preprocessing, mesh)
         abstract = feed.abstract(steps, case.batch_size)
-        compiled = step_program.compile_call(function, self._state, feed.examples, abstract)
+        compiled = step_functions.compile_call(function, self._state, feed.examples, abstract)
         devices.check_room(compiled.new_bytes)
         self._call = compiled.call
         self._time(repeat(self._batch, 2))

@@ -41,7 +41,6 @@ import pytest
 from flax import linen as nn
 from PIL import Image
 
-from stepwise_jax import loop
 from stepwise_jax.data import datasets
 from stepwise_jax.display import Display
 from stepwise_jax.experiment.config import (
@@ -54,8 +53,9 @@ from stepwise_jax.experiment.config import (
 )
 from stepwise_jax.experiment.serialization import override
 from stepwise_jax.plans import planning
-from stepwise_jax.profile import Profile
 from stepwise_jax.runtime.process import ignore_abandoned_reads, look_for_garbage_seldom
+from stepwise_jax.training import loop
+from stepwise_jax.training.timing import Profile
 
 
 def keep_to_own_cores() -> None:

@@ -18,8 +18,6 @@ from jax.sharding import Mesh
 import models
 from models import convolution, row_products
 from models.resnet import BasicBlock, ResNet
-from stepwise_jax import loop
-from stepwise_jax.clock import Clock
 from stepwise_jax.data import datasets
 from stepwise_jax.data.loaders import Feed, ResidentFeed, StreamedFeed, place_resident
 from stepwise_jax.errors import InterruptedRunError
@@ -35,8 +33,10 @@ from stepwise_jax.functional.optimizers import make_optimizer, set_hyperparamete
 from stepwise_jax.functional.preprocessing import Preprocessing
 from stepwise_jax.functional.state import TrainState, learned, make_initializer
 from stepwise_jax.plans import planning
-from stepwise_jax.programs import Programs
 from stepwise_jax.runtime import sharding
+from stepwise_jax.training import loop
+from stepwise_jax.training.compilation import Programs
+from stepwise_jax.training.timing import Clock
 from stepwise_jax.workdir import records
 from stepwise_jax.workdir.records import EpochRecord
 

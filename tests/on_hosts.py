@@ -16,7 +16,6 @@ import numpy as np
 from conftest import Recorder
 
 from models.resnet import BasicBlock, ResNet
-from stepwise_jax import loop
 from stepwise_jax.errors import StepwiseError
 from stepwise_jax.experiment.config import CheckpointConfig, DataConfig, EvaluationConfig, ExperimentConfig, PlanConfig
 from stepwise_jax.functional.optimizers import make_optimizer
@@ -24,6 +23,7 @@ from stepwise_jax.functional.state import make_initializer
 from stepwise_jax.plans import planning
 from stepwise_jax.runtime import multihost
 from stepwise_jax.runtime.process import quieten_orbax
+from stepwise_jax.training import loop
 
 SIDE, EXAMPLES = 8, 320
 PLAN = PlanConfig(

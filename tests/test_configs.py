@@ -13,7 +13,6 @@ from PIL import Image
 
 import launch
 import models
-from stepwise_jax import loop
 from stepwise_jax.data import datasets
 from stepwise_jax.data.sources.catalog import SIZES
 from stepwise_jax.experiment.config import DataConfig, ExperimentConfig
@@ -21,6 +20,7 @@ from stepwise_jax.experiment.config_files import load_config, load_rows
 from stepwise_jax.experiment.paper import result
 from stepwise_jax.plans import planning
 from stepwise_jax.plans.stage import Stage
+from stepwise_jax.training import loop
 from stepwise_jax.workdir import records
 
 NAMES = sorted(path.stem for path in (Path(__file__).parents[1] / "configs").glob("[a-z]*.py"))

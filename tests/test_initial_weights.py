@@ -8,11 +8,11 @@ import pytest
 
 import launch
 import models
-from stepwise_jax import loop
 from stepwise_jax.data import datasets
 from stepwise_jax.experiment.serialization import override
 from stepwise_jax.plans import planning
-from stepwise_jax.session import open_session
+from stepwise_jax.training import loop
+from stepwise_jax.training.session import open_session
 from tests.conftest import Recorder
 from tests.test_launch import DIGITS, fails
 

@@ -9,16 +9,17 @@ import pytest
 
 import launch
 import models
-from stepwise_jax import step_bench, step_program
-from stepwise_jax.clock import Clock
+from stepwise_jax import step_bench
 from stepwise_jax.data.loaders import ResidentFeed, place_resident
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import OptimizerConfig
 from stepwise_jax.functional.optimizers import make_optimizer
 from stepwise_jax.functional.preprocessing import make_preprocessing
-from stepwise_jax.programs import Programs
 from stepwise_jax.runtime import devices, sharding
 from stepwise_jax.step_cases import Case, Setting, batch_sizes, precisions
+from stepwise_jax.training import step_functions
+from stepwise_jax.training.compilation import Programs
+from stepwise_jax.training.timing import Clock
 
 TINY = ["--width", "4", "--blocks", "1,1", "--image-size", "32", "--small-images", "--classes", "5"]
 QUICK = ["--seconds", "0.2", "--precisions", "float32"]
@@ -65,14 +66,14 @@ def test_the_table_says_what_is_not_known(capsys):
 
 
 def test_a_combination_that_fails_is_told_and_the_others_go_on(capsys, monkeypatch):
-    made = step_program.compile_call
+    made = step_functions.compile_call
 
     def compile_call(function: Any, state: Any, examples: Any, picked: Any) -> Any:
         if picked.shape[1] == 8:
             raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 12 bytes.\nand more")
         return made(function, state, examples, picked)
 
-    monkeypatch.setattr(step_program, "compile_call", compile_call)
+    monkeypatch.setattr(step_functions, "compile_call", compile_call)
     assert launch.main(["bench", "resnet18", *TINY, *QUICK, "--batch-sizes", "8,4"]) == 0
     out = capsys.readouterr().out
     told = "resnet18, float32, batch 8 failed: out of memory: RESOURCE_EXHAUSTED: Out of memory allocating 12 bytes."
@@ -109,18 +110,18 @@ def test_what_is_measured_is_what_a_run_executes():
     feed = ResidentFeed(place_resident(images, np.arange(8) % 5, mesh, sharded=False), mesh)
     picked = jax.device_put(np.array([[3, 1, 4, 6]], np.int32), sharding.split_along(mesh, 1))
     programs = Programs(case.network, optimizer, preprocessing, mesh, Clock(), silent)
-    function = step_program.train_function(case.network, optimizer, preprocessing, mesh)
-    compiled = step_program.compile_call(
-        function, step_program.first_state(case.network, optimizer, 32, mesh), feed.examples, feed.abstract(1, 4)
+    function = step_functions.train_function(case.network, optimizer, preprocessing, mesh)
+    compiled = step_functions.compile_call(
+        function, step_functions.first_state(case.network, optimizer, 32, mesh), feed.examples, feed.abstract(1, 4)
     )
-    another = step_program.train_function(case.network, optimizer, preprocessing, mesh)
-    again = step_program.compile_call(
-        another, step_program.first_state(case.network, optimizer, 32, mesh), feed.examples, feed.abstract(1, 4)
+    another = step_functions.train_function(case.network, optimizer, preprocessing, mesh)
+    again = step_functions.compile_call(
+        another, step_functions.first_state(case.network, optimizer, 32, mesh), feed.examples, feed.abstract(1, 4)
     )
     # The tests keep what they compile (conftest.py).
     assert again.cached
     ended = [
-        call(step_program.first_state(case.network, optimizer, 32, mesh), feed.examples, picked)
+        call(step_functions.first_state(case.network, optimizer, 32, mesh), feed.examples, picked)
         for call in (programs.train, compiled.call)
     ]
     jax.tree.map(np.testing.assert_array_equal, *ended)

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from conftest import Recorder, TinyNet
 
-from stepwise_jax import loop
 from stepwise_jax.data import dataset, datasets
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import CheckpointConfig, DataConfig, EvaluationConfig, ExperimentConfig, PlanConfig
@@ -18,6 +17,7 @@ from stepwise_jax.experiment.serialization import override
 from stepwise_jax.inference import make_classify
 from stepwise_jax.plans import planning
 from stepwise_jax.trained import open_trained, read_recipe
+from stepwise_jax.training import evaluation, loop
 from stepwise_jax.workdir import lock
 from stepwise_jax.workdir.folder import read_config, recorded, recorded_experiment
 from stepwise_jax.workdir.predictions import choose, shrink
@@ -215,7 +215,7 @@ def test_a_run_of_an_earlier_version_gets_its_preprocessing_by_being_evaluated(c
     before = (copy / "preprocessing.json").read_bytes()
     make_old(copy)
     experiment, planned = recorded_experiment(read_config(copy))
-    loop.evaluate(experiment, planned, TinyNet(), copy, Recorder())
+    evaluation.evaluate(experiment, planned, TinyNet(), copy, Recorder())
     assert (copy / "preprocessing.json").read_bytes() == before
 
 

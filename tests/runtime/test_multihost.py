@@ -27,12 +27,12 @@ from stepwise_jax.runtime import sharding
 from stepwise_jax.data.sampler import PlanOrder
 from stepwise_jax.data.batches import pad_rows
 from stepwise_jax.functional.preprocessing import Preprocessing
-from stepwise_jax.clock import Clock
+from stepwise_jax.training.timing import Clock
 from stepwise_jax.experiment.config import OptimizerConfig
 from stepwise_jax.functional.metrics import total
 from stepwise_jax.data.loaders import StreamedFeed
 from stepwise_jax.functional.optimizers import make_optimizer, set_hyperparameters
-from stepwise_jax.programs import Programs
+from stepwise_jax.training.compilation import Programs
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.functional.state import make_initializer
 

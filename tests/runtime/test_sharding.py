@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from conftest import Once
 
-from stepwise_jax.batch_sharding import check_batches
 from stepwise_jax.errors import InputError
 from stepwise_jax.plans.stage import Stage
+from stepwise_jax.training.session import check_batches
 
 ROOT = Path(__file__).parents[2]
 
@@ -67,12 +67,12 @@ from stepwise_jax.runtime import sharding
 from stepwise_jax.functional.preprocessing import Preprocessing
 from stepwise_jax.data.batches import pad_rows
 from stepwise_jax.workdir.checkpoints import Checkpoints
-from stepwise_jax.clock import Clock
+from stepwise_jax.training.timing import Clock
 from stepwise_jax.experiment.config import OptimizerConfig
 from stepwise_jax.functional.metrics import total
 from stepwise_jax.data.loaders import ResidentFeed, StreamedFeed, place_resident
 from stepwise_jax.functional.optimizers import make_optimizer, set_hyperparameters
-from stepwise_jax.programs import Programs
+from stepwise_jax.training.compilation import Programs
 from stepwise_jax.functional.state import digest, make_initializer
 
 random = np.random.default_rng(0)

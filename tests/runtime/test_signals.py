@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from conftest import Recorder, TinyNet
 
-from stepwise_jax import loop
 from stepwise_jax.errors import InterruptedRunError
-from stepwise_jax.programs import Programs
+from stepwise_jax.training import evaluation
+from stepwise_jax.training.compilation import Programs
 from stepwise_jax.workdir import folder, records
 
 ROOT = Path(__file__).parents[2]
@@ -230,5 +230,5 @@ def test_evaluate_stops_between_batches_too(train, tmp_path, monkeypatch, experi
     sender = Sender(Programs.count, 2)
     monkeypatch.setattr(Programs, "count", sender)
     with pytest.raises(InterruptedRunError, match="stopped by SIGTERM before all images were scored"):
-        loop.evaluate(experiment, planned, TinyNet(), tmp_path / "run", Recorder())
+        evaluation.evaluate(experiment, planned, TinyNet(), tmp_path / "run", Recorder())
     assert sender._left == 0

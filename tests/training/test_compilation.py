@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from conftest import TinyNet
 
-from stepwise_jax import programs as programs_module
-from stepwise_jax.clock import Clock
 from stepwise_jax.data.batches import Resident
 from stepwise_jax.experiment.config import OptimizerConfig
 from stepwise_jax.functional.optimizers import make_optimizer, set_hyperparameters
 from stepwise_jax.functional.preprocessing import Preprocessing, preprocess
 from stepwise_jax.functional.state import TrainState, state_from
 from stepwise_jax.functional.train_step import Batch, make_train_step
-from stepwise_jax.programs import Programs
 from stepwise_jax.runtime import sharding, threads
+from stepwise_jax.training import compilation as programs_module
+from stepwise_jax.training.compilation import Programs
+from stepwise_jax.training.timing import Clock
 
 NETWORK = TinyNet(num_classes=7)
 OPTIMIZER = make_optimizer(OptimizerConfig())

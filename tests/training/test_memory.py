@@ -11,11 +11,11 @@ from conftest import Recorder, TinyNet
 from flax import linen as nn
 
 import launch
-from stepwise_jax import footprint, memory
 from stepwise_jax.errors import DeviceMemoryError
 from stepwise_jax.experiment.serialization import override
 from stepwise_jax.plans import planning
-from stepwise_jax.programs import Programs
+from stepwise_jax.training import failures, footprint
+from stepwise_jax.training.compilation import Programs
 
 MESSAGES = [
     ("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 21474836480 bytes.\nBuffer ...", 20 << 30),
@@ -31,7 +31,7 @@ MESSAGES = [
 
 @pytest.mark.parametrize(("message", "asked"), MESSAGES)
 def test_the_bytes_asked_for_are_read_from_xlas_message(message, asked):
-    assert memory.bytes_asked(message) == asked
+    assert failures.bytes_asked(message) == asked
 
 
 class Greedy(nn.Module):

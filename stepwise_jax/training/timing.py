@@ -1,9 +1,15 @@
-"""Where the seconds of a run go, by kind, and how long training pauses between two stages."""
+"""Where the seconds of a run go, by kind, and a profiler trace of one epoch."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
+import jax
+
+from stepwise_jax.errors import require
+from stepwise_jax.plans.stage import Stage
 from stepwise_jax.workdir.records import SECONDS
 
 
@@ -48,3 +54,45 @@ class Clock:
         seconds = time.perf_counter() - self._aside - self._paused
         self._paused = None
         return seconds
+
+
+FOLDER = "profile"
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The epoch that is traced."""
+
+    stage: int
+    """Place in the plan, from 1."""
+    epoch: int
+    """Within the stage, from 1."""
+
+
+def parse_profile(text: str, stages: Sequence[Stage]) -> Profile:
+    """The epoch that `STAGE:EPOCH` names.
+
+    Raises:
+      InputError: for other words, or where the plan has no such epoch.
+    """
+    stage, separator, epoch = text.partition(":")
+    digits = separator and stage.isdecimal() and epoch.isdecimal()
+    require(bool(digits), "--profile", text, "STAGE:EPOCH, two whole numbers from 1, such as 1:2")
+    number = int(stage)
+    require(1 <= number <= len(stages), "--profile", text, f"STAGE:EPOCH with a stage from 1 to {len(stages)}")
+    last = stages[number - 1].epochs
+    require(1 <= int(epoch) <= last, "--profile", text, f"STAGE:EPOCH with an epoch from 1 to {last} of that stage")
+    return Profile(number, int(epoch))
+
+
+@contextmanager
+def traced(folder: Path) -> Iterator[None]:
+    """Traces what the block does, into files that TensorBoard, XProf and Perfetto open."""
+    options = jax.profiler.ProfileOptions()
+    # Every call of every Python function would drown what matters.
+    options.python_tracer_level = 0
+    jax.profiler.start_trace(folder, create_perfetto_trace=True, profiler_options=options)
+    try:
+        yield
+    finally:
+        jax.profiler.stop_trace()

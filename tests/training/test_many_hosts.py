@@ -22,7 +22,7 @@ from conftest import Once
 import launch
 from stepwise_jax.workdir import records
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 LONG = "STEPWISE_LONG_TESTS" in os.environ
 
 

@@ -12,7 +12,6 @@ import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from stepwise_jax import batch_sharding
 from stepwise_jax.data import datasets, placement
 from stepwise_jax.data.batches import Resident
 from stepwise_jax.data.loaders import Feed, ResidentFeed, StreamedFeed
@@ -25,7 +24,8 @@ from stepwise_jax.functional.preprocessing import make_preprocessing
 from stepwise_jax.functional.state import TrainState, make_initializer
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.runtime import sharding
-from stepwise_jax.step_program import train_function
+from stepwise_jax.training import session
+from stepwise_jax.training.step_functions import train_function
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +72,7 @@ def measure(experiment: ExperimentConfig, stages: Sequence[Stage], network: nn.M
       InputError: if the devices cannot share a batch evenly.
     """
     mesh = sharding.make_mesh()
-    batch_sharding.check_batches(stages, mesh)
+    session.check_batches(stages, mesh)
     images, state = _images(experiment.data, mesh), _abstract_state(experiment, network, mesh)
     sizes = dict.fromkeys(stage.batch_size for stage in stages)
     footprints = [

@@ -12,23 +12,27 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from stepwise_jax.clock import Clock
-from stepwise_jax.data.batches import Picked, Pixels, Resident, evaluation_batch, gather
+from stepwise_jax.data.batches import Picked, Pixels, Resident, evaluation_batch
 from stepwise_jax.errors import first_line
-from stepwise_jax.flops import TrainCall, count_flops
-from stepwise_jax.functional.metrics import apply, make_count
 from stepwise_jax.functional.preprocessing import Preprocessing
 from stepwise_jax.functional.state import TrainState
-from stepwise_jax.functional.train_step import Batch, TrainStep, make_train_step
+from stepwise_jax.functional.train_step import make_train_step
 from stepwise_jax.runtime.sharding import on_mesh, place, replicated, split_along
 from stepwise_jax.runtime.threads import Background
 from stepwise_jax.runtime.xla_options import compiler_options
+from stepwise_jax.training.step_functions import (
+    count_flops,
+    make_count_call,
+    make_predict_call,
+    make_statistics_call,
+    make_train_call,
+)
+from stepwise_jax.training.timing import Clock
 
 Key = tuple[Any, ...]
 """A program's name and the shape of what it works on."""
@@ -179,54 +183,3 @@ def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(
         leaf.shape, leaf.dtype, sharding=leaf.sharding, weak_type=getattr(leaf, "weak_type", False)
     )
-
-
-def make_train_call(step: TrainStep, preprocessing: Preprocessing) -> TrainCall:
-    """Several steps in one call: `state, examples, picked [k, b] -> state, losses [k]`.
-
-    One step stays outside `lax.scan`, because XLA's CPU convolutions are many times slower inside it.
-    """
-
-    def call(state: TrainState, examples: Resident | None, picked: Picked) -> tuple[TrainState, jax.Array]:
-        def one(state: TrainState, picked: Picked) -> tuple[TrainState, jax.Array]:
-            state, metrics = step(state, Batch(*gather(examples, picked, preprocessing)))
-            return state, metrics["loss"]
-
-        if len(jax.tree.leaves(picked)[0]) == 1:
-            state, loss = one(state, jax.tree.map(lambda leaf: leaf[0], picked))
-            return state, loss[None]
-        return jax.lax.scan(one, state, picked)
-
-    return call
-
-
-def make_count_call(network: nn.Module, preprocessing: Preprocessing) -> Callable[..., dict[str, jax.Array]]:
-    """`state, examples, picked [b], mask [b] -> {"top1", "top5", "loss"}`, sums."""
-    count = make_count(network)
-
-    def call(state: TrainState, examples: Resident | None, picked: Picked, mask: jax.Array) -> dict[str, jax.Array]:
-        return count(state, Batch(*gather(examples, picked, preprocessing)), mask)
-
-    return call
-
-
-def make_predict_call(network: nn.Module, preprocessing: Preprocessing) -> Callable[..., jax.Array]:
-    """`state, examples, picked [b] -> probabilities [b, C]`."""
-
-    def call(state: TrainState, examples: Resident | None, picked: Picked) -> jax.Array:
-        images, _ = gather(examples, picked, preprocessing)
-        return jax.nn.softmax(apply(network, state, images))
-
-    return call
-
-
-def make_statistics_call(network: nn.Module, preprocessing: Preprocessing) -> Callable[..., Any]:
-    """`batch_stats, state, examples, picked [b] -> batch_stats` after one batch in training mode."""
-
-    def call(batch_stats: Any, state: TrainState, examples: Resident | None, picked: Picked) -> Any:
-        images, _ = gather(examples, picked, preprocessing)
-        variables = {"params": state.params, "batch_stats": batch_stats}
-        _, updated = network.apply(variables, images, train=True, mutable=["batch_stats"])  # pyright: ignore
-        return jax.tree.map(jnp.asarray, updated["batch_stats"])
-
-    return call

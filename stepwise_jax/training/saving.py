@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stepwise_jax import divergence
 from stepwise_jax.errors import InterruptedRunError, UnsavedError
 from stepwise_jax.functional.state import TrainState
-from stepwise_jax.progress import Progress
-from stepwise_jax.session import Session
+from stepwise_jax.training import failures
+from stepwise_jax.training.position import Progress
+from stepwise_jax.training.session import Session
 from stepwise_jax.workdir.records import EventRecord
 
 
@@ -57,7 +57,7 @@ def _refuse_at_end(session: Session, progress: Progress) -> None:
     if (progress.epoch, progress.step) == (1, 0):
         stage = session.stages[progress.stage - 2]
         ended = dataclasses.replace(progress, stage=progress.stage - 1, epoch=stage.epochs)
-        raise divergence.not_finite("the network is no longer finite", stage, ended, progress.updates)
+        raise failures.not_finite("the network is no longer finite", stage, ended, progress.updates)
 
 
 @contextmanager

@@ -1,62 +1,21 @@
-"""What a trained state is worth: scores, predictions, and the summary of a run."""
+"""The end of a run: `predictions.npz`, `samples.npz` and `summary.json`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
-from stepwise_jax.data.batches import pad_rows
 from stepwise_jax.errors import UnsavedError
-from stepwise_jax.functional.metrics import Scores, total
 from stepwise_jax.functional.state import TrainState, digest, learned
 from stepwise_jax.runtime import multihost
-from stepwise_jax.runtime.signals import heed
-from stepwise_jax.session import Session
+from stepwise_jax.training.evaluation import predict
+from stepwise_jax.training.session import Session
 from stepwise_jax.workdir import predictions, records
 from stepwise_jax.workdir.folder import PREDICTIONS, SAMPLES, SUMMARY
 from stepwise_jax.workdir.json_files import write_json
 from stepwise_jax.workdir.predictions import write_arrays, write_samples
-
-BATCHES_IN_FLIGHT = 3
-
-
-def score(session: Session, state: TrainState) -> Scores:
-    """Top-1, top-5 and loss of the whole test set, exact for any batch size.
-
-    Raises:
-      Stopped: if a signal comes meanwhile.
-    """
-    examples, (rows, masks) = _test_batches(session)
-    counts: list[dict[str, jax.Array]] = []
-    for picked, mask in zip(heed(session.stop, session.test.batches(rows)), masks, strict=True):
-        counts.append(session.programs.count(state, session.test.examples, picked, mask))
-        # Streamed images would pile up on the device.
-        jax.block_until_ready(counts[-BATCHES_IN_FLIGHT:][0])
-    return total(counts, examples)
-
-
-def predict(session: Session, state: TrainState) -> np.ndarray:
-    """Class probabilities of every test example, float32 [N, C].
-
-    Raises:
-      Stopped: if a signal comes meanwhile.
-    """
-    examples, (rows, _) = _test_batches(session)
-    predicted = [
-        np.asarray(session.programs.predict(state, session.test.examples, picked))
-        for picked in heed(session.stop, session.test.batches(rows))
-    ]
-    return np.concatenate(predicted)[:examples]
-
-
-def _test_batches(session: Session) -> tuple[int, tuple[np.ndarray, np.ndarray]]:
-    examples = len(session.test_ids)
-    return examples, pad_rows(
-        examples, session.programs.evaluation_batch(session.experiment.evaluation.batch_size, examples)
-    )
 
 
 def finish(session: Session, state: TrainState, folder: Path) -> dict[str, Any]:

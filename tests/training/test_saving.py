@@ -15,12 +15,12 @@ import jax.numpy as jnp
 import pytest
 from conftest import Recorder
 
-from stepwise_jax import saving
 from stepwise_jax.errors import UnsavedError
+from stepwise_jax.training import saving
 from stepwise_jax.workdir import records
 from stepwise_jax.workdir.records import EpochRecord
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 # Orbax abandons its other writes where one fails, and Python tells of each when it is collected.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

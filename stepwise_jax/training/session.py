@@ -1,7 +1,8 @@
 """Everything that a run needs, opened and placed before its first step."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -14,8 +15,6 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from stepwise_jax import batch_sharding
-from stepwise_jax.clock import Clock
 from stepwise_jax.data import datasets, subsets
 from stepwise_jax.data.dataset import Dataset
 from stepwise_jax.data.loaders import Feed
@@ -28,10 +27,10 @@ from stepwise_jax.functional.optimizers import make_optimizer
 from stepwise_jax.functional.preprocessing import make_preprocessing
 from stepwise_jax.functional.state import TrainState, make_initializer, state_from
 from stepwise_jax.plans.stage import Stage
-from stepwise_jax.profile import Profile
-from stepwise_jax.programs import Programs
 from stepwise_jax.runtime import agreement, compile_cache, multihost, sharding
 from stepwise_jax.runtime.signals import stop_on_signals
+from stepwise_jax.training.compilation import Programs
+from stepwise_jax.training.timing import Clock, Profile
 from stepwise_jax.workdir import signature
 from stepwise_jax.workdir.checkpoints import Checkpoints
 from stepwise_jax.workdir.folder import CHECKPOINTS, SUBSETS
@@ -109,7 +108,7 @@ def open_session(
     compile_cache.enable()
     with ExitStack() as stack:
         mesh = sharding.make_mesh()
-        multihost.together(partial(batch_sharding.check_batches, stages, mesh))
+        multihost.together(partial(check_batches, stages, mesh))
         multihost.together(partial(_check_single_images, stages, network, experiment.data.image_size))
         writer = stack.enter_context(Writer(folder, display.message) if multihost.is_first() else Discarding())
         clock = Clock()
@@ -247,3 +246,28 @@ def _compile_once(function: Callable[..., TrainState]) -> Callable[..., TrainSta
     # LLVM takes six times as long to optimise the random generators as they take to run once without.
     quick = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
     return jax.jit(function, compiler_options=quick)
+
+
+def check_batches(stages: Sequence[Stage], mesh: Mesh) -> None:
+    """Refuses a batch that the devices cannot share evenly.
+
+    Raises:
+      InputError: with the nearest batch sizes that fit, and the numbers of devices that fit every stage.
+    """
+    devices = mesh.size
+    for index, stage in enumerate(stages, start=1):
+        below = stage.batch_size // devices * devices
+        if below != stage.batch_size:
+            fitting = " or ".join(str(size) for size in (below, below + devices) if size)
+            raise InputError(
+                f"batch_size of stage {index} ({stage.name}) is {stage.batch_size}: "
+                f"{devices} devices share a batch evenly, so it must be {fitting}; "
+                f"the batches of this plan fit {_device_counts(stages, devices)}"
+            )
+
+
+def _device_counts(stages: Sequence[Stage], most: int) -> str:
+    """The numbers of devices below `most` that share every stage's batch evenly, in words."""
+    common = math.gcd(*(stage.batch_size for stage in stages))
+    *others, last = (str(count) for count in range(1, most) if common % count == 0)
+    return f"{', '.join(others)} or {last} devices" if others else "one device alone"

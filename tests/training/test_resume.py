@@ -18,7 +18,7 @@ import pytest
 
 from stepwise_jax.workdir import records
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FIELDS = {
     "data.image_size": "8",
     "model.width": "4",

@@ -1,0 +1,1 @@
+"""One training run, from opening its data to its summary."""

@@ -1,0 +1,84 @@
+"""Scores and predictions of a state on the test set."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen as nn
+
+from stepwise_jax.data.batches import pad_rows
+from stepwise_jax.display import Display
+from stepwise_jax.errors import InputError, InterruptedRunError
+from stepwise_jax.experiment.config import ExperimentConfig
+from stepwise_jax.functional.metrics import Scores, total
+from stepwise_jax.functional.state import TrainState
+from stepwise_jax.plans.stage import Stage
+from stepwise_jax.runtime.signals import Stopped, heed
+from stepwise_jax.training.position import progress_from
+from stepwise_jax.training.session import Session, open_session
+from stepwise_jax.workdir import lock
+
+
+def evaluate(
+    experiment: ExperimentConfig, stages: tuple[Stage, ...], network: nn.Module, folder: Path, display: Display
+) -> dict[str, Any]:
+    """Scores the newest good checkpoint of a run: `{"top1", "top5", "loss", "updates", "stage", "epoch"}`.
+
+    Raises:
+      InputError: if the run has no checkpoint yet, its data has changed, or a process is training in it.
+    """
+    with (
+        lock.locked(folder),
+        open_session(experiment, stages, network, None, folder, display) as session,
+    ):
+        restored = session.checkpoints.restore(session.initial(), lambda message: session.note("fallback", message))
+        if restored is None:
+            raise InputError(f"{folder} has no checkpoint yet: train it first")
+        state, progress = restored[0], progress_from(restored[1])
+        try:
+            scores = score(session, state)
+        except Stopped as error:
+            raise InterruptedRunError(f"stopped by {session.stop.name} before all images were scored") from error
+    finished = progress.stage > len(stages)
+    place = (len(stages), stages[-1].epochs) if finished else (progress.stage, progress.epoch)
+    return {**scores._asdict(), "updates": progress.updates, "stage": place[0], "epoch": place[1]}
+
+
+BATCHES_IN_FLIGHT = 3
+
+
+def score(session: Session, state: TrainState) -> Scores:
+    """Top-1, top-5 and loss of the whole test set, exact for any batch size.
+
+    Raises:
+      Stopped: if a signal comes meanwhile.
+    """
+    examples, (rows, masks) = _test_batches(session)
+    counts: list[dict[str, jax.Array]] = []
+    for picked, mask in zip(heed(session.stop, session.test.batches(rows)), masks, strict=True):
+        counts.append(session.programs.count(state, session.test.examples, picked, mask))
+        # Streamed images would pile up on the device.
+        jax.block_until_ready(counts[-BATCHES_IN_FLIGHT:][0])
+    return total(counts, examples)
+
+
+def predict(session: Session, state: TrainState) -> np.ndarray:
+    """Class probabilities of every test example, float32 [N, C].
+
+    Raises:
+      Stopped: if a signal comes meanwhile.
+    """
+    examples, (rows, _) = _test_batches(session)
+    predicted = [
+        np.asarray(session.programs.predict(state, session.test.examples, picked))
+        for picked in heed(session.stop, session.test.batches(rows))
+    ]
+    return np.concatenate(predicted)[:examples]
+
+
+def _test_batches(session: Session) -> tuple[int, tuple[np.ndarray, np.ndarray]]:
+    examples = len(session.test_ids)
+    return examples, pad_rows(
+        examples, session.programs.evaluation_batch(session.experiment.evaluation.batch_size, examples)
+    )
