@@ -135,19 +135,20 @@ def evaluate(options: argparse.Namespace, _: Sequence[str]) -> None:
 
 def compare(options: argparse.Namespace, fields: Sequence[str]) -> None:
     """Trains strategies x seeds, paired, or goes on; ends with what the differences show, and a report."""
-    from stepwise_jax import comparison, grid
+    from stepwise_jax import grid
+    from stepwise_jax.studies import comparison, comparison_folder
 
     grid.check(options.processes)
     wanted, experiments = _compared(options, fields)
     stages = comparison.plans(experiments, _checked_sizes(experiments))
     pairs = comparison.twins(experiments, stages)
     wanted = comparison.without_twins(wanted, pairs, named=options.strategies not in ("", "rows"))
-    comparison.check_finished(wanted, options.workdir, experiments, stages)
-    whole = comparison.open_folder(options.workdir, wanted)
+    comparison_folder.check_finished(wanted, options.workdir, experiments, stages)
+    whole = comparison_folder.open_folder(options.workdir, wanted)
     _make_ready(experiments)
     cells = comparison.make_cells(wanted, options.workdir, stages, (sys.executable, __file__), fields)
     failures = grid.run(cells, options.processes)
-    comparison.keep_failures(options.workdir, failures)
+    comparison_folder.keep_failures(options.workdir, failures)
     _show_comparison(whole, options.workdir)
     if failures:
         raise StepwiseError(
@@ -157,8 +158,10 @@ def compare(options: argparse.Namespace, fields: Sequence[str]) -> None:
 
 def sweep(options: argparse.Namespace, fields: Sequence[str]) -> None:
     """Searches data size, batch size and learning rate, scored on held-out training images; tests the best once."""
-    from stepwise_jax import cells, grid, search, sweep, sweep_run
+    from stepwise_jax import grid
     from stepwise_jax.report import write_report
+    from stepwise_jax.studies import local_executor, search, sweep, sweep_run
+    from stepwise_jax.sweep_run import print_results
 
     grid.check(options.processes)
     require(options.seeds >= 1, "--seeds", options.seeds, "at least 1")
@@ -190,9 +193,9 @@ def sweep(options: argparse.Namespace, fields: Sequence[str]) -> None:
         results = sweep_run.run_grid(setting, points, execute)
     else:
         study = search.Search(space, options.workdir, experiment.seed)
-        at_a_time = options.processes or cells.default_processes()
+        at_a_time = options.processes or local_executor.default_processes()
         results = sweep_run.run_search(setting, study, options.trials, at_a_time, execute)
-    sweep_run.print_results(results)
+    print_results(results)
     print(f"report: {write_report([options.workdir], options.workdir / 'report')}")
     if results["failures"]:
         raise StepwiseError(f"{len(results['failures'])} runs failed: {results['failures'][0]['message']}")
@@ -216,7 +219,9 @@ def _planned(options: argparse.Namespace, fields: Sequence[str]) -> Callable[[Se
 
 def predict(options: argparse.Namespace, _: Sequence[str]) -> None:
     """Names the classes of image files with their probabilities, by a trained network; needs no data set."""
-    from stepwise_jax import display, image_files, inference, ranking
+    from stepwise_jax import display, ranking
+    from stepwise_jax.inference import image_files
+    from stepwise_jax.inference.predict import classify_files, rank
 
     if options.top < 1:
         raise InputError(f"--top {options.top}: it must be at least 1")
@@ -226,11 +231,11 @@ def predict(options: argparse.Namespace, _: Sequence[str]) -> None:
     trained, shown = _trained(options.run), display.make_display(sys.stderr)
     ranked, faults = [], [f"{word} stands for no image" for word in unmatched]
     try:
-        for path, probabilities, fault in inference.classify_files(trained, paths, shown.preparing):
+        for path, probabilities, fault in classify_files(trained, paths, shown.preparing):
             if probabilities is None:
                 faults.append(f"{path} cannot be read: {fault}")
             else:
-                ranked.append(ranking.rank(path, probabilities, trained.signature.classes, options.top))
+                ranked.append(rank(path, probabilities, trained.signature.classes, options.top))
     finally:
         shown.finish()
     if options.json:
@@ -246,7 +251,7 @@ def predict(options: argparse.Namespace, _: Sequence[str]) -> None:
 def export(options: argparse.Namespace, _: Sequence[str]) -> None:
     """Writes a trained network for use without stepwise-jax: as .stablehlo with its preprocessing, or .safetensors."""
     import models
-    from stepwise_jax import export as exporting
+    from stepwise_jax.inference import export as exporting
 
     exporting.check_target(options.out)
     trained = _trained(options.run)
@@ -340,7 +345,7 @@ def _experiment(options: argparse.Namespace, fields: Sequence[str]) -> Experimen
 
 def _compared(options: argparse.Namespace, fields: Sequence[str]) -> tuple[Any, dict[str, ExperimentConfig]]:
     """The comparison that the command line asks for, and each strategy's experiment."""
-    from stepwise_jax import comparison
+    from stepwise_jax.studies import comparison
 
     require(options.seeds >= 1, "--seeds", options.seeds, "at least 1")
     given = load_config(options.config)
@@ -382,12 +387,12 @@ def _make_ready(experiments: Mapping[str, ExperimentConfig]) -> None:
 
 
 def _show_comparison(compared: Any, folder: Path) -> None:
-    from stepwise_jax import comparison
     from stepwise_jax.comparison_table import print_comparison
     from stepwise_jax.report import write_report
+    from stepwise_jax.studies import comparison_folder
 
-    runs = comparison.finished_runs(compared, folder)
-    print_comparison(compared, runs, comparison.paired(compared, runs))
+    runs = comparison_folder.finished_runs(compared, folder)
+    print_comparison(compared, runs, comparison_folder.paired(compared, runs))
     if any(runs.values()):
         print(f"report: {write_report([folder], folder / 'report')}")
 
@@ -416,7 +421,7 @@ def _network(experiment: ExperimentConfig, num_classes: int) -> Any:
 
 def _trained(folder: Path) -> Any:
     """The trained network of a run's folder."""
-    from stepwise_jax import trained
+    from stepwise_jax.inference import trained
     from stepwise_jax.runtime import compile_cache
 
     compile_cache.enable()

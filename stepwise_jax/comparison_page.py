@@ -8,11 +8,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from stepwise_jax import comparison
 from stepwise_jax.answers_page import answers_blocks
 from stepwise_jax.budget import draw_seconds
-from stepwise_jax.comparison import Comparison
-from stepwise_jax.comparison_table import HEADER, Runs, rows
 from stepwise_jax.curve import curves_of
 from stepwise_jax.curves import draw_curves
 from stepwise_jax.drawing import WIDTH, Theme, make_picture
@@ -20,8 +17,10 @@ from stepwise_jax.errors import InputError
 from stepwise_jax.page import Block, Heading, Notes, Paragraph, Picture, Table, Verdict
 from stepwise_jax.paper_page import paper_blocks
 from stepwise_jax.run_page import identity_table
-from stepwise_jax.statistics import Difference
-from stepwise_jax.verdict import verdict
+from stepwise_jax.studies import comparison_folder
+from stepwise_jax.studies.comparison import Comparison
+from stepwise_jax.studies.comparison_table import HEADER, Runs, rows, verdict
+from stepwise_jax.studies.statistics import Difference
 from stepwise_jax.workdir.json_files import read_json
 from stepwise_jax.workdir.predictions import read_answers
 from stepwise_jax.workdir.records import SECONDS
@@ -42,12 +41,12 @@ def comparison_page(root: Path) -> tuple[Block, ...]:
     Raises:
       InputError: if it is damaged, or none of its runs is finished.
     """
-    compared = comparison.read(root)
-    finished = comparison.finished_runs(compared, root)
+    compared = comparison_folder.read(root)
+    finished = comparison_folder.finished_runs(compared, root)
     folders = [compared.folder(root, name, seed) for name, of_seed in finished.items() for seed in of_seed]
     if not folders:
         raise InputError(f"{root} has no finished run yet: there is nothing to show")
-    runs, differences = read_runs(folders), comparison.paired(compared, finished)
+    runs, differences = read_runs(folders), comparison_folder.paired(compared, finished)
     reference = compared.strategies[0].name
     return (
         Heading(f"Comparison: {reference} and {_counted(len(compared.strategies) - 1, 'other')}", level=1),
@@ -93,7 +92,7 @@ def _unfinished(compared: Comparison, finished: Runs, root: Path) -> list[Block]
     """What is missing, and what failed."""
     planned = len(compared.strategies) * len(compared.seeds)
     done = sum(map(len, finished.values()))
-    path = root / comparison.FAILURES
+    path = root / comparison_folder.FAILURES
     failures = read_json(path)["failures"] if path.exists() and done < planned else []
     told = [Paragraph(f"{done} of {planned} runs are finished.")] if done < planned else []
     failed = [Notes(tuple(f"{each['run']} failed: {each['message']}" for each in failures))] if failures else []

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
-from stepwise_jax.cells import Cell, Failure, default_processes, make_slots, run_cells
 from stepwise_jax.errors import require
 from stepwise_jax.grid_display import make_grid_display
 from stepwise_jax.runtime.signals import stop_on_signals
+from stepwise_jax.studies.jobs import Cell, Failure
+from stepwise_jax.studies.local_executor import default_processes, make_slots, run_cells
 
 
 def check(processes: int) -> None:

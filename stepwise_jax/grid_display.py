@@ -12,9 +12,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from stepwise_jax.cells import Cell, Failure, Watcher
 from stepwise_jax.display import can_move_cursor
 from stepwise_jax.formatting import duration
+from stepwise_jax.studies.jobs import Cell, Failure, Watcher
 
 
 class GridDisplay(Watcher):

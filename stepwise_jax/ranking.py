@@ -4,7 +4,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
-import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -13,22 +12,6 @@ from rich.text import Text
 from stepwise_jax.formatting import percent
 
 Row = Mapping[str, Any]
-
-
-def rank(path: str, probabilities: np.ndarray, classes: Sequence[str], top: int) -> dict[str, Any]:
-    """One image of the document of `predict --json`: `{"image", "classes": [{"name", "probability"}, ...]}`.
-
-    Args:
-      path: of the image.
-      probabilities: float [C].
-      classes: their names; equal probabilities keep this order.
-      top: how many classes, if there are so many.
-    """
-    best = np.argsort(-probabilities, kind="stable")[:top]
-    return {
-        "image": path,
-        "classes": [{"name": classes[label], "probability": float(probabilities[label])} for label in best],
-    }
 
 
 def print_ranked(rows: Sequence[Row], stream: TextIO | None = None) -> None:

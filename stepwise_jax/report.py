@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
-from stepwise_jax import comparison, page, sweep
+from stepwise_jax import page
 from stepwise_jax.comparison_page import comparison_page
 from stepwise_jax.curve import curves_of
 from stepwise_jax.curves import draw_curves
@@ -12,6 +12,7 @@ from stepwise_jax.errors import InputError
 from stepwise_jax.page import Block, Heading, Notes, Paragraph, Table, Verdict
 from stepwise_jax.paper_page import paper_blocks
 from stepwise_jax.run_page import flat_fields, run_blocks, runs_table, setting, shown, verdict
+from stepwise_jax.studies import comparison_folder, sweep
 from stepwise_jax.sweep_page import sweep_page
 from stepwise_jax.workdir.runs import Run, read_runs
 
@@ -36,7 +37,7 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
 
 
 def _blocks(folders: Sequence[Path]) -> tuple[Block, ...]:
-    kinds = {comparison.FILE: comparison_page, sweep.FILE: sweep_page}
+    kinds = {comparison_folder.FILE: comparison_page, sweep.FILE: sweep_page}
     whole = [(folder, kind) for folder in folders for name, kind in kinds.items() if (folder / name).exists()]
     if whole and len(folders) > 1:
         raise InputError(f"{whole[0][0]} holds many runs: a comparison or a sweep has a report of its own")

@@ -3,18 +3,17 @@
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from matplotlib.figure import Figure
 
-from stepwise_jax import sweep
 from stepwise_jax.drawing import WIDTH, Theme, make_picture
 from stepwise_jax.errors import InputError
 from stepwise_jax.formatting import percent
 from stepwise_jax.page import Block, Heading, Notes, Paragraph, Picture, Table, Verdict
+from stepwise_jax.studies import sweep
+from stepwise_jax.studies.sweep import Results, varying
 from stepwise_jax.workdir.json_files import read_json
 
-Results = Mapping[str, Any]
 _DRAWN = 40
 
 
@@ -49,13 +48,6 @@ def _blocks(results: Results) -> tuple[Block, ...]:
         _table(results, names),
         *([Heading("Failures"), Notes(failures)] if failures else []),
     )
-
-
-def varying(results: Results) -> list[str]:
-    """The fields in which the points differ."""
-    points = [each["point"] for each in results["points"]]
-    names = list(dict.fromkeys(name for point in points for name in point))
-    return [name for name in names if len({point.get(name) for point in points}) > 1] or names
 
 
 def _words(point: Mapping[str, str], names: Sequence[str]) -> str:

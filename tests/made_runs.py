@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from stepwise_jax import comparison
 from stepwise_jax.experiment.config import ExperimentConfig, ModelConfig, PlanConfig
 from stepwise_jax.experiment.serialization import to_json
 from stepwise_jax.plans.planning import make_plan
 from stepwise_jax.plans.stage import Stage, learning_rate_at, noise_scale, stage_document
-from stepwise_jax.variants import VARIANTS
+from stepwise_jax.studies import comparison, comparison_folder
+from stepwise_jax.studies.variants import VARIANTS
 from stepwise_jax.workdir.json_files import write_json
 from stepwise_jax.workdir.records import EpochRecord, StageRecord, Writer
 
@@ -116,7 +116,7 @@ def make_comparison(root: Path, seeds: Sequence[int] = (0, 1, 2), baseline: floa
     )
     experiment = ExperimentConfig(plan=STEPWISE, model=ModelConfig(name="res2net50_26w_4s"))
     compared = comparison.Comparison("configs/digits.py", experiment, strategies, tuple(seeds))
-    comparison.open_folder(root, compared)
+    comparison_folder.open_folder(root, compared)
     for seed in seeds:
         for name, plan, ahead in (("stepwise", STEPWISE, 0.0), ("baseline", BASELINE, baseline)):
             folder = make_run(compared.folder(root, name, seed), plan, seed, ahead=ahead * (1 + 0.1 * seed))

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from stepwise_jax.cells import Cell, Failure
 from stepwise_jax.grid_display import GridDisplay, LiveGridDisplay, make_grid_display, seconds_left
+from stepwise_jax.studies.jobs import Cell, Failure
 
 
 def cell(folder: Path, samples: int = 100) -> Cell:

@@ -2,13 +2,13 @@
 
 import pytest
 
-from stepwise_jax import comparison
 from stepwise_jax.command_line import parse_fields
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.experiment.config_files import load_config, load_rows
 from stepwise_jax.experiment.serialization import from_json, to_json
 from stepwise_jax.plans import planning, stage
+from stepwise_jax.studies import comparison
 
 OWN = """
 from stepwise_jax.experiment.config import *

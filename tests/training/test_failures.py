@@ -10,8 +10,8 @@ import pytest
 from conftest import Recorder, TinyNet
 
 from stepwise_jax.errors import InputError, NonFiniteLossError
+from stepwise_jax.inference.trained import open_trained
 from stepwise_jax.plans.stage import Stage
-from stepwise_jax.trained import open_trained
 from stepwise_jax.training import failures
 from stepwise_jax.workdir import records
 from stepwise_jax.workdir.records import EpochRecord

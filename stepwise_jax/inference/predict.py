@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stepwise_jax import image_files
 from stepwise_jax.data import images
 from stepwise_jax.data.batches import evaluation_batch
 from stepwise_jax.data.progress import Meter, Progress
 from stepwise_jax.functional.preprocessing import preprocess
+from stepwise_jax.inference import image_files
+from stepwise_jax.inference.trained import Trained
 from stepwise_jax.runtime.threads import run_ahead
-from stepwise_jax.trained import Trained
 
 
 class Answer(NamedTuple):
@@ -74,3 +74,19 @@ def _answers(
         Answer(path, None, pixels) if isinstance(pixels, str) else Answer(path, next(answered))
         for path, pixels in zip(paths, read, strict=True)
     ]
+
+
+def rank(path: str, probabilities: np.ndarray, classes: Sequence[str], top: int) -> dict[str, Any]:
+    """One image of the document of `predict --json`: `{"image", "classes": [{"name", "probability"}, ...]}`.
+
+    Args:
+      path: of the image.
+      probabilities: float [C].
+      classes: their names; equal probabilities keep this order.
+      top: how many classes, if there are so many.
+    """
+    best = np.argsort(-probabilities, kind="stable")[:top]
+    return {
+        "image": path,
+        "classes": [{"name": classes[label], "probability": float(probabilities[label])} for label in best],
+    }

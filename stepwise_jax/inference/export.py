@@ -9,12 +9,13 @@ import jax.export
 import jax.numpy as jnp
 
 from stepwise_jax.errors import InputError
-from stepwise_jax.inference import make_classify
-from stepwise_jax.trained import Trained
+from stepwise_jax.inference.predict import make_classify
+from stepwise_jax.inference.trained import Trained
 from stepwise_jax.workdir.folder import installed_version
 from stepwise_jax.workdir.json_files import write_json
 
 SUFFIXES = (".stablehlo", ".safetensors")
+
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 

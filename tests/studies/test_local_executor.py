@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from stepwise_jax import cells
-from stepwise_jax.cells import Cell, Failure, Slot, Watcher, make_slots, run_cells
 from stepwise_jax.errors import InterruptedRunError
 from stepwise_jax.runtime.signals import StopRequest
+from stepwise_jax.studies import local_executor
+from stepwise_jax.studies.jobs import Cell, Failure, Slot, Watcher
+from stepwise_jax.studies.local_executor import make_slots, run_cells
 
 FINISH = "import pathlib, sys; p = pathlib.Path(sys.argv[1]); p.mkdir(parents=True); "
 FINISH += "(p / 'summary.json').write_text('{}')"
@@ -28,7 +29,7 @@ SLEEP += "p.joinpath('ready').write_text(''); time.sleep(60)"
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(cells, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(local_executor, "POLL_SECONDS", 0.02)
 
 
 def cell(folder: Path, code: str = FINISH) -> Cell:
@@ -215,7 +216,7 @@ def test_gpus_are_taken_in_turn(monkeypatch):
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
-    assert cells.default_processes() == 2
+    assert local_executor.default_processes() == 2
     assert [dict(slot.environment) for slot in make_slots(2)] == [
         {"CUDA_VISIBLE_DEVICES": "3"},
         {"CUDA_VISIBLE_DEVICES": "5"},
@@ -235,7 +236,7 @@ def test_a_share_of_gpu_memory_that_the_user_chose_is_kept(monkeypatch):
 
 def test_the_chips_of_a_tpu_are_held_by_one_process(monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "tpu")
-    assert cells.default_processes() == 1
+    assert local_executor.default_processes() == 1
 
 
 @pytest.mark.parametrize("visible", ["", "-1"])
@@ -254,7 +255,7 @@ def test_cores_are_shared_out(monkeypatch):
     assert {len(first), len(second)} == {2, 3}
     assert [sorted(slot.cores) for slot in make_slots(5)] == [[4], [5], [6], [7], [9]]
     assert [sorted(slot.cores) for slot in make_slots(6)][5] == [4]
-    assert 1 <= cells.default_processes() <= 5
+    assert 1 <= local_executor.default_processes() <= 5
     monkeypatch.delattr(os, "sched_getaffinity")
     assert make_slots(2) == (Slot({}), Slot({}))
 

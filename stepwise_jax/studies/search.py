@@ -11,7 +11,7 @@ from typing import Any
 
 from stepwise_jax.errors import InputError, require
 from stepwise_jax.experiment.config import ExperimentConfig
-from stepwise_jax.sweep import Point
+from stepwise_jax.studies.sweep import Point
 
 JOURNAL = "search.journal"
 

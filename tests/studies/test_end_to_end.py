@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import launch
-from stepwise_jax import cells
+from stepwise_jax.studies import local_executor
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DIGITS = str(ROOT / "configs" / "digits.py")
 TINY = ["--data.image_size", "8", "--model.width", "4", "--model.blocks", "1"]
 TINY += ["--data.train_examples", "160", "--plan.epochs_per_stage", "1", "--plan.decay_every", "1"]
@@ -20,7 +20,7 @@ TINY += ["--plan.baseline_epochs", "1", "--evaluation.batch_size", "180"]
 @pytest.fixture(autouse=True)
 def prepared_digits(data_dir, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(data_dir))
-    monkeypatch.setattr(cells, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(local_executor, "POLL_SECONDS", 0.05)
 
 
 def command(capsys, *words: str) -> str:

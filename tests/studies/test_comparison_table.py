@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from stepwise_jax.statistics import Difference, Interval, differences
-from stepwise_jax.verdict import chance, points, span, verdict
+from stepwise_jax.studies.comparison_table import chance, points, span, verdict
+from stepwise_jax.studies.statistics import Difference, Interval, differences
 
 
 def difference(other: str, mean: float, p_holm: float | None, seeds: int = 5) -> Difference:

@@ -11,16 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stepwise_jax.cells import Cell
 from stepwise_jax.errors import InputError, require
 from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.experiment.serialization import flatten, from_json_by_name, to_json
 from stepwise_jax.plans.stage import Stage
+from stepwise_jax.studies.jobs import Cell
 from stepwise_jax.workdir.folder import SUMMARY, binding_differences, check_finished
 from stepwise_jax.workdir.json_files import read_json, write_json
 from stepwise_jax.workdir.runs import read_summary
 
 FILE, RESULTS, BEST = "sweep.json", "results.json", "best"
+
 VALIDATION_FRACTION = 0.1
 """Share of the training set that is held out where the configuration holds none out."""
 
@@ -224,3 +225,13 @@ def _check_same(root: Path, before: Any, now: Mapping[str, Any]) -> None:
     changed += [f"plan.strategy: {names[0]!r} instead of {names[1]!r}"] if names[0] != names[1] else []
     if changed:
         raise InputError(f"{root} holds another sweep ({'; '.join(changed)}): use another folder for this one")
+
+
+Results = Mapping[str, Any]
+
+
+def varying(results: Results) -> list[str]:
+    """The fields in which the points differ."""
+    points = [each["point"] for each in results["points"]]
+    names = list(dict.fromkeys(name for point in points for name in point))
+    return [name for name in names if len({point.get(name) for point in points}) > 1] or names

@@ -10,16 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stepwise_jax import comparison
-from stepwise_jax.cells import Cell, Failure
-from stepwise_jax.comparison import Comparison, choose, finished_runs, open_folder, paired
-from stepwise_jax.comparison_table import HEADER, print_comparison, rows
+from stepwise_jax.comparison_table import print_comparison
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import ExperimentConfig, PlanConfig
 from stepwise_jax.experiment.serialization import override
 from stepwise_jax.plans.planning import make_plan
 from stepwise_jax.plans.stage import Stage
-from stepwise_jax.variants import VARIANTS, default_names
+from stepwise_jax.studies import comparison, comparison_folder
+from stepwise_jax.studies.comparison import Comparison, choose
+from stepwise_jax.studies.comparison_folder import finished_runs, open_folder, paired
+from stepwise_jax.studies.comparison_table import HEADER, rows
+from stepwise_jax.studies.jobs import Cell, Failure
+from stepwise_jax.studies.variants import VARIANTS, default_names
 from stepwise_jax.workdir.folder import CONFIG, PREDICTIONS, SUMMARY, describe
 
 EXPERIMENT = ExperimentConfig()
@@ -151,7 +153,7 @@ def test_a_new_folder_and_the_same_again(tmp_path):
     two = compared("short", "baseline")
     assert open_folder(tmp_path / "a" / "b", two) == two
     assert open_folder(tmp_path / "a" / "b", two) == two
-    assert comparison.read(tmp_path / "a" / "b") == two
+    assert comparison_folder.read(tmp_path / "a" / "b") == two
 
 
 def test_more_seeds_and_strategies_join(tmp_path):
@@ -160,7 +162,7 @@ def test_more_seeds_and_strategies_join(tmp_path):
     joined = open_folder(tmp_path, later)
     assert [each.name for each in joined.strategies] == ["stepwise", "baseline", "equal_samples"]
     assert joined.seeds == (0, 1, 2)
-    assert comparison.read(tmp_path).seeds == (0, 1, 2)
+    assert comparison_folder.read(tmp_path).seeds == (0, 1, 2)
 
 
 @pytest.mark.parametrize("name", ["single_set", "baseline", own])
@@ -216,7 +218,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
 )
 def test_a_damaged_document_is_told(tmp_path, damage):
     open_folder(tmp_path, compared("stepwise", "baseline"))
-    path = tmp_path / comparison.FILE
+    path = tmp_path / comparison_folder.FILE
     path.write_text(damage(json.loads(path.read_text())))
     with pytest.raises(InputError, match="is damaged"):
         open_folder(tmp_path, compared("stepwise", "baseline"))
@@ -224,8 +226,8 @@ def test_a_damaged_document_is_told(tmp_path, damage):
 
 def test_failures_are_written_down(tmp_path):
     cell = Cell("baseline, seed 3", tmp_path, (), 1)
-    comparison.keep_failures(tmp_path, [Failure(cell, 3, "the loss is not finite")])
-    assert json.loads((tmp_path / comparison.FAILURES).read_text()) == {
+    comparison_folder.keep_failures(tmp_path, [Failure(cell, 3, "the loss is not finite")])
+    assert json.loads((tmp_path / comparison_folder.FAILURES).read_text()) == {
         "failures": [{"run": "baseline, seed 3", "status": 3, "message": "the loss is not finite"}]
     }
 
@@ -311,14 +313,14 @@ def test_a_finished_run_of_something_else_is_not_taken_for_ours(tmp_path):
     two, stages = compared("short", "baseline", seeds=(0, 5)), plans_of("own", "baseline")
     stages = {"short": stages["own"], "baseline": stages["baseline"]}
     experiments = {"short": EXPERIMENT, "baseline": override(EXPERIMENT, VARIANTS["baseline"].changes)}
-    comparison.check_finished(two, tmp_path, experiments, stages)
+    comparison_folder.check_finished(two, tmp_path, experiments, stages)
     folder = finish(tmp_path, "short", 5, 40)
     record(folder, override(EXPERIMENT, {"seed": 5, "steps_per_call": 1, "data.root": "/before"}), stages["short"])
-    comparison.check_finished(two, tmp_path, experiments, stages)
+    comparison_folder.check_finished(two, tmp_path, experiments, stages)
     narrow = override(EXPERIMENT, {"seed": 5, "steps_per_call": 1, "model.width": 8})
     record(folder, narrow, stages["short"])
     with pytest.raises(InputError, match=r"seed5 holds another experiment \(model\.width: None instead of 8\)"):
-        comparison.check_finished(two, tmp_path, experiments, stages)
+        comparison_folder.check_finished(two, tmp_path, experiments, stages)
 
 
 # What is shown

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 import launch
-from stepwise_jax import image_files, ranking
+from stepwise_jax import ranking
+from stepwise_jax.inference import image_files, predict
 from stepwise_jax.workdir.lock import locked
 from tests.test_launch import fails
 
@@ -82,7 +83,7 @@ class Terminal(io.StringIO):
 
 
 def test_on_a_terminal_there_is_a_table():
-    rows = [ranking.rank("a [red] name.png", np.array([0.25, 0.75]), ["cat", "[b]dog"], 5)]
+    rows = [predict.rank("a [red] name.png", np.array([0.25, 0.75]), ["cat", "[b]dog"], 5)]
     ranking.print_ranked(rows, stream := Terminal())
     assert "a [red] name.png" in stream.getvalue()
     assert "[b]dog 75.00 %, cat 25.00 %" in stream.getvalue()
@@ -90,7 +91,7 @@ def test_on_a_terminal_there_is_a_table():
 
 
 def test_equal_probabilities_keep_the_order_of_the_classes():
-    ranked = ranking.rank("x", np.array([0.2, 0.3, 0.2, 0.3]), "abcd", 3)
+    ranked = predict.rank("x", np.array([0.2, 0.3, 0.2, 0.3]), "abcd", 3)
     assert [each["name"] for each in ranked["classes"]] == ["b", "d", "a"]
 
 

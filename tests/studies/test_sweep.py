@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 
-from stepwise_jax import search, sweep_run
-from stepwise_jax.cells import Cell, Failure
 from stepwise_jax.command_line import parse_fields
 from stepwise_jax.errors import InputError, InterruptedRunError, StepwiseError
 from stepwise_jax.experiment.config import ExperimentConfig, PlanConfig
 from stepwise_jax.experiment.serialization import field_type, override
 from stepwise_jax.plans.planning import make_plan
 from stepwise_jax.plans.stage import Stage
-from stepwise_jax.sweep import (
+from stepwise_jax.studies import search, sweep_run
+from stepwise_jax.studies.jobs import Cell, Failure
+from stepwise_jax.studies.sweep import (
     BEST,
     FILE,
     RESULTS,
@@ -35,6 +35,7 @@ from stepwise_jax.sweep import (
     scored,
     words,
 )
+from stepwise_jax.sweep_run import print_results
 from stepwise_jax.workdir import folder as folder_module
 
 EXPERIMENT = ExperimentConfig()
@@ -289,7 +290,7 @@ def test_results_are_shown_with_every_field_that_varies(tmp_path):
     stream = io.StringIO()
     train = Trainer(fails=["plan.batch_size=96", BEST])
     results = sweep_run.run_grid(make_sweep(tmp_path), figure1(EXPERIMENT), train)
-    sweep_run.print_results(results, stream)
+    print_results(results, stream)
     told = stream.getvalue()
     for text in (
         "fractions",

@@ -14,9 +14,9 @@ from stepwise_jax.data import dataset, datasets
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import CheckpointConfig, DataConfig, EvaluationConfig, ExperimentConfig, PlanConfig
 from stepwise_jax.experiment.serialization import override
-from stepwise_jax.inference import make_classify
+from stepwise_jax.inference.predict import make_classify
+from stepwise_jax.inference.trained import open_trained, read_recipe
 from stepwise_jax.plans import planning
-from stepwise_jax.trained import open_trained, read_recipe
 from stepwise_jax.training import evaluation, loop
 from stepwise_jax.workdir import lock
 from stepwise_jax.workdir.folder import read_config, recorded, recorded_experiment

@@ -13,12 +13,12 @@ import pytest
 
 import launch
 import models
-from stepwise_jax import image_files
 from stepwise_jax.experiment.config import ExperimentConfig
-from stepwise_jax.export import PLATFORMS, check_target, describe, export_stablehlo
 from stepwise_jax.functional.preprocessing import Preprocessing
-from stepwise_jax.inference import make_classify
-from stepwise_jax.trained import Trained
+from stepwise_jax.inference import image_files
+from stepwise_jax.inference.export import PLATFORMS, check_target, describe, export_stablehlo
+from stepwise_jax.inference.predict import make_classify
+from stepwise_jax.inference.trained import Trained
 from stepwise_jax.workdir.folder import recorded
 from stepwise_jax.workdir.signature import Signature
 from tests.test_launch import DIGITS, fails

@@ -7,6 +7,7 @@ import numpy as np
 from scipy import stats
 
 CONFIDENCE, SIGNIFICANCE = 0.95, 0.05
+
 _RESAMPLES = 2000
 
 

@@ -4,70 +4,21 @@ A run that fails, or is killed, takes no other with it; what is finished stays f
 how far it is. Several processes may work on one grid: each passes over the runs that another has in hand.
 """
 
-import contextlib
-import json
 import os
 import signal
 import subprocess
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from stepwise_jax.errors import InterruptedRunError
 from stepwise_jax.runtime.signals import StopRequest
-from stepwise_jax.workdir import lock, records
-from stepwise_jax.workdir.folder import SUMMARY
+from stepwise_jax.studies.jobs import Cell, Failure, Slot, Watcher, last_lines
+from stepwise_jax.workdir import lock
 
 POLL_SECONDS = 1.0
-_LAST_WORDS = 4096
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One run of a grid, decided before any of them starts."""
-
-    name: str
-    """As a person reads it: `baseline, seed 3`."""
-    folder: Path
-    """The run's workdir."""
-    command: tuple[str, ...]
-    """What trains it, or goes on with it."""
-    samples: int
-    """Examples that the whole run feeds."""
-
-    @property
-    def log(self) -> Path:
-        """What the run's processes said."""
-        return self.folder.with_name(self.folder.name + ".log")
-
-    @property
-    def done(self) -> bool:
-        """Whether the run is finished."""
-        return (self.folder / SUMMARY).exists()
-
-    def samples_done(self) -> int:
-        """Examples that the run has fed up to its last recorded epoch."""
-        return self.samples if self.done else min(_examples_seen(self.folder / records.FILE), self.samples)
-
-
-@dataclass(frozen=True)
-class Slot:
-    """A place for one process at a time: a device, or some of the processor's cores."""
-
-    environment: Mapping[str, str] = field(default_factory=dict)
-    cores: frozenset[int] = frozenset()
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A run that did not finish."""
-
-    cell: Cell
-    status: int
-    """Exit status; negative for a signal."""
-    message: str
 
 
 @dataclass
@@ -75,19 +26,6 @@ class _Running:
     cell: Cell
     slot: Slot
     process: "subprocess.Popen[bytes]"
-
-
-class Watcher:
-    """Is told how a grid goes on; the silent one."""
-
-    def started(self, cell: Cell) -> None:
-        """A run has a process now."""
-
-    def ended(self, cell: Cell, failure: Failure | None) -> None:
-        """A run's process has ended."""
-
-    def moved(self, running: Sequence[Cell], finished: int, samples_done: int) -> None:
-        """Called every second or so."""
 
 
 def make_slots(processes: int) -> tuple[Slot, ...]:
@@ -223,7 +161,7 @@ def _failure(ended: _Running) -> Failure | None:
     status = ended.process.returncode
     if status == 0:
         return None
-    told = [line.removeprefix("error: ") for line in _last_lines(ended.cell.log) if line.strip()]
+    told = [line.removeprefix("error: ") for line in last_lines(ended.cell.log) if line.strip()]
     if status < 0:
         return Failure(ended.cell, status, f"its process was killed by {_signal_name(-status)}")
     return Failure(ended.cell, status, told[-1] if told else f"its process ended with status {status}")
@@ -234,27 +172,9 @@ def _signal_name(number: int) -> str:
     return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
 
 
-def _last_lines(path: Path) -> list[str]:
-    with open(path, "rb") as file:
-        file.seek(max(0, path.stat().st_size - _LAST_WORDS))
-        return file.read().decode(errors="replace").splitlines()
-
-
 def _end(running: Sequence[_Running]) -> None:
     """Asks every run to save and stop, and waits until it has."""
     for each in running:
         each.process.send_signal(signal.SIGTERM)
     for each in running:
         each.process.wait()
-
-
-def _examples_seen(path: Path) -> int:
-    """What the last whole epoch on record tells; 0 where there is none among the last lines."""
-    if not path.exists():
-        return 0
-    for line in reversed(_last_lines(path)):
-        with contextlib.suppress(ValueError, TypeError):
-            row = json.loads(line)
-            if isinstance(row, dict) and row.get("kind") == "epoch":
-                return int(row.get("examples_seen", 0))
-    return 0

@@ -1,8 +1,49 @@
-"""Sentences that say what a comparison shows, and no more than that: the wording follows the numbers."""
+"""A comparison in words and rows: the verdict's sentences follow the numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from stepwise_jax.statistics import Difference, Interval
+from stepwise_jax.formatting import duration
+from stepwise_jax.studies.comparison import Comparison
+from stepwise_jax.studies.comparison_folder import Finished
+from stepwise_jax.studies.statistics import Difference, Interval, mean_and_deviation
+
+HEADER = (
+    "strategy",
+    "seeds",
+    "top-1 (%)",
+    "reference ahead by",
+    "95 % over seeds",
+    "p (Holm)",
+    "95 % over images",
+    "samples",
+    "updates",
+    "time a run",
+)
+
+Runs = Mapping[str, Mapping[int, Finished]]
+
+
+def rows(compared: Comparison, runs: Runs, differences: Sequence[Difference]) -> list[tuple[str, ...]]:
+    """One row a strategy, under `HEADER`: the first is the reference."""
+    found = {each.other: each for each in differences}
+    return [_row(strategy.name, runs[strategy.name], found.get(strategy.name)) for strategy in compared.strategies]
+
+
+def _row(name: str, runs: Mapping[int, Finished], difference: Difference | None) -> tuple[str, ...]:
+    if not runs:
+        return (name, "0", *("–",) * (len(HEADER) - 2))
+    summaries = [run.summary for run in runs.values()]
+    mean, deviation = mean_and_deviation([summary["top1"] for summary in summaries])
+    spread = "" if deviation is None else f" ± {100 * deviation:.2f}"
+    paired = ("–",) * 4 if difference is None else _paired(difference)
+    seconds = sum(sum(summary["seconds"].values()) for summary in summaries) / len(summaries)
+    cost = (f"{summaries[0]['samples']:,}", f"{summaries[0]['updates']:,}", duration(seconds))
+    return (name, str(len(runs)), f"{100 * mean:.2f}{spread}", *paired, *cost)
+
+
+def _paired(difference: Difference) -> tuple[str, ...]:
+    over_images = span(difference.image_interval)
+    return points(difference.mean), span(difference.interval), chance(difference.p_holm), over_images
 
 
 def verdict(reference: str, differences: Sequence[Difference]) -> str:
