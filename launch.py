@@ -103,7 +103,7 @@ def train(options: argparse.Namespace, fields: Sequence[str]) -> None:
         display.finish()
     if not multihost.is_first():
         return
-    from stepwise_jax.curves import write_curves
+    from stepwise_jax.report.curves import write_curves
 
     print_result([stage_document(stage) for stage in planned], summary)
     write_curves(options.workdir)
@@ -159,7 +159,7 @@ def compare(options: argparse.Namespace, fields: Sequence[str]) -> None:
 def sweep(options: argparse.Namespace, fields: Sequence[str]) -> None:
     """Searches data size, batch size and learning rate, scored on held-out training images; tests the best once."""
     from stepwise_jax import grid
-    from stepwise_jax.report import write_report
+    from stepwise_jax.report.report import write_report
     from stepwise_jax.studies import local_executor, search, sweep, sweep_run
     from stepwise_jax.sweep_run import print_results
 
@@ -268,7 +268,7 @@ def export(options: argparse.Namespace, _: Sequence[str]) -> None:
 
 def report(options: argparse.Namespace, _: Sequence[str]) -> None:
     """Writes report.md, report.html and the curves of one or several runs."""
-    from stepwise_jax.report import write_report
+    from stepwise_jax.report.report import write_report
 
     print(f"report: {write_report(options.runs, options.out)}")
 
@@ -388,7 +388,7 @@ def _make_ready(experiments: Mapping[str, ExperimentConfig]) -> None:
 
 def _show_comparison(compared: Any, folder: Path) -> None:
     from stepwise_jax.comparison_table import print_comparison
-    from stepwise_jax.report import write_report
+    from stepwise_jax.report.report import write_report
     from stepwise_jax.studies import comparison_folder
 
     runs = comparison_folder.finished_runs(compared, folder)

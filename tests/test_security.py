@@ -15,7 +15,7 @@ import pytest
 from made_runs import make_answers, make_run
 
 import launch
-from stepwise_jax import page, report
+from stepwise_jax.report import rendering, report
 from stepwise_jax.workdir.checkpoints import Checkpoints
 from stepwise_jax.workdir.runs import read_runs
 
@@ -165,7 +165,7 @@ def plain(tmp_path_factory) -> Tags:
     """The page of a run whose names are harmless."""
     folder = make_run(tmp_path_factory.mktemp("plain") / "run")
     make_answers(folder, wrong=[1, 2])
-    return Tags(page.to_html(report.runs_page(read_runs([folder]))))
+    return Tags(rendering.to_html(report.runs_page(read_runs([folder]))))
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)
@@ -184,7 +184,7 @@ def test_a_report_escapes_every_name_that_comes_from_data(tmp_path, plain, hosti
     for stage in document["stages"]:
         stage["name"] = hostile
     path.write_text(json.dumps(document))
-    shown = Tags(page.to_html(report.runs_page(read_runs([folder]))))
+    shown = Tags(rendering.to_html(report.runs_page(read_runs([folder]))))
     assert shown.tags == plain.tags
     assert shown.attributes == plain.attributes
     assert hostile in shown.words

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from stepwise_jax.experiment import paper
-from stepwise_jax.page import Block, Heading, Notes, Paragraph, Table
+from stepwise_jax.report.blocks import Block, Heading, Notes, Paragraph, Table
 from stepwise_jax.workdir.runs import Run
 
 _HEADER = ("row", "run", "paper top-1", "measured", "difference", "paper top-5", "measured", "difference")

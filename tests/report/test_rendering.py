@@ -2,9 +2,9 @@
 
 import pytest
 
-from stepwise_jax import page
 from stepwise_jax.errors import InputError
-from stepwise_jax.page import Heading, Images, Notes, Panel, Paragraph, Picture, Table, Verdict
+from stepwise_jax.report import rendering
+from stepwise_jax.report.blocks import Heading, Images, Notes, Panel, Paragraph, Picture, Table, Verdict
 
 TITLE = Heading("A page", level=1)
 PICTURE = Picture(
@@ -22,7 +22,7 @@ def test_both_forms_have_every_block(tmp_path):
         PICTURE,
         Images(((b"\x89PNG", "a caption"),)),
     )
-    assert page.write(blocks, tmp_path / "new" / "out") == tmp_path / "new" / "out" / "report.html"
+    assert rendering.write(blocks, tmp_path / "new" / "out") == tmp_path / "new" / "out" / "report.html"
     markdown = (tmp_path / "new" / "out" / "report.md").read_text()
     assert markdown == (
         "# A page\n\n**It holds.**\n\nText.\n\n- first\n- second\n\n"
@@ -50,11 +50,11 @@ def test_both_forms_have_every_block(tmp_path):
     ],
 )
 def test_text_is_no_markdown(text, written):
-    assert page.to_markdown((Paragraph(text),)) == f"{written}\n"
+    assert rendering.to_markdown((Paragraph(text),)) == f"{written}\n"
 
 
 def test_what_is_no_text_is_written_as_question_marks(tmp_path):
-    path = page.write((Heading("run \udcff", level=1), Table(("field",), (("\udc80.py",),))), tmp_path)
+    path = rendering.write((Heading("run \udcff", level=1), Table(("field",), (("\udc80.py",),))), tmp_path)
     assert "<h1>run ?</h1>" in path.read_text()
     assert "| ?.py |" in path.with_suffix(".md").read_text()
 
@@ -62,4 +62,4 @@ def test_what_is_no_text_is_written_as_question_marks(tmp_path):
 def test_a_folder_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"--out .*file cannot be written"):
-        page.write((TITLE,), tmp_path / "file")
+        rendering.write((TITLE,), tmp_path / "file")

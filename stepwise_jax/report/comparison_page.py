@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from stepwise_jax.answers_page import answers_blocks
-from stepwise_jax.budget import draw_seconds
-from stepwise_jax.curve import curves_of
-from stepwise_jax.curves import draw_curves
-from stepwise_jax.drawing import WIDTH, Theme, make_picture
 from stepwise_jax.errors import InputError
-from stepwise_jax.page import Block, Heading, Notes, Paragraph, Picture, Table, Verdict
-from stepwise_jax.paper_page import paper_blocks
-from stepwise_jax.run_page import identity_table
+from stepwise_jax.report.blocks import Block, Heading, Notes, Paragraph, Picture, Table, Verdict
+from stepwise_jax.report.cost_figures import draw_seconds
+from stepwise_jax.report.curves import draw_curves
+from stepwise_jax.report.figures import WIDTH, Theme, make_picture
+from stepwise_jax.report.paper_section import paper_blocks
+from stepwise_jax.report.predictions_section import answers_blocks
+from stepwise_jax.report.run_section import identity_table
+from stepwise_jax.report.series import curves_of
 from stepwise_jax.studies import comparison_folder
 from stepwise_jax.studies.comparison import Comparison
 from stepwise_jax.studies.comparison_table import HEADER, Runs, rows, verdict

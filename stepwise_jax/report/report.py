@@ -4,16 +4,16 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
-from stepwise_jax import page
-from stepwise_jax.comparison_page import comparison_page
-from stepwise_jax.curve import curves_of
-from stepwise_jax.curves import draw_curves
 from stepwise_jax.errors import InputError
-from stepwise_jax.page import Block, Heading, Notes, Paragraph, Table, Verdict
-from stepwise_jax.paper_page import paper_blocks
-from stepwise_jax.run_page import flat_fields, run_blocks, runs_table, setting, shown, verdict
+from stepwise_jax.report import rendering
+from stepwise_jax.report.blocks import Block, Heading, Notes, Paragraph, Table, Verdict
+from stepwise_jax.report.comparison_page import comparison_page
+from stepwise_jax.report.curves import draw_curves
+from stepwise_jax.report.paper_section import paper_blocks
+from stepwise_jax.report.run_section import flat_fields, run_blocks, runs_table, setting, shown, verdict
+from stepwise_jax.report.series import curves_of
+from stepwise_jax.report.sweep_page import sweep_page
 from stepwise_jax.studies import comparison_folder, sweep
-from stepwise_jax.sweep_page import sweep_page
 from stepwise_jax.workdir.runs import Run, read_runs
 
 
@@ -33,7 +33,7 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     """
     if not folders:
         raise InputError("a report needs the folder of at least one run")
-    return page.write(_blocks(folders), out)
+    return rendering.write(_blocks(folders), out)
 
 
 def _blocks(folders: Sequence[Path]) -> tuple[Block, ...]:

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from made_runs import BASELINE, EXAMPLES, STEPWISE, epoch_records, make_run
 
-from stepwise_jax import page, report, run_page
-from stepwise_jax.curve import curves_of
-from stepwise_jax.curves import _accuracy_limits, boundaries, draw_curves, places, write_curves
 from stepwise_jax.errors import InputError, UnsavedError
 from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.plans.planning import make_plan
+from stepwise_jax.report import rendering, report, run_section
+from stepwise_jax.report.curves import _accuracy_limits, boundaries, draw_curves, places, write_curves
+from stepwise_jax.report.series import curves_of
 from stepwise_jax.workdir.records import Writer
 from stepwise_jax.workdir.runs import Run, read_runs
 
@@ -41,7 +41,7 @@ def several(folder, demo) -> tuple[Run, ...]:
 
 
 def markdown(runs: Sequence[Run]) -> str:
-    return page.to_markdown(report.runs_page(runs))
+    return rendering.to_markdown(report.runs_page(runs))
 
 
 def cells(markdown: str, first: str) -> list[str]:
@@ -86,11 +86,11 @@ def test_several_runs_stand_side_by_side(several):
 def test_an_unfinished_run_says_so(folder, tmp_path):
     run = make_run(folder / "stopped", epochs=5)
     (only,) = read_runs([run])
-    sentence = run_page.verdict(only)
+    sentence = run_section.verdict(only)
     assert sentence.startswith("stopped is unfinished: 5 of 20 epochs are done, in stage B; top-1 is 74.00 %")
-    rows = run_page.stages_table(only).rows
+    rows = run_section.stages_table(only).rows
     assert [row[-2] for row in rows] == ["70.00 %", "–", "–", "–", "–"]
-    assert run_page.time_table(only).rows[0] == ("training", "30.0", "60.0 %")
+    assert run_section.time_table(only).rows[0] == ("training", "30.0", "60.0 %")
 
 
 def test_epochs_without_a_score_are_passed_over(folder):
@@ -99,7 +99,7 @@ def test_epochs_without_a_score_are_passed_over(folder):
         last = epoch_records(make_plan(STEPWISE, ExperimentConfig().optimizer, EXAMPLES))[3]
         writer.append(dataclasses.replace(last, top1=None, top5=None, test_loss=None))
     (only,) = read_runs([run])
-    assert "top-1 is 63.33 % and top-5 81.67 % so far" in run_page.verdict(only)
+    assert "top-1 is 63.33 % and top-5 81.67 % so far" in run_section.verdict(only)
     assert draw_curves(curves_of([only])).png.startswith(b"\x89PNG")
 
 
@@ -128,7 +128,7 @@ class Page(HTMLParser):
 
 
 def test_the_page_needs_no_other_file_and_escapes_names(several):
-    shown = Page(page.to_html(report.runs_page(several)))
+    shown = Page(rendering.to_html(report.runs_page(several)))
     assert shown.open == []
     # Curves by epoch and by samples, and for each of the three runs its noise scale and its seconds, light and dark.
     assert len(shown.sources) == 2 * (2 + 3 * 2)

@@ -9,12 +9,13 @@ from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 from PIL import Image
 
-from stepwise_jax.drawing import WIDTH, Theme, ink_on, make_picture
 from stepwise_jax.formatting import percent
-from stepwise_jax.page import Block, Heading, Images, Paragraph, Picture, Table
+from stepwise_jax.report.blocks import Block, Heading, Images, Paragraph, Picture, Table
+from stepwise_jax.report.figures import WIDTH, Theme, ink_on, make_picture
 from stepwise_jax.workdir.predictions import Answers, Sample, most_confused
 
 _IN_A_MATRIX = 30
+
 _EACH_END, _CONFUSIONS = 10, 20
 
 

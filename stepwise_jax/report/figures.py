@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from stepwise_jax.page import Panel, Picture
+from stepwise_jax.report.blocks import Panel, Picture
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Theme:
 LIGHT = Theme(
     "#ffffff", "#24292f", "#d0d7de", "#f3f5f8", ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b58900", "#56b4e9")
 )
+
 DARK = Theme(
     "#15191f", "#e6edf3", "#3d444d", "#1c222a", ("#56b4e9", "#f0883e", "#2fbf95", "#e49ac6", "#f0e442", "#7d8fff")
 )

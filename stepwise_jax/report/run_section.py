@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stepwise_jax.answers_page import answers_blocks
-from stepwise_jax.budget import KINDS, draw_noise, draw_seconds
 from stepwise_jax.formatting import duration, percent
-from stepwise_jax.page import Block, Heading, Paragraph, Table
+from stepwise_jax.report.blocks import Block, Heading, Paragraph, Table
+from stepwise_jax.report.cost_figures import KINDS, draw_noise, draw_seconds
+from stepwise_jax.report.predictions_section import answers_blocks
 from stepwise_jax.workdir.predictions import read_answers
 from stepwise_jax.workdir.records import SECONDS, Row
 from stepwise_jax.workdir.runs import Run

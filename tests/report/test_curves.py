@@ -5,9 +5,9 @@ import pytest
 from made_runs import BASELINE, make_run
 from matplotlib.collections import PolyCollection
 
-from stepwise_jax.curve import Curve, curves_of
-from stepwise_jax.curves import _figure
-from stepwise_jax.drawing import DARK, LIGHT, ink_on
+from stepwise_jax.report.curves import _figure
+from stepwise_jax.report.figures import DARK, LIGHT, ink_on
+from stepwise_jax.report.series import Curve, curves_of
 from stepwise_jax.workdir.runs import read_runs
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from stepwise_jax.drawing import WIDTH, Theme, make_picture
 from stepwise_jax.errors import InputError
 from stepwise_jax.formatting import percent
-from stepwise_jax.page import Block, Heading, Notes, Paragraph, Picture, Table, Verdict
+from stepwise_jax.report.blocks import Block, Heading, Notes, Paragraph, Picture, Table, Verdict
+from stepwise_jax.report.figures import WIDTH, Theme, make_picture
 from stepwise_jax.studies import sweep
 from stepwise_jax.studies.sweep import Results, varying
 from stepwise_jax.workdir.json_files import read_json

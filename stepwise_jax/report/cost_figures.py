@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from stepwise_jax.drawing import WIDTH, Theme, make_picture
-from stepwise_jax.page import Picture
+from stepwise_jax.report.blocks import Picture
+from stepwise_jax.report.figures import WIDTH, Theme, make_picture
 from stepwise_jax.workdir.runs import Run
 
 KINDS = {

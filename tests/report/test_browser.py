@@ -13,9 +13,10 @@ import pytest
 from made_runs import make_run
 from PIL import Image
 
-from stepwise_jax.curve import curves_of
-from stepwise_jax.curves import draw_curves
-from stepwise_jax.page import Heading, Images, Notes, Paragraph, Table, Verdict, to_html
+from stepwise_jax.report.blocks import Heading, Images, Notes, Paragraph, Table, Verdict
+from stepwise_jax.report.curves import draw_curves
+from stepwise_jax.report.rendering import to_html
+from stepwise_jax.report.series import curves_of
 from stepwise_jax.workdir.runs import read_runs
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 from made_runs import BASELINE, SECONDS, STEPWISE, make_answers, make_comparison, make_run
 
-from stepwise_jax import page, report
-from stepwise_jax.answers_page import answers_blocks
-from stepwise_jax.budget import draw_seconds
-from stepwise_jax.comparison_page import comparison_page
-from stepwise_jax.curve import curves_of
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment import paper
-from stepwise_jax.page import Block, Heading, Images, Notes, Picture, Table, Verdict
-from stepwise_jax.paper_page import paper_blocks
-from stepwise_jax.sweep_page import sweep_page
+from stepwise_jax.report import rendering, report
+from stepwise_jax.report.blocks import Block, Heading, Images, Notes, Picture, Table, Verdict
+from stepwise_jax.report.comparison_page import comparison_page
+from stepwise_jax.report.cost_figures import draw_seconds
+from stepwise_jax.report.paper_section import paper_blocks
+from stepwise_jax.report.predictions_section import answers_blocks
+from stepwise_jax.report.series import curves_of
+from stepwise_jax.report.sweep_page import sweep_page
 from stepwise_jax.workdir.json_files import write_json
 from stepwise_jax.workdir.predictions import Answers, most_confused, read_answers
 from stepwise_jax.workdir.runs import read_runs
@@ -190,7 +190,7 @@ def test_a_comparison_without_all_of_its_runs_says_so(compared, tmp_path):
     (root / "baseline" / "seed1" / "summary.json").unlink()
     told = {"run": "baseline, seed 1", "status": 3, "message": "the loss is <nan>"}
     write_json(root / "failures.json", {"failures": [told]})
-    text = page.to_markdown(comparison_page(root))
+    text = rendering.to_markdown(comparison_page(root))
     assert "3 of 4 runs are finished" in text
     assert r"baseline, seed 1 failed: the loss is \<nan\>" in text
     assert "One seed shows no difference" in text
@@ -267,6 +267,8 @@ def test_a_run_of_any_name_is_drawn(tmp_path):
 def test_html_and_markdown_escape_what_comes_from_data():
     blocks = (Heading("<b>"), Verdict("<i>"), Notes(("<u>",)), Table(("<a>",), (("<s>",),)), Images(((b"", "<q>"),)))
     assert not {"<b>", "<i>", "<u>", "<a>", "<s>", "<q>"} & {
-        word for word in ("<b>", "<i>", "<u>", "<a>", "<s>", "<q>") if word in page.to_html(blocks).split("</style>")[1]
+        word
+        for word in ("<b>", "<i>", "<u>", "<a>", "<s>", "<q>")
+        if word in rendering.to_html(blocks).split("</style>")[1]
     }
-    assert r"**\<i\>**" in page.to_markdown(blocks)
+    assert r"**\<i\>**" in rendering.to_markdown(blocks)

@@ -18,16 +18,19 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
-from stepwise_jax.curve import Curve, curves_of
-from stepwise_jax.drawing import WIDTH, Theme, draw_files, ink_on, make_picture
 from stepwise_jax.errors import UnsavedError
-from stepwise_jax.page import Picture
+from stepwise_jax.report.blocks import Picture
+from stepwise_jax.report.figures import WIDTH, Theme, draw_files, ink_on, make_picture
+from stepwise_jax.report.series import Curve, curves_of
 from stepwise_jax.workdir.records import Row
 from stepwise_jax.workdir.runs import read_runs
 
 Axis = Literal["epoch", "samples"]
+
 AXES: tuple[Axis, ...] = ("epoch", "samples")
+
 _AXIS_WORDS: dict[Axis, str] = {"epoch": "by epoch", "samples": "by samples seen"}
+
 _AXIS_LABELS = {"epoch": "epochs", "samples": "samples seen (images)"}
 
 
@@ -51,13 +54,19 @@ PANELS = (
     Panel("Batch size (images)", ("batch_size",), 1.15, stepped=True),
     Panel("Noise scale (learning rate × examples / batch size)", ("noise_scale",), 1.15, stepped=True),
 )
+
 _TRAINING = {"linewidth": 0.9, "alpha": 0.65}
+
 _BAND = 0.18
+
 # Characters of which two labels fit beside each other.
 _SHORT_LABEL = 31
+
 _DASHES = ("-", "--", "-.", ":")
+
 # Inches: a panel of height 1, and what is left free around and between.
 _UNIT = 0.72
+
 _LEFT, _RIGHT, _BELOW, _GAP, _BETWEEN = 0.62, 0.15, 0.46, 0.3, 0.3
 
 
