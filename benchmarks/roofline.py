@@ -112,7 +112,7 @@ def table_row(file: str, rows: dict[str, ExperimentConfig], peak: devices.Peak) 
 def row_cost(experiment: ExperimentConfig, peak: devices.Peak) -> tuple[int, float]:
     """Updates, and their seconds at the roofline."""
     sizes = datasets.sizes(experiment.data)
-    planned = planning.make_plan(experiment.plan, experiment.optimizer, sizes.train)
+    planned = planning.make_plan(experiment.plan, sizes.train, experiment.optimizer)
     side, network = experiment.data.image_size, experiment.model.name
 
     def step(batch_size: int) -> float:

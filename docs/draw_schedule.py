@@ -10,7 +10,7 @@ from typing import NamedTuple
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from stepwise_jax.experiment.config import OptimizerConfig, PlanConfig, StrategyName
+from stepwise_jax.experiment.config import PlanConfig, StrategyName
 from stepwise_jax.plans.planning import make_plan
 from stepwise_jax.plans.stage import Stage, learning_rate_at, noise_scale
 
@@ -42,7 +42,7 @@ PANELS = {
 
 def planned(strategy: StrategyName) -> tuple[Stage, ...]:
     """The stages of the paper's plan, or of its baseline."""
-    return make_plan(PlanConfig(strategy=strategy), OptimizerConfig(), EXAMPLES)
+    return make_plan(PlanConfig(strategy=strategy), EXAMPLES)
 
 
 def epochs_of(stages: tuple[Stage, ...]) -> list[Epoch]:

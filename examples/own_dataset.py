@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from stepwise_jax.cli.display import make_display
 from stepwise_jax.data.prepared import writing
 from stepwise_jax.data.source import Source, SourceSplit
-from stepwise_jax.display import make_display
 from stepwise_jax.errors import StepwiseError
 
 CLASSES = ("disc", "square")

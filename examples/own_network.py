@@ -10,8 +10,9 @@ from pathlib import Path
 import jax
 from flax import linen as nn
 
+from stepwise_jax.cli.display import make_display
+from stepwise_jax.cli.tables import print_result
 from stepwise_jax.data import datasets
-from stepwise_jax.display import make_display, print_result
 from stepwise_jax.errors import StepwiseError
 from stepwise_jax.experiment.config import DataConfig, ExperimentConfig, ModelConfig, PlanConfig
 from stepwise_jax.plans import planning
@@ -48,7 +49,7 @@ def main() -> int:
             plan=PlanConfig(batch_size=16, learning_rate=0.05, epochs_per_stage=options.epochs),
         )
         sizes = datasets.sizes(experiment.data)
-        planned = planning.make_plan(experiment.plan, experiment.optimizer, sizes.train)
+        planned = planning.make_plan(experiment.plan, sizes.train, experiment.optimizer)
         summary = loop.run(experiment, planned, OwnNetwork(sizes.num_classes), options.workdir, display)
     except StepwiseError as error:
         display.finish()

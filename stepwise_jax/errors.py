@@ -15,6 +15,11 @@ def kind_and_line(error: BaseException) -> str:
     return kind if line == kind else f"{kind}: {line}"
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether JAX raised an error because a device has no memory left."""
+    return isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
+
+
 class StepwiseError(Exception):
     """A failure that is told in one sentence; `status` is the exit status of the process."""
 

@@ -1,5 +1,15 @@
 """Numbers and names as people read them."""
 
+import sys
+from pathlib import Path
+
+
+def program() -> str:
+    """The command as its user types it: `stepwise` where the package is installed, `python launch.py` in a clone."""
+    started = Path(sys.argv[0])
+    installed = started.stem == "stepwise" or started.parts[-2:] == ("stepwise_jax", "__main__.py")
+    return "stepwise" if installed else "python launch.py"
+
 
 def printable(name: str) -> str:
     """A name that can be drawn and written: that of a folder or of a class may be no text, or have line ends in it."""

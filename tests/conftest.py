@@ -41,8 +41,8 @@ import pytest
 from flax import linen as nn
 from PIL import Image
 
+from stepwise_jax.cli.display import Display
 from stepwise_jax.data import datasets
-from stepwise_jax.display import Display
 from stepwise_jax.experiment.config import (
     CheckpointConfig,
     DataConfig,
@@ -181,7 +181,7 @@ def train(experiment: ExperimentConfig) -> Train:
     ) -> dict[str, Any]:
         config = override(experiment, changes)
         examples = datasets.sizes(config.data).train
-        planned = planning.make_plan(config.plan, config.optimizer, examples)
+        planned = planning.make_plan(config.plan, examples, config.optimizer)
         return loop.run(config, planned, network or TinyNet(), folder, display or Recorder(), profile=profile)
 
     return run

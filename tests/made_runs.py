@@ -32,7 +32,7 @@ def make_run(
 ) -> Path:
     """A run's folder as training leaves it, or as it stands after so many epochs; `ahead` is added to its top-1."""
     experiment = ExperimentConfig(plan=plan, seed=seed, model=ModelConfig(name="res2net50_26w_4s"))
-    stages = make_plan(plan, experiment.optimizer, EXAMPLES)
+    stages = make_plan(plan, EXAMPLES, experiment.optimizer)
     folder.mkdir(parents=True)
     config = {"experiment": to_json(experiment), "stages": [stage_document(stage) for stage in stages]}
     config |= {"versions": {"jax": "0.10.2", "numpy": "2.4.0"}, "device": "1 x cpu", "config": "configs/digits.py"}

@@ -90,7 +90,7 @@ def steps() -> dict[str, Any]:
     """How far one step on several devices leads from where it leads on one, by batch size and number of devices."""
     state, sizes = (
         first_state(network()),
-        {stage.batch_size for stage in planning.make_plan(PLAN, OptimizerConfig(), 400)},
+        {stage.batch_size for stage in planning.make_plan(PLAN, 400)},
     )
     apart = {}
     for size in sorted(sizes):
@@ -194,7 +194,7 @@ def run_on(counts: Sequence[int], folder: Path, data_dir: str) -> dict[str, Any]
         evaluation=EvaluationConfig(batch_size=120),
         checkpoint=CheckpointConfig(every_seconds=1e9),
     )
-    net, planned = network("float64"), planning.make_plan(PLAN, experiment.optimizer, EXAMPLES)
+    net, planned = network("float64"), planning.make_plan(PLAN, EXAMPLES, experiment.optimizer)
     first = first_state(network())
     wide = jax.tree.map(
         lambda leaf: np.asarray(leaf, np.float64), {"params": first.params, "batch_stats": first.batch_stats}

@@ -88,7 +88,7 @@ def main(workdir: Path, data_dir: str, count: int, process: int, coordinator: st
     net: Any = ResNet(BasicBlock, blocks=(1,), num_classes=10, width=4, small_images=True, dtype="float64")
     display = StruckAt(int(at[0]), at[1]) if at else Recorder()
     try:
-        planned = planning.make_plan(PLAN, config.optimizer, EXAMPLES)
+        planned = planning.make_plan(PLAN, EXAMPLES, config.optimizer)
         summary = loop.run(config, planned, net, workdir, display, variables=first_variables(config))
     except StepwiseError as error:
         print(f"error: {error}", file=sys.stderr)

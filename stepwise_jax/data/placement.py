@@ -8,10 +8,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from stepwise_jax.cli.display import Display
 from stepwise_jax.data import datasets
 from stepwise_jax.data.dataset import Dataset
 from stepwise_jax.data.loaders import Feed, Read, ResidentFeed, StreamedFeed, place_resident
-from stepwise_jax.display import Display
 from stepwise_jax.experiment.config import DataConfig
 from stepwise_jax.functional.preprocessing import histograms
 from stepwise_jax.runtime import multihost

@@ -41,7 +41,9 @@ STRATEGIES: dict[str, Strategy] = {
 }
 
 
-def make_plan(plan: PlanConfig, optimizer: OptimizerConfig, examples: int) -> tuple[Stage, ...]:
+def make_plan(
+    plan: PlanConfig, examples: int, optimizer: OptimizerConfig | None = None
+) -> tuple[Stage, ...]:
     """The stages of a run on `examples` training examples, complete and checked.
 
     Raises:
@@ -54,7 +56,7 @@ def make_plan(plan: PlanConfig, optimizer: OptimizerConfig, examples: int) -> tu
     for index, (before, stage) in enumerate(itertools.pairwise(stages), start=2):
         name = f"examples of stage {index} ({stage.name})"
         require(before.examples <= stage.examples, name, stage.examples, f"at least {before.examples}, as before it")
-    return tuple(_with_defaults(stage, optimizer) for stage in stages)
+    return tuple(_with_defaults(stage, optimizer or OptimizerConfig()) for stage in stages)
 
 
 def _call(strategy: Strategy, plan: PlanConfig, examples: int) -> tuple[Stage, ...]:

@@ -60,7 +60,7 @@ def plans(experiments: Mapping[str, ExperimentConfig], examples: Mapping[str, in
     made: dict[str, tuple[Stage, ...]] = {}
     for name, experiment in experiments.items():
         try:
-            made[name] = make_plan(experiment.plan, experiment.optimizer, examples[name])
+            made[name] = make_plan(experiment.plan, examples[name], experiment.optimizer)
         except InputError as error:
             raise InputError(f"strategy {name}: {error}") from error
     return made

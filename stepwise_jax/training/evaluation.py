@@ -7,8 +7,8 @@ import jax
 import numpy as np
 from flax import linen as nn
 
+from stepwise_jax.cli.display import Display
 from stepwise_jax.data.batches import pad_rows
-from stepwise_jax.display import Display
 from stepwise_jax.errors import InputError, InterruptedRunError
 from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.functional.metrics import Scores, total

@@ -6,9 +6,9 @@ from typing import Any
 
 from flax import linen as nn
 
+from stepwise_jax.cli.display import Display
 from stepwise_jax.data.batches import Picked
 from stepwise_jax.data.sampler import epoch_order, steps_in_call
-from stepwise_jax.display import Display
 from stepwise_jax.errors import InputError, NonFiniteLossError
 from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.functional.batch_statistics import reestimate

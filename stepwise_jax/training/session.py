@@ -15,12 +15,12 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
+from stepwise_jax.cli.display import Display
 from stepwise_jax.data import datasets, subsets
 from stepwise_jax.data.dataset import Dataset
 from stepwise_jax.data.loaders import Feed
 from stepwise_jax.data.placement import Split, open_data, open_split
 from stepwise_jax.data.sampler import PlanOrder
-from stepwise_jax.display import Display
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.functional.optimizers import make_optimizer

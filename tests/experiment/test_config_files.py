@@ -2,7 +2,7 @@
 
 import pytest
 
-from stepwise_jax.command_line import parse_fields
+from stepwise_jax.cli.overrides import parse_fields
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.experiment.config_files import load_config, load_rows
@@ -55,7 +55,7 @@ def test_a_row_that_is_not_there_is_bad_input(tmp_path, row, body, message):
 
 def test_a_control_of_a_rule_of_ones_own_is_measured_by_it(own):
     parsed = parse_fields(load_config(own), ["--plan.strategy", "equal_samples"], "test")
-    (only,) = planning.make_plan(parsed.plan, parsed.optimizer, 1000)
+    (only,) = planning.make_plan(parsed.plan, 1000, parsed.optimizer)
     assert only.samples == 3000
     # What is on record are the stages; the experiment comes back without the function.
     assert from_json(to_json(parsed)).plan.staged == "stepwise"
@@ -75,7 +75,7 @@ def test_another_plan_no_longer_reproduces_the_papers_row():
 
 def test_recorded_stages_keep_their_curve():
     config = parse_fields(ExperimentConfig(), ["--plan.strategy", "cosine", "--data.name", "digits"], "test")
-    planned = planning.make_plan(config.plan, config.optimizer, 1437)
+    planned = planning.make_plan(config.plan, 1437, config.optimizer)
     assert stage.stage_from_document(stage.stage_document(planned[0])) == planned[0]
     older = {name: value for name, value in stage.stage_document(planned[0]).items() if name != "epoch_rates"}
     assert stage.stage_from_document(older).epoch_rates is None

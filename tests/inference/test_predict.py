@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import launch
-from stepwise_jax import ranking
+from stepwise_jax.cli import tables
 from stepwise_jax.inference import image_files, predict
 from stepwise_jax.workdir.lock import locked
 from tests.test_launch import fails
@@ -84,7 +84,7 @@ class Terminal(io.StringIO):
 
 def test_on_a_terminal_there_is_a_table():
     rows = [predict.rank("a [red] name.png", np.array([0.25, 0.75]), ["cat", "[b]dog"], 5)]
-    ranking.print_ranked(rows, stream := Terminal())
+    tables.print_ranked(rows, stream := Terminal())
     assert "a [red] name.png" in stream.getvalue()
     assert "[b]dog 75.00 %, cat 25.00 %" in stream.getvalue()
     assert "best first" in stream.getvalue()

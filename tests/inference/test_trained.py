@@ -43,7 +43,7 @@ def config(data_dir: Path) -> ExperimentConfig:
 
 
 def train(experiment: ExperimentConfig, folder: Path) -> None:
-    planned = planning.make_plan(experiment.plan, experiment.optimizer, datasets.sizes(experiment.data).train)
+    planned = planning.make_plan(experiment.plan, datasets.sizes(experiment.data).train, experiment.optimizer)
     loop.run(experiment, planned, TinyNet(), folder, Recorder())
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from stepwise_jax.command_line import parse_fields
+from stepwise_jax.cli.overrides import parse_fields
 from stepwise_jax.data import datasets
 from stepwise_jax.errors import InputError
-from stepwise_jax.experiment.config import ExperimentConfig, OptimizerConfig, PlanConfig
+from stepwise_jax.experiment.config import ExperimentConfig, PlanConfig
 from stepwise_jax.experiment.config_files import load_config
 from stepwise_jax.plans import controls
 from stepwise_jax.plans.planning import make_plan
@@ -22,7 +22,7 @@ CONFIGS = sorted(path for path in (Path(__file__).parents[2] / "configs").glob("
 
 
 def plan(strategy: str, examples: int = M, **fields) -> tuple[Stage, ...]:
-    return make_plan(PlanConfig(strategy=strategy, **fields), OptimizerConfig(), examples)  # pyright: ignore
+    return make_plan(PlanConfig(strategy=strategy, **fields), examples)  # pyright: ignore
 
 
 def own(config: PlanConfig, examples: int) -> tuple[Stage, ...]:
@@ -185,7 +185,7 @@ def test_every_control_of_every_shipped_experiment_is_a_plan(path, monkeypatch, 
     examples = (experiment.data.train_examples or M) if folder else datasets.sizes(experiment.data).train
     for name in controls.CONTROLS:
         config = dataclasses.replace(experiment.plan, strategy=name)
-        made = make_plan(config, experiment.optimizer, examples)
+        made = make_plan(config, examples, experiment.optimizer)
         assert made[-1].examples == examples
 
 
@@ -214,7 +214,7 @@ def test_rates_by_epoch_are_checked(changes, told):
         return (dataclasses.replace(Stage("s", 1.0, examples, 10, 0.1, epochs=2), **changes),)
 
     with pytest.raises(InputError) as caught:
-        make_plan(PlanConfig(strategy=rule), OptimizerConfig(), 100)
+        make_plan(PlanConfig(strategy=rule), 100)
     assert told in str(caught.value)
 
 

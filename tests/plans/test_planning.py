@@ -5,7 +5,7 @@ from fractions import Fraction
 import pytest
 
 from stepwise_jax.errors import InputError
-from stepwise_jax.experiment.config import OptimizerConfig, PlanConfig
+from stepwise_jax.experiment.config import PlanConfig
 from stepwise_jax.plans.learning_rates import learning_rates
 from stepwise_jax.plans.planning import make_plan, plan_document
 from stepwise_jax.plans.stage import Stage, learning_rate_at, noise_scale, stage_document, stage_from_document
@@ -15,7 +15,7 @@ M = 50_000
 
 
 def plan(examples: int = M, **fields) -> tuple[Stage, ...]:
-    return make_plan(PlanConfig(**fields), OptimizerConfig(), examples)
+    return make_plan(PlanConfig(**fields), examples)
 
 
 def test_the_papers_plan():

@@ -96,7 +96,7 @@ def test_an_unfinished_run_says_so(folder, tmp_path):
 def test_epochs_without_a_score_are_passed_over(folder):
     run = make_run(folder / "sparse", epochs=3)
     with Writer(run) as writer:
-        last = epoch_records(make_plan(STEPWISE, ExperimentConfig().optimizer, EXAMPLES))[3]
+        last = epoch_records(make_plan(STEPWISE, EXAMPLES, ExperimentConfig().optimizer))[3]
         writer.append(dataclasses.replace(last, top1=None, top5=None, test_loss=None))
     (only,) = read_runs([run])
     assert "top-1 is 63.33 % and top-5 81.67 % so far" in run_section.verdict(only)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stepwise_jax.comparison_table import print_comparison
+from stepwise_jax.cli.study_tables import print_comparison
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import ExperimentConfig, PlanConfig
 from stepwise_jax.experiment.serialization import override
@@ -81,7 +81,7 @@ def test_names_that_cannot_be_compared(names, rows_, told):
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_variant_is_a_plan(name):
     experiment = override(EXPERIMENT, VARIANTS[name].changes)
-    assert make_plan(experiment.plan, experiment.optimizer, 50_000)
+    assert make_plan(experiment.plan, 50_000, experiment.optimizer)
 
 
 # Plans

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from stepwise_jax.command_line import parse_fields
+from stepwise_jax.cli.overrides import parse_fields
+from stepwise_jax.cli.study_tables import print_results
 from stepwise_jax.errors import InputError, InterruptedRunError, StepwiseError
 from stepwise_jax.experiment.config import ExperimentConfig, PlanConfig
 from stepwise_jax.experiment.serialization import field_type, override
@@ -35,7 +36,6 @@ from stepwise_jax.studies.sweep import (
     scored,
     words,
 )
-from stepwise_jax.sweep_run import print_results
 from stepwise_jax.workdir import folder as folder_module
 
 EXPERIMENT = ExperimentConfig()
@@ -44,14 +44,14 @@ M = 1000
 
 def parsed(fields: Sequence[str]) -> tuple[ExperimentConfig, tuple[Stage, ...]]:
     experiment = parse_fields(EXPERIMENT, list(fields), "test")
-    return experiment, make_plan(experiment.plan, experiment.optimizer, M)
+    return experiment, make_plan(experiment.plan, M, experiment.optimizer)
 
 
 def planned(fields: Sequence[str]) -> tuple[ExperimentConfig, tuple[Stage, ...]]:
     """As `parsed`, at once: fields of one word each."""
     changes = {name.removeprefix("--"): word for name, word in zip(fields[::2], fields[1::2], strict=True)}
     experiment = override(EXPERIMENT, {name: value_of(name, word) for name, word in changes.items()})
-    return experiment, make_plan(experiment.plan, experiment.optimizer, M)
+    return experiment, make_plan(experiment.plan, M, experiment.optimizer)
 
 
 def value_of(name: str, word: str) -> Any:

@@ -80,7 +80,7 @@ def test_config_json_restores_the_experiment(train, tmp_path, experiment):
     train(tmp_path / "run")
     restored, planned = recorded_experiment(read_config(tmp_path / "run"))
     assert restored == dataclasses.replace(experiment, steps_per_call=1)
-    assert planned == planning.make_plan(experiment.plan, experiment.optimizer, 1437)
+    assert planned == planning.make_plan(experiment.plan, 1437, experiment.optimizer)
 
 
 def test_two_runs_of_one_experiment_are_the_same_to_the_bit(train, tmp_path):
@@ -269,7 +269,7 @@ def test_a_strategy_that_is_no_plain_function_resumes_too(train, tmp_path):
     first = train(tmp_path / "run", **{"plan.strategy": strategy})
     assert train(tmp_path / "run", **{"plan.strategy": strategy}) == first
     restored, planned = recorded_experiment(read_config(tmp_path / "run"))
-    assert planning.make_plan(restored.plan, restored.optimizer, 1437) == planned
+    assert planning.make_plan(restored.plan, 1437, restored.optimizer) == planned
 
 
 def test_checkpoints_bind_a_run_whose_subsets_json_is_gone(train, tmp_path):

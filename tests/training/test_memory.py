@@ -88,7 +88,7 @@ def test_footprints_are_those_of_the_programs_that_a_run_compiles(train, tmp_pat
     fields = {"data.delivery": wanted, "steps_per_call": 1}
     train(tmp_path / "run", **fields)
     config = override(experiment, fields)
-    planned = planning.make_plan(config.plan, config.optimizer, 1437)
+    planned = planning.make_plan(config.plan, 1437, config.optimizer)
     document = footprint.measure(config, planned, TinyNet())
     assert [(each["batch_size"], each["stages"]) for each in document["batches"]] == [
         (32, ("10%", "O")),
@@ -106,7 +106,7 @@ def test_footprints_are_those_of_the_programs_that_a_run_compiles(train, tmp_pat
 
 def test_the_state_is_counted_by_hand(experiment):
     config = override(experiment, {"steps_per_call": 1})
-    document = footprint.measure(config, planning.make_plan(config.plan, config.optimizer, 1437), TinyNet())
+    document = footprint.measure(config, planning.make_plan(config.plan, 1437, config.optimizer), TinyNet())
     parameters = 3 * 3 * 3 * 8 + 8 + 2 * 8 + (4 * 4 * 8) * 10 + 10
     # Parameters and their momentum, running mean and variance, the step, and three hyperparameters with a counter.
     known = 4 * (2 * parameters + 2 * 8 + 1 + 3)

@@ -1,0 +1,1 @@
+"""The command line: arguments, overrides, tables, and the live display."""

@@ -1,0 +1,1 @@
+"""The `bench` command: training steps and the input pipeline, measured on this machine."""

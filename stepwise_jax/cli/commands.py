@@ -1,0 +1,242 @@
+"""The commands that concern one run, one data set or this machine: what each does with its words."""
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from stepwise_jax.cli import networks
+from stepwise_jax.cli.overrides import load_experiment
+from stepwise_jax.errors import InputError
+from stepwise_jax.experiment.config import DataConfig, ExperimentConfig, PlanConfig
+from stepwise_jax.experiment.serialization import override
+from stepwise_jax.formatting import percent
+from stepwise_jax.runtime.process import take_memory_in_the_main_thread
+
+
+def plan(options: argparse.Namespace, fields: Sequence[str]) -> None:
+    """Shows the stages of a run and its cost against the baseline, without data and without running it."""
+    from stepwise_jax.cli import tables
+    from stepwise_jax.data import datasets
+    from stepwise_jax.plans.planning import make_plan, plan_document
+
+    experiment = load_experiment(options.config, fields, options.command)
+    examples = datasets.sizes(experiment.data).train
+    stages = make_plan(experiment.plan, examples, experiment.optimizer)
+    document = plan_document(stages, make_plan(_baseline(experiment.plan), examples, experiment.optimizer))
+    if options.memory:
+        document["memory"] = _memory(experiment, stages)
+    if options.json:
+        _print_json(document)
+        return
+    tables.print_plan(document, examples)
+    if options.memory:
+        tables.print_footprints(document["memory"])
+
+
+def _baseline(plan: PlanConfig) -> PlanConfig:
+    return dataclasses.replace(plan, strategy="baseline", fractions=(1.0,), batch_multipliers=(1.0,))
+
+
+def _memory(experiment: ExperimentConfig, stages: Any) -> dict[str, Any]:
+    from stepwise_jax.data import datasets
+    from stepwise_jax.training import footprint, session
+
+    network = networks.build_network(experiment, datasets.sizes(experiment.data).num_classes)
+    return footprint.measure(session.resolve(experiment, None), stages, network)
+
+
+def train(options: argparse.Namespace, fields: Sequence[str]) -> None:
+    """Trains, or continues where the workdir's run stopped; ends with a table of the stages and curves.png."""
+    from stepwise_jax.cli.display import Display, make_display
+    from stepwise_jax.data import datasets
+    from stepwise_jax.plans.planning import make_plan
+    from stepwise_jax.runtime import compile_cache, multihost
+    from stepwise_jax.training import loop
+    from stepwise_jax.training.timing import parse_profile
+
+    take_memory_in_the_main_thread()
+    experiment = load_experiment(options.config, fields, options.command)
+    _join_processes(options)
+    sizes = datasets.sizes(experiment.data)
+    network = networks.build_network(experiment, sizes.num_classes)
+    stages = make_plan(experiment.plan, sizes.train, experiment.optimizer)
+    profile = parse_profile(options.profile, stages) if options.profile else None
+    compile_cache.enable()
+    variables = networks.initial_variables(experiment, sizes.num_classes)
+    with make_display(sys.stderr) if multihost.is_first() else Display() as display:
+        summary = loop.run(
+            experiment,
+            stages,
+            network,
+            options.workdir,
+            observers=[display],
+            variables=variables,
+            config_path=options.config,
+            profile=profile,
+        )
+    if multihost.is_first():
+        _show_result(stages, summary, options.workdir)
+
+
+def _join_processes(options: argparse.Namespace) -> None:
+    from stepwise_jax.runtime import multihost
+
+    place = multihost.Place(options.coordinator, options.processes, options.process_id)
+    if options.distributed or set(place) != {None}:
+        multihost.start(place, options.heartbeat)
+
+
+def _show_result(stages: Any, summary: dict[str, Any], workdir: Path) -> None:
+    from stepwise_jax.cli.tables import print_result
+    from stepwise_jax.plans.stage import stage_document
+    from stepwise_jax.report.curves import write_curves
+
+    print_result([stage_document(stage) for stage in stages], summary)
+    write_curves(workdir)
+    print(f"curves: {workdir / 'curves.png'}")
+
+
+def evaluate(options: argparse.Namespace, _: Sequence[str]) -> None:
+    """Scores the newest checkpoint of a finished or stopped run on its whole test set."""
+    from stepwise_jax.cli.display import make_display
+    from stepwise_jax.data import datasets
+    from stepwise_jax.training import evaluation
+    from stepwise_jax.workdir.folder import read_config, recorded_experiment
+
+    experiment, stages = recorded_experiment(read_config(options.run))
+    moved = {"data.root": options.root, "data.data_dir": options.data_dir}
+    experiment = override(experiment, {name: place for name, place in moved.items() if place is not None})
+    network = networks.build_network(experiment, datasets.sizes(experiment.data).num_classes)
+    with make_display(sys.stderr) as display:
+        result = evaluation.evaluate(experiment, stages, network, options.run, observers=[display])
+    if options.json:
+        _print_json(result)
+    else:
+        scores = f"top-1 {percent(result['top1'])}, top-5 {percent(result['top5'])}, loss {result['loss']:.4f}"
+        print(f"{scores} after {result['updates']} updates")
+
+
+def predict(options: argparse.Namespace, _: Sequence[str]) -> None:
+    """Names the classes of image files with their probabilities, by a trained network; needs no data set."""
+    from stepwise_jax.cli.tables import print_ranked
+    from stepwise_jax.inference import image_files
+
+    if options.top < 1:
+        raise InputError(f"--top {options.top}: it must be at least 1")
+    paths, unmatched = image_files.find(options.images)
+    if not paths:
+        raise InputError(f"{', '.join(unmatched)}: there is no such image file, folder with images, or match")
+    ranked, faults = _classify(options, paths)
+    faults = [*(f"{word} stands for no image" for word in unmatched), *faults]
+    if options.json:
+        _print_json(ranked)
+    else:
+        print_ranked(ranked)
+    for fault in faults:
+        print(f"warning: {fault}", file=sys.stderr)
+    if faults:
+        raise InputError(f"{len(faults)} of {len(ranked) + len(faults)} images could not be classified")
+
+
+def _classify(options: argparse.Namespace, paths: Sequence[str]) -> tuple[list[dict[str, Any]], list[str]]:
+    """The ranked classes of each image, and a sentence for each file that cannot be read."""
+    from stepwise_jax.cli.display import make_display
+    from stepwise_jax.inference.predict import classify_files, rank
+
+    trained = networks.load_trained(options.run)
+    ranked, faults = [], []
+    with make_display(sys.stderr) as display:
+        for path, probabilities, fault in classify_files(trained, paths, display.preparing):
+            if probabilities is None:
+                faults.append(f"{path} cannot be read: {fault}")
+            else:
+                ranked.append(rank(path, probabilities, trained.signature.classes, options.top))
+    return ranked, faults
+
+
+def export(options: argparse.Namespace, _: Sequence[str]) -> None:
+    """Writes a trained network for use without stepwise-jax: as .stablehlo with its preprocessing, or .safetensors."""
+    from stepwise_jax.inference.export import check_target, write_stablehlo
+
+    check_target(options.out)
+    trained = networks.load_trained(options.run)
+    if options.out.suffix == ".stablehlo":
+        write_stablehlo(trained, options.out)
+    else:
+        _write_safetensors(trained, options.out)
+    size, channels = trained.signature.preprocessing.image_size, trained.signature.image_shape[2]
+    print(f"{options.out}: {size} x {size} x {channels} pixels to {len(trained.signature.classes)} classes")
+
+
+def _write_safetensors(trained: Any, path: Path) -> None:
+    from stepwise_jax.inference.export import describe
+
+    models, description = networks.load_models(), describe(trained)
+    arrays = models.to_torch(description["network"], trained.variables)
+    texts = {name: each if isinstance(each, str) else json.dumps(each) for name, each in description.items()}
+    models.write_safetensors(path, arrays, **texts)
+
+
+def report(options: argparse.Namespace, _: Sequence[str]) -> None:
+    """Writes report.md, report.html and the curves of one or several runs."""
+    from stepwise_jax.report.report import write_report
+
+    print(f"report: {write_report(options.runs, options.out)}")
+
+
+def prepare(options: argparse.Namespace, _: Sequence[str]) -> None:
+    """Makes a data set ready for training, once, or checks that it is."""
+    from stepwise_jax.cli.display import make_display
+    from stepwise_jax.data import datasets
+
+    if options.source and options.dataset == "digits":
+        raise InputError(f"--from {options.source!r}: the digits come with scikit-learn, they are not made from a file")
+    data = DataConfig(name=options.dataset, root=options.source, data_dir=options.data_dir)
+    with make_display(sys.stderr) as display:
+        if options.verify:
+            datasets.verify(datasets.open_dataset(data), display.preparing)
+        else:
+            datasets.prepare(data, display.preparing, fetch=True)
+    opened, sizes = datasets.open_dataset(data), datasets.sizes(data)
+    found = f"{sizes.train} training and {sizes.test} test images, {sizes.num_classes} classes"
+    print(f"{data.name} {opened.version}: {found}" + (", OK" if options.verify else ""))
+
+
+def import_weights(options: argparse.Namespace, _: Sequence[str]) -> None:
+    """Checks a weight file of PyTorch's against a network, and keeps it as .safetensors for model.initial_weights."""
+    out = options.out or Path(f"{options.network}.safetensors")
+    if not options.file.is_file():
+        raise InputError(f"weights: {options.file} is no file")
+    if not out.parent.is_dir() or out.is_dir():
+        raise InputError(f"--out {out}: it must be a file in a folder that exists")
+    if out.exists() and out.samefile(options.file):
+        raise InputError(f"--out {out} is the file that is imported: name another")
+    try:
+        found = networks.load_models().import_weights(options.network, options.file, out)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    except OSError as error:
+        raise InputError(f"--out {out} cannot be written: {error.strerror}") from error
+    head = "no head" if found.num_classes is None else f"a head of {found.num_classes} classes"
+    print(f"{out}: {options.network}, {found.parameters:,} parameters, {head}")
+
+
+def bench(options: argparse.Namespace, _: Sequence[str]) -> None:
+    """Measures this machine: training steps of networks, or with --data how many images a second reach the device."""
+    from stepwise_jax.cli.bench.command import check, run, show
+
+    take_memory_in_the_main_thread()
+    measured = run(vars(options), networks.build_network)
+    if options.json:
+        _print_json(measured)
+    else:
+        show(measured)
+    check(measured)
+
+
+def _print_json(document: Any) -> None:
+    print(json.dumps(document, indent=2))

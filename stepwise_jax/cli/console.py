@@ -1,0 +1,16 @@
+"""The console that tables are printed on."""
+
+import sys
+from typing import TextIO
+
+from rich.console import Console
+
+PIPE_WIDTH = 170
+"""Columns where there is no terminal: what reads a pipe later should not get folded tables."""
+
+
+def make_console(stream: TextIO | None = None) -> Console:
+    """A console on a stream, by default stdout: as wide as its terminal, or `PIPE_WIDTH` columns without one."""
+    target: TextIO = sys.stdout if stream is None else stream
+    # Names of runs and classes may hold what Rich takes for markup.
+    return Console(file=target, highlight=False, markup=False, width=None if target.isatty() else PIPE_WIDTH)

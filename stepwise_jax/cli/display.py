@@ -1,0 +1,240 @@
+"""What a person sees while a run goes on, and its tables: a live display on a terminal, plain lines elsewhere.
+
+The loop calls a `Display` with plain data and never asks it anything back.
+"""
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from stepwise_jax.formatting import duration, percent
+from stepwise_jax.workdir.records import EpochRecord
+
+Row = Mapping[str, Any]
+
+
+@dataclass
+class Progress:
+    """Where a run stands."""
+
+    stages: int = 0
+    total: int = 0
+    """Examples that the whole run feeds."""
+    stage: int = 0
+    stage_name: str = ""
+    epoch: int = 0
+    epochs: int = 0
+    done: int = 0
+    """Examples fed so far."""
+    images_per_second: float = 0.0
+    loss: float | None = None
+    top1: float | None = None
+    clock: tuple[float, int] | None = None
+    """Time and `done` at this process's first step: a resumed run is not credited with what it did before."""
+
+
+def seconds_left(progress: Progress, now: float) -> float | None:
+    """Seconds to the end of the run at the pace since this process's first step, evaluation included.
+
+    Args:
+      progress: where the run stands.
+      now: seconds on the clock that `progress.clock` was read from.
+
+    Returns:
+      None as long as there is no pace to judge by.
+    """
+    if progress.clock is None or progress.done <= progress.clock[1]:
+        return None
+    began, done_before = progress.clock
+    return (progress.total - progress.done) * (now - began) / (progress.done - done_before)
+
+
+def epoch_line(record: EpochRecord, stage: Row) -> str:
+    """One line for a finished epoch of a planned stage, its images/s over training and waiting for input."""
+    epochs, seconds = stage["epochs"], record.seconds
+    parts = [
+        f"{record.stage_name}  epoch {record.epoch:>{len(str(epochs))}}/{epochs}",
+        f"loss {_loss(record.train_loss)}",
+    ]
+    if record.top1 is not None:
+        parts += [f"top-1 {percent(record.top1)}", f"top-5 {percent(record.top5)}"]
+    fed, spent = stage["examples"] // record.batch_size * record.batch_size, seconds["train"] + seconds["input_wait"]
+    pace = f"{fed / max(spent, 1e-9):,.0f} images/s"
+    return "  ".join([*parts, pace, f"{sum(seconds.values()):.1f} s"])
+
+
+def _loss(value: float) -> str:
+    """Three decimals, and no more digits than a line has room for where training diverges."""
+    return f"{value:.3f}" if value < 1000 else f"{value:.3g}"
+
+
+class Display:
+    """Keeps up with a run and shows nothing: the silent display, and what the others share."""
+
+    def __init__(self):
+        self._progress = Progress()
+        self._stages: Sequence[Row] = ()
+
+    def start(self, title: str, stages: Sequence[Row], total_samples: int) -> None:
+        """The run begins, or goes on: its planned stages, and the examples that the whole run feeds."""
+        self._progress, self._stages = Progress(stages=len(stages), total=total_samples), stages
+        self._show(title, "bold")
+
+    def preparing(self, done: int, total: int, what: str) -> None:
+        """`done` of `total` things are ready; also before `start`."""
+
+    def stage(self, index: int, stage_name: str, text: str) -> None:
+        """Stage `index`, from 1, begins; `text` says in words what it is."""
+        progress = self._progress
+        progress.stage, progress.stage_name, progress.epoch, progress.epochs = index, stage_name, 0, 0
+        self._show(f"stage {index} of {progress.stages} · {stage_name}: {text}", "bold")
+
+    def steps(
+        self, epoch: int, epochs: int, examples_done_in_run: int, images_per_second: float, loss: float | None
+    ) -> None:
+        """Some steps are done. Called after each of them, so it only takes notes."""
+        progress = self._progress
+        progress.epoch, progress.epochs, progress.done = epoch, epochs, examples_done_in_run
+        progress.loss = loss
+        # The first steps of an epoch may still be under way: they have no pace yet.
+        progress.images_per_second = images_per_second or progress.images_per_second
+        if progress.clock is None:
+            progress.clock = (time.monotonic(), examples_done_in_run)
+
+    def epoch(self, record: EpochRecord) -> None:
+        """An epoch is done."""
+        progress = self._progress
+        progress.done = record.examples_seen
+        progress.top1 = progress.top1 if record.top1 is None else record.top1
+        self._show(self._epoch_line(record), "")
+
+    def message(self, text: str) -> None:
+        """Something worth a line."""
+        self._show(text, "yellow")
+
+    def finish(self) -> None:
+        """The run ends, in whatever way; a second call does nothing."""
+
+    def _epoch_line(self, record: EpochRecord) -> str:
+        return epoch_line(record, self._stages[record.stage - 1])
+
+    def _show(self, text: str, style: str) -> None:
+        """Shows a line that stays."""
+
+
+class LineDisplay(Display):
+    """One line a stage, an epoch, a message; no control characters: for pipes, files and batch systems."""
+
+    def __init__(self, stream: TextIO):
+        super().__init__()
+        self._stream = stream
+        self._shown: tuple[str, int] | None = None
+
+    def preparing(self, done: int, total: int, what: str) -> None:
+        """A line for each tenth of the way."""
+        tenths = (what, 10 * done // max(total, 1))
+        if tenths != self._shown:
+            self._shown = tenths
+            self._show(f"{what}: {done:,} of {total:,}", "")
+
+    def _epoch_line(self, record: EpochRecord) -> str:
+        left = seconds_left(self._progress, time.monotonic())
+        return super()._epoch_line(record) + ("" if left is None else f"  {duration(left)} to the end")
+
+    def _show(self, text: str, style: str) -> None:
+        # One write: the lines of several processes or threads in one log stay whole. Training outlives its reader.
+        with contextlib.suppress(BrokenPipeError):
+            self._stream.write(text + "\n")
+            self._stream.flush()
+
+
+class LiveDisplay(Display):
+    """Finished stages and epochs scroll by; below them stand where the run is, and a bar over the whole of it."""
+
+    def __init__(self, stream: TextIO):
+        super().__init__()
+        self._ready: tuple[int, int, str] | None = None
+        # A redirected stdout is for documents that others read: nothing of the display may end up in it.
+        self._live = Live(
+            get_renderable=self._render,
+            console=Console(file=stream, highlight=False),
+            refresh_per_second=4,
+            redirect_stdout=sys.stdout.isatty(),
+            transient=True,
+        )
+
+    def start(self, title: str, stages: Sequence[Row], total_samples: int) -> None:
+        """Puts the live part up; it stays until `finish`."""
+        self._ready = None
+        self._live.start()
+        super().start(title, stages, total_samples)
+
+    def preparing(self, done: int, total: int, what: str) -> None:
+        """A bar while it lasts, a line when it is done."""
+        self._ready = None if done >= total else (done, total, what)
+        self._live.start()
+        if done >= total:
+            self._show(f"{what}: {total:,}", "")
+
+    def finish(self) -> None:
+        """Takes the live part down and gives the terminal back."""
+        self._live.stop()
+
+    def _show(self, text: str, style: str) -> None:
+        self._live.console.print(Text(text, style=style))
+        self._live.refresh()
+
+    def _render(self) -> RenderableType:
+        if self._ready is None:
+            return render(self._progress, time.monotonic())
+        done, total, what = self._ready
+        return Group(Text(f"{what}: {done:,} of {total:,}"), _bar(done, total, f"{done / total:.0%}"))
+
+
+def make_display(stream: TextIO | None = None) -> Display:
+    """A live display where `stream` (by default stderr) is a terminal that can move its cursor, else plain lines."""
+    target: TextIO = sys.stderr if stream is None else stream
+    return LiveDisplay(target) if can_move_cursor(target) else LineDisplay(target)
+
+
+def can_move_cursor(stream: TextIO) -> bool:
+    """Whether a stream is a terminal that a live display can be drawn on."""
+    return stream.isatty() and os.environ.get("TERM", "").lower() not in ("", "dumb", "unknown")
+
+
+def render(progress: Progress, now: float) -> RenderableType:
+    """The live part of the display: where the run stands, and a bar over the whole run weighted by samples."""
+    if progress.stage == 0:
+        return Text()
+    left = seconds_left(progress, now)
+    share = f"{progress.done / max(progress.total, 1):.0%}"
+    ending = f"{share}  {'-:--:--' if left is None else duration(left)} to the end"
+    return Group(Text(" · ".join(_status(progress))), _bar(progress.done, progress.total, ending))
+
+
+def _status(progress: Progress) -> list[str]:
+    parts = [f"stage {progress.stage} of {progress.stages}", progress.stage_name]
+    if progress.epochs == 0:
+        return [*parts, "starting"]
+    parts += [f"epoch {progress.epoch} of {progress.epochs}", f"{progress.images_per_second:,.0f} images/s"]
+    if progress.loss is not None:
+        parts.append(f"loss {progress.loss:.4f}")
+    return [*parts, f"top-1 {percent(progress.top1)}"]
+
+
+def _bar(done: int, total: int, ending: str) -> RenderableType:
+    line = Table.grid(expand=True, padding=(0, 1, 0, 0))
+    line.add_column(ratio=1)
+    line.add_column(no_wrap=True)
+    line.add_row(ProgressBar(total=max(total, 1), completed=done), Text(ending))
+    return line

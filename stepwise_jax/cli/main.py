@@ -1,0 +1,105 @@
+"""The entry point: one command, its exit status, and one sentence for whatever went wrong."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from stepwise_jax.cli import commands, study_commands
+from stepwise_jax.cli.arguments import make_parser
+from stepwise_jax.cli.overrides import load_config, print_fields
+from stepwise_jax.errors import InputError, StepwiseError, is_out_of_memory
+from stepwise_jax.experiment.config import ExperimentConfig
+from stepwise_jax.formatting import program
+from stepwise_jax.runtime.process import leave, look_for_garbage_seldom, quieten_orbax, start_anew_with_kept_memory
+
+Command = Callable[[argparse.Namespace, Sequence[str]], None]
+
+COMMANDS: tuple[Command, ...] = (
+    commands.plan,
+    commands.train,
+    commands.evaluate,
+    commands.predict,
+    study_commands.compare,
+    study_commands.sweep,
+    commands.report,
+    commands.export,
+    commands.prepare,
+    commands.import_weights,
+    commands.bench,
+)
+
+WITH_FIELDS = ("plan", "train", "compare", "sweep")
+"""Commands that take a CONFIG and `--FIELD VALUE`."""
+
+OUT_OF_MEMORY = (
+    "the device has no memory left: a smaller plan.batch_size, evaluation.batch_size or data.image_size, or "
+    "--data.delivery streamed, needs less; what is saved is kept"
+)
+
+
+def run() -> NoReturn:
+    """Runs the command of this process's arguments, and ends the process."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.basicConfig(format="warning: %(message)s", level=logging.WARNING)
+    quieten_orbax()
+    look_for_garbage_seldom()
+    if sys.argv[1:2] in (["train"], ["bench"]):
+        start_anew_with_kept_memory()
+    leave(main(sys.argv[1:]))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs one command and returns its exit status; what went wrong is one sentence on stderr."""
+    try:
+        _execute(arguments)
+        sys.stdout.flush()
+    except StepwiseError as error:
+        return _fail(str(error), error.status)
+    except BrokenPipeError:
+        # Whoever read our output is gone. Python would fail once more when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        return _fail(OUT_OF_MEMORY, 1)
+    except OSError as error:
+        return _fail(f"{error.filename or 'the output'}: {error.strerror or error}", 1)
+    except KeyboardInterrupt:
+        return _fail("interrupted before there was anything to save", 130)
+    return 0
+
+
+def _fail(message: str, status: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return status
+
+
+def _execute(arguments: Sequence[str]) -> None:
+    if arguments and arguments[0] in WITH_FIELDS and {"-h", "--help"} & set(arguments):
+        _print_help(arguments)
+        return
+    options, rest = _parser().parse_known_args(arguments)
+    if rest and options.command not in WITH_FIELDS:
+        help_command = f"{program()} {options.command} --help"
+        raise InputError(f"{rest[0]} is no option of {options.command}: {help_command} lists them")
+    options.function(options, rest)
+
+
+def _parser() -> argparse.ArgumentParser:
+    return make_parser({command.__name__: command for command in COMMANDS})
+
+
+def _print_help(arguments: Sequence[str]) -> None:
+    """The help of a command whose fields come from a CONFIG: those of the named one, or of the defaults."""
+    config = next((word for word in arguments[1:] if not word.startswith("-")), None)
+    experiment = load_config(config) if config else ExperimentConfig()
+    parser = _parser()
+    try:
+        parser.parse_args([arguments[0], "--help"])
+    except SystemExit:
+        print(f"\nFields of {config or 'an experiment, and their defaults'}:\n")
+        print_fields(experiment, f"{program()} {arguments[0]} {config or 'CONFIG'}")

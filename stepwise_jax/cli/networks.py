@@ -1,0 +1,77 @@
+"""Networks and weights by name: the only place that loads the package of networks."""
+
+import importlib
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from stepwise_jax.errors import InputError
+from stepwise_jax.experiment.config import ExperimentConfig, ModelConfig
+
+if TYPE_CHECKING:
+    from flax import linen as nn
+
+    from stepwise_jax.inference.trained import Trained
+
+_PLACES = ("stepwise_jax.models", "models")
+"""In an installed package, and in a clone, which keeps the networks at its top."""
+
+
+def load_models() -> ModuleType:
+    """The package of networks."""
+    place = next(place for place in _PLACES if importlib.util.find_spec(place))
+    return importlib.import_module(place)
+
+
+def build_network(experiment: ExperimentConfig, num_classes: int) -> "nn.Module":
+    """The network that `model` describes, checked against the size of its images.
+
+    Raises:
+      InputError: for an unknown network, or a shape that it cannot have.
+    """
+    import jax
+
+    config, size = experiment.model, experiment.data.image_size
+    try:
+        network = load_models().build(config.name, num_classes=num_classes, dtype=experiment.dtype, **_shape(config))
+        network.check(jax.ShapeDtypeStruct((1, size, size, 3), "float32"))
+        return network
+    except ValueError as error:
+        raise InputError(f"model: {error}") from error
+
+
+def load_trained(folder: Path) -> "Trained":
+    """The trained network of a run's folder."""
+    from stepwise_jax.inference import trained
+    from stepwise_jax.runtime import compile_cache
+
+    compile_cache.enable()
+    experiment, signature = trained.read_recipe(folder)
+    return trained.open_trained(folder, build_network(experiment, len(signature.classes)))
+
+
+def initial_variables(experiment: ExperimentConfig, num_classes: int) -> Any | None:
+    """What `model.initial_weights` holds for the network; None where it starts from random weights.
+
+    Raises:
+      InputError: for a file that cannot be used.
+    """
+    config = experiment.model
+    if config.initial_weights is None:
+        return None
+    try:
+        return load_models().load_weights(
+            config.name,
+            config.initial_weights,
+            num_classes=num_classes,
+            keep_head=config.keep_head,
+            seed=experiment.seed,
+            **_shape(config),
+        )
+    except ValueError as error:
+        raise InputError(f"model.initial_weights: {str(error).removeprefix('weights: ')}") from error
+
+
+def _shape(config: ModelConfig) -> dict[str, Any]:
+    return {"small_images": config.small_images, "width": config.width, "blocks": config.blocks}

@@ -1,0 +1,152 @@
+"""Tables that the commands print: stages, plans, results, memory, predictions."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, TextIO
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from stepwise_jax.cli.console import PIPE_WIDTH, make_console
+from stepwise_jax.cli.display import Row
+from stepwise_jax.formatting import duration, mebibytes, percent
+
+_COLUMNS = {
+    "name": ("set", str),
+    "fraction": ("data", lambda value: f"{100 * value:.4g} %"),
+    "examples": ("examples", "{:,}".format),
+    "batch_size": ("batch", str),
+    "learning_rate": ("rate", "{:.3g}".format),
+    "milestones": ("drops\nafter", lambda value: ", ".join(map(str, value)) or "–"),
+    "epochs": ("epochs", str),
+    "updates": ("updates", "{:,}".format),
+    "samples": ("samples", "{:,}".format),
+    "noise_scale": ("noise\nscale", "{:.3g}".format),
+    "noise_scale_exact": ("exact\n(Eq. 5)", "{:.3g}".format),
+    "top1": ("top-1", percent),
+    "top5": ("top-5", percent),
+}
+
+# What stays in the table beside scores, and where there is no room for all.
+_NARROWER = (
+    ("name", "examples", "batch_size", "learning_rate", "epochs", "updates", "samples", "noise_scale", "top1", "top5"),
+    ("name", "examples", "batch_size", "learning_rate", "epochs", "top1", "top5"),
+)
+
+
+def stages_table(rows: Sequence[Row], columns: Sequence[str] | None = None, title: str | None = None) -> Table:
+    """A table of planned stages.
+
+    Args:
+      rows: one for each stage, with the fields of `plan --json`, and `top1` and `top5` (fractions) once reached.
+      columns: the fields to show; by default all that a row has.
+      title: a line above the table.
+    """
+    above = None if title is None else Text(title)
+    table = Table(title=above, title_justify="left", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
+    shown = [name for name in columns or _COLUMNS if any(name in row for row in rows)]
+    for name in shown:
+        justify = "left" if name == "name" else "right"
+        table.add_column(_COLUMNS[name][0], justify=justify, vertical="bottom", no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(_COLUMNS[name][1](row[name]) if name in row else "–") for name in shown))
+    return table
+
+
+def print_stages(rows: Sequence[Row], title: str | None = None, stream: TextIO | None = None) -> None:
+    """Prints the table of stages, by default on stdout, with as many of its columns as fit."""
+    console = make_console(stream)
+    choices = _NARROWER if any("top1" in row for row in rows) else (None, *_NARROWER)
+    tables = [stages_table(rows, columns, title) for columns in choices]
+    table = next((table for table in tables if _width(table, console) <= console.width), tables[-1])
+    if _width(table, console) + len(table.columns) <= console.width:
+        table.padding = (0, 1, 0, 0)
+    console.print(table)
+
+
+def _width(table: Table, console: Console) -> int:
+    return console.measure(table, options=console.options.update(max_width=PIPE_WIDTH)).maximum
+
+
+def print_plan(document: Row, examples: int, stream: TextIO | None = None) -> None:
+    """Prints a plan, by default on stdout: its stages, and what it costs beside the baseline.
+
+    Args:
+      document: what `plan --json` prints.
+      examples: M, the size of the training set.
+      stream: where to print.
+    """
+    print_stages(document["stages"], f"The plan for {examples:,} training examples (M)", stream)
+    console = make_console(stream)
+    console.print()
+    for name, plan in (("this plan", document), ("baseline", document["baseline"])):
+        cost = f"{plan['samples']:,} samples ({plan['samples'] / examples:.4g} M) in {plan['updates']:,} updates"
+        console.print(Text(f"{name:<10} {cost}"))
+    shares = [f"{100 * document[name]:.1f} %" for name in ("relative_samples", "relative_updates")]
+    console.print(Text(f"{'relative':<10} {shares[0]} of the samples, {shares[1]} of the updates"))
+
+
+def print_result(stages: Sequence[Row], summary: Row, stream: TextIO | None = None) -> None:
+    """Prints what a finished run reached: its stages with their scores, then the final ones, by default on stdout.
+
+    Args:
+      stages: the planned stages, as in `config.json`.
+      summary: the document `summary.json`; its stages stand in the same order.
+      stream: where to print.
+    """
+    scores = [{name: stage.get(name) for name in ("top1", "top5")} for stage in summary["stages"]]
+    print_stages([{**stage, **score} for stage, score in zip(stages, scores, strict=True)], stream=stream)
+    console = make_console(stream)
+    best = f"(best epoch {percent(summary['best_top1'])})"
+    console.print(Text(f"top-1 {percent(summary['top1'])} {best}, top-5 {percent(summary['top5'])}", style="bold"))
+    spent = duration(sum(summary["seconds"].values()))
+    console.print(Text(f"{summary['samples']:,} samples in {summary['updates']:,} updates, {spent}"))
+
+
+_MEMORY_COLUMNS = ("arguments", "output", "donated", "temporaries", "code", "total")
+
+
+def print_footprints(document: Mapping[str, Any], stream: TextIO | None = None) -> None:
+    """Prints what `footprint.measure` returns."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, title_justify="left")
+    table.title = Text("Memory of one device, by batch size (MiB)")
+    table.add_column("sets")
+    for name in ("batch", "steps", *_MEMORY_COLUMNS):
+        table.add_column(name, justify="right")
+    for each in document["batches"]:
+        sizes = [mebibytes(each[name]) for name in _MEMORY_COLUMNS]
+        table.add_row(Text(", ".join(each["stages"])), str(each["batch_size"]), str(each["steps"]), *sizes)
+    console = make_console(stream)
+    console.print()
+    console.print(table)
+    largest = max(each["total"] for each in document["batches"])
+    share = 100 * largest / document["device_memory"]
+    state, there = mebibytes(document["state"]), mebibytes(document["device_memory"])
+    for line in (
+        "total: arguments + output - donated + temporaries + code, with the test images and a copy of the state "
+        f"({state} MiB), which a checkpoint is written from",
+        document["delivery"],
+        f"the largest takes {share:.1f} % of the device's {there} MiB",
+    ):
+        console.print(Text(line))
+
+
+Row = Mapping[str, Any]
+
+
+def print_ranked(rows: Sequence[Row], stream: TextIO | None = None) -> None:
+    """Prints the classes of each image, by default on stdout: a table on a terminal, else one line an image."""
+    target: TextIO = sys.stdout if stream is None else stream
+    told = [
+        (row["image"], ", ".join(f"{each['name']} {percent(each['probability'])}" for each in row["classes"]))
+        for row in rows
+    ]
+    if not target.isatty():
+        target.writelines(f"{image}: {classes}\n" for image, classes in told)
+        return
+    table = Table("image", "classes, best first", box=box.SIMPLE_HEAD, show_edge=False)
+    for image, classes in told:
+        table.add_row(Text(image, overflow="fold"), Text(classes))
+    make_console(target).print(table)

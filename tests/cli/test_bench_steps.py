@@ -1,0 +1,216 @@
+"""Training steps as `bench NETWORK...` measures them: what is counted, what fails alone, and what is refused."""
+
+import json
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+import launch
+import models
+from stepwise_jax.cli.bench import steps
+from stepwise_jax.cli.bench.cases import Case, Setting, batch_sizes, precisions
+from stepwise_jax.data.loaders import ResidentFeed, place_resident
+from stepwise_jax.errors import InputError
+from stepwise_jax.experiment.config import OptimizerConfig
+from stepwise_jax.functional.optimizers import make_optimizer
+from stepwise_jax.functional.preprocessing import make_preprocessing
+from stepwise_jax.runtime import devices, sharding
+from stepwise_jax.training import step_functions
+from stepwise_jax.training.compilation import Programs
+from stepwise_jax.training.timing import Clock
+
+TINY = ["--width", "4", "--blocks", "1,1", "--image-size", "32", "--small-images", "--classes", "5"]
+QUICK = ["--seconds", "0.2", "--precisions", "float32"]
+SETTING = Setting(image_size=32, classes=5, steps_per_call=1, seconds=0.2)
+
+
+def tiny(batch_size: int, name: str = "resnet18") -> Case:
+    network = models.build(name, num_classes=5, width=4, blocks=(1, 1), small_images=True)
+    return Case(name, "float32", batch_size, network)
+
+
+def silent(*_: Any) -> None:
+    pass
+
+
+def test_each_combination_has_its_row(capsys):
+    words = ["bench", "resnet18", *TINY, "--seconds", "0.2", "--batch-sizes", "4,8", "--json"]
+    assert launch.main(words) == 0
+    out, err = capsys.readouterr()
+    document = json.loads(out)
+    rows = document["rows"]
+    combinations = [(precision, size) for precision in ("float32", "bfloat16") for size in (4, 8)]
+    assert [(row["precision"], row["batch_size"]) for row in rows] == combinations
+    assert (document["devices"], document["image_size"], document["steps_per_call"]) == (1, 32, 1)
+    assert document["versions"]["jax"] == jax.__version__
+    for row in rows:
+        for way in ("", "_alone"):
+            speed, milliseconds = row[f"images_per_second{way}"], row[f"milliseconds{way}"]
+            assert speed == pytest.approx(1000 * row["batch_size"] / milliseconds)
+        assert row["steps"] >= row["turns"] >= 1
+        assert row["of_peak"] is None
+        assert row["compile_seconds"] > 0
+        assert row["peak_bytes_from"] == "program"
+    assert rows[1]["flops"] == pytest.approx(2 * rows[0]["flops"], rel=0.05)
+    assert rows[0]["peak_bytes"] < rows[1]["peak_bytes"]
+    assert "compiling resnet18, bfloat16, batch 8" in err
+
+
+def test_the_table_says_what_is_not_known(capsys):
+    assert launch.main(["bench", "resnet18", *TINY, *QUICK, "--batch-sizes", "4"]) == 0
+    out = capsys.readouterr().out
+    for text in ("resnet18", "float32", "images/s alone", "unknown", "32 x 32", f"jax {jax.__version__}"):
+        assert text in out
+
+
+def test_a_combination_that_fails_is_told_and_the_others_go_on(capsys, monkeypatch):
+    made = step_functions.compile_call
+
+    def compile_call(function: Any, state: Any, examples: Any, picked: Any) -> Any:
+        if picked.shape[1] == 8:
+            raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 12 bytes.\nand more")
+        return made(function, state, examples, picked)
+
+    monkeypatch.setattr(step_functions, "compile_call", compile_call)
+    assert launch.main(["bench", "resnet18", *TINY, *QUICK, "--batch-sizes", "8,4"]) == 0
+    out = capsys.readouterr().out
+    told = "resnet18, float32, batch 8 failed: out of memory: RESOURCE_EXHAUSTED: Out of memory allocating 12 bytes."
+    assert told in out
+    assert "and more" not in out
+
+
+def test_a_turn_that_fails_ends_its_case_alone(monkeypatch):
+    rows = steps.measure([tiny(4)], SETTING, silent)["rows"]
+    assert "error" not in rows[0]
+
+    def take_turn(self: Any) -> None:
+        raise ValueError("")
+
+    monkeypatch.setattr(steps._Runner, "take_turn", take_turn)
+    (row,) = steps.measure([tiny(4)], SETTING, silent)["rows"]
+    assert row == {**row, "error": "ValueError"}
+    assert "images_per_second" not in row
+
+
+def test_nothing_measured_is_a_failure(capsys, monkeypatch):
+    monkeypatch.setattr(devices, "memory_left", lambda: 1000)
+    assert launch.main(["bench", "resnet18", *TINY, *QUICK, "--batch-sizes", "4"]) == 1
+    out, err = capsys.readouterr()
+    assert "out of memory: a step takes 0.0 GiB, and 0.0 GiB are left" in out
+    assert "none of the combinations could be measured" in err
+
+
+def test_what_is_measured_is_what_a_run_executes():
+    """The same state and rows through `Programs` and through the measured call end at the same bits."""
+    case, mesh, optimizer = tiny(4), sharding.make_mesh(), make_optimizer(OptimizerConfig())
+    random, preprocessing = np.random.default_rng(0), make_preprocessing("imagenet", 32)
+    images = random.integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
+    feed = ResidentFeed(place_resident(images, np.arange(8) % 5, mesh, sharded=False), mesh)
+    picked = jax.device_put(np.array([[3, 1, 4, 6]], np.int32), sharding.split_along(mesh, 1))
+    programs = Programs(case.network, optimizer, preprocessing, mesh, Clock(), silent)
+    function = step_functions.train_function(case.network, optimizer, preprocessing, mesh)
+    compiled = step_functions.compile_call(
+        function, step_functions.first_state(case.network, optimizer, 32, mesh), feed.examples, feed.abstract(1, 4)
+    )
+    another = step_functions.train_function(case.network, optimizer, preprocessing, mesh)
+    again = step_functions.compile_call(
+        another, step_functions.first_state(case.network, optimizer, 32, mesh), feed.examples, feed.abstract(1, 4)
+    )
+    # The tests keep what they compile (conftest.py).
+    assert again.cached
+    ended = [
+        call(step_functions.first_state(case.network, optimizer, 32, mesh), feed.examples, picked)
+        for call in (programs.train, compiled.call)
+    ]
+    jax.tree.map(np.testing.assert_array_equal, *ended)
+
+
+def test_flops_are_those_of_the_products():
+    """Three times the forward pass's multiplications and additions, but for the first layer's, and little else."""
+    (row,) = steps.measure([tiny(4)], SETTING, silent)["rows"]
+    # Of an image: the stem; then each stage's block of two convolutions and, where it shrinks, a 1x1 shortcut.
+    stem = 32 * 32 * 9 * 3 * 4
+    stages = 32 * 32 * 9 * 2 * 4 * 4 + 16 * 16 * (9 * 4 * 8 + 9 * 8 * 8 + 4 * 8)
+    products = 2 * 4 * (2 * stem + 3 * (stages + 8 * 5))
+    # Borders save up to a fifth of a product, norms and the optimiser add a half to products as thin as these.
+    assert 0.8 * products < row["flops"] < 1.6 * products
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["resnet51"], "what comes nearest is resnet50"),
+        (["resnet18", "--batch-sizes", "0"], "--batch-sizes is '0': it must be positive whole numbers"),
+        (["resnet18", "--batch-sizes", "24,x"], "--batch-sizes is '24,x'"),
+        (["resnet18", "--batch-sizes", "1"], "at least 2"),
+        (["resnet18", "--precisions", "float16"], "--precisions is 'float16': it must be some of float32, bfloat16"),
+        (["resnet18", "--blocks", "1,1,1,1,1"], "--blocks is '1,1,1,1,1': it must be one to four positive numbers"),
+        (["resnet18", "--width", "1"], "--width is 1: it must be at least 2"),
+        (["resnet18", "--classes", "1"], "--classes is 1: it must be at least 2"),
+        (["resnet18", "--image-size", "0"], "--image-size is 0: it must be at least 1"),
+        (["resnet18", "--image-size", "16"], "16x16 pixels are too few"),
+        (["resnet18", "--seconds", "0"], "--seconds is 0.0: it must be a positive number"),
+        (["resnet18", "--steps-per-call", "-1"], "--steps-per-call is -1"),
+        (["resnet18", "--epochs", "3"], "--epochs is an option of bench --data, not of NETWORK..."),
+        (["resnet18", "--data"], "NETWORK..., or --data"),
+        (["--data", "--seconds", "3"], "--seconds is an option of bench NETWORK..., not of --data"),
+    ],
+)
+def test_what_cannot_be_measured_gets_one_sentence(capsys, words, told):
+    assert launch.main(["bench", *words]) == 2
+    out, err = capsys.readouterr()
+    assert told in err
+    assert (out, err.count("\n")) == ("", 1)
+
+
+def test_a_batch_must_divide_over_the_devices():
+    assert batch_sizes("16,8,16", 4) == (16, 8)
+    with pytest.raises(InputError, match="has 26: 4 devices share a batch evenly, so it must be 24 or 28"):
+        batch_sizes("24,26", 4)
+
+
+def test_precisions_are_taken_once_in_their_order():
+    assert precisions("bfloat16,float32,bfloat16") == ("bfloat16", "float32")
+
+
+@pytest.mark.parametrize(
+    ("kind", "bfloat16", "float32"),
+    [
+        ("NVIDIA H200", 989e12, 494e12),
+        ("NVIDIA H100 80GB HBM3", 989e12, 494e12),
+        ("NVIDIA H100 PCIe", 756e12, 378e12),
+        ("NVIDIA A100-SXM4-80GB", 312e12, 156e12),
+        ("NVIDIA L4", 121e12, 60e12),
+        ("Tesla T4", None, 8.1e12),
+        ("TPU v5 lite", 197e12, 197e12),
+        ("TPU v5p", 459e12, 459e12),
+        ("TPU v6 lite", 918e12, 918e12),
+    ],
+)
+def test_published_peaks_are_found_by_the_kind_of_device(kind, bfloat16, float32):
+    peak = devices.find(kind)
+    assert peak is not None
+    assert (peak.flops("bfloat16"), peak.flops("float32")) == (bfloat16, float32)
+
+
+@pytest.mark.parametrize("kind", ["cpu", "NVIDIA L40S", "TPU v4 lite", "NVIDIA GeForce RTX 4090"])
+def test_other_devices_have_no_peak(kind):
+    assert devices.find(kind) is None
+
+
+def test_the_share_of_a_known_peak(monkeypatch):
+    peak = devices.Peak(1e12, 2e12, 1e11)
+    monkeypatch.setattr(devices, "find", lambda kind: peak)
+    (row,) = steps.measure([tiny(4)], SETTING, silent)["rows"]
+    assert row["of_peak"] == pytest.approx(row["flops"] / (row["milliseconds"] / 1000) / 2e12)
+
+
+def test_a_devices_own_peak_is_taken_where_it_rose(monkeypatch):
+    seen = iter([(100, 300), *[(250, 900)] * 3])
+    monkeypatch.setattr(devices, "device_memory", lambda: next(seen))
+    before = devices.device_memory()
+    assert devices.peak_since(before) == 800
+    assert devices.peak_since((250, 900)) is None
+    assert devices.peak_since(None) is None

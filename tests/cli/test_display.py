@@ -1,0 +1,258 @@
+"""What a person sees: on a terminal, seen through a pseudo-terminal, and as plain lines through a pipe."""
+
+import dataclasses
+import fcntl
+import io
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from stepwise_jax.cli import display, tables
+from stepwise_jax.cli.display import LineDisplay, LiveDisplay, Progress, make_display, seconds_left
+from stepwise_jax.experiment.config import PlanConfig
+from stepwise_jax.plans.planning import make_plan, plan_document
+from stepwise_jax.plans.stage import stage_document
+from stepwise_jax.workdir.records import EpochRecord
+
+ROOT = Path(__file__).parents[2]
+ROWS = [stage_document(stage) for stage in make_plan(PlanConfig(), 1437)]
+PLANS = (PlanConfig(), PlanConfig(strategy="baseline"))
+SUMMARY = {
+    "top1": 0.97222,
+    "top5": 1.0,
+    "best_top1": 0.975,
+    "samples": 86220,
+    "updates": 2060,
+    "seconds": {"train": 100.0, "evaluate": 4.4},
+    "stages": [{"name": row["name"], "top1": 0.9, "top5": None} for row in ROWS],
+}
+RECORD = EpochRecord(
+    stage=2,
+    stage_name="B",
+    epoch=7,
+    step=297,
+    examples_seen=5000,
+    updates=297,
+    learning_rate=2e-5,
+    batch_size=48,
+    noise_scale=2.4e-4,
+    train_loss=0.41234,
+    test_loss=0.5,
+    top1=0.95278,
+    top5=0.99722,
+    best_top1=0.96,
+    seconds={"train": 1.0, "input_wait": 0.0, "compile": 0.0, "evaluate": 0.25, "checkpoint": 0.0},
+)
+
+PROGRAM = """
+import sys, time
+from stepwise_jax.cli.display import make_display
+from tests.test_display import RECORD, ROWS
+shown = make_display()
+shown.preparing(30, 60, "preparing images")
+time.sleep(0.6)
+shown.preparing(60, 60, "preparing images")
+shown.start("digits, five stages", ROWS, 10_000)
+shown.stage(2, "B", "575 images, batch 48, rate 2e-05")
+for done in range(4000, 5001, 125):
+    shown.steps(7, 20, done, 1234.4, 0.41234)
+    time.sleep(0.15)
+shown.epoch(RECORD)
+time.sleep(0.6)
+print("a stray line")
+shown.message("[red]checkpoint 12 is damaged[/red], going on from 10")
+shown.finish()
+shown.finish()
+print("done")
+"""
+
+
+def run_in_terminal(program: str, columns: int, **environment: str) -> str:
+    """All that a program writes to its terminal, control sequences included."""
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    ours = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=follower,
+        stdout=follower,
+        stderr=follower,
+        cwd=ROOT,
+        env={**ours, "TERM": "xterm-256color", **environment},
+    )
+    os.close(follower)
+    written = b"".join(iter(lambda: _read(leader), b""))
+    os.close(leader)
+    assert process.wait() == 0, written.decode()
+    return written.decode()
+
+
+def _read(leader: int) -> bytes:
+    try:
+        return os.read(leader, 65536)
+    except OSError:  # Linux ends a terminal that nobody holds any more with an error, not with an empty read.
+        return b""
+
+
+def plain(written: str) -> str:
+    """The words on the terminal, one space between them."""
+    return " ".join(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written).split())
+
+
+@pytest.mark.parametrize("columns", [100, 32])
+def test_a_terminal_shows_where_the_run_is(columns):
+    written = run_in_terminal(PROGRAM, columns)
+    text = plain(written)
+    assert "\x1b[2K" in written, "nothing was drawn in place"
+    assert "preparing images: 30 of 60" in text
+    assert "stage 2 of 5 · B · epoch 7 of 20 · 1,234 images/s · loss 0.4123 · top-1 95.28 %" in text
+    assert re.search(r"50%\s+0:00:0\d\s+to\s+the\s+end", text)
+    # What stays when the live part has gone.
+    assert "stage 2 of 5 · B: 575 images, batch 48, rate 2e-05" in text
+    assert "B epoch 7/20 loss 0.412 top-1 95.28 % top-5 99.72 % 528 images/s 1.2 s" in text
+    assert "[red]checkpoint 12 is damaged[/red], going on from 10" in text
+    assert "a stray line" in text
+    assert text.endswith("done")
+    assert written.rindex("\x1b[?25h") > written.rindex("\x1b[?25l"), "the cursor is still hidden"
+
+
+def test_a_pipe_gets_plain_lines():
+    process = subprocess.run([sys.executable, "-c", PROGRAM], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert process.stdout == "a stray line\ndone\n"
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", process.stderr), "control characters"
+    lines = process.stderr.splitlines()
+    assert lines[:4] == [
+        "preparing images: 30 of 60",
+        "preparing images: 60 of 60",
+        "digits, five stages",
+        "stage 2 of 5 · B: 575 images, batch 48, rate 2e-05",
+    ]
+    line = r"B  epoch  7/20  loss 0\.412  top-1 95\.28 %  top-5 99\.72 %  528 images/s  1\.2 s  0:00:0\d to the end"
+    assert re.fullmatch(line, lines[4])
+    assert lines[5:] == ["[red]checkpoint 12 is damaged[/red], going on from 10"]
+
+
+def test_a_terminal_that_cannot_move_its_cursor_gets_plain_lines():
+    written = run_in_terminal(PROGRAM, 100, TERM="dumb")
+    assert "\x1b" not in written
+    assert "top-1 95.28 %" in written
+
+
+def test_nothing_of_the_display_gets_into_a_redirected_stdout(tmp_path):
+    path = tmp_path / "stdout"
+    program = f"import os; os.dup2(os.open({str(path)!r}, os.O_CREAT | os.O_WRONLY), 1)\n{PROGRAM}"
+    assert "stage 2 of 5" in run_in_terminal(program, 100)
+    assert path.read_text() == "a stray line\ndone\n"
+
+
+def test_a_step_costs_microseconds():
+    shown = LiveDisplay(io.StringIO())
+    shown.start("", ROWS, 10**6)
+    shown.stage(1, "A", "")
+    began = time.perf_counter()
+    for step in range(10_000):
+        shown.steps(1, 20, 24 * step, 1000.0, 0.5)
+    spent = time.perf_counter() - began
+    shown.finish()
+    assert spent / 10_000 < 50e-6
+
+
+def test_time_to_the_end_counts_from_this_process_first_step():
+    assert seconds_left(Progress(total=1000), now=5.0) is None
+    assert seconds_left(Progress(total=1000, done=600, clock=(0.0, 600)), now=5.0) is None
+    # Resumed at 600; 100 took 5 seconds, 300 are left.
+    assert seconds_left(Progress(total=1000, done=700, clock=(0.0, 600)), now=5.0) == pytest.approx(15.0)
+    assert seconds_left(Progress(total=1000, done=1000, clock=(0.0, 600)), now=5.0) == 0.0
+
+
+def test_preparing_speaks_ten_times_at_most_for_each_thing():
+    stream = io.StringIO()
+    shown = make_display(stream)
+    assert isinstance(shown, LineDisplay)
+    for what in ("train", "test"):
+        for done in range(0, 1001):
+            shown.preparing(done, 1000, what)
+    assert len(stream.getvalue().splitlines()) == 22
+
+
+def test_an_epoch_without_a_score_keeps_the_last_one():
+    stream = io.StringIO()
+    shown = LineDisplay(stream)
+    shown.start("", ROWS, 10_000)
+    shown.stage(2, "B", "")
+    shown.epoch(RECORD)
+    shown.steps(8, 20, 5100, 1000.0, None)
+    shown.steps(8, 20, 5100, 0.0, None)
+    shown.epoch(dataclasses.replace(RECORD, epoch=8, top1=None, top5=None))
+    assert stream.getvalue().splitlines()[-1].startswith("B  epoch  8/20  loss 0.412  528 images/s  1.2 s")
+    console = Console(file=io.StringIO(), width=100, record=True)
+    console.print(display.render(shown._progress, time.monotonic()))
+    assert "stage 2 of 5 · B · epoch 8 of 20 · 1,000 images/s · top-1 95.28 %" in console.export_text()
+
+
+def test_an_empty_live_display_can_be_finished():
+    stream = io.StringIO()
+    LiveDisplay(stream).finish()
+    assert stream.getvalue() == ""
+
+
+def test_the_table_of_stages_has_every_quantity_of_a_plan():
+    stream = io.StringIO()
+    tables.print_stages(ROWS, "The [plan]", stream)
+    lines = [line.split() for line in stream.getvalue().splitlines()]
+    assert lines[0] == ["The", "[plan]"]
+    assert ["B", "40", "%", "575", "48", "2e-05", "10", "20", "220", "11,500", "0.00024", "0.00022"] in lines
+    assert ["O", "100", "%", "1,437", "24", "0.001", "10", "20", "1,180", "28,740", "0.0599", "0.0589"] in lines
+
+
+def test_a_plan_is_shown_with_its_cost_beside_the_baseline():
+    planned, baseline = (make_plan(plan, 50_000) for plan in PLANS)
+    stream = io.StringIO()
+    tables.print_plan(plan_document(planned, baseline), 50_000, stream)
+    lines = stream.getvalue().splitlines()
+    assert lines[0].strip() == "The plan for 50,000 training examples (M)"
+    assert lines[-3:] == [
+        "this plan  3,000,000 samples (60 M) in 74,940 updates",
+        "baseline   5,000,000 samples (100 M) in 208,300 updates",
+        "relative   60.0 % of the samples, 36.0 % of the updates",
+    ]
+
+
+def test_the_result_shows_what_each_stage_reached():
+    stream = io.StringIO()
+    tables.print_result(ROWS, SUMMARY, stream)
+    text = stream.getvalue()
+    assert re.search(r"^B .*90\.00 % +–", text, re.MULTILINE)
+    assert "top-1 97.22 % (best epoch 97.50 %), top-5 100.00 %" in text
+    assert "86,220 samples in 2,060 updates, 0:01:44" in text
+
+
+@pytest.mark.parametrize(("columns", "kept"), [(120, "noise"), (80, "samples"), (60, "batch")])
+def test_tables_fit_the_terminal(columns, kept):
+    program = "from tests.test_display import *; display.print_result(ROWS, SUMMARY)"
+    written = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", run_in_terminal(program, columns))
+    lines = written.splitlines()
+    assert max(map(len, lines)) <= columns
+    assert kept in written
+    assert "…" not in written
+    assert sum(line.startswith(tuple("ABCDO")) for line in lines) == 5
+
+
+def test_a_reader_that_goes_away_does_not_end_the_run(monkeypatch):
+    """As in `launch.py train ... 2>&1 | head`."""
+    stream = io.StringIO()
+
+    def flush():
+        raise BrokenPipeError
+
+    monkeypatch.setattr(stream, "flush", flush)
+    LineDisplay(stream).message("nobody reads this")
