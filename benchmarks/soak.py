@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from stepwise_jax.workdir import records
+from stepwise_jax.workdir import record_file
 
 ROOT = Path(__file__).parents[1]
 FIELDS = "--data.image_size 16 --model.width 16 --plan.batch_size 16 --checkpoint.every_seconds 0.2 --steps_per_call 1"
@@ -148,7 +148,7 @@ def outcome(workdir: Path) -> dict[str, Any]:
     summary = json.loads((workdir / "summary.json").read_text())
     with np.load(workdir / "predictions.npz") as file:
         predictions = {name: file[name].tobytes() for name in sorted(file.files)}
-    epochs = records.without_seconds(records.read(workdir).epochs)
+    epochs = record_file.without_seconds(record_file.read_records(workdir).epochs)
     return {"state_sha256": summary["state_sha256"], "records": epochs, "predictions": predictions}
 
 

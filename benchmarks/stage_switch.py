@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from stepwise_jax.runtime.process import look_for_garbage_seldom, start_anew_with_kept_memory
-from stepwise_jax.workdir import records
+from stepwise_jax.workdir import record_file
 
 ROOT = Path(__file__).parents[1]
 EVENTS = "events.json"
@@ -68,7 +68,7 @@ class Run:
     """What a run's records say of its stages."""
 
     def __init__(self, folder: Path):
-        found = records.read(folder)
+        found = record_file.read_records(folder)
         self.epochs = found.epochs
         self.events = found.events
         self.cache = [(at, name) for at, name in json.loads((folder / EVENTS).read_text())]

@@ -29,7 +29,8 @@ from stepwise_jax.cli.overrides import parse_fields
 from stepwise_jax.data import datasets
 from stepwise_jax.errors import InputError, StepwiseError, require
 from stepwise_jax.experiment.config_files import load_config
-from stepwise_jax.workdir import records
+from stepwise_jax.workdir import record_file
+from stepwise_jax.workdir.records import SECONDS
 
 ROOT = Path(__file__).parents[1]
 STAGES = 5
@@ -100,7 +101,7 @@ class Run:
         whole = sum(summary["seconds"].values())
         return {
             "wall": self.wall,
-            "scored": sum(row["top1"] is not None for row in records.read(self._folder).epochs),
+            "scored": sum(row["top1"] is not None for row in record_file.read_records(self._folder).epochs),
             "shares": {kind: seconds / whole for kind, seconds in summary["seconds"].items()},
             **{name: summary[name] for name in ("samples", "updates", "top1")},
         }
@@ -152,7 +153,7 @@ def show(result: dict[str, Any]) -> None:
         ratio = f"{first / second:.3f}"
         first, second = (f"{each:,.1f}" if isinstance(each, float) else f"{each:,}" for each in (first, second))
         print(f"| {name} | {first} | {second} | {ratio} |")
-    for kind in records.SECONDS:
+    for kind in SECONDS:
         print(f"| {kind} (%) | {100 * ours['shares'][kind]:.1f} | {100 * theirs['shares'][kind]:.1f} | |")
     print(f"| top-1 (%) | {100 * ours['top1']:.2f} | {100 * theirs['top1']:.2f} | |")
 

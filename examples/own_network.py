@@ -50,7 +50,7 @@ def main() -> int:
         )
         sizes = datasets.sizes(experiment.data)
         planned = planning.make_plan(experiment.plan, sizes.train, experiment.optimizer)
-        summary = loop.run(experiment, planned, OwnNetwork(sizes.num_classes), options.workdir, display)
+        summary = loop.run(experiment, planned, OwnNetwork(sizes.num_classes), options.workdir, observers=[display])
     except StepwiseError as error:
         display.finish()
         print(f"error: {error}", file=sys.stderr)

@@ -182,7 +182,9 @@ def train(experiment: ExperimentConfig) -> Train:
         config = override(experiment, changes)
         examples = datasets.sizes(config.data).train
         planned = planning.make_plan(config.plan, examples, config.optimizer)
-        return loop.run(config, planned, network or TinyNet(), folder, display or Recorder(), profile=profile)
+        return loop.run(
+            config, planned, network or TinyNet(), folder, observers=[display or Recorder()], profile=profile
+        )
 
     return run
 

@@ -14,7 +14,8 @@ from stepwise_jax.plans.stage import Stage, learning_rate_at, noise_scale, stage
 from stepwise_jax.studies import comparison, comparison_folder
 from stepwise_jax.studies.variants import VARIANTS
 from stepwise_jax.workdir.json_files import write_json
-from stepwise_jax.workdir.records import EpochRecord, StageRecord, Writer
+from stepwise_jax.workdir.record_file import RecordWriter
+from stepwise_jax.workdir.records import EpochRecord, StageRecord
 
 EXAMPLES = 1437
 STEPWISE = PlanConfig(epochs_per_stage=4, decay_every=2)
@@ -38,7 +39,7 @@ def make_run(
     config |= {"versions": {"jax": "0.10.2", "numpy": "2.4.0"}, "device": "1 x cpu", "config": "configs/digits.py"}
     write_json(folder / "config.json", config)
     rows = epoch_records(stages, ahead)[:epochs]
-    with Writer(folder) as writer:
+    with RecordWriter(folder) as writer:
         for place, stage in enumerate(stages, start=1):
             writer.append(stage_record(place, stage))
         for row in rows:

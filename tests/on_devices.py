@@ -37,7 +37,7 @@ from stepwise_jax.runtime import sharding
 from stepwise_jax.training import loop
 from stepwise_jax.training.compilation import Programs
 from stepwise_jax.training.timing import Clock
-from stepwise_jax.workdir import records
+from stepwise_jax.workdir import record_file
 from stepwise_jax.workdir.records import EpochRecord
 
 SIDE, EXAMPLES = 8, 192
@@ -204,12 +204,12 @@ def run_on(counts: Sequence[int], folder: Path, data_dir: str) -> dict[str, Any]
         loop_mesh = partial(sharding.make_mesh, jax.devices()[:count])
         make_mesh, sharding.make_mesh = sharding.make_mesh, loop_mesh
         try:
-            loop.run(experiment, planned, net, folder, display, variables=wide)
+            loop.run(experiment, planned, net, folder, observers=[display], variables=wide)
         except InterruptedRunError:
             assert stage < len(counts)
         finally:
             sharding.make_mesh = make_mesh
-    rows = records.read(folder)
+    rows = record_file.read_records(folder)
     return {
         "losses": [row["train_loss"] for row in rows.epochs],
         "probabilities": np.load(folder / "predictions.npz")["probabilities"].tolist(),

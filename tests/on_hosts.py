@@ -24,6 +24,7 @@ from stepwise_jax.plans import planning
 from stepwise_jax.runtime import multihost
 from stepwise_jax.runtime.process import quieten_orbax
 from stepwise_jax.training import loop
+from stepwise_jax.workdir.records import StepsRecord
 
 SIDE, EXAMPLES = 8, 320
 PLAN = PlanConfig(
@@ -51,10 +52,8 @@ class StruckAt(Recorder):
         super().__init__()
         self._examples, self._name = examples, name
 
-    def steps(
-        self, epoch: int, epochs: int, examples_done_in_run: int, images_per_second: float, loss: float | None
-    ) -> None:
-        if examples_done_in_run >= self._examples:
+    def steps(self, record: StepsRecord) -> None:
+        if record.examples_seen >= self._examples:
             self._examples = sys.maxsize
             strike(self._name)
 
@@ -89,7 +88,7 @@ def main(workdir: Path, data_dir: str, count: int, process: int, coordinator: st
     display = StruckAt(int(at[0]), at[1]) if at else Recorder()
     try:
         planned = planning.make_plan(PLAN, EXAMPLES, config.optimizer)
-        summary = loop.run(config, planned, net, workdir, display, variables=first_variables(config))
+        summary = loop.run(config, planned, net, workdir, observers=[display], variables=first_variables(config))
     except StepwiseError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.status

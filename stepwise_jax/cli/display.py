@@ -1,15 +1,13 @@
-"""What a person sees while a run goes on, and its tables: a live display on a terminal, plain lines elsewhere.
-
-The loop calls a `Display` with plain data and never asks it anything back.
-"""
+"""Displays of a running training: live on a terminal, plain lines elsewhere. They are observers of the run."""
 
 import contextlib
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TextIO
+from types import TracebackType
+from typing import Self, TextIO
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -18,13 +16,21 @@ from rich.table import Table
 from rich.text import Text
 
 from stepwise_jax.formatting import duration, percent
-from stepwise_jax.workdir.records import EpochRecord
-
-Row = Mapping[str, Any]
+from stepwise_jax.workdir.records import (
+    EndRecord,
+    EpochRecord,
+    EventRecord,
+    PreparationRecord,
+    Record,
+    Row,
+    StageRecord,
+    StartRecord,
+    StepsRecord,
+)
 
 
 @dataclass
-class Progress:
+class RunStatus:
     """Where a run stands."""
 
     stages: int = 0
@@ -43,20 +49,20 @@ class Progress:
     """Time and `done` at this process's first step: a resumed run is not credited with what it did before."""
 
 
-def seconds_left(progress: Progress, now: float) -> float | None:
+def seconds_left(status: RunStatus, now: float) -> float | None:
     """Seconds to the end of the run at the pace since this process's first step, evaluation included.
 
     Args:
-      progress: where the run stands.
-      now: seconds on the clock that `progress.clock` was read from.
+      status: where the run stands.
+      now: seconds on the clock that `status.clock` was read from.
 
     Returns:
       None as long as there is no pace to judge by.
     """
-    if progress.clock is None or progress.done <= progress.clock[1]:
+    if status.clock is None or status.done <= status.clock[1]:
         return None
-    began, done_before = progress.clock
-    return (progress.total - progress.done) * (now - began) / (progress.done - done_before)
+    began, done_before = status.clock
+    return (status.total - status.done) * (now - began) / (status.done - done_before)
 
 
 def epoch_line(record: EpochRecord, stage: Row) -> str:
@@ -79,43 +85,64 @@ def _loss(value: float) -> str:
 
 
 class Display:
-    """Keeps up with a run and shows nothing: the silent display, and what the others share."""
+    """An observer that keeps up with a run and shows nothing: the silent display, and what the others share.
+
+    A context that gives the terminal back at its end.
+    """
 
     def __init__(self):
-        self._progress = Progress()
+        self._status = RunStatus()
         self._stages: Sequence[Row] = ()
 
-    def start(self, title: str, stages: Sequence[Row], total_samples: int) -> None:
-        """The run begins, or goes on: its planned stages, and the examples that the whole run feeds."""
-        self._progress, self._stages = Progress(stages=len(stages), total=total_samples), stages
-        self._show(title, "bold")
+    def __call__(self, record: Record) -> None:
+        """Shows a record (`training.progress.Observer`)."""
+        match record:
+            case PreparationRecord():
+                self.preparing(record.done, record.total, record.what)
+            case StartRecord():
+                self.start(record)
+            case StageRecord():
+                self.stage(record)
+            case StepsRecord():
+                self.steps(record)
+            case EpochRecord():
+                self.epoch(record)
+            case EventRecord():
+                self.message(record.message)
+            case EndRecord():
+                self.finish()
 
     def preparing(self, done: int, total: int, what: str) -> None:
         """`done` of `total` things are ready; also before `start`."""
 
-    def stage(self, index: int, stage_name: str, text: str) -> None:
-        """Stage `index`, from 1, begins; `text` says in words what it is."""
-        progress = self._progress
-        progress.stage, progress.stage_name, progress.epoch, progress.epochs = index, stage_name, 0, 0
-        self._show(f"stage {index} of {progress.stages} · {stage_name}: {text}", "bold")
+    def start(self, record: StartRecord) -> None:
+        """The run begins, or continues."""
+        self._status = RunStatus(stages=len(record.stages), total=record.samples)
+        self._stages = record.stages
+        self._show(record.title, "bold")
 
-    def steps(
-        self, epoch: int, epochs: int, examples_done_in_run: int, images_per_second: float, loss: float | None
-    ) -> None:
+    def stage(self, record: StageRecord) -> None:
+        """A stage begins."""
+        status = self._status
+        status.stage, status.stage_name, status.epoch, status.epochs = record.stage, record.name, 0, 0
+        text = f"{record.examples} examples, batch {record.batch_size}, learning rate {record.learning_rate:g}"
+        self._show(f"stage {record.stage} of {status.stages} · {record.name}: {text}", "bold")
+
+    def steps(self, record: StepsRecord) -> None:
         """Some steps are done. Called after each of them, so it only takes notes."""
-        progress = self._progress
-        progress.epoch, progress.epochs, progress.done = epoch, epochs, examples_done_in_run
-        progress.loss = loss
-        # The first steps of an epoch may still be under way: they have no pace yet.
-        progress.images_per_second = images_per_second or progress.images_per_second
-        if progress.clock is None:
-            progress.clock = (time.monotonic(), examples_done_in_run)
+        status = self._status
+        status.epoch, status.epochs, status.done = record.epoch, record.epochs, record.examples_seen
+        status.loss = record.loss
+        # The first steps of an epoch may still be under way: they have no speed yet.
+        status.images_per_second = record.images_per_second or status.images_per_second
+        if status.clock is None:
+            status.clock = (time.monotonic(), record.examples_seen)
 
     def epoch(self, record: EpochRecord) -> None:
         """An epoch is done."""
-        progress = self._progress
-        progress.done = record.examples_seen
-        progress.top1 = progress.top1 if record.top1 is None else record.top1
+        status = self._status
+        status.done = record.examples_seen
+        status.top1 = status.top1 if record.top1 is None else record.top1
         self._show(self._epoch_line(record), "")
 
     def message(self, text: str) -> None:
@@ -124,6 +151,12 @@ class Display:
 
     def finish(self) -> None:
         """The run ends, in whatever way; a second call does nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
+        self.finish()
 
     def _epoch_line(self, record: EpochRecord) -> str:
         return epoch_line(record, self._stages[record.stage - 1])
@@ -148,7 +181,7 @@ class LineDisplay(Display):
             self._show(f"{what}: {done:,} of {total:,}", "")
 
     def _epoch_line(self, record: EpochRecord) -> str:
-        left = seconds_left(self._progress, time.monotonic())
+        left = seconds_left(self._status, time.monotonic())
         return super()._epoch_line(record) + ("" if left is None else f"  {duration(left)} to the end")
 
     def _show(self, text: str, style: str) -> None:
@@ -173,11 +206,11 @@ class LiveDisplay(Display):
             transient=True,
         )
 
-    def start(self, title: str, stages: Sequence[Row], total_samples: int) -> None:
+    def start(self, record: StartRecord) -> None:
         """Puts the live part up; it stays until `finish`."""
         self._ready = None
         self._live.start()
-        super().start(title, stages, total_samples)
+        super().start(record)
 
     def preparing(self, done: int, total: int, what: str) -> None:
         """A bar while it lasts, a line when it is done."""
@@ -196,7 +229,7 @@ class LiveDisplay(Display):
 
     def _render(self) -> RenderableType:
         if self._ready is None:
-            return render(self._progress, time.monotonic())
+            return render(self._status, time.monotonic())
         done, total, what = self._ready
         return Group(Text(f"{what}: {done:,} of {total:,}"), _bar(done, total, f"{done / total:.0%}"))
 
@@ -212,24 +245,24 @@ def can_move_cursor(stream: TextIO) -> bool:
     return stream.isatty() and os.environ.get("TERM", "").lower() not in ("", "dumb", "unknown")
 
 
-def render(progress: Progress, now: float) -> RenderableType:
+def render(status: RunStatus, now: float) -> RenderableType:
     """The live part of the display: where the run stands, and a bar over the whole run weighted by samples."""
-    if progress.stage == 0:
+    if status.stage == 0:
         return Text()
-    left = seconds_left(progress, now)
-    share = f"{progress.done / max(progress.total, 1):.0%}"
+    left = seconds_left(status, now)
+    share = f"{status.done / max(status.total, 1):.0%}"
     ending = f"{share}  {'-:--:--' if left is None else duration(left)} to the end"
-    return Group(Text(" · ".join(_status(progress))), _bar(progress.done, progress.total, ending))
+    return Group(Text(" · ".join(_status_parts(status))), _bar(status.done, status.total, ending))
 
 
-def _status(progress: Progress) -> list[str]:
-    parts = [f"stage {progress.stage} of {progress.stages}", progress.stage_name]
-    if progress.epochs == 0:
+def _status_parts(status: RunStatus) -> list[str]:
+    parts = [f"stage {status.stage} of {status.stages}", status.stage_name]
+    if status.epochs == 0:
         return [*parts, "starting"]
-    parts += [f"epoch {progress.epoch} of {progress.epochs}", f"{progress.images_per_second:,.0f} images/s"]
-    if progress.loss is not None:
-        parts.append(f"loss {progress.loss:.4f}")
-    return [*parts, f"top-1 {percent(progress.top1)}"]
+    parts += [f"epoch {status.epoch} of {status.epochs}", f"{status.images_per_second:,.0f} images/s"]
+    if status.loss is not None:
+        parts.append(f"loss {status.loss:.4f}")
+    return [*parts, f"top-1 {percent(status.top1)}"]
 
 
 def _bar(done: int, total: int, ending: str) -> RenderableType:

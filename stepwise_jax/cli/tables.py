@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from stepwise_jax.cli.console import PIPE_WIDTH, make_console
-from stepwise_jax.cli.display import Row
 from stepwise_jax.formatting import duration, mebibytes, percent
+from stepwise_jax.workdir.records import Row
 
 _COLUMNS = {
     "name": ("set", str),
@@ -131,9 +131,6 @@ def print_footprints(document: Mapping[str, Any], stream: TextIO | None = None) 
         f"the largest takes {share:.1f} % of the device's {there} MiB",
     ):
         console.print(Text(line))
-
-
-Row = Mapping[str, Any]
 
 
 def print_ranked(rows: Sequence[Row], stream: TextIO | None = None) -> None:

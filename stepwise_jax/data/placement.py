@@ -8,10 +8,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from stepwise_jax.cli.display import Display
 from stepwise_jax.data import datasets
 from stepwise_jax.data.dataset import Dataset
 from stepwise_jax.data.loaders import Feed, Read, ResidentFeed, StreamedFeed, place_resident
+from stepwise_jax.data.progress import Progress
 from stepwise_jax.experiment.config import DataConfig
 from stepwise_jax.functional.preprocessing import histograms
 from stepwise_jax.runtime import multihost
@@ -42,9 +42,9 @@ class Split:
     """How often each channel has each value over all images, int64 [C, 256], where normalisation needs it."""
 
 
-def open_data(data: DataConfig, mesh: Mesh, display: Display) -> tuple[Dataset, Delivery]:
+def open_data(data: DataConfig, mesh: Mesh, progress: Progress) -> tuple[Dataset, Delivery]:
     """The data set, prepared if need be, and how it will be delivered."""
-    multihost.in_turn(lambda: datasets.prepare(data, display.preparing))
+    multihost.in_turn(lambda: datasets.prepare(data, progress))
     dataset = datasets.open_dataset(data)
     count = sum(len(datasets.used_rows(data, dataset, split)[1]) for split in ("train", "test"))
     needed = count * int(np.prod(datasets.image_shape(dataset, data.image_size)))
@@ -82,13 +82,13 @@ def device_memory() -> int:
 
 
 def open_split(
-    data: DataConfig, dataset: Dataset, split: str, delivery: Delivery, mesh: Mesh, display: Display
+    data: DataConfig, dataset: Dataset, split: str, delivery: Delivery, mesh: Mesh, progress: Progress
 ) -> Split:
     """A split, decoded and placed on the devices, or ready to be streamed there."""
     if delivery.kind == "streamed":
         return _streamed(data, dataset, split, mesh)
     stored, rows = datasets.used_rows(data, dataset, split)
-    examples = datasets.load(dataset, stored, data.image_size, display.preparing, rows)
+    examples = datasets.load(dataset, stored, data.image_size, progress, rows)
     resident = place_resident(examples.images, examples.labels, mesh, sharded=delivery.kind == "sharded")
     counts = histograms(examples.images) if _counted(data, split) else None
     return Split(ResidentFeed(resident, mesh), examples.labels, examples.ids, counts)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from stepwise_jax.errors import InputError
 from stepwise_jax.inference.predict import make_classify
 from stepwise_jax.inference.trained import Trained
+from stepwise_jax.workdir.files import atomic_write
 from stepwise_jax.workdir.folder import installed_version
 from stepwise_jax.workdir.json_files import write_json
 
@@ -87,22 +88,11 @@ def write_stablehlo(trained: Trained, path: Path) -> None:
         "platforms": exported.platforms,
         "calling_convention_version": exported.calling_convention_version,
     }
-    _write_bytes(path, content)
+    with atomic_write(path) as file:
+        file.write(content)
     try:
         write_json(description_path(path), description)
     except OSError:
         # Half of an export would stand in the way of the next attempt.
         path.unlink()
         raise
-
-
-def _write_bytes(path: Path, content: bytes | bytearray) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

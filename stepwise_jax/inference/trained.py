@@ -14,7 +14,8 @@ from stepwise_jax.functional.optimizers import make_optimizer
 from stepwise_jax.functional.state import TrainState, make_initializer
 from stepwise_jax.workdir import lock, signature
 from stepwise_jax.workdir.checkpoints import Checkpoints
-from stepwise_jax.workdir.folder import CHECKPOINTS, read_config, recorded_experiment
+from stepwise_jax.workdir.files import CHECKPOINTS
+from stepwise_jax.workdir.folder import read_config, recorded_experiment
 from stepwise_jax.workdir.signature import Signature
 
 _log = logging.getLogger(__name__)

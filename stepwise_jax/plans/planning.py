@@ -41,9 +41,7 @@ STRATEGIES: dict[str, Strategy] = {
 }
 
 
-def make_plan(
-    plan: PlanConfig, examples: int, optimizer: OptimizerConfig | None = None
-) -> tuple[Stage, ...]:
+def make_plan(plan: PlanConfig, examples: int, optimizer: OptimizerConfig | None = None) -> tuple[Stage, ...]:
     """The stages of a run on `examples` training examples, complete and checked.
 
     Raises:

@@ -3,7 +3,6 @@
 A strip along the top shows the stages of each run; the same records draw the same bytes.
 """
 
-import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from stepwise_jax.errors import UnsavedError
 from stepwise_jax.report.blocks import Picture
 from stepwise_jax.report.figures import WIDTH, Theme, draw_files, ink_on, make_picture
 from stepwise_jax.report.series import Curve, curves_of
+from stepwise_jax.workdir.files import atomic_write
 from stepwise_jax.workdir.records import Row
 from stepwise_jax.workdir.runs import read_runs
 
@@ -92,10 +92,9 @@ def write_curves(workdir: Path) -> None:
 
 def _write(path: Path, content: bytes) -> None:
     try:
-        path.write_bytes(content)
+        with atomic_write(path) as file:
+            file.write(content)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            path.unlink()
         raise UnsavedError(
             f"{path} cannot be written ({error.strerror}): training is done and saved; the same command draws "
             "its curves once they can be"

@@ -114,7 +114,4 @@ def find(device_kind: str) -> Peak | None:
 
 def describe_device() -> str:
     """The devices in words: `1 x cpu`, `8 x NVIDIA H200`."""
-    # A report reads the folders of runs without JAX, which takes seconds to import.
-    import jax
-
     return f"{jax.device_count()} x {jax.devices()[0].device_kind}"

@@ -19,6 +19,7 @@ from stepwise_jax.studies.jobs import Failure
 from stepwise_jax.studies.statistics import Difference
 from stepwise_jax.studies.statistics import differences as paired_differences
 from stepwise_jax.workdir import folder as folder_module
+from stepwise_jax.workdir.files import PREDICTIONS, SUMMARY
 from stepwise_jax.workdir.json_files import read_json, write_json
 from stepwise_jax.workdir.runs import read_summary
 
@@ -144,7 +145,7 @@ def finished_runs(comparison: Comparison, root: Path) -> dict[str, dict[int, Fin
     found: dict[str, dict[int, Finished]] = {}
     for strategy in comparison.strategies:
         folders = {seed: comparison.folder(root, strategy.name, seed) for seed in comparison.seeds}
-        done = {seed: folder for seed, folder in folders.items() if (folder / folder_module.SUMMARY).exists()}
+        done = {seed: folder for seed, folder in folders.items() if (folder / SUMMARY).exists()}
         found[strategy.name] = {seed: _finished(folder) for seed, folder in done.items()}
     return found
 
@@ -153,12 +154,12 @@ def _finished(folder: Path) -> Finished:
     summary = read_summary(folder)
     try:
         # Opened here, as NumPy leaves open what it cannot read.
-        with open(folder / folder_module.PREDICTIONS, "rb") as file, np.load(file, allow_pickle=False) as stored:
+        with open(folder / PREDICTIONS, "rb") as file, np.load(file, allow_pickle=False) as stored:
             ids, labels, probabilities = stored["ids"], stored["labels"], stored["probabilities"]
             return Finished(summary, probabilities.argmax(1) == labels, tuple(ids.tolist()))
     # What NumPy raises for a file that is torn, cut short, or no archive at all.
     except (OSError, ValueError, KeyError, TypeError, EOFError, IndexError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{folder / folder_module.PREDICTIONS} is missing or damaged: train the run anew") from error
+        raise InputError(f"{folder / PREDICTIONS} is missing or damaged: train the run anew") from error
 
 
 def paired(comparison: Comparison, runs: Mapping[str, Mapping[int, Finished]]) -> tuple[Difference, ...]:

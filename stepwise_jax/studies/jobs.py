@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stepwise_jax.workdir import records
-from stepwise_jax.workdir.folder import SUMMARY
+from stepwise_jax.workdir.files import RECORDS, SUMMARY
 
 _LAST_WORDS = 4096
 
@@ -37,7 +36,7 @@ class Cell:
 
     def samples_done(self) -> int:
         """Examples that the run has fed up to its last recorded epoch."""
-        return self.samples if self.done else min(_examples_seen(self.folder / records.FILE), self.samples)
+        return self.samples if self.done else min(_examples_seen(self.folder / RECORDS), self.samples)
 
 
 @dataclass(frozen=True)

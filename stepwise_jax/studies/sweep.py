@@ -16,7 +16,8 @@ from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.experiment.serialization import flatten, from_json_by_name, to_json
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.studies.jobs import Cell
-from stepwise_jax.workdir.folder import SUMMARY, binding_differences, check_finished
+from stepwise_jax.workdir.files import SUMMARY
+from stepwise_jax.workdir.folder import binding_differences, check_finished
 from stepwise_jax.workdir.json_files import read_json, write_json
 from stepwise_jax.workdir.runs import read_summary
 

@@ -1,5 +1,6 @@
 """Scores and predictions of a state on the test set."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,6 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from stepwise_jax.cli.display import Display
 from stepwise_jax.data.batches import pad_rows
 from stepwise_jax.errors import InputError, InterruptedRunError
 from stepwise_jax.experiment.config import ExperimentConfig
@@ -15,13 +15,17 @@ from stepwise_jax.functional.metrics import Scores, total
 from stepwise_jax.functional.state import TrainState
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.runtime.signals import Stopped, heed
-from stepwise_jax.training.position import progress_from
+from stepwise_jax.training.progress import Observer, position_from
 from stepwise_jax.training.session import Session, open_session
 from stepwise_jax.workdir import lock
 
 
 def evaluate(
-    experiment: ExperimentConfig, stages: tuple[Stage, ...], network: nn.Module, folder: Path, display: Display
+    experiment: ExperimentConfig,
+    stages: tuple[Stage, ...],
+    network: nn.Module,
+    folder: Path,
+    observers: Sequence[Observer] = (),
 ) -> dict[str, Any]:
     """Scores the newest good checkpoint of a run: `{"top1", "top5", "loss", "updates", "stage", "epoch"}`.
 
@@ -30,19 +34,21 @@ def evaluate(
     """
     with (
         lock.locked(folder),
-        open_session(experiment, stages, network, None, folder, display) as session,
+        open_session(experiment, stages, network, None, folder, observers) as session,
     ):
-        restored = session.checkpoints.restore(session.initial(), lambda message: session.note("fallback", message))
+        restored = session.checkpoints.restore(
+            session.initial(), lambda message: session.log.event("fallback", message)
+        )
         if restored is None:
             raise InputError(f"{folder} has no checkpoint yet: train it first")
-        state, progress = restored[0], progress_from(restored[1])
+        state, position = restored[0], position_from(restored[1])
         try:
             scores = score(session, state)
         except Stopped as error:
             raise InterruptedRunError(f"stopped by {session.stop.name} before all images were scored") from error
-    finished = progress.stage > len(stages)
-    place = (len(stages), stages[-1].epochs) if finished else (progress.stage, progress.epoch)
-    return {**scores._asdict(), "updates": progress.updates, "stage": place[0], "epoch": place[1]}
+    finished = position.stage > len(stages)
+    place = (len(stages), stages[-1].epochs) if finished else (position.stage, position.epoch)
+    return {**scores._asdict(), "updates": position.updates, "stage": place[0], "epoch": place[1]}
 
 
 BATCHES_IN_FLIGHT = 3

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from stepwise_jax.errors import DeviceMemoryError, NonFiniteLossError, UnsavedError
 from stepwise_jax.functional.state import TrainState
 from stepwise_jax.plans.stage import Stage, learning_rate_at
-from stepwise_jax.training.position import Progress, progress_from, updates_before
+from stepwise_jax.training.progress import Position, position_from, updates_before
 from stepwise_jax.training.session import Session
 
 LOWER = 0.1
@@ -18,11 +18,11 @@ MOST = 3
 """Times that one stage is begun anew: at a thousandth of its rate, the rate is not what is wrong."""
 
 
-def not_finite(what: str, stage: Stage, progress: Progress, update: int) -> NonFiniteLossError:
+def not_finite(what: str, stage: Stage, position: Position, update: int) -> NonFiniteLossError:
     """The error that names the step, the rate and the batch; `what` is "the loss is nan", say."""
-    rate = learning_rate_at(stage, min(progress.epoch, stage.epochs))
+    rate = learning_rate_at(stage, min(position.epoch, stage.epochs))
     return NonFiniteLossError(
-        f"{what} at update {update} (stage {progress.stage} {stage.name}, epoch {progress.epoch}, "
+        f"{what} at update {update} (stage {position.stage} {stage.name}, epoch {position.epoch}, "
         f"learning rate {rate:g}, batch size {stage.batch_size}): a lower plan.learning_rate may help"
     )
 
@@ -41,14 +41,14 @@ def _lowered(stage: Stage, factor: float) -> Stage:
 
 
 def go_back(
-    session: Session, planned: Sequence[Stage], progress: Progress, error: NonFiniteLossError
-) -> tuple[Session, TrainState, Progress]:
-    """Begins the stage of `progress` anew with lower rates, where `on_nan` asks for that.
+    session: Session, planned: Sequence[Stage], position: Position, error: NonFiniteLossError
+) -> tuple[Session, TrainState, Position]:
+    """Begins the stage of `position` anew with lower rates, where `on_nan` asks for that.
 
     Args:
       session: what the run goes on with.
       planned: the stages before any setback.
-      progress: where the stage was entered, or gone on with.
+      position: where the stage was entered, or gone on with.
       error: what happened in it.
 
     Returns:
@@ -57,27 +57,27 @@ def go_back(
     Raises:
       NonFiniteLossError: the given one, where `on_nan` is "stop" or the stage was begun anew often enough.
     """
-    number = progress.stage
+    number = position.stage
     if session.experiment.on_nan == "stop":
         raise error
-    if progress.setbacks.count(number) >= MOST:
+    if position.setbacks.count(number) >= MOST:
         raise NonFiniteLossError(f"{error}; the stage was begun anew {MOST} times, each with a tenth of the rate")
     start = updates_before(session.stages, number)
     try:
         session.checkpoints.wait()
     except UnsavedError as unsaved:
-        session.note("unsaved", f"WARNING: {unsaved}")
+        session.log.event("unsaved", f"WARNING: {unsaved}")
     if start and start not in session.checkpoints.steps():
         raise NonFiniteLossError(f"{error}; the checkpoint of the stage's start, after update {start}, is not there")
     session.checkpoints.delete_after(start)
-    state, begun = session.initial(), Progress()
-    restored = session.checkpoints.restore(state, lambda message: session.note("fallback", message))
+    state, begun = session.initial(), Position()
+    restored = session.checkpoints.restore(state, lambda message: session.log.event("fallback", message))
     if restored is not None:
-        state, begun = restored[0], progress_from(restored[1])
-    begun = dataclasses.replace(begun, setbacks=(*progress.setbacks, number))
+        state, begun = restored[0], position_from(restored[1])
+    begun = dataclasses.replace(begun, setbacks=(*position.setbacks, number))
     session = with_setbacks(session, planned, begun.setbacks)
     rate = session.stages[number - 1].learning_rate
-    session.note("back", f"{error}; going back to update {start}: stage {number} begins anew at {rate:g}")
+    session.log.event("back", f"{error}; going back to update {start}: stage {number} begins anew at {rate:g}")
     session.clock.reset(begun.seconds)
     return session, state, begun
 

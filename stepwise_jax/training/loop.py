@@ -1,12 +1,12 @@
 """The training loop: executes a tuple of stages, from the start or from where a checkpoint left off."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from flax import linen as nn
 
-from stepwise_jax.cli.display import Display
 from stepwise_jax.data.batches import Picked
 from stepwise_jax.data.sampler import epoch_order, steps_in_call
 from stepwise_jax.errors import InputError, NonFiniteLossError
@@ -15,17 +15,19 @@ from stepwise_jax.functional.batch_statistics import reestimate
 from stepwise_jax.functional.state import TrainState, cross_boundary, digest
 from stepwise_jax.plans.stage import Stage, stage_document, stage_from_document
 from stepwise_jax.runtime import multihost
+from stepwise_jax.runtime.devices import describe_device
 from stepwise_jax.runtime.signals import Stopped, heed
 from stepwise_jax.training import failures, saving
 from stepwise_jax.training.epoch import run_epoch_traced, save_is_due, save_or_stop
-from stepwise_jax.training.position import Progress, progress_from, updates_before
+from stepwise_jax.training.progress import Observer, Position, end, position_from, updates_before
 from stepwise_jax.training.session import Session, open_session, resolve
 from stepwise_jax.training.summary import finish
 from stepwise_jax.training.timing import Profile
-from stepwise_jax.workdir import lock, records
-from stepwise_jax.workdir.folder import SUMMARY, continue_or_start, recorded
+from stepwise_jax.workdir import lock, record_file
+from stepwise_jax.workdir.files import RECORDS, SUMMARY
+from stepwise_jax.workdir.folder import continue_or_start, recorded
 from stepwise_jax.workdir.json_files import read_json
-from stepwise_jax.workdir.records import StageRecord
+from stepwise_jax.workdir.records import StageRecord, StartRecord
 
 
 def run(
@@ -33,8 +35,8 @@ def run(
     stages: tuple[Stage, ...],
     network: nn.Module,
     folder: Path,
-    display: Display,
     *,
+    observers: Sequence[Observer] = (),
     variables: Any | None = None,
     config_path: str = "",
     profile: Profile | None = None,
@@ -46,7 +48,7 @@ def run(
       stages: the plan, from `stages.make_plan`.
       network: called as `network.apply(variables, images, train=...)`, with the data set's number of classes.
       folder: the workdir; made where it does not exist.
-      display: where progress is shown.
+      observers: called with each record of the run: displays, loggers.
       variables: `{"params", "batch_stats"}` to start from; random ones from the seed by default.
       config_path: the configuration file, for the record.
       profile: the epoch to trace, if any.
@@ -58,35 +60,35 @@ def run(
       InterruptedRunError: when a signal came; the state is saved.
       UnsavedError: when the final state, or what belongs to it, cannot be written.
     """
-    with multihost.ending(display.finish), multihost.held_by_first(lambda: lock.locked(folder)):
+    with multihost.ending(lambda: end(observers)), multihost.held_by_first(lambda: lock.locked(folder)):
         weights_sha256 = None if variables is None else digest(variables)
         experiment, stages = _open_workdir(folder, experiment, stages, config_path, weights_sha256)
-        with open_session(experiment, stages, network, variables, folder, display, profile) as session:
-            state, progress = _begin(session, folder)
-            finished = progress.updates == len(session.order)
+        with open_session(experiment, stages, network, variables, folder, observers, profile) as session:
+            state, position = _begin(session, folder)
+            finished = position.updates == len(session.order)
             if finished and (summary := multihost.from_first(lambda: _summary(folder))):
-                session.note("done", "this run is finished: nothing to do")
+                session.log.event("done", "this run is finished: nothing to do")
                 return summary
-            session = failures.with_setbacks(session, stages, progress.setbacks)
+            session = failures.with_setbacks(session, stages, position.setbacks)
             try:
-                while progress.stage <= len(stages):
-                    session, state, progress = _try_stage(session, stages, state, progress)
-                saving.insist(session, state, progress)
+                while position.stage <= len(stages):
+                    session, state, position = _try_stage(session, stages, state, position)
+                saving.insist(session, state, position)
                 return finish(session, state, folder)
             except Stopped:
-                saving.stop(session, progress)
+                saving.stop(session, position)
 
 
 def _try_stage(
-    session: Session, planned: tuple[Stage, ...], state: TrainState, progress: Progress
-) -> tuple[Session, TrainState, Progress]:
+    session: Session, planned: tuple[Stage, ...], state: TrainState, position: Position
+) -> tuple[Session, TrainState, Position]:
     """Runs a stage to its end; where its loss is not finite, goes back to its start or gives up, by `on_nan`."""
-    session.checkpoints.hold(updates_before(planned, progress.stage))
+    session.checkpoints.hold(updates_before(planned, position.stage))
     try:
-        with failures.shortage_told(session.stages[progress.stage - 1], progress.stage):
-            return session, *run_stage(session, state, progress)
+        with failures.shortage_told(session.stages[position.stage - 1], position.stage):
+            return session, *run_stage(session, state, position)
     except NonFiniteLossError as error:
-        return failures.go_back(session, planned, progress, error)
+        return failures.go_back(session, planned, position, error)
 
 
 def _open_workdir(
@@ -100,7 +102,7 @@ def _open_workdir(
 
     def open_first() -> dict[str, Any]:
         resolved = resolve(experiment, recorded(folder))
-        chosen = continue_or_start(folder, resolved, stages, config_path, weights_sha256)
+        chosen = continue_or_start(folder, resolved, stages, config_path, weights_sha256, describe_device())
         return {"steps_per_call": resolved.steps_per_call, "stages": [stage_document(stage) for stage in chosen]}
 
     opened = multihost.from_first(open_first)
@@ -113,74 +115,72 @@ def _summary(folder: Path) -> dict[str, Any] | None:
     return read_json(path) if path.exists() else None
 
 
-def _begin(session: Session, folder: Path) -> tuple[TrainState, Progress]:
+def _begin(session: Session, folder: Path) -> tuple[TrainState, Position]:
     """The state and place of the newest good checkpoint, or of the start."""
     initial = session.initial()
-    restored = session.checkpoints.restore(initial, lambda message: session.note("fallback", message))
-    state, progress = (initial, Progress()) if restored is None else (restored[0], progress_from(restored[1]))
+    restored = session.checkpoints.restore(initial, lambda message: session.log.event("fallback", message))
+    state, position = (initial, Position()) if restored is None else (restored[0], position_from(restored[1]))
     updates = sum(stage.updates for stage in session.stages)
     total = sum(stage.updates * stage.batch_size for stage in session.stages)
     title = f"{session.experiment.model.name} on {session.experiment.data.name}"
-    multihost.check_same("the updates that checkpoints/ has done", progress.updates)
+    multihost.check_same("the updates that checkpoints/ has done", position.updates)
     if restored is not None:
-        multihost.from_first(lambda: _check_records(session, progress, folder))
-    session.clock.reset(progress.seconds)
-    session.display.start(title, [stage_document(stage) for stage in session.stages], total)
+        multihost.from_first(lambda: _check_records(session, position, folder))
+    session.clock.reset(position.seconds)
+    session.log.show(StartRecord(title, [stage_document(stage) for stage in session.stages], total))
     if restored is None:
-        session.note("start", f"starting: {len(session.stages)} stages, {updates} updates{_lost(folder)}")
+        session.log.event("start", f"starting: {len(session.stages)} stages, {updates} updates{_lost(folder)}")
     else:
-        session.note("resume", f"going on after {progress.updates} of {updates} updates")
-    return state, progress
+        session.log.event("resume", f"going on after {position.updates} of {updates} updates")
+    return state, position
 
 
 def _lost(folder: Path) -> str:
     """Epochs are on record of which no checkpoint is left: somebody removed it, or a process was killed early."""
-    if not multihost.is_first() or not (folder / records.FILE).exists():
+    if not multihost.is_first() or not (folder / RECORDS).exists():
         return ""
-    epochs = len(records.read(folder).epochs)
+    epochs = len(record_file.read_records(folder).epochs)
     return f"; no checkpoint is left, so epochs on record ({epochs}) are trained anew" if epochs else ""
 
 
-def _check_records(session: Session, progress: Progress, folder: Path) -> None:
+def _check_records(session: Session, position: Position, folder: Path) -> None:
     """Refuses to go on where epochs that the checkpoint counts on are not on record: no summary could be made."""
     planned = [
         (number, epoch) for number, stage in enumerate(session.stages, 1) for epoch in range(1, stage.epochs + 1)
     ]
-    done = [place for place in planned if place < (progress.stage, progress.epoch)]
-    missing = sorted(set(done) - {(row["stage"], row["epoch"]) for row in records.read(folder).epochs})
+    done = [place for place in planned if place < (position.stage, position.epoch)]
+    missing = sorted(set(done) - {(row["stage"], row["epoch"]) for row in record_file.read_records(folder).epochs})
     if missing:
         stage, epoch = missing[0]
         raise InputError(
-            f"{folder / records.FILE} lacks epoch {epoch} of stage {stage}, which the checkpoint counts on: "
+            f"{folder / RECORDS} lacks epoch {epoch} of stage {stage}, which the checkpoint counts on: "
             "put it back, or use another workdir"
         )
 
 
-def run_stage(session: Session, state: TrainState, progress: Progress) -> tuple[TrainState, Progress]:
-    """Trains from `progress` to the end of its stage, and saves what the next one starts from."""
-    stage = session.stages[progress.stage - 1]
-    _announce(session, stage, progress)
-    if progress.stage > 1 and (progress.epoch, progress.step) == (1, 0):
+def run_stage(session: Session, state: TrainState, position: Position) -> tuple[TrainState, Position]:
+    """Trains from `position` to the end of its stage, and saves what the next one starts from."""
+    stage = session.stages[position.stage - 1]
+    _announce(session, stage, position)
+    if position.stage > 1 and (position.epoch, position.step) == (1, 0):
         with session.clock.measure("train"):
-            state = enter_stage(session, state, stage, progress.stage)
+            state = enter_stage(session, state, stage, position.stage)
     compile_stage(session, stage, state)
-    compile_ahead(session, state, progress.stage)
-    while progress.epoch < stage.epochs:
-        state, progress = run_epoch_traced(session, stage, state, progress)
-        save_or_stop(session, state, progress, due=save_is_due(session))
-    state, progress = run_epoch_traced(session, stage, state, progress)
-    progress = dataclasses.replace(progress, stage=progress.stage + 1, epoch=1)
-    save_or_stop(session, state, progress, due=True, later=True)
-    return state, progress
+    compile_ahead(session, state, position.stage)
+    while position.epoch < stage.epochs:
+        state, position = run_epoch_traced(session, stage, state, position)
+        save_or_stop(session, state, position, due=save_is_due(session))
+    state, position = run_epoch_traced(session, stage, state, position)
+    position = dataclasses.replace(position, stage=position.stage + 1, epoch=1)
+    save_or_stop(session, state, position, due=True, later=True)
+    return state, position
 
 
-def _announce(session: Session, stage: Stage, progress: Progress) -> None:
-    subset, document = session.subsets[progress.stage - 1], stage_document(stage)
+def _announce(session: Session, stage: Stage, position: Position) -> None:
+    subset, document = session.subsets[position.stage - 1], stage_document(stage)
     names = {item.name for item in dataclasses.fields(StageRecord)} & document.keys()
     planned = {name: document[name] for name in names}
-    session.writer.append(StageRecord(stage=progress.stage, split=subset.split, sha256=subset.sha256, **planned))
-    text = f"{stage.examples} examples, batch {stage.batch_size}, learning rate {stage.learning_rate:g}"
-    session.display.stage(progress.stage, stage.name, text)
+    session.log.record(StageRecord(stage=position.stage, split=subset.split, sha256=subset.sha256, **planned))
 
 
 def enter_stage(session: Session, state: TrainState, stage: Stage, number: int) -> TrainState:

@@ -15,9 +15,8 @@ import numpy as np
 from stepwise_jax.errors import InterruptedRunError, UnsavedError
 from stepwise_jax.functional.state import TrainState
 from stepwise_jax.training import failures
-from stepwise_jax.training.position import Progress
+from stepwise_jax.training.progress import Position
 from stepwise_jax.training.session import Session
-from stepwise_jax.workdir.records import EventRecord
 
 
 def is_due(session: Session) -> bool:
@@ -27,7 +26,7 @@ def is_due(session: Session) -> bool:
     return False
 
 
-def save(session: Session, state: TrainState, progress: Progress, *, later: bool = False) -> None:
+def save(session: Session, state: TrainState, position: Position, *, later: bool = False) -> None:
     """Starts writing a checkpoint, whose records are on disk before it.
 
     A state that is not finite is never written, and at the end of a stage it is what a loss would be one step later.
@@ -35,29 +34,29 @@ def save(session: Session, state: TrainState, progress: Progress, *, later: bool
     Args:
       session: the run.
       state: what to save.
-      progress: where it belongs.
+      position: where it belongs.
       later: writing begins when `is_due` is asked, or anything else of the checkpoints: after the next call.
 
     Raises:
       NonFiniteLossError: for such a state at the end of a stage.
     """
     if not is_finite(state):
-        _refuse_at_end(session, progress)
-        session.note("unsaved", f"the state after update {progress.updates} is not finite: it is not saved")
+        _refuse_at_end(session, position)
+        session.log.event("unsaved", f"the state after update {position.updates} is not finite: it is not saved")
         return
     with _failure_told(session):
         # First the one that was under way, so that its failure does not stand in the way of this one.
         session.checkpoints.wait()
     with _failure_told(session):
-        session.writer.sync()
-        session.checkpoints.save(state, progress.document(), later=later)
+        session.log.sync()
+        session.checkpoints.save(state, position.document(), later=later)
 
 
-def _refuse_at_end(session: Session, progress: Progress) -> None:
-    if (progress.epoch, progress.step) == (1, 0):
-        stage = session.stages[progress.stage - 2]
-        ended = dataclasses.replace(progress, stage=progress.stage - 1, epoch=stage.epochs)
-        raise failures.not_finite("the network is no longer finite", stage, ended, progress.updates)
+def _refuse_at_end(session: Session, position: Position) -> None:
+    if (position.epoch, position.step) == (1, 0):
+        stage = session.stages[position.stage - 2]
+        ended = dataclasses.replace(position, stage=position.stage - 1, epoch=stage.epochs)
+        raise failures.not_finite("the network is no longer finite", stage, ended, position.updates)
 
 
 @contextmanager
@@ -70,7 +69,7 @@ def _failure_told(session: Session) -> Iterator[None]:
         if jax.process_count() > 1:
             # The other processes wait where this one failed: all of them end, and can be run again.
             raise UnsavedError(f"{told}: run the same command to go on from the last good checkpoint") from error
-        session.note("unsaved", f"WARNING: {told}: training goes on, {_kept(session)}, and saving is tried again")
+        session.log.event("unsaved", f"WARNING: {told}: training goes on, {_kept(session)}, and saving is tried again")
 
 
 def _kept(session: Session) -> str:
@@ -78,7 +77,7 @@ def _kept(session: Session) -> str:
     return f"the last good checkpoint, after update {steps[-1]}, is kept" if steps else "there is no checkpoint yet"
 
 
-def stop(session: Session, progress: Progress) -> NoReturn:
+def stop(session: Session, position: Position) -> NoReturn:
     """Ends the run for the signal that has come, once what was being saved is on disk.
 
     Raises:
@@ -87,16 +86,16 @@ def stop(session: Session, progress: Progress) -> NoReturn:
     """
     with _failure_told(session):
         session.checkpoints.wait()
-    stopped = f"stopped by {session.stop.name} after {progress.updates} updates"
-    if progress.updates and progress.updates not in session.checkpoints.steps():
+    stopped = f"stopped by {session.stop.name} after {position.updates} updates"
+    if position.updates and position.updates not in session.checkpoints.steps():
         raise UnsavedError(f"{stopped}, which could not be saved; {_kept(session)}: run the same command to go on")
     stopped += ": run the same command to go on"
     # On the record only: the command ends with this sentence.
-    session.writer.append(EventRecord("stop", stopped))
+    session.log.write_event("stop", stopped)
     raise InterruptedRunError(stopped)
 
 
-def insist(session: Session, state: TrainState, progress: Progress) -> None:
+def insist(session: Session, state: TrainState, position: Position) -> None:
     """Returns when the final state and the records are on disk; what failed before is tried once more.
 
     Raises:
@@ -105,8 +104,8 @@ def insist(session: Session, state: TrainState, progress: Progress) -> None:
     try:
         with _failure_told(session):
             session.checkpoints.wait()
-        session.writer.sync()
-        session.checkpoints.save(state, progress.document())
+        session.log.sync()
+        session.checkpoints.save(state, position.document())
         session.checkpoints.wait()
     except OSError as error:
         raise UnsavedError(f"records.jsonl cannot be written ({error.strerror}): {_advice(session)}") from error

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -15,7 +15,6 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from stepwise_jax.cli.display import Display
 from stepwise_jax.data import datasets, subsets
 from stepwise_jax.data.dataset import Dataset
 from stepwise_jax.data.loaders import Feed
@@ -24,18 +23,18 @@ from stepwise_jax.data.sampler import PlanOrder
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.functional.optimizers import make_optimizer
-from stepwise_jax.functional.preprocessing import make_preprocessing
+from stepwise_jax.functional.preprocessing import Preprocessing, make_preprocessing
 from stepwise_jax.functional.state import TrainState, make_initializer, state_from
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.runtime import agreement, compile_cache, multihost, sharding
 from stepwise_jax.runtime.signals import stop_on_signals
 from stepwise_jax.training.compilation import Programs
+from stepwise_jax.training.progress import Observer, RunLog
 from stepwise_jax.training.timing import Clock, Profile
 from stepwise_jax.workdir import signature
 from stepwise_jax.workdir.checkpoints import Checkpoints
-from stepwise_jax.workdir.folder import CHECKPOINTS, SUBSETS
+from stepwise_jax.workdir.files import CHECKPOINTS, SUBSETS
 from stepwise_jax.workdir.json_files import read_json, write_json
-from stepwise_jax.workdir.records import Discarding, EventRecord, Writer
 from stepwise_jax.workdir.signature import Signature
 
 
@@ -61,8 +60,7 @@ class Session:
     programs: Programs
     clock: Clock
     checkpoints: Checkpoints
-    writer: Writer
-    display: Display
+    log: RunLog
     stop: agreement.Agreement
     mesh: Mesh
     folder: Path
@@ -74,14 +72,15 @@ class Session:
         """The state on every device; one placement from the first step on, so that nothing compiles twice."""
         return sharding.place(state, sharding.replicated(self.mesh))
 
-    def note(self, name: str, message: str) -> None:
-        """Puts an event on the record and on the screen."""
-        _note(self.writer, self.display, name, message)
 
+class _Data(NamedTuple):
+    """The data of a run, opened."""
 
-def _note(writer: Writer, display: Display, name: str, message: str) -> None:
-    writer.append(EventRecord(name, message))
-    display.message(message)
+    dataset: Dataset
+    train: Split
+    test: Split
+    subsets: tuple[subsets.Subset, ...]
+    preprocessing: Preprocessing
 
 
 @contextmanager
@@ -91,7 +90,7 @@ def open_session(
     network: nn.Module,
     variables: Any | None,
     folder: Path,
-    display: Display,
+    observers: Sequence[Observer] = (),
     profile: Profile | None = None,
 ) -> Iterator[Session]:
     """Opens the data, draws and records the subsets, and puts everything in its place on the devices.
@@ -102,57 +101,80 @@ def open_session(
       network: called as `network.apply(variables, images, train=...)`.
       variables: `{"params", "batch_stats"}` to start from, or None for random ones.
       folder: the run's workdir, locked by the caller.
-      display: where progress is shown.
+      observers: called with each record of the run.
       profile: the epoch to trace, if any.
     """
     compile_cache.enable()
+    mesh, clock = sharding.make_mesh(), Clock()
+    multihost.together(partial(_check_plan, experiment, stages, network, mesh))
+    optimizer = make_optimizer(experiment.optimizer)
     with ExitStack() as stack:
-        mesh = sharding.make_mesh()
-        multihost.together(partial(check_batches, stages, mesh))
-        multihost.together(partial(_check_single_images, stages, network, experiment.data.image_size))
-        writer = stack.enter_context(Writer(folder, display.message) if multihost.is_first() else Discarding())
-        clock = Clock()
-        note = partial(_note, writer, display)
-        dataset, train, test = _open_splits(experiment, stages, mesh, note, display)
-        stack.callback(train.feed.close)
-        drawn = multihost.in_turn(partial(_draw, experiment, stages, train, test, dataset, folder))
-        optimizer = make_optimizer(experiment.optimizer)
-        preprocessing = make_preprocessing(experiment.data.normalisation, experiment.data.image_size, train.histograms)
-        shape, names = datasets.image_shape(dataset, experiment.data.image_size), dataset.class_names
-        ours = Signature(preprocessing, shape, names, experiment.data.name)
-        multihost.from_first(partial(signature.record, folder, ours))
-        programs = Programs(
-            network,
-            optimizer,
-            preprocessing,
-            mesh,
-            clock,
-            partial(note, "compile"),
-            deterministic=experiment.deterministic,
-        )
-        stack.callback(programs.close)
+        log = stack.enter_context(RunLog(folder if multihost.is_first() else None, observers))
+        data = stack.enter_context(_opened_data(experiment, stages, mesh, folder, log))
+        programs = stack.enter_context(_compiled(experiment, network, optimizer, data.preprocessing, mesh, clock, log))
+        checkpoints = stack.enter_context(Checkpoints(folder / CHECKPOINTS, experiment.checkpoint.keep))
         yield Session(
             experiment=experiment,
             stages=stages,
-            subsets=drawn,
+            subsets=data.subsets,
             optimizer=optimizer,
             initial=_initializer(experiment, network, variables, optimizer, mesh),
-            order=PlanOrder(experiment.seed, stages, [subset.rows for subset in drawn]),
-            train=train.feed,
-            test=test.feed,
-            test_labels=test.labels,
-            test_ids=test.ids,
-            classes=dataset.class_names,
+            order=PlanOrder(experiment.seed, stages, [subset.rows for subset in data.subsets]),
+            train=data.train.feed,
+            test=data.test.feed,
+            test_labels=data.test.labels,
+            test_ids=data.test.ids,
+            classes=data.dataset.class_names,
             programs=programs,
             clock=clock,
-            checkpoints=stack.enter_context(Checkpoints(folder / CHECKPOINTS, experiment.checkpoint.keep)),
-            writer=writer,
-            display=display,
+            checkpoints=checkpoints,
+            log=log,
             stop=agreement.Agreement(stack.enter_context(stop_on_signals()), mesh),
             mesh=mesh,
             folder=folder,
             profile=profile if multihost.is_first() else None,
         )
+
+
+@contextmanager
+def _compiled(
+    experiment: ExperimentConfig,
+    network: nn.Module,
+    optimizer: optax.GradientTransformation,
+    preprocessing: Preprocessing,
+    mesh: Mesh,
+    clock: Clock,
+    log: RunLog,
+) -> Iterator[Programs]:
+    """The functions of the devices; at the end, no more is compiled in the background."""
+    report = partial(log.event, "compile")
+    deterministic = experiment.deterministic
+    programs = Programs(network, optimizer, preprocessing, mesh, clock, report, deterministic=deterministic)
+    try:
+        yield programs
+    finally:
+        programs.close()
+
+
+@contextmanager
+def _opened_data(
+    experiment: ExperimentConfig, stages: tuple[Stage, ...], mesh: Mesh, folder: Path, log: RunLog
+) -> Iterator[_Data]:
+    """The data set with its subsets, whose proof and whose signature are on record in the workdir."""
+    config = experiment.data
+    dataset, placement = open_data(config, mesh, log.prepared)
+    log.event("delivery", placement.reason)
+    train, test = (open_split(config, dataset, split, placement, mesh, log.prepared) for split in ("train", "test"))
+    try:
+        _check_size(experiment, stages, len(train.labels))
+        drawn = multihost.in_turn(partial(_draw, experiment, stages, train, test, dataset, folder))
+        preprocessing = make_preprocessing(config.normalisation, config.image_size, train.histograms)
+        shape = datasets.image_shape(dataset, config.image_size)
+        ours = Signature(preprocessing, shape, dataset.class_names, config.name)
+        multihost.from_first(partial(signature.record, folder, ours))
+        yield _Data(dataset, train, test, drawn, preprocessing)
+    finally:
+        train.feed.close()
 
 
 def resolve(experiment: ExperimentConfig, recorded: ExperimentConfig | None) -> ExperimentConfig:
@@ -161,6 +183,11 @@ def resolve(experiment: ExperimentConfig, recorded: ExperimentConfig | None) -> 
         return experiment
     chosen = recorded.steps_per_call if recorded else 1 if jax.default_backend() == "cpu" else 32
     return dataclasses.replace(experiment, steps_per_call=chosen)
+
+
+def _check_plan(experiment: ExperimentConfig, stages: tuple[Stage, ...], network: nn.Module, mesh: Mesh) -> None:
+    check_batches(stages, mesh)
+    _check_single_images(stages, network, experiment.data.image_size)
 
 
 def _check_single_images(stages: tuple[Stage, ...], network: nn.Module, image_size: int) -> None:
@@ -174,20 +201,6 @@ def _check_single_images(stages: tuple[Stage, ...], network: nn.Module, image_si
         jax.eval_shape(partial(network.apply, train=True, mutable=["batch_stats"]), variables, image)
     except ValueError as error:
         raise InputError(f"batch_size of stage {single[0]} is 1: {error}") from error
-
-
-def _open_splits(
-    experiment: ExperimentConfig,
-    stages: tuple[Stage, ...],
-    mesh: Mesh,
-    note: Callable[[str, str], None],
-    display: Display,
-) -> tuple[Dataset, Split, Split]:
-    dataset, delivered = open_data(experiment.data, mesh, display)
-    note("delivery", delivered.reason)
-    train, test = (open_split(experiment.data, dataset, split, delivered, mesh, display) for split in ("train", "test"))
-    _check_size(experiment, stages, len(train.labels))
-    return dataset, train, test
 
 
 def _check_size(experiment: ExperimentConfig, stages: tuple[Stage, ...], examples: int) -> None:

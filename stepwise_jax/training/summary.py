@@ -12,10 +12,11 @@ from stepwise_jax.functional.state import TrainState, digest, learned
 from stepwise_jax.runtime import multihost
 from stepwise_jax.training.evaluation import predict
 from stepwise_jax.training.session import Session
-from stepwise_jax.workdir import predictions, records
-from stepwise_jax.workdir.folder import PREDICTIONS, SAMPLES, SUMMARY
+from stepwise_jax.workdir import predictions, record_file
+from stepwise_jax.workdir.files import PREDICTIONS, SAMPLES, SUMMARY
 from stepwise_jax.workdir.json_files import write_json
 from stepwise_jax.workdir.predictions import write_arrays, write_samples
+from stepwise_jax.workdir.records import SECONDS
 
 
 def finish(session: Session, state: TrainState, folder: Path) -> dict[str, Any]:
@@ -31,7 +32,7 @@ def finish(session: Session, state: TrainState, folder: Path) -> dict[str, Any]:
     images = session.test.images(rows)
 
     def write() -> dict[str, Any]:
-        summary = summarise(session, state, records.read(folder))
+        summary = summarise(session, state, record_file.read_records(folder))
         with _refusal_told(folder):
             write_predictions(session, probabilities, folder / PREDICTIONS)
             write_samples(rows, images, folder / SAMPLES)
@@ -39,7 +40,7 @@ def finish(session: Session, state: TrainState, folder: Path) -> dict[str, Any]:
         return summary
 
     summary = multihost.from_first(write)
-    session.note("done", f"done: top-1 {100 * summary['top1']:.2f} %, top-5 {100 * summary['top5']:.2f} %")
+    session.log.event("done", f"done: top-1 {100 * summary['top1']:.2f} %, top-5 {100 * summary['top5']:.2f} %")
     return summary
 
 
@@ -65,12 +66,12 @@ def write_predictions(session: Session, probabilities: np.ndarray, path: Path) -
     )
 
 
-def summarise(session: Session, state: TrainState, rows: records.Records) -> dict[str, Any]:
+def summarise(session: Session, state: TrainState, rows: record_file.Records) -> dict[str, Any]:
     """The contents of `summary.json`, from the run's records and its final state."""
     last = rows.epochs[-1]
     ends = {row["stage"]: row for row in rows.epochs}
     after = session.clock.read()
-    seconds = {kind: sum(row["seconds"][kind] for row in rows.epochs) + after[kind] for kind in records.SECONDS}
+    seconds = {kind: sum(row["seconds"][kind] for row in rows.epochs) + after[kind] for kind in SECONDS}
     reached = ("top1", "top5", "test_loss", "train_loss", "examples_seen", "updates")
     return {
         "top1": last["top1"],

@@ -56,9 +56,6 @@ class Clock:
         return seconds
 
 
-FOLDER = "profile"
-
-
 @dataclass(frozen=True)
 class Profile:
     """The epoch that is traced."""

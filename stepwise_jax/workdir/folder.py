@@ -13,14 +13,8 @@ from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.experiment.serialization import differences, from_json, to_json
 from stepwise_jax.plans.planning import STRATEGIES
 from stepwise_jax.plans.stage import Stage, stage_document, stage_from_document
-from stepwise_jax.runtime.devices import describe_device
+from stepwise_jax.workdir.files import CHECKPOINTS, CONFIG, SUBSETS, SUMMARY
 from stepwise_jax.workdir.json_files import read_json, write_json
-
-CONFIG, SUBSETS, SUMMARY = "config.json", "subsets.json", "summary.json"
-
-CHECKPOINTS, PREDICTIONS, CURVES = "checkpoints", "predictions.npz", "curves"
-
-PREPROCESSING, SAMPLES = "preprocessing.json", "samples.npz"
 
 # Fields that may change between two processes of one run, because what is computed does not depend on them.
 # Of the file of initial weights its content counts, not its place. A run that stopped because its loss was not finite
@@ -41,7 +35,7 @@ _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-
 
 
 def describe(
-    experiment: ExperimentConfig, stages: Sequence[Stage], config_path: str, weights_sha256: str | None
+    experiment: ExperimentConfig, stages: Sequence[Stage], config_path: str, weights_sha256: str | None, device: str
 ) -> dict[str, Any]:
     """What `config.json` holds: the whole resolved experiment, and what it ran with."""
     return {
@@ -50,7 +44,7 @@ def describe(
         "strategy": describe_strategy(experiment),
         "initial_weights_sha256": weights_sha256,
         "versions": {name: installed_version(name) for name in _LIBRARIES} | {"python": platform.python_version()},
-        "device": describe_device(),
+        "device": device,
         "config": config_path,
     }
 
@@ -124,6 +118,7 @@ def continue_or_start(
     stages: tuple[Stage, ...],
     config_path: str,
     weights_sha256: str | None,
+    device: str,
 ) -> tuple[Stage, ...]:
     """The stages to run: the recorded ones where the workdir has a run, else these, recorded now.
 
@@ -133,12 +128,13 @@ def continue_or_start(
       stages: the plan.
       config_path: the configuration file, for the record.
       weights_sha256: digest of the weights that the run starts from; None for random ones.
+      device: the devices in words, for the record.
 
     Raises:
       InputError: if the workdir's run is another experiment, with each differing field.
     """
     if not _began(workdir):
-        write_json(workdir / CONFIG, describe(experiment, stages, config_path, weights_sha256))
+        write_json(workdir / CONFIG, describe(experiment, stages, config_path, weights_sha256, device))
         return stages
     document = read_config(workdir)
     changed = _changes(document, experiment, stages)

@@ -2,12 +2,12 @@
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from stepwise_jax.errors import InputError
+from stepwise_jax.workdir.files import atomic_write
 
 
 def write_json(path: Path, document: Any) -> None:
@@ -16,16 +16,9 @@ def write_json(path: Path, document: Any) -> None:
     Numbers that are not finite become null, which JSON has no other word for.
     """
     text = json.dumps(finite(document), allow_nan=False, ensure_ascii=False, indent=2, sort_keys=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with atomic_write(path) as file:
         # A path that is no text becomes an escape that JSON reads back as it was.
-        with open(temporary, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        file.write((text + "\n").encode(errors="backslashreplace"))
 
 
 def read_json(path: Path) -> Any:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from stepwise_jax.errors import InputError
-from stepwise_jax.workdir.folder import CHECKPOINTS, CONFIG
+from stepwise_jax.workdir.files import CHECKPOINTS, CONFIG, LOCK
 
 
 @contextmanager
@@ -24,7 +24,7 @@ def locked(workdir: Path) -> Iterator[None]:
             raise InputError(
                 f"--workdir {workdir} is not empty and not a run: name a new folder, or a run to go on with"
             )
-        handle = os.open(workdir / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        handle = os.open(workdir / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise InputError(f"--workdir {workdir} cannot be written: {error.strerror}") from error
     try:
@@ -53,7 +53,7 @@ def _check_names(workdir: Path) -> None:
 def in_use(workdir: Path) -> bool:
     """Whether a process trains in the folder at this moment."""
     try:
-        handle = os.open(workdir / "lock", os.O_RDWR)
+        handle = os.open(workdir / LOCK, os.O_RDWR)
     except FileNotFoundError:
         return False
     try:
@@ -73,7 +73,7 @@ def shared(workdir: Path) -> Iterator[None]:
       InputError: if another process trains in it, or its files may not be read.
     """
     try:
-        handle = os.open(workdir / "lock", os.O_RDONLY)
+        handle = os.open(workdir / LOCK, os.O_RDONLY)
     except FileNotFoundError:
         # A copy of a run without its lock: nobody trains in it.
         yield
@@ -93,4 +93,4 @@ def shared(workdir: Path) -> Iterator[None]:
 
 def _is_run(workdir: Path) -> bool:
     # The lock comes first: a run that was killed before its config.json is still a run.
-    return (workdir / CONFIG).exists() or (workdir / "lock").exists()
+    return (workdir / CONFIG).exists() or (workdir / LOCK).exists()

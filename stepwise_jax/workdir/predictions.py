@@ -1,6 +1,5 @@
 """A run's `predictions.npz` and `samples.npz`: test predictions, and a few test images to show."""
 
-import os
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -12,8 +11,7 @@ import numpy as np
 from stepwise_jax.data import images
 from stepwise_jax.errors import InputError
 from stepwise_jax.formatting import printable
-
-PREDICTIONS, SAMPLES = "predictions.npz", "samples.npz"
+from stepwise_jax.workdir.files import PREDICTIONS, SAMPLES, atomic_write
 
 
 @dataclass(frozen=True)
@@ -155,12 +153,6 @@ def write_samples(rows: np.ndarray, images: np.ndarray, path: Path) -> None:
 
 
 def write_arrays(path: Path, **arrays: np.ndarray) -> None:
-    """An .npz file, in one step, so that it is whole."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
-        os.replace(temporary, path)
-    finally:
-        # Half of it would take the room that the next attempt needs.
-        temporary.unlink(missing_ok=True)
+    """Writes an .npz file, as a whole or not at all."""
+    with atomic_write(path) as file:
+        np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]

@@ -7,8 +7,10 @@ from typing import Any
 
 from stepwise_jax.errors import InputError
 from stepwise_jax.formatting import printable
+from stepwise_jax.workdir.files import CONFIG, RECORDS, SUMMARY
 from stepwise_jax.workdir.json_files import read_json
-from stepwise_jax.workdir.records import FILE, Records, Row, read
+from stepwise_jax.workdir.record_file import Records, read_records
+from stepwise_jax.workdir.records import Row
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,13 @@ def read_runs(workdirs: Iterable[Path]) -> tuple[Run, ...]:
 
 
 def _read_run(workdir: Path, name: str) -> Run:
-    config = read_json(workdir / "config.json")
+    config = read_json(workdir / CONFIG)
     if not isinstance(config, dict) or not {"experiment", "stages"} <= config.keys():
         raise InputError(f"{workdir / 'config.json'} is no run's: it has no experiment and stages")
-    records = read(workdir)
+    records = read_records(workdir)
     if not records.epochs:
         raise InputError(f"{workdir} has no finished epoch yet: there is nothing to show")
-    summary = read_json(workdir / "summary.json") if (workdir / "summary.json").exists() else None
+    summary = read_json(workdir / SUMMARY) if (workdir / SUMMARY).exists() else None
     damaged = _damaged(config, records, summary)
     if damaged:
         raise InputError(f"{workdir / damaged} is damaged: it is JSON, but not what a run writes there")
@@ -61,7 +63,7 @@ def read_summary(workdir: Path) -> Row:
     Raises:
       InputError: where `summary.json` is missing, or not what a run writes there.
     """
-    summary = read_json(workdir / "summary.json")
+    summary = read_json(workdir / SUMMARY)
     seconds = summary.get("seconds") if isinstance(summary, dict) else None
     if not _has_numbers(summary, _REACHED) or not isinstance(seconds, dict) or not _has_numbers(seconds, seconds):
         raise InputError(f"{workdir / 'summary.json'} is damaged: it is JSON, but not what a run writes there")
@@ -82,11 +84,11 @@ def _damaged(config: Row, records: Records, summary: Any) -> str | None:
     stages = config["stages"]
     whole = isinstance(stages, list) and stages and isinstance(config["experiment"], dict)
     if not whole or not all(_is_stage(stage) for stage in stages):
-        return "config.json"
+        return CONFIG
     if not all(_is_epoch(row) and 1 <= row["stage"] <= len(stages) for row in records.epochs):
-        return FILE
+        return RECORDS
     if summary is not None and not (_has_numbers(summary, _REACHED) and _has_seconds(summary) and "stages" in summary):
-        return "summary.json"
+        return SUMMARY
     return None
 
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from stepwise_jax.errors import InputError
 from stepwise_jax.functional.preprocessing import Preprocessing
-from stepwise_jax.workdir.folder import PREPROCESSING
+from stepwise_jax.workdir.files import PREPROCESSING
 from stepwise_jax.workdir.json_files import read_json, write_json
 
 

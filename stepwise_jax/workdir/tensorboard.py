@@ -1,14 +1,15 @@
-"""TensorBoard events of a run, for those who watch there."""
+"""An observer that writes TensorBoard events."""
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboardX.summary import scalar
+
+from stepwise_jax.workdir.records import EndRecord, EpochRecord, Record
 
 _TAGS = {
     "test/top1": "top1",
@@ -21,30 +22,52 @@ _TAGS = {
 }
 
 
-class Scalars:
-    """TensorBoard events by step, and by examples seen in a folder of their own.
+class TensorBoard:
+    """Writes the scalars of each epoch into a folder, by step, and by examples seen in a folder of their own.
 
-    The two have folders of their own because a resume hides what was written from its first step on (a session
-    start, in TensorBoard's terms), and that cut goes by one axis for all the tags of a folder.
+    `records.jsonl` holds all of it: where an event cannot be written, `report` is called with a sentence, and the files
+    begin anew with the next epoch.
     """
 
-    def __init__(self, folder: Path, first: Mapping[str, Any]):
-        self._by_step = _open_events(folder, first["step"])
-        self._by_examples = _open_events(folder / "by_examples", first["examples_seen"])
+    def __init__(self, folder: Path, report: Callable[[str], None]):
+        self._folder, self._report = folder, report
+        self._scalars: _Scalars | None = None
 
-    def add(self, record: Mapping[str, Any]) -> None:
-        """An epoch's row."""
+    def __call__(self, record: Record) -> None:
+        """Writes an epoch, and closes the files at the end of a run."""
+        try:
+            if isinstance(record, EpochRecord):
+                self._scalars = self._scalars or _Scalars(self._folder, record)
+                self._scalars.add(record)
+            elif isinstance(record, EndRecord) and self._scalars:
+                self._scalars.close()
+        except OSError as error:
+            self._scalars = None
+            self._report(f"TensorBoard's events of an epoch cannot be written ({error.strerror})")
+
+
+class _Scalars:
+    """Two event files.
+
+    They have folders of their own because a resume hides what was written from its first step on (a session start, in
+    TensorBoard's terms), and that cut goes by one axis for all the tags of a folder.
+    """
+
+    def __init__(self, folder: Path, first: EpochRecord):
+        self._by_step = _open_events(folder, first.step)
+        self._by_examples = _open_events(folder / "by_examples", first.examples_seen)
+
+    def add(self, record: EpochRecord) -> None:
         for tag, name in _TAGS.items():
-            value = record[name]
+            value = getattr(record, name)
             if value is not None and math.isfinite(value):
-                _add_scalar(self._by_step, tag, value, record["step"])
-                _add_scalar(self._by_examples, f"by_examples/{tag}", value, record["examples_seen"])
-        # Without a flush a killed run would leave its last epochs out of TensorBoard for good.
+                _add_scalar(self._by_step, tag, value, record.step)
+                _add_scalar(self._by_examples, f"by_examples/{tag}", value, record.examples_seen)
+        # Without a flush, a killed run would leave its last epochs out of TensorBoard for good.
         self._by_step.flush()
         self._by_examples.flush()
 
     def close(self) -> None:
-        """Closes both files."""
         self._by_step.close()
         self._by_examples.close()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from conftest import Recorder, shrink
+from conftest import shrink
 from PIL import Image
 
 import launch
@@ -21,7 +21,7 @@ from stepwise_jax.experiment.paper import result
 from stepwise_jax.plans import planning
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.training import loop
-from stepwise_jax.workdir import records
+from stepwise_jax.workdir import record_file
 
 NAMES = sorted(path.stem for path in (Path(__file__).parents[2] / "configs").glob("[a-z]*.py"))
 
@@ -245,7 +245,7 @@ def test_it_runs_shrunk(name, made_images, finished, tmp_path, monkeypatch):
     planned, run = finished[config]
     assert len(planned) == len(full.plan.fractions)
     assert planned[0].updates == 2
-    epochs = records.read(run).epochs
+    epochs = record_file.read_records(run).epochs
     assert [epoch["updates"] for epoch in epochs] == np.cumsum([stage.updates for stage in planned]).tolist()
     assert all(np.isfinite(epoch["train_loss"]) for epoch in epochs)
     started_from = json.loads((run / "config.json").read_text())["initial_weights_sha256"]
@@ -259,6 +259,6 @@ def _run(config: ExperimentConfig, classes: int, folder: Path) -> tuple[tuple[St
     planned = plan_of(config)
     network = launch._network(config, classes)
     variables = launch._initial_variables(config, classes)
-    summary = loop.run(config, planned, network, folder / "run", Recorder(), variables=variables)
+    summary = loop.run(config, planned, network, folder / "run", variables=variables)
     assert len(summary["stages"]) == len(planned)
     return planned, folder / "run"

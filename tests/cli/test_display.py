@@ -17,11 +17,11 @@ import pytest
 from rich.console import Console
 
 from stepwise_jax.cli import display, tables
-from stepwise_jax.cli.display import LineDisplay, LiveDisplay, Progress, make_display, seconds_left
+from stepwise_jax.cli.display import LineDisplay, LiveDisplay, RunStatus, make_display, seconds_left
 from stepwise_jax.experiment.config import PlanConfig
 from stepwise_jax.plans.planning import make_plan, plan_document
 from stepwise_jax.plans.stage import stage_document
-from stepwise_jax.workdir.records import EpochRecord
+from stepwise_jax.workdir.records import EpochRecord, StageRecord, StartRecord, StepsRecord
 
 ROOT = Path(__file__).parents[2]
 ROWS = [stage_document(stage) for stage in make_plan(PlanConfig(), 1437)]
@@ -35,6 +35,7 @@ SUMMARY = {
     "seconds": {"train": 100.0, "evaluate": 4.4},
     "stages": [{"name": row["name"], "top1": 0.9, "top5": None} for row in ROWS],
 }
+PLANNED = {item.name for item in dataclasses.fields(StageRecord)} - {"stage", "split", "sha256", "kind"}
 RECORD = EpochRecord(
     stage=2,
     stage_name="B",
@@ -52,25 +53,29 @@ RECORD = EpochRecord(
     best_top1=0.96,
     seconds={"train": 1.0, "input_wait": 0.0, "compile": 0.0, "evaluate": 0.25, "checkpoint": 0.0},
 )
+STAGE = StageRecord(
+    stage=2, split="train[:575]", sha256="", **{name: ROWS[1][name] for name in PLANNED if name in ROWS[1]}
+)
 
 PROGRAM = """
 import sys, time
 from stepwise_jax.cli.display import make_display
-from tests.test_display import RECORD, ROWS
+from stepwise_jax.workdir.records import EventRecord, EndRecord, PreparationRecord, StartRecord, StepsRecord
+from tests.cli.test_display import RECORD, ROWS, STAGE
 shown = make_display()
-shown.preparing(30, 60, "preparing images")
+shown(PreparationRecord(30, 60, "preparing images"))
 time.sleep(0.6)
-shown.preparing(60, 60, "preparing images")
-shown.start("digits, five stages", ROWS, 10_000)
-shown.stage(2, "B", "575 images, batch 48, rate 2e-05")
+shown(PreparationRecord(60, 60, "preparing images"))
+shown(StartRecord("digits, five stages", ROWS, 10_000))
+shown(STAGE)
 for done in range(4000, 5001, 125):
-    shown.steps(7, 20, done, 1234.4, 0.41234)
+    shown(StepsRecord(7, 20, done, 1234.4, 0.41234))
     time.sleep(0.15)
-shown.epoch(RECORD)
+shown(RECORD)
 time.sleep(0.6)
 print("a stray line")
-shown.message("[red]checkpoint 12 is damaged[/red], going on from 10")
-shown.finish()
+shown(EventRecord("fallback", "[red]checkpoint 12 is damaged[/red], going on from 10"))
+shown(EndRecord())
 shown.finish()
 print("done")
 """
@@ -117,7 +122,7 @@ def test_a_terminal_shows_where_the_run_is(columns):
     assert "stage 2 of 5 · B · epoch 7 of 20 · 1,234 images/s · loss 0.4123 · top-1 95.28 %" in text
     assert re.search(r"50%\s+0:00:0\d\s+to\s+the\s+end", text)
     # What stays when the live part has gone.
-    assert "stage 2 of 5 · B: 575 images, batch 48, rate 2e-05" in text
+    assert "stage 2 of 5 · B: 575 examples, batch 48, learning rate 2e-05" in text
     assert "B epoch 7/20 loss 0.412 top-1 95.28 % top-5 99.72 % 528 images/s 1.2 s" in text
     assert "[red]checkpoint 12 is damaged[/red], going on from 10" in text
     assert "a stray line" in text
@@ -134,7 +139,7 @@ def test_a_pipe_gets_plain_lines():
         "preparing images: 30 of 60",
         "preparing images: 60 of 60",
         "digits, five stages",
-        "stage 2 of 5 · B: 575 images, batch 48, rate 2e-05",
+        "stage 2 of 5 · B: 575 examples, batch 48, learning rate 2e-05",
     ]
     line = r"B  epoch  7/20  loss 0\.412  top-1 95\.28 %  top-5 99\.72 %  528 images/s  1\.2 s  0:00:0\d to the end"
     assert re.fullmatch(line, lines[4])
@@ -156,22 +161,22 @@ def test_nothing_of_the_display_gets_into_a_redirected_stdout(tmp_path):
 
 def test_a_step_costs_microseconds():
     shown = LiveDisplay(io.StringIO())
-    shown.start("", ROWS, 10**6)
-    shown.stage(1, "A", "")
+    shown(StartRecord("", ROWS, 10**6))
+    shown(STAGE)
     began = time.perf_counter()
     for step in range(10_000):
-        shown.steps(1, 20, 24 * step, 1000.0, 0.5)
+        shown(StepsRecord(1, 20, 24 * step, 1000.0, 0.5))
     spent = time.perf_counter() - began
     shown.finish()
     assert spent / 10_000 < 50e-6
 
 
 def test_time_to_the_end_counts_from_this_process_first_step():
-    assert seconds_left(Progress(total=1000), now=5.0) is None
-    assert seconds_left(Progress(total=1000, done=600, clock=(0.0, 600)), now=5.0) is None
+    assert seconds_left(RunStatus(total=1000), now=5.0) is None
+    assert seconds_left(RunStatus(total=1000, done=600, clock=(0.0, 600)), now=5.0) is None
     # Resumed at 600; 100 took 5 seconds, 300 are left.
-    assert seconds_left(Progress(total=1000, done=700, clock=(0.0, 600)), now=5.0) == pytest.approx(15.0)
-    assert seconds_left(Progress(total=1000, done=1000, clock=(0.0, 600)), now=5.0) == 0.0
+    assert seconds_left(RunStatus(total=1000, done=700, clock=(0.0, 600)), now=5.0) == pytest.approx(15.0)
+    assert seconds_left(RunStatus(total=1000, done=1000, clock=(0.0, 600)), now=5.0) == 0.0
 
 
 def test_preparing_speaks_ten_times_at_most_for_each_thing():
@@ -187,15 +192,15 @@ def test_preparing_speaks_ten_times_at_most_for_each_thing():
 def test_an_epoch_without_a_score_keeps_the_last_one():
     stream = io.StringIO()
     shown = LineDisplay(stream)
-    shown.start("", ROWS, 10_000)
-    shown.stage(2, "B", "")
-    shown.epoch(RECORD)
-    shown.steps(8, 20, 5100, 1000.0, None)
-    shown.steps(8, 20, 5100, 0.0, None)
-    shown.epoch(dataclasses.replace(RECORD, epoch=8, top1=None, top5=None))
+    shown(StartRecord("", ROWS, 10_000))
+    shown(STAGE)
+    shown(RECORD)
+    shown(StepsRecord(8, 20, 5100, 1000.0, None))
+    shown(StepsRecord(8, 20, 5100, 0.0, None))
+    shown(dataclasses.replace(RECORD, epoch=8, top1=None, top5=None))
     assert stream.getvalue().splitlines()[-1].startswith("B  epoch  8/20  loss 0.412  528 images/s  1.2 s")
     console = Console(file=io.StringIO(), width=100, record=True)
-    console.print(display.render(shown._progress, time.monotonic()))
+    console.print(display.render(shown._status, time.monotonic()))
     assert "stage 2 of 5 · B · epoch 8 of 20 · 1,000 images/s · top-1 95.28 %" in console.export_text()
 
 
@@ -238,7 +243,7 @@ def test_the_result_shows_what_each_stage_reached():
 
 @pytest.mark.parametrize(("columns", "kept"), [(120, "noise"), (80, "samples"), (60, "batch")])
 def test_tables_fit_the_terminal(columns, kept):
-    program = "from tests.test_display import *; display.print_result(ROWS, SUMMARY)"
+    program = "from tests.cli.test_display import *; tables.print_result(ROWS, SUMMARY)"
     written = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", run_in_terminal(program, columns))
     lines = written.splitlines()
     assert max(map(len, lines)) <= columns

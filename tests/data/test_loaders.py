@@ -15,7 +15,7 @@ from stepwise_jax.data.sampler import PlanOrder, epoch_order
 from stepwise_jax.experiment.serialization import flatten
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.runtime import sharding
-from stepwise_jax.workdir.records import read as read_records
+from stepwise_jax.workdir.record_file import read_records
 
 MESH = sharding.make_mesh()
 IMAGES = np.random.default_rng(0).integers(0, 256, (50, 4, 5, 3), dtype=np.uint8)

@@ -14,7 +14,7 @@ import launch
 from stepwise_jax.data import datasets
 from stepwise_jax.data.dataset import Sizes
 from stepwise_jax.experiment.config import DataConfig
-from stepwise_jax.workdir import json_files, records
+from stepwise_jax.workdir import json_files, record_file
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 STRATEGY = str(EXAMPLES / "own_strategy.py")
@@ -77,7 +77,7 @@ def test_photographs_are_planned_in_the_papers_proportions(tmp_path, capsys):
 def test_own_network_trains(run, tmp_path, capsys):
     assert run("own_network.py", "--workdir", str(tmp_path / "run"), "--epochs", "1") == 0
     assert "updates" in capsys.readouterr().out
-    epochs = records.read(tmp_path / "run").epochs
+    epochs = record_file.read_records(tmp_path / "run").epochs
     assert [row["stage_name"] for row in epochs] == ["A", "B", "C", "D", "O"]
     assert epochs[-1]["train_loss"] < epochs[0]["train_loss"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from conftest import Recorder, TinyNet
+from conftest import TinyNet
 
 from stepwise_jax.data import dataset, datasets
 from stepwise_jax.errors import InputError
@@ -44,7 +44,7 @@ def config(data_dir: Path) -> ExperimentConfig:
 
 def train(experiment: ExperimentConfig, folder: Path) -> None:
     planned = planning.make_plan(experiment.plan, datasets.sizes(experiment.data).train, experiment.optimizer)
-    loop.run(experiment, planned, TinyNet(), folder, Recorder())
+    loop.run(experiment, planned, TinyNet(), folder)
 
 
 @pytest.fixture(scope="module")
@@ -215,7 +215,7 @@ def test_a_run_of_an_earlier_version_gets_its_preprocessing_by_being_evaluated(c
     before = (copy / "preprocessing.json").read_bytes()
     make_old(copy)
     experiment, planned = recorded_experiment(read_config(copy))
-    evaluation.evaluate(experiment, planned, TinyNet(), copy, Recorder())
+    evaluation.evaluate(experiment, planned, TinyNet(), copy)
     assert (copy / "preprocessing.json").read_bytes() == before
 
 

@@ -14,7 +14,6 @@ from stepwise_jax.experiment.serialization import override
 from stepwise_jax.plans import planning
 from stepwise_jax.training import loop
 from stepwise_jax.training.session import open_session
-from tests.conftest import Recorder
 
 NETWORK = "resnet_small"
 SHAPE = {"width": 4, "small_images": True}
@@ -50,7 +49,7 @@ def initial_params(experiment, tmp_path, path, **changes):
     variables = launch._initial_variables(config, sizes.num_classes)
     network = launch._network(config, sizes.num_classes)
     (tmp_path / "run").mkdir()
-    with open_session(config, planned, network, variables, tmp_path / "run", Recorder()) as session:
+    with open_session(config, planned, network, variables, tmp_path / "run") as session:
         return jax.device_get(session.initial().params)
 
 
@@ -99,7 +98,7 @@ def test_stages_that_start_anew_start_from_unchanged_weights(experiment, tmp_pat
     variables = models.from_torch(NETWORK, state_dict(**SHAPE), **SHAPE)
     before = jax.tree.map(np.copy, variables)
     planned = planning.make_plan(config.plan, datasets.sizes(config.data).train, config.optimizer)
-    loop.run(config, planned, network, tmp_path / "run", Recorder(), variables=variables)
+    loop.run(config, planned, network, tmp_path / "run", variables=variables)
     jax.tree.map(np.testing.assert_array_equal, variables, before)
 
 

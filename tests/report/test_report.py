@@ -17,7 +17,7 @@ from stepwise_jax.plans.planning import make_plan
 from stepwise_jax.report import rendering, report, run_section
 from stepwise_jax.report.curves import _accuracy_limits, boundaries, draw_curves, places, write_curves
 from stepwise_jax.report.series import curves_of
-from stepwise_jax.workdir.records import Writer
+from stepwise_jax.workdir.record_file import RecordWriter
 from stepwise_jax.workdir.runs import Run, read_runs
 
 ODD_NAME = "a <b>&`|_*[x](y) BODY TITLE"
@@ -95,7 +95,7 @@ def test_an_unfinished_run_says_so(folder, tmp_path):
 
 def test_epochs_without_a_score_are_passed_over(folder):
     run = make_run(folder / "sparse", epochs=3)
-    with Writer(run) as writer:
+    with RecordWriter(run) as writer:
         last = epoch_records(make_plan(STEPWISE, EXAMPLES, ExperimentConfig().optimizer))[3]
         writer.append(dataclasses.replace(last, top1=None, top5=None, test_loss=None))
     (only,) = read_runs([run])

@@ -15,7 +15,7 @@ from conftest import Recorder, TinyNet
 from stepwise_jax.errors import InterruptedRunError
 from stepwise_jax.training import evaluation
 from stepwise_jax.training.compilation import Programs
-from stepwise_jax.workdir import folder, records
+from stepwise_jax.workdir import folder, record_file
 
 ROOT = Path(__file__).parents[2]
 
@@ -217,8 +217,8 @@ def test_evaluation_and_reestimation_stop_between_batches_and_are_done_anew(
             train(tmp_path / "run", **fields)
         assert sender._left == 0, "more batches after the signal"
     assert train(tmp_path / "run", **fields)["state_sha256"] == undisturbed["state_sha256"]
-    ours, theirs = (records.read(tmp_path / name) for name in ("run", "undisturbed"))
-    assert records.without_seconds(ours.epochs) == records.without_seconds(theirs.epochs)
+    ours, theirs = (record_file.read_records(tmp_path / name) for name in ("run", "undisturbed"))
+    assert record_file.without_seconds(ours.epochs) == record_file.without_seconds(theirs.epochs)
     display = Recorder()
     train(tmp_path / "run", display=display, **fields)
     assert "this run is finished: nothing to do" in display.messages
@@ -230,5 +230,5 @@ def test_evaluate_stops_between_batches_too(train, tmp_path, monkeypatch, experi
     sender = Sender(Programs.count, 2)
     monkeypatch.setattr(Programs, "count", sender)
     with pytest.raises(InterruptedRunError, match="stopped by SIGTERM before all images were scored"):
-        evaluation.evaluate(experiment, planned, TinyNet(), tmp_path / "run", Recorder())
+        evaluation.evaluate(experiment, planned, TinyNet(), tmp_path / "run")
     assert sender._left == 0

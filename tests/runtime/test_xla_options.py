@@ -4,7 +4,7 @@ import pytest
 
 from models.pooling import max_pool
 from stepwise_jax.runtime.xla_options import compiler_options
-from stepwise_jax.workdir import records
+from stepwise_jax.workdir import record_file
 
 
 @pytest.mark.parametrize(("deterministic", "backend"), [(False, "cpu"), (True, "cpu"), (False, "tpu"), (True, "tpu")])
@@ -38,7 +38,7 @@ def test_runs_on_a_cpu_are_the_same_to_the_bit_with_either_setting(train, tmp_pa
     names = {"once": False, "again": False, "deterministic": True}
     summaries = {name: train(tmp_path / name, deterministic=asked) for name, asked in names.items()}
     assert len({summary["state_sha256"] for summary in summaries.values()}) == 1
-    once, *others = (records.without_seconds(records.read(tmp_path / name).epochs) for name in names)
+    once, *others = (record_file.without_seconds(record_file.read_records(tmp_path / name).epochs) for name in names)
     assert others == [once, once]
 
 

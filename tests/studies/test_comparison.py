@@ -22,7 +22,8 @@ from stepwise_jax.studies.comparison_folder import finished_runs, open_folder, p
 from stepwise_jax.studies.comparison_table import HEADER, rows
 from stepwise_jax.studies.jobs import Cell, Failure
 from stepwise_jax.studies.variants import VARIANTS, default_names
-from stepwise_jax.workdir.folder import CONFIG, PREDICTIONS, SUMMARY, describe
+from stepwise_jax.workdir.files import CONFIG, PREDICTIONS, SUMMARY
+from stepwise_jax.workdir.folder import describe
 
 EXPERIMENT = ExperimentConfig()
 ROWS = {"short": ExperimentConfig(plan=PlanConfig(epochs_per_stage=5)), "long [slow]": ExperimentConfig()}
@@ -305,7 +306,7 @@ def test_damaged_runs_are_named(tmp_path):
 
 
 def record(folder: Path, experiment: ExperimentConfig, stages: tuple[Stage, ...]) -> None:
-    (folder / CONFIG).write_text(json.dumps(describe(experiment, stages, "mine.py", None)))
+    (folder / CONFIG).write_text(json.dumps(describe(experiment, stages, "mine.py", None, "1 x cpu")))
 
 
 def test_a_finished_run_of_something_else_is_not_taken_for_ours(tmp_path):

@@ -37,6 +37,7 @@ from stepwise_jax.studies.sweep import (
     words,
 )
 from stepwise_jax.workdir import folder as folder_module
+from stepwise_jax.workdir.files import CONFIG, SUMMARY
 
 EXPERIMENT = ExperimentConfig()
 M = 1000
@@ -155,7 +156,7 @@ def test_images_left_for_training():
 def finish(folder: Path, top1: float) -> None:
     folder.mkdir(parents=True)
     reached = {"top1": top1, "top5": 1.0, "best_top1": top1, "samples": 10_000, "updates": 100, "seconds": {}}
-    (folder / folder_module.SUMMARY).write_text(json.dumps(reached))
+    (folder / SUMMARY).write_text(json.dumps(reached))
 
 
 def test_ranking(tmp_path):
@@ -168,7 +169,7 @@ def test_ranking(tmp_path):
     assert [each.point["plan.batch_size"] for each in found] == ["2", "1", "3"]
     assert found[0].top1 == pytest.approx(0.7)
     assert found[0].by_seed == (0.8, 0.6)
-    (tmp_path / point_name(points[0]) / "seed0" / folder_module.SUMMARY).write_text('{"top1": null}')
+    (tmp_path / point_name(points[0]) / "seed0" / SUMMARY).write_text('{"top1": null}')
     with pytest.raises(InputError, match=r"summary\.json is damaged"):
         scored(tmp_path, points, (0, 1))
 
@@ -258,9 +259,7 @@ class Trainer:
             distance = abs(math.log(fields.plan.learning_rate / 0.003)) + abs(math.log2(fields.plan.batch_size / 48))
             finish(cell.folder, 1 / (1 + distance))
             whole = dataclasses.replace(fields, steps_per_call=1)
-            (cell.folder / folder_module.CONFIG).write_text(
-                json.dumps(folder_module.describe(whole, stages, "mine.py", None))
-            )
+            (cell.folder / CONFIG).write_text(json.dumps(folder_module.describe(whole, stages, "mine.py", None, "1 x cpu")))
         return failures
 
 

@@ -13,7 +13,7 @@ from stepwise_jax.errors import InputError, NonFiniteLossError
 from stepwise_jax.inference.trained import open_trained
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.training import failures
-from stepwise_jax.workdir import records
+from stepwise_jax.workdir import record_file
 from stepwise_jax.workdir.records import EpochRecord
 
 CALM = Stage("A", 0.1, 144, 32, 0.05, epochs=2, milestones=(1,))
@@ -64,8 +64,8 @@ def test_a_rate_that_diverges_goes_back_to_a_tenth_of_it(train, tmp_path):
         rate *= failures.LOWER
     expected = train(tmp_path / "calm", **plan(rate))
     assert summary["state_sha256"] == expected["state_sha256"]
-    ours, theirs = (records.read(tmp_path / name) for name in ("run", "calm"))
-    assert records.without_seconds(ours.epochs) == records.without_seconds(theirs.epochs)
+    ours, theirs = (record_file.read_records(tmp_path / name) for name in ("run", "calm"))
+    assert record_file.without_seconds(ours.epochs) == record_file.without_seconds(theirs.epochs)
     assert ours.stages[1]["learning_rate"] == pytest.approx(rate)
     assert [row["message"] for row in ours.events if row["name"] == "back"] == told
     assert [row["learning_rate"] for row in ours.epochs if row["stage"] == 3] == [0.01], "other stages keep their rates"
@@ -93,7 +93,7 @@ class Stumbling(Recorder):
 def test_a_run_that_went_back_takes_the_same_turns_when_it_goes_on(train, tmp_path, moment, every_seconds):
     fields = {**plan(100.0), "on_nan": "back", "checkpoint.every_seconds": every_seconds}
     undisturbed = train(tmp_path / "undisturbed", **fields)
-    rate = records.read(tmp_path / "undisturbed").stages[1]["learning_rate"]
+    rate = record_file.read_records(tmp_path / "undisturbed").stages[1]["learning_rate"]
     stumbling = {
         "while it goes back": Stumbling(message="going back"),
         "after it went back": Stumbling(epoch=(2, 2, rate)),
@@ -101,8 +101,8 @@ def test_a_run_that_went_back_takes_the_same_turns_when_it_goes_on(train, tmp_pa
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "run", display=stumbling[moment], **fields)
     assert train(tmp_path / "run", **fields)["state_sha256"] == undisturbed["state_sha256"]
-    ours, theirs = (records.read(tmp_path / name) for name in ("run", "undisturbed"))
-    assert records.without_seconds(ours.epochs) == records.without_seconds(theirs.epochs)
+    ours, theirs = (record_file.read_records(tmp_path / name) for name in ("run", "undisturbed"))
+    assert record_file.without_seconds(ours.epochs) == record_file.without_seconds(theirs.epochs)
 
 
 def test_a_stage_is_begun_anew_a_few_times_only(train, tmp_path):
@@ -118,7 +118,7 @@ def test_the_first_stage_goes_back_to_the_initial_state(train, tmp_path):
         return (Stage("A", 0.5, 718, 64, 100.0, epochs=3), LAST)
 
     summary = train(tmp_path / "run", on_nan="back", **{"plan.strategy": wild})
-    rate = records.read(tmp_path / "run").stages[0]["learning_rate"]
+    rate = record_file.read_records(tmp_path / "run").stages[0]["learning_rate"]
     assert rate < 100.0
 
     def calm(*_):

@@ -18,7 +18,7 @@ from stepwise_jax.errors import InputError, NonFiniteLossError
 from stepwise_jax.plans import planning
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.training.compilation import Programs
-from stepwise_jax.workdir import lock, records
+from stepwise_jax.workdir import lock, record_file
 from stepwise_jax.workdir.checkpoints import Checkpoints
 from stepwise_jax.workdir.folder import read_config, recorded_experiment
 
@@ -30,7 +30,7 @@ def test_a_run_leaves_what_the_contract_says(train, tmp_path):
     assert {"top1", "top5", "best_top1", "samples", "updates", "flops", "seconds", "stages", "state_sha256"} <= set(
         summary
     )
-    rows = records.read(folder)
+    rows = record_file.read_records(folder)
     assert [(row["stage"], row["epoch"]) for row in rows.epochs] == [(s, e) for s in (1, 2, 3) for e in (1, 2)]
     assert [row["batch_size"] for row in rows.epochs] == [32, 32, 64, 64, 32, 32]
     assert [row["examples_seen"] for row in rows.epochs] == [128, 256, 960, 1664, 3072, 4480]
@@ -86,7 +86,7 @@ def test_config_json_restores_the_experiment(train, tmp_path, experiment):
 def test_two_runs_of_one_experiment_are_the_same_to_the_bit(train, tmp_path):
     first, second = train(tmp_path / "a"), train(tmp_path / "b")
     assert first["state_sha256"] == second["state_sha256"]
-    ours, theirs = (records.without_seconds(records.read(tmp_path / name).epochs) for name in "ab")
+    ours, theirs = (record_file.without_seconds(record_file.read_records(tmp_path / name).epochs) for name in "ab")
     assert ours == theirs
     assert train(tmp_path / "c", seed=1)["state_sha256"] != first["state_sha256"]
 
@@ -105,7 +105,7 @@ def test_each_batch_size_compiles_once_and_no_hyperparameter_compiles(train, tmp
 
 def test_several_steps_in_one_call_are_the_same_training(train, tmp_path):
     one, many = train(tmp_path / "one"), train(tmp_path / "many", steps_per_call=3)
-    ours, theirs = (records.read(tmp_path / name).epochs for name in ("one", "many"))
+    ours, theirs = (record_file.read_records(tmp_path / name).epochs for name in ("one", "many"))
     assert [row["updates"] for row in ours] == [row["updates"] for row in theirs]
     np.testing.assert_allclose([row["train_loss"] for row in ours], [row["train_loss"] for row in theirs], rtol=2e-3)
     assert one["top1"] == pytest.approx(many["top1"], abs=0.02)
@@ -119,7 +119,11 @@ def test_evaluation_does_not_depend_on_its_batch(train, tmp_path):
 
 def test_evaluation_every_few_epochs_and_at_the_end_of_a_stage(train, tmp_path):
     train(tmp_path / "run", **{"evaluation.every_epochs": 2, "plan.epochs_per_stage": 3})
-    assert [row["top1"] is not None for row in records.read(tmp_path / "run").epochs] == [False, True, True] * 3
+    assert [row["top1"] is not None for row in record_file.read_records(tmp_path / "run").epochs] == [
+        False,
+        True,
+        True,
+    ] * 3
 
 
 def test_bfloat16_computes_and_keeps_float32_parameters(train, tmp_path):
@@ -150,20 +154,22 @@ def test_choices_at_the_boundary_change_only_what_comes_after_it(train, tmp_path
     }
     hashes = {name: train(tmp_path / name, **changes)["state_sha256"] for name, changes in choices.items()}
     assert len(set(hashes.values())) == len(choices)
-    first_stages = {name: records.without_seconds(records.read(tmp_path / name).epochs)[:2] for name in choices}
+    first_stages = {
+        name: record_file.without_seconds(record_file.read_records(tmp_path / name).epochs)[:2] for name in choices
+    }
     assert all(rows == first_stages["state"] for rows in first_stages.values())
 
 
 def test_without_sharing_each_stage_is_a_run_of_its_own(train, tmp_path):
     """The rows "without weight sharing": the last stage knows nothing of the ones before it."""
     train(tmp_path / "stages", **{"plan.carry": "nothing", "plan.learning_rate_rule": "constant"})
-    last = records.read(tmp_path / "stages").epochs[-1]
+    last = record_file.read_records(tmp_path / "stages").epochs[-1]
     assert last["top1"] is not None
-    first_epoch_of_last = records.read(tmp_path / "stages").epochs[4]
-    first_epoch = records.read(tmp_path / "stages").epochs[0]
+    first_epoch_of_last = record_file.read_records(tmp_path / "stages").epochs[4]
+    first_epoch = record_file.read_records(tmp_path / "stages").epochs[0]
     # Starting anew, the larger set's first epoch begins near the untrained loss again.
     train(tmp_path / "shared", **{"plan.learning_rate_rule": "constant"})
-    shared = records.read(tmp_path / "shared").epochs[4]
+    shared = record_file.read_records(tmp_path / "shared").epochs[4]
     assert first_epoch_of_last["train_loss"] > 2 * shared["train_loss"]
     assert first_epoch_of_last["train_loss"] < first_epoch["train_loss"]
 
@@ -180,7 +186,7 @@ def test_a_strategy_of_the_users_own_runs_and_is_recorded(train, tmp_path):
     assert document["strategy"]["name"] == "two_batches"
     assert len(document["strategy"]["file_sha256"]) == 64
     assert [stage["batch_size"] for stage in document["stages"]] == [16, 128]
-    assert [row["stage_name"] for row in records.read(tmp_path / "run").epochs] == ["small", "large"]
+    assert [row["stage_name"] for row in record_file.read_records(tmp_path / "run").epochs] == ["small", "large"]
     restored, planned = recorded_experiment(document)
     assert callable(restored.plan.strategy)
     assert planned[1].momentum == 0.0

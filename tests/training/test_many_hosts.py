@@ -20,7 +20,7 @@ import pytest
 from conftest import Once
 
 import launch
-from stepwise_jax.workdir import records
+from stepwise_jax.workdir import record_file
 
 ROOT = Path(__file__).parents[2]
 LONG = "STEPWISE_LONG_TESTS" in os.environ
@@ -62,7 +62,7 @@ def run_wide(workdir: Path, data_dir: Path, strikes: Sequence[str]) -> list[tupl
 
 
 def left_behind(workdir: Path) -> dict[str, Any]:
-    rows = records.read(workdir)
+    rows = record_file.read_records(workdir)
     return {
         "losses": [row["train_loss"] for row in rows.epochs],
         "probabilities": np.load(workdir / "predictions.npz")["probabilities"].tolist(),

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from stepwise_jax.workdir import records
+from stepwise_jax.workdir import record_file
 
 ROOT = Path(__file__).parents[2]
 FIELDS = {
@@ -66,11 +66,11 @@ def strike(words: list[str], when: Callable[[], bool], with_signal: signal.Signa
 
 def outcome(workdir: Path) -> tuple[str, tuple[dict, ...]]:
     summary = json.loads((workdir / "summary.json").read_text())
-    return summary["state_sha256"], records.without_seconds(records.read(workdir).epochs)
+    return summary["state_sha256"], record_file.without_seconds(record_file.read_records(workdir).epochs)
 
 
 def rows(workdir: Path) -> list[dict]:
-    return list(records.read(workdir).epochs) if (workdir / "records.jsonl").exists() else []
+    return list(record_file.read_records(workdir).epochs) if (workdir / "records.jsonl").exists() else []
 
 
 def committed(workdir: Path) -> list[int]:
@@ -154,7 +154,9 @@ def test_killed_before_anything_was_saved(tmp_path, data_dir, undisturbed):
     assert committed(workdir) == []
     finish(words)
     assert outcome(workdir) == undisturbed
-    assert "no checkpoint is left, so epochs on record (1) are trained anew" in str(records.read(workdir).events)
+    assert "no checkpoint is left, so epochs on record (1) are trained anew" in str(
+        record_file.read_records(workdir).events
+    )
 
 
 def test_a_signal_stops_with_a_checkpoint_and_75(tmp_path, data_dir, undisturbed):

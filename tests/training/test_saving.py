@@ -17,7 +17,7 @@ from conftest import Recorder
 
 from stepwise_jax.errors import UnsavedError
 from stepwise_jax.training import saving
-from stepwise_jax.workdir import records
+from stepwise_jax.workdir import record_file
 from stepwise_jax.workdir.records import EpochRecord
 
 ROOT = Path(__file__).parents[2]
@@ -124,10 +124,10 @@ def test_training_outlives_a_full_disk_and_saves_when_there_is_room(train, tmp_p
     assert ("records.jsonl is written again, nothing is lost" in display.messages) == waited
     assert committed(disk.path / "run") == [118]
     ours, theirs = (
-        records.read(folder / "undisturbed" if folder == tmp_path else folder / "run")
+        record_file.read_records(folder / "undisturbed" if folder == tmp_path else folder / "run")
         for folder in (tmp_path, disk.path)
     )
-    assert records.without_seconds(ours.epochs) == records.without_seconds(theirs.epochs)
+    assert record_file.without_seconds(ours.epochs) == record_file.without_seconds(theirs.epochs)
     assert any(row["name"] == "unsaved" for row in theirs.events), "the warning is not on record"
 
 

@@ -17,13 +17,15 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[re
 
 from stepwise_jax import formatting
 from stepwise_jax.errors import InputError
-from stepwise_jax.workdir import json_files, records
-from stepwise_jax.workdir.records import EpochRecord, EventRecord, StageRecord, Writer
+from stepwise_jax.workdir import json_files, record_file
+from stepwise_jax.workdir.record_file import RecordWriter
+from stepwise_jax.workdir.records import SECONDS, EndRecord, EpochRecord, EventRecord, StageRecord, StoredRecord
 from stepwise_jax.workdir.runs import read_runs
+from stepwise_jax.workdir.tensorboard import TensorBoard
 
 CONTRACT = {"stage", "epoch", "step", "examples_seen", "updates", "learning_rate", "batch_size", "noise_scale"}
 CONTRACT |= {"train_loss", "test_loss", "top1", "top5", "best_top1", "seconds"}
-SECONDS = {"train": 1.5, "input_wait": 0.1, "compile": 2.0, "evaluate": 0.25, "checkpoint": 0.0}
+SPENT = {"train": 1.5, "input_wait": 0.1, "compile": 2.0, "evaluate": 0.25, "checkpoint": 0.0}
 
 
 def epoch_record(stage: int = 1, epoch: int = 1, **changes: Any) -> EpochRecord:
@@ -43,7 +45,7 @@ def epoch_record(stage: int = 1, epoch: int = 1, **changes: Any) -> EpochRecord:
         top1=0.9,
         top5=0.99,
         best_top1=0.92,
-        seconds=SECONDS,
+        seconds=SPENT,
     )
     return dataclasses.replace(record, **changes)
 
@@ -67,16 +69,23 @@ def stage_record(stage: int = 1) -> StageRecord:
     )
 
 
-def write(workdir: Path, *rows: records.Record) -> None:
-    with Writer(workdir) as writer:
+def write(workdir: Path, *rows: StoredRecord) -> None:
+    with RecordWriter(workdir) as writer:
         for row in rows:
             writer.append(row)
+
+
+def draw(folder: Path, *rows: EpochRecord) -> None:
+    """What a process of a run writes for TensorBoard."""
+    board = TensorBoard(folder / "tensorboard", pytest.fail)
+    for row in (*rows, EndRecord()):
+        board(row)
 
 
 def test_records_read_back_as_they_were_written(tmp_path):
     stage, epoch, event = stage_record(), epoch_record(), EventRecord("start", "a new run")
     write(tmp_path, event, stage, epoch)
-    read = records.read(tmp_path)
+    read = record_file.read_records(tmp_path)
     assert read.stages == ({**dataclasses.asdict(stage), "milestones": [10]},)
     assert read.epochs == (dataclasses.asdict(epoch),)
     assert read.events == (dataclasses.asdict(event),)
@@ -87,13 +96,13 @@ def test_an_epoch_has_the_fields_of_the_contract(tmp_path):
     row = json.loads((tmp_path / "records.jsonl").read_text())
     assert row["kind"] == "epoch"
     assert row.keys() >= CONTRACT
-    assert tuple(row["seconds"]) == records.SECONDS
+    assert tuple(row["seconds"]) == SECONDS
 
 
 def test_a_record_is_on_disk_before_append_returns(tmp_path):
-    with Writer(tmp_path) as writer:
+    with RecordWriter(tmp_path) as writer:
         writer.append(epoch_record())
-        assert len(records.read(tmp_path).epochs) == 1
+        assert len(record_file.read_records(tmp_path).epochs) == 1
         writer.sync()
 
 
@@ -111,11 +120,11 @@ def files_of_at_most(size: int) -> Iterator[None]:
 def test_lines_that_cannot_be_written_wait_in_order_and_none_is_lost(tmp_path):
     told: list[str] = []
     events = [EventRecord("start", f"number {number}", time=float(number)) for number in range(9)]
-    with Writer(tmp_path, told.append) as writer:
+    with RecordWriter(tmp_path, told.append) as writer:
         with files_of_at_most(200):
             for event in events[:6]:
                 writer.append(event)
-            assert 0 < len(records.read(tmp_path).events) < 6
+            assert 0 < len(record_file.read_records(tmp_path).events) < 6
             assert (tmp_path / "records.jsonl").stat().st_size == 200
             with pytest.raises(OSError, match="File too large"):
                 writer.sync()
@@ -124,7 +133,7 @@ def test_lines_that_cannot_be_written_wait_in_order_and_none_is_lost(tmp_path):
             writer.append(event)
         writer.sync()
         assert told[1:] == ["records.jsonl is written again, nothing is lost"]
-        assert records.read(tmp_path).events == tuple(dataclasses.asdict(event) for event in events)
+        assert record_file.read_records(tmp_path).events == tuple(dataclasses.asdict(event) for event in events)
 
 
 def test_the_last_row_of_an_epoch_counts_and_rows_are_in_order(tmp_path):
@@ -132,7 +141,7 @@ def test_the_last_row_of_an_epoch_counts_and_rows_are_in_order(tmp_path):
         tmp_path, stage_record(1), stage_record(1), epoch_record(1, 1), epoch_record(2, 1, top1=0.1), epoch_record(1, 2)
     )
     write(tmp_path, stage_record(2), epoch_record(2, 1, top1=0.7))
-    read = records.read(tmp_path)
+    read = record_file.read_records(tmp_path)
     assert [(row["stage"], row["epoch"]) for row in read.epochs] == [(1, 1), (1, 2), (2, 1)]
     assert [row["stage"] for row in read.stages] == [1, 2]
     assert read.epochs[-1]["top1"] == 0.7
@@ -145,9 +154,12 @@ def test_a_file_cut_at_any_byte_reads_and_goes_on(tmp_path):
     for size in range(len(whole) + 1):
         path.write_bytes(whole[:size])
         lines = whole[:size].count(b"\n")
-        assert len(records.read(tmp_path).events) == lines
+        assert len(record_file.read_records(tmp_path).events) == lines
         write(tmp_path, EventRecord("resume", "going on", 3.0))
-        assert [event["name"] for event in records.read(tmp_path).events] == [*["start", "done"][:lines], "resume"]
+        assert [event["name"] for event in record_file.read_records(tmp_path).events] == [
+            *["start", "done"][:lines],
+            "resume",
+        ]
 
 
 @pytest.mark.parametrize("damage", [b"\0\0\0\0\n", b'{"kind": "epoch"}\n', b"[1]\n", b'{"kind": ["epoch"]}\n'])
@@ -155,9 +167,9 @@ def test_a_damaged_last_line_is_passed_over_and_cut_off(tmp_path, damage):
     write(tmp_path, EventRecord("start", "", 1.0))
     with open(tmp_path / "records.jsonl", "ab") as file:
         file.write(damage)
-    assert len(records.read(tmp_path).events) == 1
+    assert len(record_file.read_records(tmp_path).events) == 1
     write(tmp_path, EventRecord("resume", "", 2.0))
-    assert [event["name"] for event in records.read(tmp_path).events] == ["start", "resume"]
+    assert [event["name"] for event in record_file.read_records(tmp_path).events] == ["start", "resume"]
 
 
 @pytest.mark.parametrize("damage", ["{", "", '{"kind": "epoch", "stage": 1}', '{"kind": "unknown"}', "3"])
@@ -165,26 +177,26 @@ def test_a_damaged_line_in_the_middle_names_file_and_line(tmp_path, damage):
     good = json.dumps(dataclasses.asdict(EventRecord("start", "")))
     (tmp_path / "records.jsonl").write_text(f"{good}\n{damage}\n{good}\n")
     with pytest.raises(InputError, match=r"records\.jsonl, line 2: .*damaged"):
-        records.read(tmp_path)
+        record_file.read_records(tmp_path)
 
 
 def test_no_records_is_no_run(tmp_path):
     with pytest.raises(InputError, match=r"there is no records\.jsonl in .*no run"):
-        records.read(tmp_path)
+        record_file.read_records(tmp_path)
 
 
 def test_what_is_not_finite_becomes_null(tmp_path):
     write(tmp_path, epoch_record(train_loss=float("nan"), test_loss=float("inf")))
-    row = records.read(tmp_path).epochs[0]
+    row = record_file.read_records(tmp_path).epochs[0]
     assert (row["train_loss"], row["test_loss"]) == (None, None)
 
 
 def test_identical_records_are_those_without_their_seconds(tmp_path):
     write(tmp_path / "a", epoch_record())
-    write(tmp_path / "b", epoch_record(seconds={**SECONDS, "train": 9.0}))
-    a, b = (records.read(tmp_path / name).epochs for name in "ab")
+    write(tmp_path / "b", epoch_record(seconds={**SPENT, "train": 9.0}))
+    a, b = (record_file.read_records(tmp_path / name).epochs for name in "ab")
     assert a != b
-    assert records.without_seconds(a) == records.without_seconds(b)
+    assert record_file.without_seconds(a) == record_file.without_seconds(b)
 
 
 def events(folder: Path) -> list[Any]:
@@ -211,7 +223,7 @@ def scalars(folder: Path) -> list[tuple[str, int, float]]:
 
 
 def test_tensorboard_has_every_quantity_by_step_and_by_examples(tmp_path):
-    write(tmp_path, epoch_record(1, 1), epoch_record(1, 2, top1=None, train_loss=float("nan")))
+    draw(tmp_path, epoch_record(1, 1), epoch_record(1, 2, top1=None, train_loss=float("nan")))
     by_step = scalars(tmp_path / "tensorboard")
     by_examples = scalars(tmp_path / "tensorboard" / "by_examples")
     first = {tag: value for tag, step, value in by_step if step == 110}
@@ -231,8 +243,8 @@ def test_tensorboard_has_every_quantity_by_step_and_by_examples(tmp_path):
 
 
 def test_tensorboard_shows_each_epoch_once_after_a_resume(tmp_path):
-    write(tmp_path, epoch_record(1, 1, top1=0.1), epoch_record(1, 2, top1=0.2), epoch_record(1, 3, top1=0.3))
-    write(tmp_path, epoch_record(1, 2, top1=0.5), epoch_record(1, 3, top1=0.75))
+    draw(tmp_path, epoch_record(1, 1, top1=0.1), epoch_record(1, 2, top1=0.2), epoch_record(1, 3, top1=0.3))
+    draw(tmp_path, epoch_record(1, 2, top1=0.5), epoch_record(1, 3, top1=0.75))
     for folder, size in (("tensorboard", 1), ("tensorboard/by_examples", 24)):
         shown = [(step, value) for tag, step, value in scalars(tmp_path / folder) if tag.endswith("test/top1")]
         assert shown == [(110 * size, pytest.approx(0.1)), (120 * size, 0.5), (130 * size, 0.75)]
@@ -242,16 +254,16 @@ def test_a_killed_process_loses_no_record(tmp_path):
     program = f"""
 import os, signal
 from pathlib import Path
-from stepwise_jax.workdir.records import Writer
-from tests.test_records import epoch_record
-writer = Writer(Path({str(tmp_path)!r}))
+from stepwise_jax.training.progress import RunLog
+from tests.workdir.test_records import epoch_record
+log = RunLog(Path({str(tmp_path)!r}), [])
 for epoch in (1, 2, 3):
-    writer.append(epoch_record(1, epoch))
+    log.record(epoch_record(1, epoch))
 os.kill(os.getpid(), signal.SIGKILL)
 """
     root = Path(__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", program], cwd=root).returncode == -signal.SIGKILL
-    assert len(records.read(tmp_path).epochs) == 3
+    assert len(record_file.read_records(tmp_path).epochs) == 3
     assert len(scalars(tmp_path / "tensorboard")) == 3 * 7
 
 
@@ -267,7 +279,7 @@ def test_a_path_that_is_no_text_is_read_back_as_it_was(tmp_path):
     json_files.write_json(path, {"root": "photos/\udcff"})
     assert json_files.read_json(path) == {"root": "photos/\udcff"}
     write(tmp_path, EventRecord("start", "photos/\udcff"))
-    assert records.read(tmp_path).events[0]["message"] == "photos/\udcff"
+    assert record_file.read_records(tmp_path).events[0]["message"] == "photos/\udcff"
 
 
 def test_a_write_that_fails_leaves_the_old_document(tmp_path, monkeypatch):
@@ -277,7 +289,7 @@ def test_a_write_that_fails_leaves_the_old_document(tmp_path, monkeypatch):
     def fail(_: int) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(records.os, "fsync", fail)
+    monkeypatch.setattr(json_files.os, "fsync", fail)
     with pytest.raises(OSError, match="no space"):
         json_files.write_json(path, {"top1": 0.6})
     assert json_files.read_json(path) == {"top1": 0.5}
@@ -332,5 +344,5 @@ def test_a_folder_that_is_no_run_or_has_no_epoch_is_bad_input(tmp_path):
 
 
 def test_records_and_what_shows_them_need_no_jax():
-    program = "import sys, stepwise_jax.report, stepwise_jax.display; sys.exit('jax' in sys.modules)"
+    program = "import sys, stepwise_jax.report.report, stepwise_jax.cli.display, stepwise_jax.cli.study_tables; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[2]).returncode == 0
