@@ -14,15 +14,15 @@ import time
 from pathlib import Path
 
 import jax
+from stepwise_jax.training.position import Progress
 
 import models
 from stepwise_jax.experiment.config import CheckpointConfig, OptimizerConfig
 from stepwise_jax.functional.optimizers import make_optimizer
 from stepwise_jax.functional.state import TrainState, make_initializer
 from stepwise_jax.runtime import sharding
-from stepwise_jax.runtime.process import quieten_orbax
+from stepwise_jax.runtime.process import silence_orbax
 from stepwise_jax.training import saving
-from stepwise_jax.training.position import Progress
 from stepwise_jax.workdir.checkpoints import Checkpoints
 
 
@@ -55,7 +55,7 @@ def main() -> int:
     parser.add_argument("--repeat", type=int, default=5, help="saves to measure (default: 5)")
     parser.add_argument("--folder", type=Path, help="where to save; by default a temporary folder")
     options = parser.parse_args()
-    quieten_orbax()
+    silence_orbax()
     state = make_state(options.network, options.image_size)
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:

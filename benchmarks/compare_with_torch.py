@@ -38,7 +38,7 @@ from compared_cells import OURS, TORCH_VARIANTS, Cell, Key, cannot_keep, keep, n
 from lane import Job, Lane, prepare_all, tell
 from worker import Worker, WorkerError
 
-from stepwise_jax.runtime.process import with_kept_memory
+from stepwise_jax.runtime.process import with_malloc_settings
 
 ON_GPU = {
     "networks": ["resnet50", "resnext50_32x4d", "res2net50_26w_4s", "res2next50"],
@@ -279,7 +279,7 @@ def _completed(options: argparse.Namespace) -> argparse.Namespace:
 
 def main() -> None:
     """Parse, compare, and print the table."""
-    os.environ.update(with_kept_memory(os.environ))
+    os.environ.update(with_malloc_settings(os.environ))
     try:
         document = compare(_arguments())
     except KeyboardInterrupt:

@@ -21,7 +21,7 @@ from stepwise_jax.experiment.config import OptimizerConfig
 from stepwise_jax.functional.metrics import apply
 from stepwise_jax.functional.optimizers import make_optimizer
 from stepwise_jax.runtime import sharding
-from stepwise_jax.runtime.process import start_anew_with_kept_memory, take_memory_in_the_main_thread
+from stepwise_jax.runtime.process import compute_in_main_thread, restart_with_malloc_settings
 from stepwise_jax.training import step_functions
 
 IMAGES = 1000
@@ -70,6 +70,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    start_anew_with_kept_memory()
-    take_memory_in_the_main_thread()
+    restart_with_malloc_settings()
+    compute_in_main_thread()
     sys.exit(main())

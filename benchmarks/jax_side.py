@@ -16,15 +16,15 @@ class JaxSide:
         import numpy as np
 
         import models
-        from stepwise_jax.data.loaders import ResidentFeed, place_resident
+        from stepwise_jax.data.loaders import ResidentLoader, place_resident
         from stepwise_jax.experiment.config import OptimizerConfig
         from stepwise_jax.functional.optimizers import make_optimizer, set_hyperparameters
         from stepwise_jax.functional.preprocessing import make_preprocessing
         from stepwise_jax.runtime import sharding
-        from stepwise_jax.runtime.process import take_memory_in_the_main_thread
+        from stepwise_jax.runtime.process import compute_in_main_thread
         from stepwise_jax.training import step_functions
 
-        take_memory_in_the_main_thread()
+        compute_in_main_thread()
         self._program, self._steps_per_call, side = step_functions, setup["steps_per_call"], setup["image_size"]
         mesh, optimizer = sharding.make_mesh(), make_optimizer(OptimizerConfig())
         shape = {name: setup[name] for name in ("small_images", "width", "blocks")}
@@ -32,7 +32,7 @@ class JaxSide:
         random = np.random.default_rng(0)
         images = random.integers(0, 256, (IMAGES, side, side, 3), dtype=np.uint8)
         labels = random.integers(0, setup["classes"], IMAGES)
-        self._feed = ResidentFeed(place_resident(images, labels, mesh, sharded=False), mesh)
+        self._feed = ResidentLoader(place_resident(images, labels, mesh, sharded=False), mesh)
         self._function = step_functions.train_function(network, optimizer, make_preprocessing("imagenet", side), mesh)
         state = step_functions.first_state(network, optimizer, side, mesh)
         self._state = state._replace(opt_state=set_hyperparameters(state.opt_state, learning_rate=0.001))
@@ -50,18 +50,18 @@ class JaxSide:
         """Compiles; the memory of a step is taken when one is run."""
         steps = self._steps_per_call
         rows = self._random.integers(0, IMAGES, (steps, batch_size)).astype("int32")
-        (picked,) = self._feed.calls(rows, [range(steps)])
+        (inputs,) = self._feed.calls(rows, [range(steps)])
         abstract = self._feed.abstract(steps, batch_size)
         compiled = self._program.compile_call(self._function, self._state, self._feed.examples, abstract)
-        self._calls[batch_size, variant] = compiled.call, picked
+        self._calls[batch_size, variant] = compiled.call, inputs
 
     def run(self, batch_size: int, variant: str, steps: int) -> None:
         """Runs steps, a multiple of what one call takes, and waits for them."""
-        call, picked = self._calls[batch_size, variant]
+        call, inputs = self._calls[batch_size, variant]
         if not steps:
             return
         for _ in range(steps // self._steps_per_call):
-            self._state, losses = call(self._state, self._feed.examples, picked)
+            self._state, losses = call(self._state, self._feed.examples, inputs)
         self._jax.block_until_ready((self._state, losses))
 
     def rest(self) -> None:

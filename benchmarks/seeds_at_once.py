@@ -20,7 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from stepwise_jax.runtime.process import start_anew_with_kept_memory
+from stepwise_jax.runtime.process import restart_with_malloc_settings
 
 ROOT = Path(__file__).parents[1]
 INNER = "--inner"
@@ -51,20 +51,20 @@ def steps_per_second(setting: dict[str, Any]) -> float:
     images, labels = random.integers(0, 256, (1024, size, size, 3), np.uint8), random.integers(0, 10, 1024, np.int32)
     examples = jax.device_put(Resident(images, labels))
     state = step_functions.first_state(network, optimizer, size, mesh)
-    picked = jnp.asarray(random.integers(0, 1024, (together, 1, batch)).astype(np.int32))
+    inputs = jnp.asarray(random.integers(0, 1024, (together, 1, batch)).astype(np.int32))
     if together > 1:
         state = jax.tree.map(lambda leaf: jnp.stack([leaf] * together), state)
         train = jax.jit(jax.vmap(call, in_axes=(0, None, 0)), donate_argnums=0)
     else:
-        picked, train = picked[0], jax.jit(call, donate_argnums=0)
+        inputs, train = inputs[0], jax.jit(call, donate_argnums=0)
     for _ in range(3):
-        state, losses = train(state, examples, picked)
+        state, losses = train(state, examples, inputs)
         jax.block_until_ready(losses)
     print("ready", flush=True)
     sys.stdin.readline()
     done, started = 0, time.perf_counter()
     while (spent := time.perf_counter() - started) < setting["seconds"]:
-        state, losses = train(state, examples, picked)
+        state, losses = train(state, examples, inputs)
         jax.block_until_ready(losses)
         done += 1
     return done / spent
@@ -130,7 +130,7 @@ def show(result: dict[str, Any]) -> None:
 def main() -> int:
     """Measures and prints."""
     if sys.argv[1:2] == [INNER]:
-        start_anew_with_kept_memory()
+        restart_with_malloc_settings()
         print(json.dumps(steps_per_second(json.loads(sys.argv[2]))))
         return 0
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

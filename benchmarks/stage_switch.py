@@ -22,7 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from stepwise_jax.runtime.process import look_for_garbage_seldom, start_anew_with_kept_memory
+from stepwise_jax.runtime.process import collect_garbage_rarely, restart_with_malloc_settings
 from stepwise_jax.workdir import record_file
 
 ROOT = Path(__file__).parents[1]
@@ -159,8 +159,8 @@ def show(result: dict[str, Any]) -> None:
 def main() -> int:
     """Measures and prints; the status is 1 where the second run compiled anything."""
     if sys.argv[1:2] == [INNER]:
-        start_anew_with_kept_memory()
-        look_for_garbage_seldom()
+        restart_with_malloc_settings()
+        collect_garbage_rarely()
         return train_and_count(sys.argv[2:])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=12, help="epochs of each stage (default: 12)")

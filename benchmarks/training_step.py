@@ -40,9 +40,9 @@ def jax_step(name: str, batch_size: int, image_size: int) -> Callable[[], None]:
     import models
     from stepwise_jax.functional.state import TrainState, state_from
     from stepwise_jax.functional.train_step import Batch, make_train_step
-    from stepwise_jax.runtime.process import take_memory_in_the_main_thread
+    from stepwise_jax.runtime.process import compute_in_main_thread
 
-    take_memory_in_the_main_thread()
+    compute_in_main_thread()
     net = models.build(name, num_classes=CLASSES)
     optimizer = optax.chain(optax.add_decayed_weights(WEIGHT_DECAY), optax.sgd(LEARNING_RATE, MOMENTUM))
     images = jax.random.normal(jax.random.key(1), (batch_size, image_size, image_size, 3))
@@ -131,9 +131,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.worker:
         return work(arguments.worker, arguments.networks[0], arguments.batch_size, arguments.image_size)
-    from stepwise_jax.runtime.process import with_kept_memory
+    from stepwise_jax.runtime.process import with_malloc_settings
 
-    os.environ.update(with_kept_memory(os.environ))
+    os.environ.update(with_malloc_settings(os.environ))
     print("| network | wall s | PyTorch | ratio | CPU s | PyTorch | ratio |\n|---|---|---|---|---|---|---|", flush=True)
     for name in arguments.networks:
         print(compare(arguments, name), flush=True)

@@ -9,7 +9,7 @@ def first_line(error: BaseException) -> str:
     return textwrap.shorten(lines[0], 200, placeholder=" ...") if lines else type(error).__name__
 
 
-def kind_and_line(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """The same with the error's kind before it, for what the user's own code raised."""
     kind, line = type(error).__name__, first_line(error)
     return kind if line == kind else f"{kind}: {line}"

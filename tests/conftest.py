@@ -53,7 +53,7 @@ from stepwise_jax.experiment.config import (
 )
 from stepwise_jax.experiment.serialization import override
 from stepwise_jax.plans import planning
-from stepwise_jax.runtime.process import ignore_abandoned_reads, look_for_garbage_seldom
+from stepwise_jax.runtime.process import collect_garbage_rarely, ignore_abandoned_reads
 from stepwise_jax.training import loop
 from stepwise_jax.training.timing import Profile
 
@@ -74,7 +74,7 @@ def pytest_configure() -> None:
     """After pytest has begun to listen: what a launched process does not tell is no warning here either."""
     ignore_abandoned_reads()
     keep_to_own_cores()
-    look_for_garbage_seldom()
+    collect_garbage_rarely()
 
 
 class TinyNet(nn.Module):

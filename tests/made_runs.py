@@ -97,7 +97,9 @@ def summary(rows: list[EpochRecord], stages: tuple[Stage, ...]) -> dict[str, Any
     }
 
 
-def make_answers(folder: Path, wrong: Sequence[int], images: int = 40, classes: Sequence[str] = ("cat", "dog")) -> None:
+def make_predictions(
+    folder: Path, wrong: Sequence[int], images: int = 40, classes: Sequence[str] = ("cat", "dog")
+) -> None:
     """`predictions.npz` and `samples.npz` in a run's folder: image i is of class i modulo their number."""
     labels = np.arange(images) % len(classes)
     predicted = np.where(np.isin(np.arange(images), wrong), (labels + 1) % len(classes), labels)
@@ -121,5 +123,5 @@ def make_comparison(root: Path, seeds: Sequence[int] = (0, 1, 2), baseline: floa
     for seed in seeds:
         for name, plan, ahead in (("stepwise", STEPWISE, 0.0), ("baseline", BASELINE, baseline)):
             folder = make_run(compared.folder(root, name, seed), plan, seed, ahead=ahead * (1 + 0.1 * seed))
-            make_answers(folder, wrong=range(3 + seed if name == "stepwise" else seed))
+            make_predictions(folder, wrong=range(3 + seed if name == "stepwise" else seed))
     return root

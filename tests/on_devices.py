@@ -19,7 +19,7 @@ import models
 from models import convolution, row_products
 from models.resnet import BasicBlock, ResNet
 from stepwise_jax.data import datasets
-from stepwise_jax.data.loaders import Feed, ResidentFeed, StreamedFeed, place_resident
+from stepwise_jax.data.loaders import Loader, ResidentLoader, StreamingLoader, place_resident
 from stepwise_jax.errors import InterruptedRunError
 from stepwise_jax.experiment.config import (
     CheckpointConfig,
@@ -35,8 +35,8 @@ from stepwise_jax.functional.state import TrainState, learned, make_initializer
 from stepwise_jax.plans import planning
 from stepwise_jax.runtime import sharding
 from stepwise_jax.training import loop
-from stepwise_jax.training.compilation import Programs
-from stepwise_jax.training.timing import Clock
+from stepwise_jax.training.compilation import CompiledFunctions
+from stepwise_jax.training.timing import Timer
 from stepwise_jax.workdir import record_file
 from stepwise_jax.workdir.records import EpochRecord
 
@@ -49,9 +49,9 @@ def network(dtype: Any = "float32") -> ResNet:
     return ResNet(BasicBlock, blocks=(1,), num_classes=10, width=4, small_images=True, dtype=dtype)
 
 
-def programs_on(mesh: Mesh, net: Any) -> Programs:
+def programs_on(mesh: Mesh, net: Any) -> CompiledFunctions:
     preprocessing = Preprocessing(SIDE, (0.5,) * 3, (0.3,) * 3)
-    return Programs(net, make_optimizer(OptimizerConfig()), preprocessing, mesh, Clock(), lambda _: None)
+    return CompiledFunctions(net, make_optimizer(OptimizerConfig()), preprocessing, mesh, Timer(), lambda _: None)
 
 
 def first_state(net: Any) -> TrainState:
@@ -61,15 +61,15 @@ def first_state(net: Any) -> TrainState:
     return jax.device_get(state._replace(opt_state=set_hyperparameters(state.opt_state, learning_rate=0.1)))
 
 
-def feed_on(mesh: Mesh, kind: str) -> Feed:
+def feed_on(mesh: Mesh, kind: str) -> Loader:
     random = np.random.default_rng(0)
     # Each device's share of a batch differs in brightness: statistics over a share would be far off.
     images = random.integers(0, 64, (EXAMPLES, SIDE, SIDE, 3), dtype=np.uint8)
     images += (np.arange(EXAMPLES) % 190).astype(np.uint8)[:, None, None, None]
     labels = random.integers(0, 10, EXAMPLES)
     if kind == "streamed":
-        return StreamedFeed(lambda rows: images[rows], labels, (SIDE, SIDE, 3), mesh, workers=1)
-    return ResidentFeed(place_resident(images, labels, mesh, sharded=kind == "sharded"), mesh)
+        return StreamingLoader(lambda rows: images[rows], labels, (SIDE, SIDE, 3), mesh, workers=1)
+    return ResidentLoader(place_resident(images, labels, mesh, sharded=kind == "sharded"), mesh)
 
 
 def furthest(ours: Any, theirs: Any) -> float:
@@ -81,8 +81,8 @@ def one_step(state: TrainState, batch_size: int, count: int) -> TrainState:
     mesh = sharding.make_mesh(jax.devices()[:count])
     feed, rows = feed_on(mesh, "replicated"), np.arange(batch_size, dtype=np.int32)[None]
     placed = sharding.place(state, sharding.replicated(mesh))
-    (picked,) = feed.calls(rows, [[0]])
-    after, _ = programs_on(mesh, network()).train(placed, feed.examples, picked)
+    (inputs,) = feed.calls(rows, [[0]])
+    after, _ = programs_on(mesh, network()).train(placed, feed.examples, inputs)
     return jax.device_get(after)
 
 
@@ -140,8 +140,8 @@ def compiled(net: Any, kind: str, count: int, batch_size: int) -> Any:
     mesh = sharding.make_mesh(jax.devices()[:count])
     state = sharding.place(first_state(net), sharding.replicated(mesh))
     feed = feed_on(mesh, kind)
-    picked = feed.abstract(1, batch_size)
-    return programs_on(mesh, net)._train.lower(state, feed.examples, picked).compile()
+    inputs = feed.abstract(1, batch_size)
+    return programs_on(mesh, net)._train.lower(state, feed.examples, inputs).compile()
 
 
 def collectives(text: str) -> list[str]:

@@ -22,7 +22,7 @@ from stepwise_jax.functional.optimizers import make_optimizer
 from stepwise_jax.functional.state import make_initializer
 from stepwise_jax.plans import planning
 from stepwise_jax.runtime import multihost
-from stepwise_jax.runtime.process import quieten_orbax
+from stepwise_jax.runtime.process import silence_orbax
 from stepwise_jax.training import loop
 from stepwise_jax.workdir.records import StepsRecord
 
@@ -79,9 +79,9 @@ def first_variables(config: ExperimentConfig) -> dict[str, Any]:
 
 
 def main(workdir: Path, data_dir: str, count: int, process: int, coordinator: str, at: Sequence[str]) -> int:
-    quieten_orbax()
+    silence_orbax()
     if count > 1:
-        multihost.start(multihost.Place(coordinator, count, process), heartbeat_seconds=20)
+        multihost.start(multihost.DistributedConfig(coordinator, count, process), heartbeat_seconds=20)
     jax.config.update("jax_enable_x64", True)
     config = experiment(data_dir)
     net: Any = ResNet(BasicBlock, blocks=(1,), num_classes=10, width=4, small_images=True, dtype="float64")

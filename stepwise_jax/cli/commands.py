@@ -14,7 +14,7 @@ from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import DataConfig, ExperimentConfig, PlanConfig
 from stepwise_jax.experiment.serialization import override
 from stepwise_jax.formatting import percent
-from stepwise_jax.runtime.process import take_memory_in_the_main_thread
+from stepwise_jax.runtime.process import compute_in_main_thread
 
 
 def plan(options: argparse.Namespace, fields: Sequence[str]) -> None:
@@ -58,7 +58,7 @@ def train(options: argparse.Namespace, fields: Sequence[str]) -> None:
     from stepwise_jax.training import loop
     from stepwise_jax.training.timing import parse_profile
 
-    take_memory_in_the_main_thread()
+    compute_in_main_thread()
     experiment = load_experiment(options.config, fields, options.command)
     _join_processes(options)
     sizes = datasets.sizes(experiment.data)
@@ -67,7 +67,7 @@ def train(options: argparse.Namespace, fields: Sequence[str]) -> None:
     profile = parse_profile(options.profile, stages) if options.profile else None
     compile_cache.enable()
     variables = networks.initial_variables(experiment, sizes.num_classes)
-    with make_display(sys.stderr) if multihost.is_first() else Display() as display:
+    with make_display(sys.stderr) if multihost.is_first_process() else Display() as display:
         summary = loop.run(
             experiment,
             stages,
@@ -78,14 +78,14 @@ def train(options: argparse.Namespace, fields: Sequence[str]) -> None:
             config_path=options.config,
             profile=profile,
         )
-    if multihost.is_first():
+    if multihost.is_first_process():
         _show_result(stages, summary, options.workdir)
 
 
 def _join_processes(options: argparse.Namespace) -> None:
     from stepwise_jax.runtime import multihost
 
-    place = multihost.Place(options.coordinator, options.processes, options.process_id)
+    place = multihost.DistributedConfig(options.coordinator, options.processes, options.process_id)
     if options.distributed or set(place) != {None}:
         multihost.start(place, options.heartbeat)
 
@@ -229,7 +229,7 @@ def bench(options: argparse.Namespace, _: Sequence[str]) -> None:
     """Measures this machine: training steps of networks, or with --data how many images a second reach the device."""
     from stepwise_jax.cli.bench.command import check, run, show
 
-    take_memory_in_the_main_thread()
+    compute_in_main_thread()
     measured = run(vars(options), networks.build_network)
     if options.json:
         _print_json(measured)

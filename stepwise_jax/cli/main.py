@@ -13,7 +13,12 @@ from stepwise_jax.cli.overrides import load_config, print_fields
 from stepwise_jax.errors import InputError, StepwiseError, is_out_of_memory
 from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.formatting import program
-from stepwise_jax.runtime.process import leave, look_for_garbage_seldom, quieten_orbax, start_anew_with_kept_memory
+from stepwise_jax.runtime.process import (
+    collect_garbage_rarely,
+    exit_process,
+    restart_with_malloc_settings,
+    silence_orbax,
+)
 
 Command = Callable[[argparse.Namespace, Sequence[str]], None]
 
@@ -44,11 +49,11 @@ def run() -> NoReturn:
     """Runs the command of this process's arguments, and ends the process."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.basicConfig(format="warning: %(message)s", level=logging.WARNING)
-    quieten_orbax()
-    look_for_garbage_seldom()
+    silence_orbax()
+    collect_garbage_rarely()
     if sys.argv[1:2] in (["train"], ["bench"]):
-        start_anew_with_kept_memory()
-    leave(main(sys.argv[1:]))
+        restart_with_malloc_settings()
+    exit_process(main(sys.argv[1:]))
 
 
 def main(arguments: Sequence[str]) -> int:

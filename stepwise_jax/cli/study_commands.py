@@ -28,12 +28,12 @@ def compare(options: argparse.Namespace, fields: Sequence[str]) -> None:
     _check_processes(options.processes)
     wanted, experiments = _comparison(options, fields)
     stages = comparison.plans(experiments, _checked_sizes(experiments))
-    pairs = comparison.twins(experiments, stages)
-    wanted = comparison.without_twins(wanted, pairs, named=options.strategies not in ("", "rows"))
+    pairs = comparison.duplicates(experiments, stages)
+    wanted = comparison.drop_duplicates(wanted, pairs, named=options.strategies not in ("", "rows"))
     comparison_folder.check_finished(wanted, options.workdir, experiments, stages)
     whole = comparison_folder.open_folder(options.workdir, wanted)
     _prepare(experiments)
-    cells = comparison.make_cells(wanted, options.workdir, stages, launcher(), fields)
+    cells = comparison.make_jobs(wanted, options.workdir, stages, launcher(), fields)
     failures = _run(cells, options.processes)
     comparison_folder.keep_failures(options.workdir, failures)
     _show_comparison(whole, options.workdir)
@@ -51,7 +51,7 @@ def _comparison(options: argparse.Namespace, fields: Sequence[str]) -> tuple[Any
     experiment = parse_fields(given, fields, f"{program()} {options.command} {options.config}")
     names = [name for name in options.strategies.split(",") if name]
     strategies = comparison.choose(names, options.config, experiment, load_rows(options.config))
-    comparison.refuse_unheeded(given, experiment, strategies)
+    comparison.reject_ignored_fields(given, experiment, strategies)
     seeds = tuple(range(experiment.seed, experiment.seed + options.seeds))
     experiments = {
         each.name: parse_fields(load_config(each.config), [*fields, *each.words()], f"strategy {each.name}")
@@ -166,13 +166,13 @@ def _prepare(experiments: Mapping[str, ExperimentConfig]) -> None:
 
 def _run(cells: Sequence[Any], processes: int) -> list[Any]:
     """Runs what is not finished, `processes` jobs at a time (0: one a GPU or core), and returns what failed."""
-    from stepwise_jax.cli.study_display import make_grid_display
-    from stepwise_jax.studies.local_executor import default_processes, make_slots, run_cells
+    from stepwise_jax.cli.study_display import make_study_display
+    from stepwise_jax.studies.local_executor import default_processes, make_slots, run_jobs
 
     slots = make_slots(processes or default_processes())
     with stop_on_signals() as stop:
-        display = make_grid_display(cells)
+        display = make_study_display(cells)
         try:
-            return run_cells(cells, slots, display, stop)
+            return run_jobs(cells, slots, display, stop)
         finally:
             display.finish()

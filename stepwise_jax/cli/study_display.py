@@ -14,13 +14,13 @@ from rich.text import Text
 
 from stepwise_jax.cli.display import can_move_cursor
 from stepwise_jax.formatting import duration
-from stepwise_jax.studies.jobs import Cell, Failure, Watcher
+from stepwise_jax.studies.jobs import Failure, Job, StudyObserver
 
 
-class GridDisplay(Watcher):
+class StudyDisplay(StudyObserver):
     """Counts what a grid has done since this process began, and shows a line for each run that starts or ends."""
 
-    def __init__(self, cells: Sequence[Cell], stream: TextIO):
+    def __init__(self, cells: Sequence[Job], stream: TextIO):
         self._stream, self._cells = stream, cells
         self._total = sum(cell.samples for cell in cells)
         self._began = (time.monotonic(), sum(cell.samples_done() for cell in cells))
@@ -28,16 +28,16 @@ class GridDisplay(Watcher):
         counted = "1 run" if len(cells) == 1 else f"{len(cells)} runs"
         self._show(f"{counted}, {self._finished} finished; {self._total:,} samples in all")
 
-    def started(self, cell: Cell) -> None:
-        """See `Watcher`."""
+    def started(self, cell: Job) -> None:
+        """See `StudyObserver`."""
         self._show(f"{cell.name}: {'going on' if cell.samples_done() else 'started'} (log: {cell.log})")
 
-    def ended(self, cell: Cell, failure: Failure | None) -> None:
-        """See `Watcher`."""
+    def ended(self, cell: Job, failure: Failure | None) -> None:
+        """See `StudyObserver`."""
         self._show(f"{cell.name}: done" if failure is None else f"{cell.name}: FAILED: {failure.message}")
 
-    def moved(self, running: Sequence[Cell], finished: int, samples_done: int) -> None:
-        """See `Watcher`."""
+    def moved(self, running: Sequence[Job], finished: int, samples_done: int) -> None:
+        """See `StudyObserver`."""
         self._samples, self._finished = samples_done, finished
         twentieths = 20 * samples_done // max(self._total, 1)
         if twentieths != self._twentieths and samples_done > self._began[1]:
@@ -63,11 +63,11 @@ class GridDisplay(Watcher):
             self._stream.flush()
 
 
-class LiveGridDisplay(GridDisplay):
+class LiveStudyDisplay(StudyDisplay):
     """Below the lines stand the runs under way, and a bar over the whole grid."""
 
-    def __init__(self, cells: Sequence[Cell], stream: TextIO):
-        self._running: Sequence[Cell] = ()
+    def __init__(self, cells: Sequence[Job], stream: TextIO):
+        self._running: Sequence[Job] = ()
         self._console = Console(file=stream, highlight=False)
         super().__init__(cells, stream)
         # Last, as it renders at once what the lines above make.
@@ -80,8 +80,8 @@ class LiveGridDisplay(GridDisplay):
         )
         self._live.start()
 
-    def moved(self, running: Sequence[Cell], finished: int, samples_done: int) -> None:
-        """See `Watcher`."""
+    def moved(self, running: Sequence[Job], finished: int, samples_done: int) -> None:
+        """See `StudyObserver`."""
         self._running = running
         super().moved(running, finished, samples_done)
 
@@ -115,7 +115,7 @@ def seconds_left(began: tuple[float, int], now: tuple[float, int], total: int) -
     return (total - now[1]) * (now[0] - began[0]) / (now[1] - began[1])
 
 
-def make_grid_display(cells: Sequence[Cell], stream: TextIO | None = None) -> GridDisplay:
+def make_study_display(cells: Sequence[Job], stream: TextIO | None = None) -> StudyDisplay:
     """A live display where `stream` (by default stderr) is a terminal that can move its cursor, else plain lines."""
     target: TextIO = sys.stderr if stream is None else stream
-    return (LiveGridDisplay if can_move_cursor(target) else GridDisplay)(cells, target)
+    return (LiveStudyDisplay if can_move_cursor(target) else StudyDisplay)(cells, target)

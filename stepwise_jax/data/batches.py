@@ -26,7 +26,7 @@ class Pixels(NamedTuple):
     """int32 [b], or [k, b]."""
 
 
-Picked = jax.Array | Pixels
+Inputs = jax.Array | Pixels
 """What one call of a program works on: rows int32 [b] or [k, b] of a resident split, or the pixels themselves."""
 
 
@@ -45,15 +45,15 @@ def pad_rows(count: int, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
     return np.minimum(rows, count - 1).reshape(batches, batch_size), (rows < count).reshape(batches, batch_size)
 
 
-def gather(examples: Resident | None, picked: Picked, preprocessing: Preprocessing) -> tuple[jax.Array, jax.Array]:
+def gather(examples: Resident | None, inputs: Inputs, preprocessing: Preprocessing) -> tuple[jax.Array, jax.Array]:
     """One batch as network input: images float32 [b, size, size, 3], labels int32 [b].
 
     Args:
-      examples: the split that `picked` names rows of; None where `picked` is the pixels themselves.
+      examples: the split that `inputs` names rows of; None where `inputs` is the pixels themselves.
       picked: rows int32 [b], or uint8 pixels with labels.
       preprocessing: what the network is to see.
     """
-    if isinstance(picked, Pixels):
-        return preprocess(picked.images, preprocessing), picked.labels
+    if isinstance(inputs, Pixels):
+        return preprocess(inputs.images, preprocessing), inputs.labels
     assert examples is not None
-    return preprocess(examples.images[picked], preprocessing), examples.labels[picked]
+    return preprocess(examples.images[inputs], preprocessing), examples.labels[inputs]

@@ -18,7 +18,7 @@ import numpy as np
 from stepwise_jax.data import splits
 from stepwise_jax.data.dataset import Dataset, Examples, Sizes
 from stepwise_jax.data.prepared import locating
-from stepwise_jax.data.progress import Meter, Progress
+from stepwise_jax.data.progress import Progress, ProgressMeter
 from stepwise_jax.data.sources import digits
 from stepwise_jax.data.sources.catalog import RECIPES, SIZES
 from stepwise_jax.errors import InputError
@@ -109,7 +109,7 @@ def prepare(data: DataConfig, progress: Progress, fetch: bool = False) -> None:
         return
     from stepwise_jax.data.prepared import writing
 
-    meter = Meter(progress, 1, f"{data.name}: looking through the files")
+    meter = ProgressMeter(progress, 1, f"{data.name}: looking through the files")
     with ThreadPoolExecutor(1) as pool:
         source = meter.result(pool.submit(_source, data))
     writing.prepare(source, data_dir(data), progress)

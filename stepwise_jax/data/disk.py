@@ -27,7 +27,7 @@ def check_room(folder: Path, needed: int) -> None:
         raise InputError(f"data.data_dir: {str(folder)!r} has {free >> 20} MiB free, {_mebibytes(needed)} are needed")
 
 
-def unwritable(place: Path, error: Exception, needed: int) -> InputError:
+def write_error(place: Path, error: Exception, needed: int) -> InputError:
     """The error that tells that something could not be written, with the bytes needed if the disk is full."""
     reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
     if is_full(error):

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from stepwise_jax.data.batches import Picked, Pixels, Resident
+from stepwise_jax.data.batches import Inputs, Pixels, Resident
 from stepwise_jax.data.sampler import Order, PlanOrder
 from stepwise_jax.runtime.sharding import place, replicated, split_along
 from stepwise_jax.runtime.threads import cores
@@ -30,7 +30,7 @@ Read = Callable[[np.ndarray], np.ndarray]
 """Rows int [n] to images uint8 [n, H, W, C]; called from several threads."""
 
 
-class Feed(Protocol):
+class Loader(Protocol):
     """One split on its way to the devices."""
 
     @property
@@ -42,11 +42,11 @@ class Feed(Protocol):
         """Shape, type and placement of a batch of shape [b] or of a call of shape [k, b], for compiling."""
         ...
 
-    def calls(self, order: Order, calls: Iterable[Sequence[int]]) -> Iterator[Picked]:
+    def calls(self, order: Order, calls: Iterable[Sequence[int]]) -> Iterator[Inputs]:
         """The batches of an order, [k, b] for each call's numbers, which follow one another from call to call."""
         ...
 
-    def batches(self, order: Order) -> Iterator[Picked]:
+    def batches(self, order: Order) -> Iterator[Inputs]:
         """All batches of an order one by one, [b]."""
         ...
 
@@ -59,31 +59,31 @@ class Feed(Protocol):
         ...
 
 
-class ResidentFeed:
+class ResidentLoader:
     """A split that is on the devices: what is sent is rows."""
 
     def __init__(self, examples: Resident, mesh: Mesh):
         self.examples = examples
         self._mesh = mesh
 
-    def abstract(self, *shape: int) -> Picked:
-        """See `Feed`."""
+    def abstract(self, *shape: int) -> Inputs:
+        """See `Loader`."""
         return _abstract(shape, np.int32, split_along(self._mesh, len(shape) - 1))
 
-    def calls(self, order: Order, calls: Iterable[Sequence[int]]) -> Iterator[Picked]:
-        """See `Feed`."""
+    def calls(self, order: Order, calls: Iterable[Sequence[int]]) -> Iterator[Inputs]:
+        """See `Loader`."""
         sharding, ahead, at_once = split_along(self._mesh, 1), iter(calls), _CALLS_PLACED_FIRST
         while chosen := list(islice(ahead, at_once)):
             yield from place([np.stack([order[number] for number in call]) for call in chosen], sharding)
             at_once = CALLS_PLACED
 
-    def batches(self, order: Order) -> Iterator[Picked]:
-        """See `Feed`."""
+    def batches(self, order: Order) -> Iterator[Inputs]:
+        """See `Loader`."""
         for number in range(len(order)):
             yield place(order[number], split_along(self._mesh, 0))
 
     def images(self, rows: np.ndarray) -> np.ndarray:
-        """See `Feed`."""
+        """See `Loader`."""
         # Shares of a split may lie with other processes: all of them ask together, and each gets all rows.
         return np.asarray(jax.jit(_pick, out_shardings=replicated(self._mesh))(self.examples.images, rows))
 
@@ -91,7 +91,7 @@ class ResidentFeed:
         """Nothing works ahead."""
 
 
-class StreamedFeed:
+class StreamingLoader:
     """A split whose images are read and decoded by threads, some batches ahead, and sent as they are needed.
 
     The threads work through a whole order, over the ends of epochs and stages, whatever the sizes of the batches. Of
@@ -107,13 +107,13 @@ class StreamedFeed:
         self._source: tuple[Order, int] | None = None
         self._ahead: Any = None
 
-    def abstract(self, *shape: int) -> Picked:
-        """See `Feed`."""
+    def abstract(self, *shape: int) -> Inputs:
+        """See `Loader`."""
         sharding = split_along(self._mesh, len(shape) - 1)
         return Pixels(_abstract((*shape, *self._shape), np.uint8, sharding), _abstract(shape, np.int32, sharding))
 
-    def calls(self, order: Order, calls: Iterable[Sequence[int]]) -> Iterator[Picked]:
-        """See `Feed`."""
+    def calls(self, order: Order, calls: Iterable[Sequence[int]]) -> Iterator[Inputs]:
+        """See `Loader`."""
         for call in calls:
             self._seek(order, call[0])
             pixels = [next(self._ahead) for _ in call]
@@ -123,8 +123,8 @@ class StreamedFeed:
             )
             yield self._place(images, labels, len(order[call[0]]))
 
-    def batches(self, order: Order) -> Iterator[Picked]:
-        """See `Feed`."""
+    def batches(self, order: Order) -> Iterator[Inputs]:
+        """See `Loader`."""
         ahead = self._start(order, 0)
         try:
             for number in range(len(order)):
@@ -134,11 +134,11 @@ class StreamedFeed:
             ahead.close()
 
     def images(self, rows: np.ndarray) -> np.ndarray:
-        """See `Feed`."""
+        """See `Loader`."""
         return self._read(rows)
 
     def close(self) -> None:
-        """See `Feed`."""
+        """See `Loader`."""
         if self._ahead is not None:
             self._ahead.close()
         self._source = self._ahead = None
@@ -149,7 +149,7 @@ class StreamedFeed:
             self._ahead = self._start(order, number)
 
     def _start(self, order: Order, number: int) -> Any:
-        loader = _Loader(order, self._read, self._labels, self._mesh)
+        loader = _BatchSource(order, self._read, self._labels, self._mesh)
         # A plan's later batches wait in the same buffer as its first ones, and are larger.
         examples = order.largest if isinstance(order, PlanOrder) else len(order[number])
         batch_bytes = int(np.prod(self._shape)) * examples // jax.process_count()
@@ -166,7 +166,7 @@ class StreamedFeed:
         return Pixels(place(images), place(labels))
 
 
-class _Loader:
+class _BatchSource:
     """Batches by their number, each read and decoded when it is asked for (grain's random access source)."""
 
     def __init__(self, order: Order, read: Read, labels: np.ndarray, mesh: Mesh):

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from stepwise_jax.data import datasets
 from stepwise_jax.data.dataset import Dataset
-from stepwise_jax.data.loaders import Feed, Read, ResidentFeed, StreamedFeed, place_resident
+from stepwise_jax.data.loaders import Loader, Read, ResidentLoader, StreamingLoader, place_resident
 from stepwise_jax.data.progress import Progress
 from stepwise_jax.experiment.config import DataConfig
 from stepwise_jax.functional.preprocessing import histograms
@@ -23,7 +23,7 @@ SHARE_OF_MEMORY = 0.25
 _ROWS_AT_ONCE = 64
 
 
-class Delivery(NamedTuple):
+class Placement(NamedTuple):
     """The way, and the sentence that says why it was taken."""
 
     kind: Literal["replicated", "sharded", "streamed"]
@@ -34,7 +34,7 @@ class Delivery(NamedTuple):
 class Split:
     """One split, on its way to the devices."""
 
-    feed: Feed
+    feed: Loader
     labels: np.ndarray
     """int32 [N], in the order on disk."""
     ids: tuple[str, ...]
@@ -42,18 +42,18 @@ class Split:
     """How often each channel has each value over all images, int64 [C, 256], where normalisation needs it."""
 
 
-def open_data(data: DataConfig, mesh: Mesh, progress: Progress) -> tuple[Dataset, Delivery]:
+def open_data(data: DataConfig, mesh: Mesh, progress: Progress) -> tuple[Dataset, Placement]:
     """The data set, prepared if need be, and how it will be delivered."""
-    multihost.in_turn(lambda: datasets.prepare(data, progress))
+    multihost.first_then_others(lambda: datasets.prepare(data, progress))
     dataset = datasets.open_dataset(data)
     count = sum(len(datasets.used_rows(data, dataset, split)[1]) for split in ("train", "test"))
     needed = count * int(np.prod(datasets.image_shape(dataset, data.image_size)))
     # The memory of hosts may differ, and their choice must not.
-    chosen = multihost.from_first(lambda: choose(data.delivery, needed, device_memory(), mesh.size))
-    return dataset, Delivery(*chosen)
+    chosen = multihost.broadcast_from_first(lambda: choose(data.delivery, needed, device_memory(), mesh.size))
+    return dataset, Placement(*chosen)
 
 
-def choose(wanted: Literal["auto", "resident", "streamed"], needed: int, memory: int, devices: int) -> Delivery:
+def choose(wanted: Literal["auto", "resident", "streamed"], needed: int, memory: int, devices: int) -> Placement:
     """The way for images of `needed` bytes, decoded, to `devices` of `memory` bytes each.
 
     A copy on every device where that takes no more than a quarter of its memory, else a share on each if those fit,
@@ -62,15 +62,15 @@ def choose(wanted: Literal["auto", "resident", "streamed"], needed: int, memory:
     limit = int(SHARE_OF_MEMORY * memory)
     sizes = f"all images take {_size(needed)}, and {_size(limit)} of a device's {_size(memory)} may be used"
     if wanted == "streamed":
-        return Delivery("streamed", "images are streamed, as data.delivery says")
+        return Placement("streamed", "images are streamed, as data.delivery says")
     if needed <= limit:
-        return Delivery("replicated", f"images stay on the device: {sizes}")
+        return Placement("replicated", f"images stay on the device: {sizes}")
     if needed <= limit * devices and devices > 1:
-        return Delivery("sharded", f"images stay on the devices, a share on each of {devices}: {sizes}")
+        return Placement("sharded", f"images stay on the devices, a share on each of {devices}: {sizes}")
     if wanted == "resident":
         kind = "sharded" if devices > 1 else "replicated"
-        return Delivery(kind, f"images stay on the device, as data.delivery says, although {sizes}")
-    return Delivery("streamed", f"images are streamed: {sizes}")
+        return Placement(kind, f"images stay on the device, as data.delivery says, although {sizes}")
+    return Placement("streamed", f"images are streamed: {sizes}")
 
 
 def device_memory() -> int:
@@ -82,7 +82,7 @@ def device_memory() -> int:
 
 
 def open_split(
-    data: DataConfig, dataset: Dataset, split: str, delivery: Delivery, mesh: Mesh, progress: Progress
+    data: DataConfig, dataset: Dataset, split: str, delivery: Placement, mesh: Mesh, progress: Progress
 ) -> Split:
     """A split, decoded and placed on the devices, or ready to be streamed there."""
     if delivery.kind == "streamed":
@@ -91,14 +91,14 @@ def open_split(
     examples = datasets.load(dataset, stored, data.image_size, progress, rows)
     resident = place_resident(examples.images, examples.labels, mesh, sharded=delivery.kind == "sharded")
     counts = histograms(examples.images) if _counted(data, split) else None
-    return Split(ResidentFeed(resident, mesh), examples.labels, examples.ids, counts)
+    return Split(ResidentLoader(resident, mesh), examples.labels, examples.ids, counts)
 
 
 def _streamed(data: DataConfig, dataset: Dataset, split: str, mesh: Mesh) -> Split:
     stored, rows = datasets.used_rows(data, dataset, split)
     labels, ids = datasets.index(dataset, stored, rows)
     read = datasets.make_read(dataset, stored, data.image_size, rows)
-    feed = StreamedFeed(read, labels, datasets.image_shape(dataset, data.image_size), mesh, data.workers)
+    feed = StreamingLoader(read, labels, datasets.image_shape(dataset, data.image_size), mesh, data.workers)
     return Split(feed, labels, ids, _count(read, len(labels)) if _counted(data, split) else None)
 
 

@@ -13,7 +13,7 @@ Result = TypeVar("Result")
 _SECONDS = 0.1
 
 
-class Meter:
+class ProgressMeter:
     """Counts what is done and tells `progress(done, total, what)` ten times a second."""
 
     def __init__(self, progress: Progress, total: int, what: str):
@@ -43,9 +43,9 @@ class Meter:
 
 
 @contextmanager
-def metered(progress: Progress, total: int, what: str) -> Iterator[Meter]:
+def progress_meter(progress: Progress, total: int, what: str) -> Iterator[ProgressMeter]:
     """A meter that reports at its start and, unless an error ends the task, at its end."""
-    meter = Meter(progress, total, what)
+    meter = ProgressMeter(progress, total, what)
     meter.tell()
     yield meter
     meter.finish()

@@ -80,9 +80,9 @@ def absent_classes(source: Source) -> tuple[str, ...]:
         present = set(split.labels)
         absent = [class_name for label, class_name in enumerate(source.class_names) if label not in present]
         if absent:
-            some = ", ".join(absent[:5]) + (" ..." if len(absent) > 5 else "")
+            few = ", ".join(absent[:5]) + (" ..." if len(absent) > 5 else "")
             notes.append(
-                f"{source.name}: no {name} images of {len(absent)} of {len(source.class_names)} classes: {some}"
+                f"{source.name}: no {name} images of {len(absent)} of {len(source.class_names)} classes: {few}"
             )
     return tuple(notes)
 

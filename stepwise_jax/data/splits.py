@@ -19,7 +19,11 @@ def rows(data: DataConfig, split: str, stored: Sizes) -> tuple[str, range]:
     """
     held_out = _held_out(data, stored)
     if split == "test":
-        return ("train", range(stored.train - held_out, stored.train)) if held_out else ("test", range(stored.test))
+        return (
+            ("train", range(stored.train - held_out, stored.train))
+            if held_out
+            else ("test", range(stored.test))
+        )
     count = stored.train - held_out if data.train_examples is None else data.train_examples
     left = stored.train - held_out
     require(1 <= count <= left, "data.train_examples", count, f"at most {left}, the training images that are there")
@@ -55,7 +59,7 @@ def apportion(sizes: Sequence[int], total: int) -> list[int]:
     return shares
 
 
-def held_out(ids: Sequence[str], labels: Sequence[int], fraction: float) -> np.ndarray:
+def draw_test_split(ids: Sequence[str], labels: Sequence[int], fraction: float) -> np.ndarray:
     """Which examples are for testing: bool [N], a pure function of names, labels and fraction.
 
     ceil(fraction * N) examples, each class in proportion; every class keeps at least one example for training.

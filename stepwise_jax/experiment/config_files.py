@@ -8,7 +8,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from stepwise_jax.errors import InputError, kind_and_line
+from stepwise_jax.errors import InputError, describe_error
 from stepwise_jax.experiment.config import ExperimentConfig
 
 
@@ -96,4 +96,4 @@ def _nearest_config(file: Path) -> str:
 def _cause(error: BaseException, file: Path) -> str:
     lines = [str(frame.lineno) for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
     line = f"line {lines[-1]}: " if lines else ""
-    return f"{line}{kind_and_line(error)}"
+    return f"{line}{describe_error(error)}"

@@ -11,14 +11,14 @@ import numpy as np
 
 from stepwise_jax.data import images
 from stepwise_jax.data.batches import evaluation_batch
-from stepwise_jax.data.progress import Meter, Progress
+from stepwise_jax.data.progress import Progress, ProgressMeter
 from stepwise_jax.functional.preprocessing import preprocess
 from stepwise_jax.inference import image_files
 from stepwise_jax.inference.trained import Trained
 from stepwise_jax.runtime.threads import run_ahead
 
 
-class Answer(NamedTuple):
+class FilePrediction(NamedTuple):
     """What came of one image file."""
 
     path: str
@@ -39,7 +39,7 @@ def make_classify(trained: Trained) -> Callable[[Any, jax.Array], jax.Array]:
     return classify
 
 
-def classify_files(trained: Trained, paths: Sequence[str], progress: Progress) -> Iterator[Answer]:
+def classify_files(trained: Trained, paths: Sequence[str], progress: Progress) -> Iterator[FilePrediction]:
     """An answer for each image file, in their order; files are read ahead by threads.
 
     Args:
@@ -50,28 +50,28 @@ def classify_files(trained: Trained, paths: Sequence[str], progress: Progress) -
     # All batches have one shape: one program.
     size = max(1, evaluation_batch(trained.experiment.evaluation.batch_size, len(paths)))
     classify = partial(jax.jit(make_classify(trained)), trained.variables)
-    meter = Meter(progress if len(paths) > size else lambda *_: None, len(paths), "classifying images")
+    meter = ProgressMeter(progress if len(paths) > size else lambda *_: None, len(paths), "classifying images")
     with images.bombs_refused():
         read = partial(image_files.read, shape=trained.signature.image_shape)
         pixels = (meter.result(future) for future in run_ahead(read, paths))
         for first in range(0, len(paths), size):
             part = paths[first : first + size]
-            yield from _answers(classify, part, [next(pixels) for _ in part], size)
+            yield from _predict_batch(classify, part, [next(pixels) for _ in part], size)
             meter.advance(len(part))
     meter.finish()
 
 
-def _answers(
+def _predict_batch(
     classify: Callable[[np.ndarray], jax.Array], paths: Sequence[str], read: Sequence[np.ndarray | str], size: int
-) -> list[Answer]:
+) -> list[FilePrediction]:
     """The answers of one batch, filled up to `size` images."""
     good = [pixels for pixels in read if not isinstance(pixels, str)]
     if not good:
-        return [Answer(path, None, str(fault)) for path, fault in zip(paths, read, strict=True)]
+        return [FilePrediction(path, None, str(fault)) for path, fault in zip(paths, read, strict=True)]
     filled = np.stack([*good, *[np.zeros_like(good[0])] * (size - len(good))])
     answered = chain(np.asarray(classify(filled)))
     return [
-        Answer(path, None, pixels) if isinstance(pixels, str) else Answer(path, next(answered))
+        FilePrediction(path, None, pixels) if isinstance(pixels, str) else FilePrediction(path, next(answered))
         for path, pixels in zip(paths, read, strict=True)
     ]
 

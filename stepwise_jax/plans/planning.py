@@ -14,7 +14,7 @@ import typing
 from collections.abc import Sequence
 from typing import Any
 
-from stepwise_jax.errors import InputError, kind_and_line, require
+from stepwise_jax.errors import InputError, describe_error, require
 from stepwise_jax.experiment.config import OptimizerConfig, PlanConfig
 from stepwise_jax.experiment.fields import type_matches, type_name
 from stepwise_jax.plans import controls, strategies
@@ -66,7 +66,7 @@ def _call(strategy: Strategy, plan: PlanConfig, examples: int) -> tuple[Stage, .
     except InputError:
         raise
     except (Exception, SystemExit) as error:
-        raise InputError(f"plan.strategy: {name}(plan, {examples}) failed: {kind_and_line(error)}") from error
+        raise InputError(f"plan.strategy: {name}(plan, {examples}) failed: {describe_error(error)}") from error
     if not isinstance(stages, tuple) or not stages or not all(isinstance(stage, Stage) for stage in stages):
         raise InputError(f"plan.strategy: {name} returned {stages!r:.80}: it must return a tuple of at least one Stage")
     return stages

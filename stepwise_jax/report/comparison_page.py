@@ -14,15 +14,15 @@ from stepwise_jax.report.cost_figures import draw_seconds
 from stepwise_jax.report.curves import draw_curves
 from stepwise_jax.report.figures import WIDTH, Theme, make_picture
 from stepwise_jax.report.paper_section import paper_blocks
-from stepwise_jax.report.predictions_section import answers_blocks
+from stepwise_jax.report.predictions_section import predictions_blocks
 from stepwise_jax.report.run_section import identity_table
-from stepwise_jax.report.series import curves_of
+from stepwise_jax.report.series import group_series
 from stepwise_jax.studies import comparison_folder
 from stepwise_jax.studies.comparison import Comparison
 from stepwise_jax.studies.comparison_table import HEADER, Runs, rows, verdict
 from stepwise_jax.studies.statistics import Difference
 from stepwise_jax.workdir.json_files import read_json
-from stepwise_jax.workdir.predictions import read_answers
+from stepwise_jax.workdir.predictions import read_predictions
 from stepwise_jax.workdir.records import SECONDS
 from stepwise_jax.workdir.runs import Run, read_runs
 
@@ -65,7 +65,7 @@ def comparison_page(root: Path) -> tuple[Block, ...]:
         _cost_table(compared, finished),
         Heading("The strategies"),
         _strategies_table(compared, finished, runs, root),
-        *_first_answers(compared, finished, root),
+        *_first_predictions(compared, finished, root),
         Heading("What was run"),
         Paragraph(f"Of {runs[0].name}; the other runs differ in their strategy and seed."),
         identity_table(runs[0]),
@@ -135,7 +135,7 @@ def _curves(compared: Comparison, root: Path, runs: Sequence[Run]) -> Picture:
         for strategy in compared.strategies
         for seed in compared.seeds
     }
-    return draw_curves(curves_of(runs, {run.name: places[run.folder] for run in runs}))
+    return draw_curves(group_series(runs, {run.name: places[run.folder] for run in runs}))
 
 
 def _mean_seconds(finished: Runs) -> Mapping[str, Mapping[str, float]]:
@@ -190,11 +190,13 @@ def _drops(stage: Mapping[str, Any]) -> str:
     )
 
 
-def _first_answers(compared: Comparison, finished: Runs, root: Path) -> list[Block]:
+def _first_predictions(compared: Comparison, finished: Runs, root: Path) -> list[Block]:
     """What the reference's network of the first finished seed answered."""
     name = compared.strategies[0].name
     if not finished[name]:
         return []
     seed = min(finished[name])
-    answers = read_answers(compared.folder(root, name, seed))
-    return [] if answers is None else [Heading(f"The network of {name}, seed {seed}"), *answers_blocks(answers, 3, "")]
+    answers = read_predictions(compared.folder(root, name, seed))
+    return (
+        [] if answers is None else [Heading(f"The network of {name}, seed {seed}"), *predictions_blocks(answers, 3, "")]
+    )

@@ -20,7 +20,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 from stepwise_jax.errors import UnsavedError
 from stepwise_jax.report.blocks import Picture
 from stepwise_jax.report.figures import WIDTH, Theme, draw_files, ink_on, make_picture
-from stepwise_jax.report.series import Curve, curves_of
+from stepwise_jax.report.series import Series, group_series
 from stepwise_jax.workdir.files import atomic_write
 from stepwise_jax.workdir.records import Row
 from stepwise_jax.workdir.runs import read_runs
@@ -70,7 +70,7 @@ _UNIT = 0.72
 _LEFT, _RIGHT, _BELOW, _GAP, _BETWEEN = 0.62, 0.15, 0.46, 0.3, 0.3
 
 
-def draw_curves(runs: Sequence[Curve]) -> Picture:
+def draw_curves(runs: Sequence[Series]) -> Picture:
     """The runs by epoch and by samples seen, side by side; a band spans the seeds of a line that stands for several."""
     names = ", ".join(run.name for run in runs)
     stages = "; ".join(dict.fromkeys(" → ".join(str(stage["name"]) for stage in run.stages) for run in runs))
@@ -85,7 +85,7 @@ def write_curves(workdir: Path) -> None:
     Raises:
       UnsavedError: if one of them cannot be written.
     """
-    png, svg = draw_files(partial(_figure, curves_of(read_runs([workdir])), AXES))
+    png, svg = draw_files(partial(_figure, group_series(read_runs([workdir])), AXES))
     _write(workdir / "curves.png", png)
     _write(workdir / "curves.svg", svg)
 
@@ -101,7 +101,7 @@ def _write(path: Path, content: bytes) -> None:
         ) from error
 
 
-def _figure(runs: Sequence[Curve], axes: Sequence[Axis], theme: Theme) -> Figure:
+def _figure(runs: Sequence[Series], axes: Sequence[Axis], theme: Theme) -> Figure:
     handles = _legend(runs, theme)
     beside = len(axes) * (2 if max(len(str(handle.get_label())) for handle in handles) <= _SHORT_LABEL else 1)
     figure, grid = _empty_figure(len(runs), len(axes), -(-len(handles) // beside))
@@ -132,8 +132,8 @@ def _empty_figure(runs: int, columns: int, lines: int) -> tuple[Figure, np.ndarr
     return figure, grid
 
 
-def _legend(runs: Sequence[Curve], theme: Theme) -> list[Line2D | Patch]:
-    def label(run: Curve) -> str:
+def _legend(runs: Sequence[Series], theme: Theme) -> list[Line2D | Patch]:
+    def label(run: Series) -> str:
         scores = [row["top1"] for row in run.rows if row["top1"] is not None]
         mean = "mean " if run.lowest else ""
         reached = f", {mean}top-1 {100 * scores[-1]:.2f} %" if scores else ""
@@ -151,7 +151,7 @@ def _line(place: int, theme: Theme) -> dict[str, Any]:
     return {"color": theme.runs[place % count], "linestyle": _DASHES[place // count % len(_DASHES)], "linewidth": 1.6}
 
 
-def boundaries(run: Curve, axis: Axis) -> list[float]:
+def boundaries(run: Series, axis: Axis) -> list[float]:
     """Where the stages begin, and the end of the last one, in planned epochs or examples."""
     sizes = [stage["epochs"] * (1 if axis == "epoch" else fed_per_epoch(stage)) for stage in run.stages]
     return [0, *itertools.accumulate(sizes)]
@@ -162,7 +162,7 @@ def fed_per_epoch(stage: Row) -> int:
     return stage["examples"] // stage["batch_size"] * stage["batch_size"]
 
 
-def places(run: Curve, axis: Axis) -> list[float]:
+def places(run: Series, axis: Axis) -> list[float]:
     """Where on an axis each of the run's recorded epochs ends."""
     if axis == "samples":
         return [row["examples_seen"] for row in run.rows]
@@ -170,7 +170,7 @@ def places(run: Curve, axis: Axis) -> list[float]:
     return [begins[row["stage"] - 1] + row["epoch"] for row in run.rows]
 
 
-def _draw_strip(axes: Axes, runs: Sequence[Curve], axis: Axis, theme: Theme) -> None:
+def _draw_strip(axes: Axes, runs: Sequence[Series], axis: Axis, theme: Theme) -> None:
     whole = max(boundaries(run, axis)[-1] for run in runs)
     for place, run in enumerate(runs):
         color = _line(place, theme)["color"]
@@ -193,7 +193,7 @@ def _fitting_name(stage: Row, share: float) -> str:
     return next(each for each in names if len(each) * 0.021 < share)
 
 
-def _draw_panel(axes: Axes, panel: Panel, runs: Sequence[Curve], axis: Axis, theme: Theme) -> None:
+def _draw_panel(axes: Axes, panel: Panel, runs: Sequence[Series], axis: Axis, theme: Theme) -> None:
     axes.set_title(panel.label, loc="left", fontsize=9, pad=4)
     axes.grid(axis="y", color=theme.faint, linewidth=0.5, alpha=0.6)
     axes.tick_params(length=2.5)
@@ -220,7 +220,7 @@ def _draw_panel(axes: Axes, panel: Panel, runs: Sequence[Curve], axis: Axis, the
         )
 
 
-def _draw_boundaries(axes: Axes, runs: Sequence[Curve], axis: Axis, theme: Theme) -> None:
+def _draw_boundaries(axes: Axes, runs: Sequence[Series], axis: Axis, theme: Theme) -> None:
     edges = {tuple(boundaries(run, axis)) for run in runs}
     if len(edges) == 1:
         for left, right in itertools.islice(itertools.pairwise(*edges), 0, None, 2):
@@ -230,7 +230,7 @@ def _draw_boundaries(axes: Axes, runs: Sequence[Curve], axis: Axis, theme: Theme
             axes.axvline(edge, color=theme.faint, linewidth=0.9, zorder=0)
 
 
-def _draw_line(axes: Axes, panel: Panel, field: str, run: Curve, axis: Axis, style: dict[str, Any]) -> None:
+def _draw_line(axes: Axes, panel: Panel, field: str, run: Series, axis: Axis, style: dict[str, Any]) -> None:
     ends = places(run, axis)
     values = [row[field] for row in run.rows]
     if panel.stepped:
@@ -244,7 +244,7 @@ def _draw_line(axes: Axes, panel: Panel, field: str, run: Curve, axis: Axis, sty
     axes.plot([x for x, _ in points], [y for _, y in points], **style, **marker)
 
 
-def _draw_band(axes: Axes, panel: Panel, field: str, run: Curve, ends: Sequence[float], style: dict[str, Any]) -> None:
+def _draw_band(axes: Axes, panel: Panel, field: str, run: Series, ends: Sequence[float], style: dict[str, Any]) -> None:
     """From the lowest to the highest of the seeds."""
     spans = [
         (x, panel.scale * low[field], panel.scale * high[field])
@@ -255,7 +255,7 @@ def _draw_band(axes: Axes, panel: Panel, field: str, run: Curve, ends: Sequence[
     axes.fill_between(places, below, above, color=style["color"], alpha=_BAND, linewidth=0)
 
 
-def _scale_y(axes: Axes, panel: Panel, runs: Iterable[Curve]) -> None:
+def _scale_y(axes: Axes, panel: Panel, runs: Iterable[Series]) -> None:
     rows = [row for run in runs for row in (*run.rows, *run.lowest, *run.highest)]
     values = [row[field] for row in rows for field in panel.fields if row[field] is not None]
     if values and min(values) > 0 and max(values) / min(values) > 12:
@@ -284,7 +284,7 @@ def _accuracy_limits(values: Sequence[float]) -> tuple[float, float]:
     return 100 * (bottom - margin), 100 * min(highest + margin, 1.004)
 
 
-def _label_x(axes: Axes, runs: Sequence[Curve], axis: Axis) -> None:
+def _label_x(axes: Axes, runs: Sequence[Series], axis: Axis) -> None:
     axes.set_xlim(0, max(boundaries(run, axis)[-1] for run in runs))
     axes.set_xlabel(_AXIS_LABELS[axis])
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10], integer=True))

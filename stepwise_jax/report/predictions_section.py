@@ -12,14 +12,14 @@ from PIL import Image
 from stepwise_jax.formatting import percent
 from stepwise_jax.report.blocks import Block, Heading, Images, Paragraph, Picture, Table
 from stepwise_jax.report.figures import WIDTH, Theme, ink_on, make_picture
-from stepwise_jax.workdir.predictions import Answers, Sample, most_confused
+from stepwise_jax.workdir.predictions import Predictions, Sample, most_confused
 
 _IN_A_MATRIX = 30
 
 _EACH_END, _CONFUSIONS = 10, 20
 
 
-def answers_blocks(answers: Answers, level: int, name: str) -> list[Block]:
+def predictions_blocks(answers: Predictions, level: int, name: str) -> list[Block]:
     """Classes, confusions and samples, under headings of a level; `name` tells the pictures of runs apart."""
     few = len(answers.classes) <= _IN_A_MATRIX
     blocks: list[Block] = [Heading("Accuracy by class", level), _class_picture(answers, name), _class_table(answers)]
@@ -30,7 +30,7 @@ def answers_blocks(answers: Answers, level: int, name: str) -> list[Block]:
     return blocks
 
 
-def _chosen(answers: Answers) -> Sequence[int]:
+def _chosen(answers: Predictions) -> Sequence[int]:
     """The classes that are shown: few of them all, of many those with the lowest and the highest accuracy."""
     if len(answers.classes) <= _IN_A_MATRIX:
         return range(len(answers.classes))
@@ -39,18 +39,18 @@ def _chosen(answers: Answers) -> Sequence[int]:
     return order if len(order) <= 2 * _EACH_END else [*order[:_EACH_END], *order[-_EACH_END:]]
 
 
-def _which(answers: Answers) -> str:
+def _which(answers: Predictions) -> str:
     """`class`, and which of them are shown."""
     left_out = len(answers.classes) > len(_chosen(answers))
     return f"class, the lowest and the highest {_EACH_END} of {len(answers.classes)}" if left_out else "class"
 
 
-def _class_picture(answers: Answers, name: str) -> Picture:
+def _class_picture(answers: Predictions, name: str) -> Picture:
     described = f"Share of right answers by {_which(answers)}"
     return make_picture(f"classes{name}", described, [(described, partial(_draw_classes, answers))])
 
 
-def _draw_classes(answers: Answers, theme: Theme) -> Figure:
+def _draw_classes(answers: Predictions, theme: Theme) -> Figure:
     chosen = _chosen(answers)
     accuracy, count = 100 * answers.accuracy()[chosen], len(chosen)
     figure = Figure(figsize=(WIDTH, 0.6 + 0.22 * count), layout="constrained")
@@ -67,7 +67,7 @@ def _draw_classes(answers: Answers, theme: Theme) -> Figure:
     return figure
 
 
-def _class_table(answers: Answers) -> Table:
+def _class_table(answers: Predictions) -> Table:
     accuracy, counts = answers.accuracy(), answers.confusion()
     rows = []
     for place in _chosen(answers):
@@ -79,12 +79,12 @@ def _class_table(answers: Answers) -> Table:
     return Table((_which(answers), "accuracy", "test images", "right", "most often taken for"), tuple(rows))
 
 
-def _matrix(answers: Answers, name: str) -> Picture:
+def _matrix(answers: Predictions, name: str) -> Picture:
     described = "Confusion matrix of the test set: true class by row, answer by column, in per cent of the row"
     return make_picture(f"confusion{name}", described, [(described, partial(_draw_matrix, answers))])
 
 
-def _draw_matrix(answers: Answers, theme: Theme) -> Figure:
+def _draw_matrix(answers: Predictions, theme: Theme) -> Figure:
     counts, size = answers.confusion(), len(answers.classes)
     shares = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
     side = max(3.4, 1.4 + 0.36 * size)
@@ -110,13 +110,13 @@ def _short(name: str) -> str:
     return name if len(name) <= 22 else f"{name[:21]}…"
 
 
-def _confusions(answers: Answers) -> Table:
+def _confusions(answers: Predictions) -> Table:
     found = most_confused(answers, _CONFUSIONS)
     rows = tuple((answers.classes[label], answers.classes[taken], str(times)) for label, taken, times in found)
     return Table(("true class", "answer", "test images"), rows, prose=True)
 
 
-def _images(answers: Answers) -> Images:
+def _images(answers: Predictions) -> Images:
     return Images(tuple((_png(sample.image), _caption(sample, answers.classes)) for sample in answers.samples))
 
 

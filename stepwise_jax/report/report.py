@@ -11,7 +11,7 @@ from stepwise_jax.report.comparison_page import comparison_page
 from stepwise_jax.report.curves import draw_curves
 from stepwise_jax.report.paper_section import paper_blocks
 from stepwise_jax.report.run_section import flat_fields, run_blocks, runs_table, setting, shown, verdict
-from stepwise_jax.report.series import curves_of
+from stepwise_jax.report.series import group_series
 from stepwise_jax.report.sweep_page import sweep_page
 from stepwise_jax.studies import comparison_folder, sweep
 from stepwise_jax.workdir.runs import Run, read_runs
@@ -53,7 +53,7 @@ def runs_page(runs: Sequence[Run]) -> tuple[Block, ...]:
     else:
         opening += [Notes(tuple(f"{verdict(run)} {setting(run)}" for run in runs))]
         opening += [Heading("The runs side by side"), runs_table(runs), *_differences(runs)]
-    opening += [*paper_blocks(runs), Heading("Curves"), draw_curves(curves_of(runs))]
+    opening += [*paper_blocks(runs), Heading("Curves"), draw_curves(group_series(runs))]
     each = (run_blocks(run, place, alone=len(runs) == 1) for place, run in enumerate(runs, start=1))
     return (*opening, *itertools.chain.from_iterable(each))
 

@@ -7,8 +7,8 @@ from typing import Any
 from stepwise_jax.formatting import duration, percent
 from stepwise_jax.report.blocks import Block, Heading, Paragraph, Table
 from stepwise_jax.report.cost_figures import KINDS, draw_noise, draw_seconds
-from stepwise_jax.report.predictions_section import answers_blocks
-from stepwise_jax.workdir.predictions import read_answers
+from stepwise_jax.report.predictions_section import predictions_blocks
+from stepwise_jax.workdir.predictions import read_predictions
 from stepwise_jax.workdir.records import SECONDS, Row
 from stepwise_jax.workdir.runs import Run
 
@@ -20,8 +20,8 @@ def run_blocks(run: Run, place: int, alone: bool) -> list[Block]:
     blocks += [Heading("Stages", level), stages_table(run)]
     noise = draw_noise(f"noise{mark}", run)
     blocks += [] if noise is None else [Heading("Noise scale and accuracy", level), noise]
-    answers = read_answers(run.folder)
-    blocks += [] if answers is None else answers_blocks(answers, level, mark)
+    answers = read_predictions(run.folder)
+    blocks += [] if answers is None else predictions_blocks(answers, level, mark)
     blocks += [Heading("What it cost", level), *_cost(run, mark)]
     return [*blocks, Heading("What was run", level), identity_table(run)]
 

@@ -12,7 +12,7 @@ _AVERAGED = ("top1", "top5", "best_top1", "test_loss", "train_loss")
 
 
 @dataclass(frozen=True)
-class Curve:
+class Series:
     """The epochs of a line, in order."""
 
     name: str
@@ -25,7 +25,7 @@ class Curve:
     highest: tuple[Row, ...] = ()
 
 
-def curves_of(runs: Sequence[Run], names: Mapping[str, str] | None = None) -> tuple[Curve, ...]:
+def group_series(runs: Sequence[Run], names: Mapping[str, str] | None = None) -> tuple[Series, ...]:
     """One curve for each group of runs that differ in their seed alone, in the order of their first run.
 
     Args:
@@ -50,17 +50,17 @@ def _name(group: Sequence[Run]) -> str:
     return f"{parents.pop() if len(parents) == 1 else group[0].name}, {len(group)} seeds"
 
 
-def _curve(group: Sequence[Run], name: str) -> Curve:
+def _curve(group: Sequence[Run], name: str) -> Series:
     finished = all(run.summary for run in group)
     if len(group) == 1:
-        return Curve(name, group[0].stages, group[0].records.epochs, finished)
+        return Series(name, group[0].stages, group[0].records.epochs, finished)
     # Where one run is not as far as another, the mean over both ends.
     places = [{(row["stage"], row["epoch"]): row for row in run.records.epochs} for run in group]
     common = [[place[key] for place in places] for key in places[0] if all(key in place for place in places)]
     means, lowest, highest = (
         tuple(_joined(rows, join) for rows in common) for join in (lambda values: sum(values) / len(values), min, max)
     )
-    return Curve(name, group[0].stages, means, finished, lowest, highest)
+    return Series(name, group[0].stages, means, finished, lowest, highest)
 
 
 def _joined(rows: Sequence[Row], join: Any) -> Row:

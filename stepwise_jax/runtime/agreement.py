@@ -7,15 +7,15 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from stepwise_jax.runtime.multihost import is_first
+from stepwise_jax.runtime.multihost import is_first_process
 from stepwise_jax.runtime.sharding import replicated, split_along
 from stepwise_jax.runtime.signals import StopRequest
 
 
-class Agreement:
+class StopAgreement:
     """Whether to stop and whether to save, known to all processes at the same step: a signal may come to one alone.
 
-    Each call of the training program is followed by one to `ask`, which sends what this process knows after it and
+    Each call of the training program is followed by one to `exchange`, which sends what this process knows after it and
     reads what was sent `LAG` calls before, so that nobody waits. One process needs no agreement: its word counts.
     """
 
@@ -39,7 +39,7 @@ class Agreement:
             return self._request.name
         return signal.Signals(self._signal).name if self._signal else None
 
-    def ask(self, due: bool) -> None:
+    def exchange(self, due: bool) -> None:
         """Tells the others of a signal, and the first process whether a checkpoint is due; takes an answer in."""
         if self._alone:
             return
@@ -48,7 +48,7 @@ class Agreement:
         if len(self._sent) > self.LAG:
             self._take(self._sent.popleft())
 
-    def settle(self) -> None:
+    def synchronize(self) -> None:
         """Asks for signals and waits for the answer: where the processes wait for each other anyway."""
         if not self._alone:
             due = self._due
@@ -61,7 +61,7 @@ class Agreement:
 
     def _send(self, due: bool) -> jax.Array:
         name = self._request.name
-        ours = np.array([[signal.Signals[name] if name else 0, due and is_first()]], np.int32)
+        ours = np.array([[signal.Signals[name] if name else 0, due and is_first_process()]], np.int32)
         held = np.repeat(ours, len(self._mesh.local_devices), axis=0)
         sharding, shape = split_along(self._mesh, 0), (self._mesh.size, 2)
         return self._largest(jax.make_array_from_process_local_data(sharding, held, shape))

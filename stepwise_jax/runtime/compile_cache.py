@@ -40,7 +40,7 @@ def enable() -> None:
     folder = place()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        tidy(folder, LIMIT_BYTES, time.time())
+        clean_up(folder, LIMIT_BYTES, time.time())
     except OSError as error:
         _log.warning("compiled programs are not kept: %s: %s", error.filename or folder, error.strerror)
         return
@@ -67,7 +67,7 @@ def _processor() -> str:
     return hashlib.sha256(told.encode()).hexdigest()[:8]
 
 
-def tidy(folder: Path, limit: int, now: float) -> None:
+def clean_up(folder: Path, limit: int, now: float) -> None:
     """Removes entries that are cut short, and the least recently used beyond `limit` bytes.
 
     Args:

@@ -9,7 +9,7 @@ import jax
 _MOST_TOLD = 160
 
 
-class NoRoomError(Exception):
+class InsufficientMemoryError(Exception):
     """A program needs more memory than the machine has left."""
 
 
@@ -46,7 +46,7 @@ def check_room(needed: int) -> None:
     """
     left = memory_left()
     if jax.default_backend() == "cpu" and left is not None and needed > left:
-        raise NoRoomError(f"a step takes {needed / 2**30:.1f} GiB, and {left / 2**30:.1f} GiB are left")
+        raise InsufficientMemoryError(f"a step takes {needed / 2**30:.1f} GiB, and {left / 2**30:.1f} GiB are left")
 
 
 def memory_left() -> int | None:
@@ -63,7 +63,7 @@ def memory_left() -> int | None:
 def told(error: Exception) -> str:
     """What went wrong, in a line."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    no_room = isinstance(error, (NoRoomError, MemoryError)) or "RESOURCE_EXHAUSTED" in lines[0]
+    no_room = isinstance(error, (InsufficientMemoryError, MemoryError)) or "RESOURCE_EXHAUSTED" in lines[0]
     text = lines[0] if len(lines[0]) <= _MOST_TOLD else lines[0][: _MOST_TOLD - 1] + "…"
     return f"out of memory: {text}" if no_room else text
 

@@ -31,7 +31,7 @@ _CONNECT_SECONDS = 300
 _GO_ON = "run the same command to go on"
 
 
-class Place(NamedTuple):
+class DistributedConfig(NamedTuple):
     """Where this process stands among those of a run; None is found out from the cluster around it."""
 
     coordinator: str | None = None
@@ -41,7 +41,7 @@ class Place(NamedTuple):
     """From 0."""
 
 
-def start(place: Place, heartbeat_seconds: int = HEARTBEAT_SECONDS) -> None:
+def start(place: DistributedConfig, heartbeat_seconds: int = HEARTBEAT_SECONDS) -> None:
     """Joins the other processes; before JAX has looked for devices.
 
     Where the others do not come in time, JAX ends the process by SIGABRT: what it waits for is told before.
@@ -78,7 +78,7 @@ def start(place: Place, heartbeat_seconds: int = HEARTBEAT_SECONDS) -> None:
         raise StepwiseError(f"the processes cannot be joined {where}({first_line(error)})") from error
 
 
-def _check(place: Place, heartbeat_seconds: int) -> None:
+def _check(place: DistributedConfig, heartbeat_seconds: int) -> None:
     require(heartbeat_seconds >= 1, "--heartbeat", heartbeat_seconds, "at least 1 second")
     if set(place) == {None}:
         return
@@ -97,7 +97,7 @@ def _check(place: Place, heartbeat_seconds: int) -> None:
     require(inside, "--process-id", place.process, f"between 0 and {place.processes - 1}")
 
 
-def is_first() -> bool:
+def is_first_process() -> bool:
     """Whether this process is the one that writes the workdir."""
     return jax.process_index() == 0
 
@@ -114,7 +114,7 @@ def gather(document: Any) -> list[Any]:
     return [json.loads(row[:length].tobytes()) for row, length in zip(rows, lengths, strict=True)]
 
 
-def together(work: Callable[[], Result]) -> Result:
+def on_all_processes(work: Callable[[], Result]) -> Result:
     """What `work` returns here, once it is done on every process.
 
     Raises:
@@ -134,7 +134,7 @@ def together(work: Callable[[], Result]) -> Result:
     return result  # pyright: ignore[reportReturnType]
 
 
-def in_turn(work: Callable[[], Result]) -> Result:
+def first_then_others(work: Callable[[], Result]) -> Result:
     """`work` on the first process, and then on the others, which find what the first one made.
 
     Raises:
@@ -142,12 +142,12 @@ def in_turn(work: Callable[[], Result]) -> Result:
     """
     if jax.process_count() == 1:
         return work()
-    made = together(work if is_first() else _nothing)
-    found = together(_nothing if is_first() else work)
-    return made if is_first() else found  # pyright: ignore[reportReturnType]
+    made = on_all_processes(work if is_first_process() else _nothing)
+    found = on_all_processes(_nothing if is_first_process() else work)
+    return made if is_first_process() else found  # pyright: ignore[reportReturnType]
 
 
-def from_first(work: Callable[[], Result]) -> Result:
+def broadcast_from_first(work: Callable[[], Result]) -> Result:
     """What `work` returns on the first process, which alone does it; the others get it as JSON has it.
 
     Raises:
@@ -155,7 +155,7 @@ def from_first(work: Callable[[], Result]) -> Result:
     """
     if jax.process_count() == 1:
         return work()
-    made = together(work if is_first() else _nothing)
+    made = on_all_processes(work if is_first_process() else _nothing)
     return gather(made)[0]
 
 
@@ -169,19 +169,19 @@ def check_same(what: str, value: Any) -> None:
 
 
 @contextmanager
-def held_by_first(opened: Callable[[], AbstractContextManager[Any]]) -> Iterator[None]:
+def entered_by_first(opened: Callable[[], AbstractContextManager[Any]]) -> Iterator[None]:
     """A context that the first process alone is in; where it cannot be opened, every process raises that."""
     with ExitStack() as stack:
 
         def enter() -> None:
             stack.enter_context(opened())
 
-        from_first(enter)
+        broadcast_from_first(enter)
         yield
 
 
 @contextmanager
-def ending(finish: Callable[[], None]) -> Iterator[None]:
+def exit_on_local_failure(finish: Callable[[], None]) -> Iterator[None]:
     """Ends this process at once where the block fails here and the others do not know it.
 
     What one usually does at the end, to wait for a save or to part from the others, would wait for them, and they for
@@ -193,7 +193,7 @@ def ending(finish: Callable[[], None]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not fails_alone(error):
+        if not is_local_failure(error):
             raise
         finish()
         described = _described(error)
@@ -202,7 +202,7 @@ def ending(finish: Callable[[], None]) -> Iterator[None]:
         os._exit(described.status)
 
 
-def fails_alone(error: BaseException) -> bool:
+def is_local_failure(error: BaseException) -> bool:
     """Whether the other processes do not know of an error, so that nothing may be waited for."""
     return jax.process_count() > 1 and not getattr(error, "everywhere", False)
 

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from stepwise_jax.runtime import threads
-from stepwise_jax.runtime.signals import hold_signals_back, receive_signals
+from stepwise_jax.runtime.signals import block_signals, unblock_signals
 
 
-def quieten_orbax() -> None:
+def silence_orbax() -> None:
     """Keeps a process's stderr to our sentences; errors themselves are raised as ever."""
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -39,7 +39,7 @@ def ignore_abandoned_reads() -> None:
     sys.unraisablehook = hook
 
 
-def leave(status: int) -> NoReturn:
+def exit_process(status: int) -> NoReturn:
     """Ends the process, without waiting for what compiles in the background, nor for threads of a save that failed.
 
     Either may take minutes, and nobody needs it any more.
@@ -63,7 +63,7 @@ _ALLOCATIONS = (50_000, 20, 50)
 """Beside those of a kind that are still there: of new objects, then of younger collections."""
 
 
-def look_for_garbage_seldom() -> None:
+def collect_garbage_rarely() -> None:
     """Has Python go through its objects a hundredth as often.
 
     JAX traces into a great many small objects that stay: going through all of them takes a third of a second by the end
@@ -78,28 +78,28 @@ ENVIRONMENT = {
 }
 
 
-def with_kept_memory(environment: Mapping[str, str]) -> dict[str, str]:
+def with_malloc_settings(environment: Mapping[str, str]) -> dict[str, str]:
     """`environment` with `ENVIRONMENT`, or as it is where the user has set GLIBC_TUNABLES or another system runs."""
     return {**environment, **ENVIRONMENT} if _is_open(environment) else dict(environment)
 
 
-def start_anew_with_kept_memory() -> None:
+def restart_with_malloc_settings() -> None:
     """Replaces this process by itself with those settings, if it has not got them.
 
     A training step on a CPU takes hundreds of megabytes and gives them back. If they went back to the system, the next
     step would wait for as many cleared pages.
     """
     if not _is_open(os.environ):
-        return receive_signals()
+        return unblock_signals()
     # Until the new process has its own handlers, a signal would end it without a word, or not at all.
-    hold_signals_back()
+    block_signals()
     try:
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], with_kept_memory(os.environ))
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], with_malloc_settings(os.environ))
     finally:
-        receive_signals()
+        unblock_signals()
 
 
-def take_memory_in_the_main_thread() -> None:
+def compute_in_main_thread() -> None:
     """Has JAX run what the main thread calls in that thread on a CPU, if this process has those settings.
 
     The C library has a heap that is never handed back for the main thread alone. JAX's own threads would map and unmap

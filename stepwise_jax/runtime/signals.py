@@ -34,15 +34,15 @@ def exit_on_signals() -> None:
 
     for each in SIGNALS:
         signal.signal(each, leave)
-    receive_signals()
+    unblock_signals()
 
 
-def hold_signals_back() -> None:
+def block_signals() -> None:
     """Has signals wait, also while another program takes this one's place; heeds what has come before."""
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 
-def receive_signals() -> None:
+def unblock_signals() -> None:
     """Heeds signals again, and those that have waited."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
@@ -64,7 +64,7 @@ class Stopped(Exception):  # noqa: N818 (nothing is wrong)
 T = TypeVar("T")
 
 
-def heed(stop: object, items: Iterable[T]) -> Iterator[T]:
+def until_stopped(stop: object, items: Iterable[T]) -> Iterator[T]:
     """The items, as long as `stop` is false.
 
     Raises:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 _unfinished: "set[Future[Any]]" = set()
 
 
-class Background:
+class BackgroundWorker:
     """A thread that starts with the first piece of work. What is not begun when it is closed is dropped."""
 
     def __init__(self, name: str):

@@ -13,7 +13,7 @@ from stepwise_jax.experiment.config_files import split_row
 from stepwise_jax.experiment.serialization import flatten
 from stepwise_jax.plans.planning import make_plan
 from stepwise_jax.plans.stage import Stage
-from stepwise_jax.studies.jobs import Cell
+from stepwise_jax.studies.jobs import Job
 from stepwise_jax.studies.variants import VARIANTS, default_names
 
 
@@ -66,7 +66,7 @@ def plans(experiments: Mapping[str, ExperimentConfig], examples: Mapping[str, in
     return made
 
 
-def twins(
+def duplicates(
     experiments: Mapping[str, ExperimentConfig], stages: Mapping[str, tuple[Stage, ...]]
 ) -> tuple[tuple[str, str], ...]:
     """Pairs of strategies that are the same run, the earlier one first."""
@@ -82,12 +82,12 @@ def twins(
     return tuple(found)
 
 
-def without_twins(compared: Comparison, pairs: Sequence[tuple[str, str]], named: bool) -> Comparison:
+def drop_duplicates(compared: Comparison, pairs: Sequence[tuple[str, str]], named: bool) -> Comparison:
     """The comparison with each run once.
 
     Args:
       compared: what is asked for.
-      pairs: of `twins`.
+      pairs: of `duplicates`.
       named: whether the user named the strategies, and has to be told.
 
     Raises:
@@ -142,7 +142,9 @@ def _strategy(name: str, config: str, rows: Mapping[str, ExperimentConfig]) -> S
     return Strategy(name, VARIANTS[name].title, config, VARIANTS[name].changes)
 
 
-def refuse_unheeded(given: ExperimentConfig, experiment: ExperimentConfig, strategies: Sequence[Strategy]) -> None:
+def reject_ignored_fields(
+    given: ExperimentConfig, experiment: ExperimentConfig, strategies: Sequence[Strategy]
+) -> None:
     """Refuses fields of the command line that every strategy sets to a value of its own.
 
     Args:
@@ -159,13 +161,13 @@ def refuse_unheeded(given: ExperimentConfig, experiment: ExperimentConfig, strat
             raise InputError(f"--{name} {value}: each of the strategies sets this field itself: leave it out")
 
 
-def make_cells(
+def make_jobs(
     comparison: Comparison,
     root: Path,
     stages: Mapping[str, Sequence[Stage]],
     launch: Sequence[str],
     fields: Sequence[str],
-) -> tuple[Cell, ...]:
+) -> tuple[Job, ...]:
     """The runs, seed by seed, so that a comparison that is stopped has whole pairs.
 
     Args:
@@ -176,7 +178,7 @@ def make_cells(
       fields: the words that change fields of the configuration for every run.
     """
     return tuple(
-        Cell(
+        Job(
             name=f"{strategy.name}, seed {seed}",
             folder=comparison.folder(root, strategy.name, seed),
             command=(

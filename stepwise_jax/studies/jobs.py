@@ -12,7 +12,7 @@ _LAST_WORDS = 4096
 
 
 @dataclass(frozen=True)
-class Cell:
+class Job:
     """One run of a grid, decided before any of them starts."""
 
     name: str
@@ -51,22 +51,22 @@ class Slot:
 class Failure:
     """A run that did not finish."""
 
-    cell: Cell
+    cell: Job
     status: int
     """Exit status; negative for a signal."""
     message: str
 
 
-class Watcher:
+class StudyObserver:
     """Is told how a grid goes on; the silent one."""
 
-    def started(self, cell: Cell) -> None:
+    def started(self, cell: Job) -> None:
         """A run has a process now."""
 
-    def ended(self, cell: Cell, failure: Failure | None) -> None:
+    def ended(self, cell: Job, failure: Failure | None) -> None:
         """A run's process has ended."""
 
-    def moved(self, running: Sequence[Cell], finished: int, samples_done: int) -> None:
+    def moved(self, running: Sequence[Job], finished: int, samples_done: int) -> None:
         """Called every second or so."""
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from stepwise_jax.errors import InterruptedRunError
 from stepwise_jax.runtime.signals import StopRequest
-from stepwise_jax.studies.jobs import Cell, Failure, Slot, Watcher, last_lines
+from stepwise_jax.studies.jobs import Failure, Job, Slot, StudyObserver, last_lines
 from stepwise_jax.workdir import lock
 
 POLL_SECONDS = 1.0
@@ -23,7 +23,7 @@ POLL_SECONDS = 1.0
 
 @dataclass
 class _Running:
-    cell: Cell
+    cell: Job
     slot: Slot
     process: "subprocess.Popen[bytes]"
 
@@ -85,7 +85,7 @@ def _gpus() -> list[str]:
     return [str(number) for number in range(64) if Path(f"/dev/nvidia{number}").exists()]
 
 
-def run_cells(cells: Sequence[Cell], slots: Sequence[Slot], watcher: Watcher, stop: StopRequest) -> list[Failure]:
+def run_jobs(cells: Sequence[Job], slots: Sequence[Slot], watcher: StudyObserver, stop: StopRequest) -> list[Failure]:
     """Runs every cell that is not finished, as many at a time as there are slots; returns those that failed.
 
     Raises:
@@ -107,7 +107,7 @@ def run_cells(cells: Sequence[Cell], slots: Sequence[Slot], watcher: Watcher, st
     return failures
 
 
-def _collect(waiting: deque[Cell], free: list[Slot], running: list[_Running], watcher: Watcher) -> list[Failure]:
+def _collect(waiting: deque[Job], free: list[Slot], running: list[_Running], watcher: StudyObserver) -> list[Failure]:
     """Takes the runs whose process has ended out of `running`; returns those that failed."""
     failures = []
     for each in [each for each in running if each.process.poll() is not None]:
@@ -123,7 +123,7 @@ def _collect(waiting: deque[Cell], free: list[Slot], running: list[_Running], wa
     return failures
 
 
-def _fill(waiting: deque[Cell], free: list[Slot], running: list[_Running], watcher: Watcher) -> None:
+def _fill(waiting: deque[Job], free: list[Slot], running: list[_Running], watcher: StudyObserver) -> None:
     """Starts waiting cells in free slots; one that another process has in hand goes to the end of the queue."""
     for _ in range(len(waiting)):
         if not free:
@@ -139,7 +139,7 @@ def _fill(waiting: deque[Cell], free: list[Slot], running: list[_Running], watch
         watcher.started(cell)
 
 
-def _start(cell: Cell, slot: Slot) -> "subprocess.Popen[bytes]":
+def _start(cell: Job, slot: Slot) -> "subprocess.Popen[bytes]":
     cell.folder.parent.mkdir(parents=True, exist_ok=True)
     with open(cell.log, "ab") as log:
         # A session of its own: Ctrl-C reaches the grid alone, which then asks each run to save and stop.

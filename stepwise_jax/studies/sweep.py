@@ -15,7 +15,7 @@ from stepwise_jax.errors import InputError, require
 from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.experiment.serialization import flatten, from_json_by_name, to_json
 from stepwise_jax.plans.stage import Stage
-from stepwise_jax.studies.jobs import Cell
+from stepwise_jax.studies.jobs import Job
 from stepwise_jax.workdir.files import SUMMARY
 from stepwise_jax.workdir.folder import binding_differences, check_finished
 from stepwise_jax.workdir.json_files import read_json, write_json
@@ -99,7 +99,7 @@ class Sweep:
     """The words up to `train CONFIG --FIELD VALUE ...`."""
     planned: Planned
 
-    def cells(self, point: Point) -> list[Cell]:
+    def cells(self, point: Point) -> list[Job]:
         """The runs of a point, scored on held-out images.
 
         Raises:
@@ -112,7 +112,7 @@ class Sweep:
         held_out = (*_validation_words(self.experiment, stages), *words(point))
         return [self._cell(point_name(point), held_out, seed) for seed in self.seeds]
 
-    def final_cell(self, point: Point) -> Cell:
+    def final_job(self, point: Point) -> Job:
         """The run of the best point on all training images, whose test score is taken once, at the end."""
         _, stages = self.planned(words(point))
         once = ("--evaluation.every_epochs", str(max(stage.epochs for stage in stages)))
@@ -121,11 +121,11 @@ class Sweep:
             f"{BEST}/{point_name(point)}", ("--data.validation_fraction", "0.0", *once, *words(point)), self.seeds[0]
         )
 
-    def _cell(self, name: str, fields: Sequence[str], seed: int) -> Cell:
+    def _cell(self, name: str, fields: Sequence[str], seed: int) -> Job:
         folder = self.root / name / f"seed{seed}"
         experiment, stages = self.planned(fields)
         check_finished(folder, dataclasses.replace(experiment, seed=seed), stages)
-        return Cell(
+        return Job(
             name=f"{name}, seed {seed}",
             folder=folder,
             command=(*self.command, "--workdir", str(folder), *fields, "--seed", str(seed)),

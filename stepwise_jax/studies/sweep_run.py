@@ -5,12 +5,12 @@ from typing import Any
 
 from stepwise_jax.errors import StepwiseError
 from stepwise_jax.studies import search
-from stepwise_jax.studies.jobs import Cell, Failure
+from stepwise_jax.studies.jobs import Failure, Job
 from stepwise_jax.studies.sweep import RESULTS, Point, Scored, Sweep, point_name, scored
 from stepwise_jax.workdir import folder
 from stepwise_jax.workdir.json_files import read_json, write_json
 
-Execute = Callable[[Sequence[Cell]], list[Failure]]
+Execute = Callable[[Sequence[Job]], list[Failure]]
 
 
 def run_grid(sweep: Sweep, points: Sequence[Point], execute: Execute) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def _finish(sweep: Sweep, points: Sequence[Point], failures: Sequence[Failure], 
     if not ranked:
         told = f": {failures[0].cell.name}: {failures[0].message}" if failures else ""
         raise StepwiseError(f"no point of the sweep could be scored{told}")
-    final = sweep.final_cell(ranked[0].point)
+    final = sweep.final_job(ranked[0].point)
     failures = [*failures, *execute([final])]
     results = {
         "points": [_document(each) for each in ranked],

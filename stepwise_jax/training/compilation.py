@@ -17,13 +17,13 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from stepwise_jax.data.batches import Picked, Pixels, Resident, evaluation_batch
+from stepwise_jax.data.batches import Inputs, Pixels, Resident, evaluation_batch
 from stepwise_jax.errors import first_line
 from stepwise_jax.functional.preprocessing import Preprocessing
 from stepwise_jax.functional.state import TrainState
 from stepwise_jax.functional.train_step import make_train_step
 from stepwise_jax.runtime.sharding import on_mesh, place, replicated, split_along
-from stepwise_jax.runtime.threads import Background
+from stepwise_jax.runtime.threads import BackgroundWorker
 from stepwise_jax.runtime.xla_options import compiler_options
 from stepwise_jax.training.step_functions import (
     count_flops,
@@ -32,13 +32,13 @@ from stepwise_jax.training.step_functions import (
     make_statistics_call,
     make_train_call,
 )
-from stepwise_jax.training.timing import Clock
+from stepwise_jax.training.timing import Timer
 
 Key = tuple[Any, ...]
 """A program's name and the shape of what it works on."""
 
 
-class Programs:
+class CompiledFunctions:
     """The compiled functions of one run, each made when it is first needed."""
 
     def __init__(
@@ -47,7 +47,7 @@ class Programs:
         optimizer: optax.GradientTransformation,
         preprocessing: Preprocessing,
         mesh: Mesh,
-        clock: Clock,
+        clock: Timer,
         report: Callable[[str], None],
         *,
         deterministic: bool = False,
@@ -55,7 +55,7 @@ class Programs:
         self._mesh, self._clock, self._report = mesh, clock, report
         self._compiled: dict[Key, Any] = {}
         self._ahead: dict[Key, Future[tuple[Any, float]]] = {}
-        self._background = Background("compile")
+        self._background = BackgroundWorker("compile")
         # A split keeps the placement that it has: on every device, spread over them, or nowhere.
         whole, rows, call_rows = replicated(mesh), split_along(mesh, 0), split_along(mesh, 1)
         self._call = make_train_call(make_train_step(network, optimizer), preprocessing)
@@ -69,46 +69,46 @@ class Programs:
         self._predict = jit(predict, in_shardings=(whole, None, rows), out_shardings=whole)
         self._statistics = jit(statistics, in_shardings=(whole, whole, None, rows), out_shardings=whole)
 
-    def train(self, state: TrainState, examples: Resident | None, picked: Picked) -> tuple[TrainState, jax.Array]:
+    def train(self, state: TrainState, examples: Resident | None, inputs: Inputs) -> tuple[TrainState, jax.Array]:
         """Steps on a feed's call [k, b]; takes over the memory of `state`. Returns losses [k]."""
-        return self._program("train", self._train, state, examples, picked)(state, examples, picked)
+        return self._program("train", self._train, state, examples, inputs)(state, examples, inputs)
 
     def count(
-        self, state: TrainState, examples: Resident | None, picked: Picked, mask: np.ndarray
+        self, state: TrainState, examples: Resident | None, inputs: Inputs, mask: np.ndarray
     ) -> dict[str, jax.Array]:
         """Right answers and loss, summed over the examples of a batch [b] that `mask` [b] keeps."""
-        args = (state, examples, picked, place(mask, split_along(self._mesh, 0)))
+        args = (state, examples, inputs, place(mask, split_along(self._mesh, 0)))
         return self._program("evaluate", self._count, *args)(*args)
 
-    def predict(self, state: TrainState, examples: Resident | None, picked: Picked) -> jax.Array:
+    def predict(self, state: TrainState, examples: Resident | None, inputs: Inputs) -> jax.Array:
         """Probabilities float32 [b, C]."""
-        return self._program("predict", self._predict, state, examples, picked)(state, examples, picked)
+        return self._program("predict", self._predict, state, examples, inputs)(state, examples, inputs)
 
-    def statistics(self, batch_stats: Any, state: TrainState, examples: Resident | None, picked: Picked) -> Any:
+    def statistics(self, batch_stats: Any, state: TrainState, examples: Resident | None, inputs: Inputs) -> Any:
         """Batch statistics after one batch [b] in training mode, starting from `batch_stats`."""
-        args = (batch_stats, state, examples, picked)
+        args = (batch_stats, state, examples, inputs)
         return self._program("statistics", self._statistics, *args)(*args)
 
-    def prepare_train(self, state: TrainState, examples: Resident | None, picked: Any) -> None:
+    def prepare_train(self, state: TrainState, examples: Resident | None, inputs: Any) -> None:
         """Compiles the training call for a feed's call [k, b], abstract or not, if it is not compiled yet."""
-        self._program("train", self._train, state, examples, picked)
+        self._program("train", self._train, state, examples, inputs)
 
-    def prepare_train_ahead(self, state: TrainState, examples: Resident | None, picked: Any) -> None:
+    def prepare_train_ahead(self, state: TrainState, examples: Resident | None, inputs: Any) -> None:
         """As `prepare_train`, in the background."""
-        self._begin("train", self._train, state, examples, picked)
+        self._begin("train", self._train, state, examples, inputs)
 
-    def prepare_statistics_ahead(self, state: TrainState, examples: Resident | None, picked: Any) -> None:
+    def prepare_statistics_ahead(self, state: TrainState, examples: Resident | None, inputs: Any) -> None:
         """Compiles `statistics` for a feed's abstract batch [b], in the background."""
-        self._begin("statistics", self._statistics, state.batch_stats, state, examples, picked)
+        self._begin("statistics", self._statistics, state.batch_stats, state, examples, inputs)
 
-    def prepare_scores_ahead(self, state: TrainState, examples: Resident | None, picked: Any) -> None:
+    def prepare_scores_ahead(self, state: TrainState, examples: Resident | None, inputs: Any) -> None:
         """Compiles `count` for a feed's abstract batch [b] of test images, in the background."""
-        mask = jax.ShapeDtypeStruct(_shape(picked), np.bool_, sharding=split_along(self._mesh, 0))
-        self._begin("evaluate", self._count, state, examples, picked, mask)
+        mask = jax.ShapeDtypeStruct(_shape(inputs), np.bool_, sharding=split_along(self._mesh, 0))
+        self._begin("evaluate", self._count, state, examples, inputs, mask)
 
-    def prepare_predictions_ahead(self, state: TrainState, examples: Resident | None, picked: Any) -> None:
+    def prepare_predictions_ahead(self, state: TrainState, examples: Resident | None, inputs: Any) -> None:
         """Compiles `predict` for a feed's abstract batch [b] of test images, in the background."""
-        self._begin("predict", self._predict, state, examples, picked)
+        self._begin("predict", self._predict, state, examples, inputs)
 
     def close(self) -> None:
         """Begins no more compiling in the background."""
@@ -119,11 +119,11 @@ class Programs:
         devices = self._mesh.size
         return -(-evaluation_batch(wanted, examples) // devices) * devices
 
-    def flops_per_step(self, state: TrainState, examples: Resident | None, picked: Any) -> float:
+    def flops_per_step(self, state: TrainState, examples: Resident | None, inputs: Any) -> float:
         """Floating-point operations of an abstract call [1, b], or 0 where XLA does not count them."""
         # What one device trains with has been traced; for several, a part of it may be one device's share already.
         traced = self._train if self._mesh.size == 1 else None
-        return count_flops(self._call, state, examples, picked, traced=traced) or 0.0
+        return count_flops(self._call, state, examples, inputs, traced=traced) or 0.0
 
     def _program(self, name: str, function: Any, *args: Any) -> Any:
         key = (name, *_shape(args[-1]))
@@ -160,8 +160,8 @@ class Programs:
         return compiled
 
 
-def _shape(picked: Any) -> tuple[int, ...]:
-    return picked.labels.shape if isinstance(picked, Pixels) else picked.shape
+def _shape(inputs: Any) -> tuple[int, ...]:
+    return inputs.labels.shape if isinstance(inputs, Pixels) else inputs.shape
 
 
 def _told(key: Key) -> str:

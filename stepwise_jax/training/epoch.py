@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from stepwise_jax.data.batches import Picked
+from stepwise_jax.data.batches import Inputs
 from stepwise_jax.data.sampler import calls, steps_in_call
 from stepwise_jax.functional.metrics import Scores
 from stepwise_jax.functional.optimizers import set_hyperparameters
@@ -53,7 +53,7 @@ def run_epoch(session: Session, stage: Stage, state: TrainState, position: Posit
     opt_state = set_hyperparameters(
         state.opt_state, learning_rate=rate, momentum=stage.momentum, weight_decay=stage.weight_decay
     )
-    state, position = take_steps(session, stage, state._replace(opt_state=opt_state), position)
+    state, position = run_steps(session, stage, state._replace(opt_state=opt_state), position)
     if position.epoch == stage.epochs:
         session.clock.pause()
     scores = None
@@ -75,53 +75,53 @@ def _score_or_stop(session: Session, state: TrainState, position: Position) -> S
         raise
 
 
-def take_steps(session: Session, stage: Stage, state: TrainState, position: Position) -> tuple[TrainState, Position]:
+def run_steps(session: Session, stage: Stage, state: TrainState, position: Position) -> tuple[TrainState, Position]:
     """The steps of one epoch that are not done yet, several under way on the device at a time."""
     under_way: deque[jax.Array] = deque()
     started, fed_before = time.perf_counter(), position.examples_seen
-    for picked in _fed(session, stage, position):
+    for inputs in _timed_inputs(session, stage, position):
         with session.clock.measure("train"):
             ahead = sum(len(losses) for losses in under_way)
             # The pause between two stages ends before the call: on a CPU that lasts as long as its steps.
-            session.programs.prepare_train(state, session.train.examples, picked)
-            _note_switch(session, position)
+            session.programs.prepare_train(state, session.train.examples, inputs)
+            _record_switch(session, position)
             with jax.profiler.StepTraceAnnotation("train", step_num=position.updates + ahead):
-                state, losses = session.programs.train(state, session.train.examples, picked)
+                state, losses = session.programs.train(state, session.train.examples, inputs)
             under_way.append(losses)
             while len(under_way) > CALLS_IN_FLIGHT:
-                position = settle(stage, position, under_way.popleft())
+                position = wait_for_losses(stage, position, under_way.popleft())
         speed = (position.examples_seen - fed_before) / (time.perf_counter() - started)
         loss = position.loss_sum / position.step if position.step else None
         session.log.show(StepsRecord(position.epoch, stage.epochs, position.examples_seen, speed, loss))
-        session.stop.ask(_save_is_due_here(session))
+        session.stop.exchange(_save_is_due_here(session))
         if session.stop or save_is_due(session):
-            position = _settle_all(session, stage, position, under_way)
+            position = _wait_for_all(session, stage, position, under_way)
             if position.step < stage.updates_per_epoch:
                 save_or_stop(session, state, position, due=True)
-    return state, _settle_all(session, stage, position, under_way)
+    return state, _wait_for_all(session, stage, position, under_way)
 
 
-def _note_switch(session: Session, position: Position) -> None:
+def _record_switch(session: Session, position: Position) -> None:
     pause = session.clock.resume()
     if pause is not None:
         text = f"stage {position.stage} began {1000 * pause:.1f} ms after the last step of stage {position.stage - 1}"
         session.log.event("switch", f"{text}, evaluation and checkpoint aside")
 
 
-def _fed(session: Session, stage: Stage, position: Position) -> Iterator[Picked]:
+def _timed_inputs(session: Session, stage: Stage, position: Position) -> Iterator[Inputs]:
     """What each call works on, on the devices; the time that this takes is what training waits for input."""
     left = range(position.updates, position.updates + stage.updates_per_epoch - position.step)
     steps = steps_in_call(stage.updates_per_epoch, session.experiment.steps_per_call)
     feeding = session.train.calls(session.order, calls(left, steps))
     while True:
         with session.clock.measure("input_wait"):
-            picked = next(feeding, None)
-        if picked is None:
+            inputs = next(feeding, None)
+        if inputs is None:
             return
-        yield picked
+        yield inputs
 
 
-def settle(stage: Stage, position: Position, losses: jax.Array) -> Position:
+def wait_for_losses(stage: Stage, position: Position, losses: jax.Array) -> Position:
     """Waits for one call's losses [k] and counts its steps.
 
     Raises:
@@ -131,7 +131,7 @@ def settle(stage: Stage, position: Position, losses: jax.Array) -> Position:
     loss_sum = position.loss_sum
     for offset, value in enumerate(values, start=1):
         if not math.isfinite(value):
-            raise failures.not_finite(f"the loss is {value}", stage, position, position.updates + offset)
+            raise failures.non_finite_loss(f"the loss is {value}", stage, position, position.updates + offset)
         # Added one by one, so that the sum does not depend on where a run was stopped.
         loss_sum += value
     return dataclasses.replace(
@@ -143,10 +143,10 @@ def settle(stage: Stage, position: Position, losses: jax.Array) -> Position:
     )
 
 
-def _settle_all(session: Session, stage: Stage, position: Position, under_way: deque[jax.Array]) -> Position:
+def _wait_for_all(session: Session, stage: Stage, position: Position, under_way: deque[jax.Array]) -> Position:
     with session.clock.measure("train"):
         while under_way:
-            position = settle(stage, position, under_way.popleft())
+            position = wait_for_losses(stage, position, under_way.popleft())
     return position
 
 
@@ -187,7 +187,7 @@ def save_or_stop(session: Session, state: TrainState, position: Position, *, due
       InterruptedRunError: after the state is on disk, if a signal has come.
       UnsavedError: if it has come and the state is not on disk.
     """
-    session.stop.settle()
+    session.stop.synchronize()
     if due or session.stop:
         with session.clock.measure("checkpoint"):
             placed = dataclasses.replace(position, seconds=session.clock.read())

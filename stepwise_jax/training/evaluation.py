@@ -14,7 +14,7 @@ from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.functional.metrics import Scores, total
 from stepwise_jax.functional.state import TrainState
 from stepwise_jax.plans.stage import Stage
-from stepwise_jax.runtime.signals import Stopped, heed
+from stepwise_jax.runtime.signals import Stopped, until_stopped
 from stepwise_jax.training.progress import Observer, position_from
 from stepwise_jax.training.session import Session, open_session
 from stepwise_jax.workdir import lock
@@ -62,8 +62,8 @@ def score(session: Session, state: TrainState) -> Scores:
     """
     examples, (rows, masks) = _test_batches(session)
     counts: list[dict[str, jax.Array]] = []
-    for picked, mask in zip(heed(session.stop, session.test.batches(rows)), masks, strict=True):
-        counts.append(session.programs.count(state, session.test.examples, picked, mask))
+    for inputs, mask in zip(until_stopped(session.stop, session.test.batches(rows)), masks, strict=True):
+        counts.append(session.programs.count(state, session.test.examples, inputs, mask))
         # Streamed images would pile up on the device.
         jax.block_until_ready(counts[-BATCHES_IN_FLIGHT:][0])
     return total(counts, examples)
@@ -77,8 +77,8 @@ def predict(session: Session, state: TrainState) -> np.ndarray:
     """
     examples, (rows, _) = _test_batches(session)
     predicted = [
-        np.asarray(session.programs.predict(state, session.test.examples, picked))
-        for picked in heed(session.stop, session.test.batches(rows))
+        np.asarray(session.programs.predict(state, session.test.examples, inputs))
+        for inputs in until_stopped(session.stop, session.test.batches(rows))
     ]
     return np.concatenate(predicted)[:examples]
 

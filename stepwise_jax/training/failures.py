@@ -11,14 +11,14 @@ from stepwise_jax.plans.stage import Stage, learning_rate_at
 from stepwise_jax.training.progress import Position, position_from, updates_before
 from stepwise_jax.training.session import Session
 
-LOWER = 0.1
+RATE_FACTOR = 0.1
 """What a stage's rates are multiplied by when it is begun anew: the paper's gamma, the step of its own schedule."""
 
-MOST = 3
+MAX_RESTARTS = 3
 """Times that one stage is begun anew: at a thousandth of its rate, the rate is not what is wrong."""
 
 
-def not_finite(what: str, stage: Stage, position: Position, update: int) -> NonFiniteLossError:
+def non_finite_loss(what: str, stage: Stage, position: Position, update: int) -> NonFiniteLossError:
     """The error that names the step, the rate and the batch; `what` is "the loss is nan", say."""
     rate = learning_rate_at(stage, min(position.epoch, stage.epochs))
     return NonFiniteLossError(
@@ -27,9 +27,11 @@ def not_finite(what: str, stage: Stage, position: Position, update: int) -> NonF
     )
 
 
-def with_setbacks(session: Session, planned: Sequence[Stage], setbacks: Sequence[int]) -> Session:
+def with_lowered_rates(session: Session, planned: Sequence[Stage], setbacks: Sequence[int]) -> Session:
     """The session whose stages have the rates that are left of the planned ones after some setbacks."""
-    stages = tuple(_lowered(stage, LOWER ** setbacks.count(number)) for number, stage in enumerate(planned, start=1))
+    stages = tuple(
+        _lowered(stage, RATE_FACTOR ** setbacks.count(number)) for number, stage in enumerate(planned, start=1)
+    )
     return dataclasses.replace(session, stages=stages)
 
 
@@ -40,7 +42,7 @@ def _lowered(stage: Stage, factor: float) -> Stage:
     return dataclasses.replace(stage, learning_rate=factor * stage.learning_rate, epoch_rates=rates)
 
 
-def go_back(
+def restart_stage(
     session: Session, planned: Sequence[Stage], position: Position, error: NonFiniteLossError
 ) -> tuple[Session, TrainState, Position]:
     """Begins the stage of `position` anew with lower rates, where `on_nan` asks for that.
@@ -60,8 +62,10 @@ def go_back(
     number = position.stage
     if session.experiment.on_nan == "stop":
         raise error
-    if position.setbacks.count(number) >= MOST:
-        raise NonFiniteLossError(f"{error}; the stage was begun anew {MOST} times, each with a tenth of the rate")
+    if position.setbacks.count(number) >= MAX_RESTARTS:
+        raise NonFiniteLossError(
+            f"{error}; the stage was begun anew {MAX_RESTARTS} times, each with a tenth of the rate"
+        )
     start = updates_before(session.stages, number)
     try:
         session.checkpoints.wait()
@@ -75,7 +79,7 @@ def go_back(
     if restored is not None:
         state, begun = restored[0], position_from(restored[1])
     begun = dataclasses.replace(begun, setbacks=(*position.setbacks, number))
-    session = with_setbacks(session, planned, begun.setbacks)
+    session = with_lowered_rates(session, planned, begun.setbacks)
     rate = session.stages[number - 1].learning_rate
     session.log.event("back", f"{error}; going back to update {start}: stage {number} begins anew at {rate:g}")
     session.clock.reset(begun.seconds)
@@ -103,7 +107,7 @@ def is_shortage(error: Exception) -> bool:
 
 
 @contextmanager
-def shortage_told(stage: Stage, number: int) -> Iterator[None]:
+def explain_out_of_memory(stage: Stage, number: int) -> Iterator[None]:
     """Turns what JAX raises where memory is short in stage `number`, from 1, into one sentence.
 
     Raises:

@@ -14,8 +14,8 @@ from jax.sharding import Mesh
 
 from stepwise_jax.data import datasets, placement
 from stepwise_jax.data.batches import Resident
-from stepwise_jax.data.loaders import Feed, ResidentFeed, StreamedFeed
-from stepwise_jax.data.placement import Delivery
+from stepwise_jax.data.loaders import Loader, ResidentLoader, StreamingLoader
+from stepwise_jax.data.placement import Placement
 from stepwise_jax.data.sampler import steps_in_call
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import DataConfig, ExperimentConfig
@@ -57,7 +57,7 @@ class Images(NamedTuple):
     train: int
     test: int
     """How many there are."""
-    delivered: Delivery
+    delivered: Placement
 
 
 def measure(experiment: ExperimentConfig, stages: Sequence[Stage], network: nn.Module) -> dict[str, Any]:
@@ -135,21 +135,21 @@ def _footprint(
     return Footprint(stage.batch_size, names, steps, donated=found.alias_size_in_bytes, total=total, **parts)
 
 
-def _abstract_feed(images: Images, mesh: Mesh) -> Feed:
+def _abstract_feed(images: Images, mesh: Mesh) -> Loader:
     if images.delivered.kind == "streamed":
-        return StreamedFeed(lambda rows: rows, np.empty(0, np.int32), images.shape, mesh, 1)
+        return StreamingLoader(lambda rows: rows, np.empty(0, np.int32), images.shape, mesh, 1)
     sharded = images.delivered.kind == "sharded"
     place = sharding.split_along(mesh, 0) if sharded else sharding.replicated(mesh)
     count = -(-images.train // mesh.size) * mesh.size if sharded else images.train
     pixels = jax.ShapeDtypeStruct((count, *images.shape), np.uint8, sharding=place)
     labels = jax.ShapeDtypeStruct((images.train,), np.int32, sharding=sharding.replicated(mesh))
-    return ResidentFeed(Resident(pixels, labels), mesh)  # pyright: ignore[reportArgumentType]
+    return ResidentLoader(Resident(pixels, labels), mesh)  # pyright: ignore[reportArgumentType]
 
 
 def _compile(
-    experiment: ExperimentConfig, network: nn.Module, state: Any, feed: Feed, steps: int, batch_size: int, mesh: Mesh
+    experiment: ExperimentConfig, network: nn.Module, state: Any, feed: Loader, steps: int, batch_size: int, mesh: Mesh
 ) -> Any:
-    """The program of a run (`programs.Programs`), from shapes alone."""
+    """The program of a run (`programs.CompiledFunctions`), from shapes alone."""
     # The numbers of a normalisation by the data set are not known yet, and take no memory.
     normalisation = "none" if experiment.data.normalisation == "dataset" else experiment.data.normalisation
     preprocessing = make_preprocessing(normalisation, experiment.data.image_size, None)

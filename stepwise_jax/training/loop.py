@@ -7,7 +7,7 @@ from typing import Any
 
 from flax import linen as nn
 
-from stepwise_jax.data.batches import Picked
+from stepwise_jax.data.batches import Inputs
 from stepwise_jax.data.sampler import epoch_order, steps_in_call
 from stepwise_jax.errors import InputError, NonFiniteLossError
 from stepwise_jax.experiment.config import ExperimentConfig
@@ -16,7 +16,7 @@ from stepwise_jax.functional.state import TrainState, cross_boundary, digest
 from stepwise_jax.plans.stage import Stage, stage_document, stage_from_document
 from stepwise_jax.runtime import multihost
 from stepwise_jax.runtime.devices import describe_device
-from stepwise_jax.runtime.signals import Stopped, heed
+from stepwise_jax.runtime.signals import Stopped, until_stopped
 from stepwise_jax.training import failures, saving
 from stepwise_jax.training.epoch import run_epoch_traced, save_is_due, save_or_stop
 from stepwise_jax.training.progress import Observer, Position, end, position_from, updates_before
@@ -60,20 +60,23 @@ def run(
       InterruptedRunError: when a signal came; the state is saved.
       UnsavedError: when the final state, or what belongs to it, cannot be written.
     """
-    with multihost.ending(lambda: end(observers)), multihost.held_by_first(lambda: lock.locked(folder)):
+    with (
+        multihost.exit_on_local_failure(lambda: end(observers)),
+        multihost.entered_by_first(lambda: lock.locked(folder)),
+    ):
         weights_sha256 = None if variables is None else digest(variables)
         experiment, stages = _open_workdir(folder, experiment, stages, config_path, weights_sha256)
         with open_session(experiment, stages, network, variables, folder, observers, profile) as session:
             state, position = _begin(session, folder)
             finished = position.updates == len(session.order)
-            if finished and (summary := multihost.from_first(lambda: _summary(folder))):
+            if finished and (summary := multihost.broadcast_from_first(lambda: _summary(folder))):
                 session.log.event("done", "this run is finished: nothing to do")
                 return summary
-            session = failures.with_setbacks(session, stages, position.setbacks)
+            session = failures.with_lowered_rates(session, stages, position.setbacks)
             try:
                 while position.stage <= len(stages):
                     session, state, position = _try_stage(session, stages, state, position)
-                saving.insist(session, state, position)
+                saving.save_final(session, state, position)
                 return finish(session, state, folder)
             except Stopped:
                 saving.stop(session, position)
@@ -85,10 +88,10 @@ def _try_stage(
     """Runs a stage to its end; where its loss is not finite, goes back to its start or gives up, by `on_nan`."""
     session.checkpoints.hold(updates_before(planned, position.stage))
     try:
-        with failures.shortage_told(session.stages[position.stage - 1], position.stage):
+        with failures.explain_out_of_memory(session.stages[position.stage - 1], position.stage):
             return session, *run_stage(session, state, position)
     except NonFiniteLossError as error:
-        return failures.go_back(session, planned, position, error)
+        return failures.restart_stage(session, planned, position, error)
 
 
 def _open_workdir(
@@ -105,7 +108,7 @@ def _open_workdir(
         chosen = continue_or_start(folder, resolved, stages, config_path, weights_sha256, describe_device())
         return {"steps_per_call": resolved.steps_per_call, "stages": [stage_document(stage) for stage in chosen]}
 
-    opened = multihost.from_first(open_first)
+    opened = multihost.broadcast_from_first(open_first)
     experiment = dataclasses.replace(experiment, steps_per_call=opened["steps_per_call"])
     return experiment, tuple(stage_from_document(stage) for stage in opened["stages"])
 
@@ -125,7 +128,7 @@ def _begin(session: Session, folder: Path) -> tuple[TrainState, Position]:
     title = f"{session.experiment.model.name} on {session.experiment.data.name}"
     multihost.check_same("the updates that checkpoints/ has done", position.updates)
     if restored is not None:
-        multihost.from_first(lambda: _check_records(session, position, folder))
+        multihost.broadcast_from_first(lambda: _check_records(session, position, folder))
     session.clock.reset(position.seconds)
     session.log.show(StartRecord(title, [stage_document(stage) for stage in session.stages], total))
     if restored is None:
@@ -137,7 +140,7 @@ def _begin(session: Session, folder: Path) -> tuple[TrainState, Position]:
 
 def _lost(folder: Path) -> str:
     """Epochs are on record of which no checkpoint is left: somebody removed it, or a process was killed early."""
-    if not multihost.is_first() or not (folder / RECORDS).exists():
+    if not multihost.is_first_process() or not (folder / RECORDS).exists():
         return ""
     epochs = len(record_file.read_records(folder).epochs)
     return f"; no checkpoint is left, so epochs on record ({epochs}) are trained anew" if epochs else ""
@@ -191,10 +194,10 @@ def enter_stage(session: Session, state: TrainState, stage: Stage, number: int) 
     if plan.batch_statistics == "reestimated":
         rows = epoch_order(session.experiment.seed, number, 0, session.subsets[number - 1].rows, stage.batch_size)
 
-        def statistics(batch_stats: Any, batch: Picked) -> Any:
+        def statistics(batch_stats: Any, batch: Inputs) -> Any:
             return session.programs.statistics(batch_stats, state, session.train.examples, batch)
 
-        batches = heed(session.stop, session.train.batches(rows))
+        batches = until_stopped(session.stop, session.train.batches(rows))
         return state._replace(batch_stats=reestimate(statistics, state.batch_stats, batches))
     return state
 
@@ -208,8 +211,8 @@ def call_lengths(stage: Stage, steps_per_call: int) -> tuple[int, ...]:
 def compile_stage(session: Session, stage: Stage, state: TrainState) -> None:
     """Compiles the stage's calls, or waits for those that are under way."""
     for length in call_lengths(stage, session.experiment.steps_per_call):
-        picked = session.train.abstract(length, stage.batch_size)
-        session.programs.prepare_train(state, session.train.examples, picked)
+        inputs = session.train.abstract(length, stage.batch_size)
+        session.programs.prepare_train(state, session.train.examples, inputs)
 
 
 def compile_ahead(session: Session, state: TrainState, number: int) -> None:

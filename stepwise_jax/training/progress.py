@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from stepwise_jax.errors import kind_and_line
+from stepwise_jax.errors import describe_error
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.workdir.files import TENSORBOARD
 from stepwise_jax.workdir.record_file import NullRecordWriter, RecordWriter
@@ -104,7 +104,7 @@ class RunLog:
             except Exception as error:
                 self._observers.remove(observer)
                 name = getattr(observer, "__name__", type(observer).__name__)
-                self.event("observer", f"the observer {name} failed ({kind_and_line(error)}): it is no longer called")
+                self.event("observer", f"the observer {name} failed ({describe_error(error)}): it is no longer called")
 
     def prepared(self, done: int, total: int, what: str) -> None:
         """Shows that `done` of `total` are ready: a progress callback for the data pipeline."""

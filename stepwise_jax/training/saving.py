@@ -56,7 +56,7 @@ def _refuse_at_end(session: Session, position: Position) -> None:
     if (position.epoch, position.step) == (1, 0):
         stage = session.stages[position.stage - 2]
         ended = dataclasses.replace(position, stage=position.stage - 1, epoch=stage.epochs)
-        raise failures.not_finite("the network is no longer finite", stage, ended, position.updates)
+        raise failures.non_finite_loss("the network is no longer finite", stage, ended, position.updates)
 
 
 @contextmanager
@@ -95,7 +95,7 @@ def stop(session: Session, position: Position) -> NoReturn:
     raise InterruptedRunError(stopped)
 
 
-def insist(session: Session, state: TrainState, position: Position) -> None:
+def save_final(session: Session, state: TrainState, position: Position) -> None:
     """Returns when the final state and the records are on disk; what failed before is tried once more.
 
     Raises:

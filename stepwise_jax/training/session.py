@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 
 from stepwise_jax.data import datasets, subsets
 from stepwise_jax.data.dataset import Dataset
-from stepwise_jax.data.loaders import Feed
+from stepwise_jax.data.loaders import Loader
 from stepwise_jax.data.placement import Split, open_data, open_split
 from stepwise_jax.data.sampler import PlanOrder
 from stepwise_jax.errors import InputError
@@ -28,9 +28,9 @@ from stepwise_jax.functional.state import TrainState, make_initializer, state_fr
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.runtime import agreement, compile_cache, multihost, sharding
 from stepwise_jax.runtime.signals import stop_on_signals
-from stepwise_jax.training.compilation import Programs
+from stepwise_jax.training.compilation import CompiledFunctions
 from stepwise_jax.training.progress import Observer, RunLog
-from stepwise_jax.training.timing import Clock, Profile
+from stepwise_jax.training.timing import Profile, Timer
 from stepwise_jax.workdir import signature
 from stepwise_jax.workdir.checkpoints import Checkpoints
 from stepwise_jax.workdir.files import CHECKPOINTS, SUBSETS
@@ -50,18 +50,18 @@ class Session:
     """Makes the state before the first step."""
     order: PlanOrder
     """The batches of the whole run."""
-    train: Feed
-    test: Feed
+    train: Loader
+    test: Loader
     test_labels: np.ndarray
     """int32 [N]"""
     test_ids: tuple[str, ...]
     classes: tuple[str, ...]
     """Names, in the order of the labels."""
-    programs: Programs
-    clock: Clock
+    programs: CompiledFunctions
+    clock: Timer
     checkpoints: Checkpoints
     log: RunLog
-    stop: agreement.Agreement
+    stop: agreement.StopAgreement
     mesh: Mesh
     folder: Path
     """The run's workdir."""
@@ -105,11 +105,11 @@ def open_session(
       profile: the epoch to trace, if any.
     """
     compile_cache.enable()
-    mesh, clock = sharding.make_mesh(), Clock()
-    multihost.together(partial(_check_plan, experiment, stages, network, mesh))
+    mesh, clock = sharding.make_mesh(), Timer()
+    multihost.on_all_processes(partial(_check_plan, experiment, stages, network, mesh))
     optimizer = make_optimizer(experiment.optimizer)
     with ExitStack() as stack:
-        log = stack.enter_context(RunLog(folder if multihost.is_first() else None, observers))
+        log = stack.enter_context(RunLog(folder if multihost.is_first_process() else None, observers))
         data = stack.enter_context(_opened_data(experiment, stages, mesh, folder, log))
         programs = stack.enter_context(_compiled(experiment, network, optimizer, data.preprocessing, mesh, clock, log))
         checkpoints = stack.enter_context(Checkpoints(folder / CHECKPOINTS, experiment.checkpoint.keep))
@@ -129,10 +129,10 @@ def open_session(
             clock=clock,
             checkpoints=checkpoints,
             log=log,
-            stop=agreement.Agreement(stack.enter_context(stop_on_signals()), mesh),
+            stop=agreement.StopAgreement(stack.enter_context(stop_on_signals()), mesh),
             mesh=mesh,
             folder=folder,
-            profile=profile if multihost.is_first() else None,
+            profile=profile if multihost.is_first_process() else None,
         )
 
 
@@ -143,13 +143,13 @@ def _compiled(
     optimizer: optax.GradientTransformation,
     preprocessing: Preprocessing,
     mesh: Mesh,
-    clock: Clock,
+    clock: Timer,
     log: RunLog,
-) -> Iterator[Programs]:
+) -> Iterator[CompiledFunctions]:
     """The functions of the devices; at the end, no more is compiled in the background."""
     report = partial(log.event, "compile")
     deterministic = experiment.deterministic
-    programs = Programs(network, optimizer, preprocessing, mesh, clock, report, deterministic=deterministic)
+    programs = CompiledFunctions(network, optimizer, preprocessing, mesh, clock, report, deterministic=deterministic)
     try:
         yield programs
     finally:
@@ -167,11 +167,11 @@ def _opened_data(
     train, test = (open_split(config, dataset, split, placement, mesh, log.prepared) for split in ("train", "test"))
     try:
         _check_size(experiment, stages, len(train.labels))
-        drawn = multihost.in_turn(partial(_draw, experiment, stages, train, test, dataset, folder))
+        drawn = multihost.first_then_others(partial(_draw, experiment, stages, train, test, dataset, folder))
         preprocessing = make_preprocessing(config.normalisation, config.image_size, train.histograms)
         shape = datasets.image_shape(dataset, config.image_size)
         ours = Signature(preprocessing, shape, dataset.class_names, config.name)
-        multihost.from_first(partial(signature.record, folder, ours))
+        multihost.broadcast_from_first(partial(signature.record, folder, ours))
         yield _Data(dataset, train, test, drawn, preprocessing)
     finally:
         train.feed.close()
@@ -230,7 +230,7 @@ def _draw(
     manifest = subsets.manifest(drawn, [stage.name for stage in stages], dataset, train.ids, test.ids, scored)
     path = folder / SUBSETS
     if not path.exists():
-        if not multihost.is_first():
+        if not multihost.is_first_process():
             raise InputError(f"--workdir {folder} is not the first process's: it must lie where all processes see it")
         write_json(path, manifest)
     elif read_json(path) != manifest:

@@ -39,7 +39,7 @@ def finish(session: Session, state: TrainState, folder: Path) -> dict[str, Any]:
             write_json(folder / SUMMARY, summary)
         return summary
 
-    summary = multihost.from_first(write)
+    summary = multihost.broadcast_from_first(write)
     session.log.event("done", f"done: top-1 {100 * summary['top1']:.2f} %, top-5 {100 * summary['top5']:.2f} %")
     return summary
 

@@ -13,7 +13,7 @@ from stepwise_jax.plans.stage import Stage
 from stepwise_jax.workdir.records import SECONDS
 
 
-class Clock:
+class Timer:
     """Adds up seconds by kind until they are taken; what is measured within another measurement counts once."""
 
     def __init__(self) -> None:

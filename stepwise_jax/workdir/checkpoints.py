@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from stepwise_jax.errors import InputError, UnsavedError, first_line, kind_and_line
+from stepwise_jax.errors import InputError, UnsavedError, describe_error, first_line
 from stepwise_jax.functional.state import TrainState, digest
 from stepwise_jax.runtime import multihost
 
@@ -69,7 +69,7 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> None:
-        if error is not None and multihost.fails_alone(error):
+        if error is not None and multihost.is_local_failure(error):
             return
         try:
             self.wait()
@@ -208,7 +208,7 @@ class Checkpoints:
             try:
                 restored = self._restore(step, like)
             except Exception as error:
-                report(f"checkpoint {step} is damaged ({kind_and_line(error)}): it is passed over")
+                report(f"checkpoint {step} is damaged ({describe_error(error)}): it is passed over")
                 continue
             for damaged in [] if self._read_only else steps[: steps.index(step)]:
                 self._manager.delete(damaged)

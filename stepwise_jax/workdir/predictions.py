@@ -27,7 +27,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Answers:
+class Predictions:
     """All answers of one run."""
 
     labels: np.ndarray
@@ -50,7 +50,7 @@ class Answers:
         return np.divide(np.diag(counts), totals, out=np.full(len(totals), np.nan), where=totals > 0)
 
 
-def read_answers(folder: Path) -> Answers | None:
+def read_predictions(folder: Path) -> Predictions | None:
     """The answers of a run, or None where it has none yet.
 
     Raises:
@@ -67,7 +67,7 @@ def read_answers(folder: Path) -> Answers | None:
     names = stored["classes"] if "classes" in stored else np.arange(probabilities.shape[1])
     _require(names.shape == probabilities.shape[1:], path, "it has not one name for each class")
     classes = tuple(printable(str(name)) for name in names.tolist())
-    return Answers(labels, probabilities.argmax(1), classes, _samples(folder / SAMPLES, labels, probabilities))
+    return Predictions(labels, probabilities.argmax(1), classes, _samples(folder / SAMPLES, labels, probabilities))
 
 
 def _samples(path: Path, labels: np.ndarray, probabilities: np.ndarray) -> tuple[Sample, ...]:
@@ -110,7 +110,7 @@ def _require(holds: bool, path: Path, otherwise: str) -> None:
         raise InputError(f"{path} is damaged: {otherwise}")
 
 
-def most_confused(answers: Answers, count: int) -> Sequence[tuple[int, int, int]]:
+def most_confused(answers: Predictions, count: int) -> Sequence[tuple[int, int, int]]:
     """The most frequent mistakes: label, what it was taken for, how often."""
     counts = answers.confusion()
     np.fill_diagonal(counts, 0)

@@ -194,7 +194,7 @@ def test_on_a_gpu_each_side_has_two_processes_and_each_cell_one_place():
 
 def test_ratios_are_medians_over_rounds_of_their_time_over_ours():
     ours, theirs = ("jax", "run"), ("torch", "eager")
-    cell = compared_cells.Cell("resnet50", 24, steps=dict.fromkeys((ours, theirs), 1))
+    cell = compared_cells.Job("resnet50", 24, steps=dict.fromkeys((ours, theirs), 1))
     cell.prepared = dict.fromkeys((ours, theirs), 7.0)
     for mine, other in ((0.1, 0.2), (0.2, 0.2), (0.1, 0.3)):
         times = {ours: mine, theirs: other}

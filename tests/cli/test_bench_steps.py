@@ -11,15 +11,15 @@ import launch
 import models
 from stepwise_jax.cli.bench import steps
 from stepwise_jax.cli.bench.cases import Case, Setting, batch_sizes, precisions
-from stepwise_jax.data.loaders import ResidentFeed, place_resident
+from stepwise_jax.data.loaders import ResidentLoader, place_resident
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import OptimizerConfig
 from stepwise_jax.functional.optimizers import make_optimizer
 from stepwise_jax.functional.preprocessing import make_preprocessing
 from stepwise_jax.runtime import devices, sharding
 from stepwise_jax.training import step_functions
-from stepwise_jax.training.compilation import Programs
-from stepwise_jax.training.timing import Clock
+from stepwise_jax.training.compilation import CompiledFunctions
+from stepwise_jax.training.timing import Timer
 
 TINY = ["--width", "4", "--blocks", "1,1", "--image-size", "32", "--small-images", "--classes", "5"]
 QUICK = ["--seconds", "0.2", "--precisions", "float32"]
@@ -68,10 +68,10 @@ def test_the_table_says_what_is_not_known(capsys):
 def test_a_combination_that_fails_is_told_and_the_others_go_on(capsys, monkeypatch):
     made = step_functions.compile_call
 
-    def compile_call(function: Any, state: Any, examples: Any, picked: Any) -> Any:
-        if picked.shape[1] == 8:
+    def compile_call(function: Any, state: Any, examples: Any, inputs: Any) -> Any:
+        if inputs.shape[1] == 8:
             raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 12 bytes.\nand more")
-        return made(function, state, examples, picked)
+        return made(function, state, examples, inputs)
 
     monkeypatch.setattr(step_functions, "compile_call", compile_call)
     assert launch.main(["bench", "resnet18", *TINY, *QUICK, "--batch-sizes", "8,4"]) == 0
@@ -103,13 +103,13 @@ def test_nothing_measured_is_a_failure(capsys, monkeypatch):
 
 
 def test_what_is_measured_is_what_a_run_executes():
-    """The same state and rows through `Programs` and through the measured call end at the same bits."""
+    """The same state and rows through `CompiledFunctions` and through the measured call end at the same bits."""
     case, mesh, optimizer = tiny(4), sharding.make_mesh(), make_optimizer(OptimizerConfig())
     random, preprocessing = np.random.default_rng(0), make_preprocessing("imagenet", 32)
     images = random.integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
-    feed = ResidentFeed(place_resident(images, np.arange(8) % 5, mesh, sharded=False), mesh)
-    picked = jax.device_put(np.array([[3, 1, 4, 6]], np.int32), sharding.split_along(mesh, 1))
-    programs = Programs(case.network, optimizer, preprocessing, mesh, Clock(), silent)
+    feed = ResidentLoader(place_resident(images, np.arange(8) % 5, mesh, sharded=False), mesh)
+    inputs = jax.device_put(np.array([[3, 1, 4, 6]], np.int32), sharding.split_along(mesh, 1))
+    programs = CompiledFunctions(case.network, optimizer, preprocessing, mesh, Timer(), silent)
     function = step_functions.train_function(case.network, optimizer, preprocessing, mesh)
     compiled = step_functions.compile_call(
         function, step_functions.first_state(case.network, optimizer, 32, mesh), feed.examples, feed.abstract(1, 4)
@@ -121,7 +121,7 @@ def test_what_is_measured_is_what_a_run_executes():
     # The tests keep what they compile (conftest.py).
     assert again.cached
     ended = [
-        call(step_functions.first_state(case.network, optimizer, 32, mesh), feed.examples, picked)
+        call(step_functions.first_state(case.network, optimizer, 32, mesh), feed.examples, inputs)
         for call in (programs.train, compiled.call)
     ]
     jax.tree.map(np.testing.assert_array_equal, *ended)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_runs import make_answers, make_run
+from made_runs import make_predictions, make_run
 
 import launch
 from stepwise_jax.report import rendering, report
@@ -78,7 +78,7 @@ def test_nothing_of_a_runs_folder_is_unpickled(folder_run, tmp_path):
 def test_arrays_of_pickled_objects_are_refused(tmp_path, monkeypatch, capsys, name):
     monkeypatch.chdir(tmp_path)
     folder = make_run(tmp_path / "run")
-    make_answers(folder, wrong=[1])
+    make_predictions(folder, wrong=[1])
     with np.load(folder / name) as stored:
         arrays = dict(stored)
     objects = {key: np.asarray([Malicious()] * len(value), object) for key, value in arrays.items()}
@@ -164,14 +164,14 @@ class Tags(HTMLParser):
 def plain(tmp_path_factory) -> Tags:
     """The page of a run whose names are harmless."""
     folder = make_run(tmp_path_factory.mktemp("plain") / "run")
-    make_answers(folder, wrong=[1, 2])
+    make_predictions(folder, wrong=[1, 2])
     return Tags(rendering.to_html(report.runs_page(read_runs([folder]))))
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)
 def test_a_report_escapes_every_name_that_comes_from_data(tmp_path, plain, hostile):
     folder = make_run(tmp_path / hostile.replace("/", "\u2215"))
-    make_answers(folder, wrong=[1, 2])
+    make_predictions(folder, wrong=[1, 2])
     with np.load(folder / "predictions.npz") as stored:
         arrays = dict(stored)
     arrays["classes"] = np.asarray([f"{hostile} {number}" for number in range(len(arrays["classes"]))])

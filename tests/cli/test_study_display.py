@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from stepwise_jax.cli.study_display import GridDisplay, LiveGridDisplay, make_grid_display, seconds_left
-from stepwise_jax.studies.jobs import Cell, Failure
+from stepwise_jax.cli.study_display import LiveStudyDisplay, StudyDisplay, make_study_display, seconds_left
+from stepwise_jax.studies.jobs import Failure, Job
 
 
-def cell(folder: Path, samples: int = 100) -> Cell:
-    return Cell(folder.name, folder, (), samples)
+def cell(folder: Path, samples: int = 100) -> Job:
+    return Job(folder.name, folder, (), samples)
 
 
-def finish(one: Cell) -> None:
+def finish(one: Job) -> None:
     one.folder.mkdir(parents=True)
     (one.folder / "summary.json").write_text("{}")
 
@@ -29,8 +29,8 @@ def test_the_time_left_is_at_the_pace_since_the_beginning():
 def test_plain_lines_tell_of_starts_ends_and_progress(tmp_path):
     grid, stream = [cell(tmp_path / name) for name in "abc"], io.StringIO()
     finish(grid[0])
-    display = make_grid_display(grid, stream)
-    assert type(display) is GridDisplay
+    display = make_study_display(grid, stream)
+    assert type(display) is StudyDisplay
     display.started(grid[1])
     display.moved([grid[1]], 1, 100)
     display.moved([grid[1]], 1, 150)
@@ -50,7 +50,7 @@ def test_a_run_that_was_begun_goes_on(tmp_path):
     one, stream = cell(tmp_path / "a"), io.StringIO()
     one.folder.mkdir()
     (one.folder / "records.jsonl").write_text('{"kind": "epoch", "examples_seen": 7}\n')
-    display = make_grid_display([one], stream)
+    display = make_study_display([one], stream)
     display.started(one)
     assert stream.getvalue().splitlines()[0] == "1 run, 0 finished; 100 samples in all"
     assert "a: going on" in stream.getvalue()
@@ -65,8 +65,8 @@ def test_a_terminal_has_a_live_list(tmp_path, monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "200")
     grid, stream = [cell(tmp_path / "run [0]"), cell(tmp_path / "b")], Terminal()
-    display = make_grid_display(grid, stream)
-    assert isinstance(display, LiveGridDisplay)
+    display = make_study_display(grid, stream)
+    assert isinstance(display, LiveStudyDisplay)
     try:
         display.started(grid[0])
         display.moved(grid[:1], 0, 50)
@@ -84,11 +84,11 @@ def test_an_output_that_nobody_reads_stops_no_grid(tmp_path):
         def write(self, _: str) -> int:
             raise BrokenPipeError
 
-    GridDisplay([cell(tmp_path / "a")], Gone()).started(cell(tmp_path / "a"))
+    StudyDisplay([cell(tmp_path / "a")], Gone()).started(cell(tmp_path / "a"))
 
 
 def test_no_runs_at_all(tmp_path):
     stream = io.StringIO()
-    display = GridDisplay([], stream)
+    display = StudyDisplay([], stream)
     display.moved([], 0, 0)
     assert stream.getvalue() == "0 runs, 0 finished; 0 samples in all\n"

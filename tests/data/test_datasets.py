@@ -21,7 +21,7 @@ from stepwise_jax.data import datasets, disk
 from stepwise_jax.data.dataset import Sizes
 from stepwise_jax.data.prepared import reading, writing
 from stepwise_jax.data.source import Source, SourceSplit
-from stepwise_jax.data.splits import apportion, held_out
+from stepwise_jax.data.splits import apportion, draw_test_split
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import DataConfig
 
@@ -434,8 +434,8 @@ def test_apportion_is_proportional_and_spares_the_last_of_a_class():
 def test_held_out_is_a_function_of_names_alone():
     names = [f"{label}/{row}" for label in "ab" for row in range(50)]
     labels = [0] * 50 + [1] * 50
-    mask = held_out(names, labels, 0.2)
+    mask = draw_test_split(names, labels, 0.2)
     assert mask.sum() == 20
     assert mask[:50].sum() == 10
-    again = held_out(names[::-1], labels[::-1], 0.2)
+    again = draw_test_split(names[::-1], labels[::-1], 0.2)
     np.testing.assert_array_equal(again[::-1], mask)

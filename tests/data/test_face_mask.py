@@ -10,7 +10,7 @@ from test_image_folder import write, write_classes
 from stepwise_jax.data import datasets
 from stepwise_jax.data.dataset import Dataset
 from stepwise_jax.data.sources import face_mask
-from stepwise_jax.data.splits import held_out
+from stepwise_jax.data.splits import draw_test_split
 
 CLASSES = ("with_mask", "without_mask")
 
@@ -64,7 +64,7 @@ def test_split_within_sources(tmp_path):
 def test_the_papers_numbers_are_drawn_from_the_papers_images():
     names = [f"with_mask/{row}.jpg" for row in range(1314)] + [f"without_mask/{row}.jpg" for row in range(1834)]
     labels = [0] * 1314 + [1] * 1834
-    tested = held_out(names, labels, face_mask._TEST_FRACTION)
+    tested = draw_test_split(names, labels, face_mask._TEST_FRACTION)
     assert tested.sum() == 639
     assert (~tested).sum() == 2509
 

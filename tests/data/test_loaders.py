@@ -9,7 +9,7 @@ from conftest import Recorder
 
 from stepwise_jax.data import loaders
 from stepwise_jax.data.batches import Pixels
-from stepwise_jax.data.loaders import ResidentFeed, StreamedFeed, buffer_length, place_resident
+from stepwise_jax.data.loaders import ResidentLoader, StreamingLoader, buffer_length, place_resident
 from stepwise_jax.data.placement import choose
 from stepwise_jax.data.sampler import PlanOrder, epoch_order
 from stepwise_jax.experiment.serialization import flatten
@@ -44,14 +44,14 @@ def plan_order() -> PlanOrder:
     return PlanOrder(3, STAGES, SUBSETS)
 
 
-def streamed(reader: Reader, workers: int = 3) -> StreamedFeed:
-    return StreamedFeed(reader, LABELS, (4, 5, 3), MESH, workers)
+def streamed(reader: Reader, workers: int = 3) -> StreamingLoader:
+    return StreamingLoader(reader, LABELS, (4, 5, 3), MESH, workers)
 
 
 def test_a_few_images_come_back_to_the_host():
     rows = np.array([49, 3, 3, 0])
     for sharded in (False, True):
-        resident = ResidentFeed(place_resident(IMAGES, LABELS, MESH, sharded=sharded), MESH)
+        resident = ResidentLoader(place_resident(IMAGES, LABELS, MESH, sharded=sharded), MESH)
         np.testing.assert_array_equal(resident.images(rows), IMAGES[rows])
     np.testing.assert_array_equal(streamed(Reader()).images(rows), IMAGES[rows])
 
@@ -76,7 +76,7 @@ def test_the_order_of_a_plan_is_its_epochs_one_after_the_other():
 @pytest.mark.parametrize("steps", [1, 3])
 def test_streamed_batches_are_the_resident_ones_from_any_update_on(start, steps):
     order, reader = plan_order(), Reader()
-    resident = ResidentFeed(place_resident(IMAGES, LABELS, MESH, sharded=False), MESH)
+    resident = ResidentLoader(place_resident(IMAGES, LABELS, MESH, sharded=False), MESH)
     for first, last in ((start, min(12, len(order))), (max(start, 12), len(order))):
         calls = [range(number, min(number + steps, last)) for number in range(first, last, steps)]
         ahead = streamed(reader)
@@ -137,7 +137,7 @@ def test_an_image_that_cannot_be_read_is_told_where_it_is_needed():
     def broken(rows: np.ndarray) -> np.ndarray:
         raise ValueError(f"image {rows[0]} is damaged")
 
-    ahead = StreamedFeed(broken, LABELS, (4, 5, 3), MESH, 2)
+    ahead = StreamingLoader(broken, LABELS, (4, 5, 3), MESH, 2)
     with pytest.raises(ValueError, match=r"image \d+ is damaged"):
         next(ahead.calls(plan_order(), [[0]]))
     ahead.close()

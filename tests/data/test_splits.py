@@ -80,9 +80,9 @@ def test_rows_are_read_alone_and_in_the_same_order(data_dir):
     labels, ids = datasets.index(opened, "train", range(1200, 1437))
     np.testing.assert_array_equal(labels, part.labels)
     assert ids == part.ids
-    picked = np.array([3, 0, 200])
-    streamed = datasets.make_read(opened, "train", 8, range(1200, 1437))(picked)
-    np.testing.assert_array_equal(streamed, whole.images[1200 + picked])
+    inputs = np.array([3, 0, 200])
+    streamed = datasets.make_read(opened, "train", 8, range(1200, 1437))(inputs)
+    np.testing.assert_array_equal(streamed, whole.images[1200 + inputs])
 
 
 @pytest.mark.parametrize("kind", DRAWS)

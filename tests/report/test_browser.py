@@ -16,7 +16,7 @@ from PIL import Image
 from stepwise_jax.report.blocks import Heading, Images, Notes, Paragraph, Table, Verdict
 from stepwise_jax.report.curves import draw_curves
 from stepwise_jax.report.rendering import to_html
-from stepwise_jax.report.series import curves_of
+from stepwise_jax.report.series import group_series
 from stepwise_jax.workdir.runs import read_runs
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -88,7 +88,7 @@ def page_path(tmp_path_factory) -> Path:
         Paragraph("Plain text. " * 40),
         Notes(("one", long)),
         Table(tuple(f"column {i}" for i in range(14)), ((long, *("1,234,567" for _ in range(13))),)),
-        draw_curves(curves_of(read_runs(runs))),
+        draw_curves(group_series(read_runs(runs))),
         Images(((image(), "✗ cat, 99 %; it is dog"),) * 5),
     )
     path = folder / "report.html"

@@ -7,15 +7,15 @@ from matplotlib.collections import PolyCollection
 
 from stepwise_jax.report.curves import _figure
 from stepwise_jax.report.figures import DARK, LIGHT, ink_on
-from stepwise_jax.report.series import Curve, curves_of
+from stepwise_jax.report.series import Series, group_series
 from stepwise_jax.workdir.runs import read_runs
 
 
 @pytest.fixture(scope="module")
-def curves(tmp_path_factory) -> tuple[Curve, ...]:
+def curves(tmp_path_factory) -> tuple[Series, ...]:
     folder = tmp_path_factory.mktemp("curves")
     folders = [make_run(folder / "x" / f"seed{seed}", BASELINE, seed=seed, ahead=0.09 * seed) for seed in range(2)]
-    return curves_of(read_runs([*folders, make_run(folder / "y")]))
+    return group_series(read_runs([*folders, make_run(folder / "y")]))
 
 
 def test_a_band_spans_the_seeds_within_its_axes(curves):

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_runs import BASELINE, SECONDS, STEPWISE, make_answers, make_comparison, make_run
+from made_runs import BASELINE, SECONDS, STEPWISE, make_comparison, make_predictions, make_run
 
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment import paper
@@ -18,11 +18,11 @@ from stepwise_jax.report.blocks import Block, Heading, Images, Notes, Picture, T
 from stepwise_jax.report.comparison_page import comparison_page
 from stepwise_jax.report.cost_figures import draw_seconds
 from stepwise_jax.report.paper_section import paper_blocks
-from stepwise_jax.report.predictions_section import answers_blocks
-from stepwise_jax.report.series import curves_of
+from stepwise_jax.report.predictions_section import predictions_blocks
+from stepwise_jax.report.series import group_series
 from stepwise_jax.report.sweep_page import sweep_page
 from stepwise_jax.workdir.json_files import write_json
-from stepwise_jax.workdir.predictions import Answers, most_confused, read_answers
+from stepwise_jax.workdir.predictions import Predictions, most_confused, read_predictions
 from stepwise_jax.workdir.runs import read_runs
 
 
@@ -36,11 +36,11 @@ def after(blocks: tuple[Block, ...] | list[Block], text: str, kind: type) -> Blo
     return next(block for block in blocks[place:] if isinstance(block, kind))
 
 
-def answers(classes: int, count: int = 2000) -> Answers:
+def answers(classes: int, count: int = 2000) -> Predictions:
     random = np.random.default_rng(1)
     labels = random.integers(0, classes, count)
     predicted = np.where(random.random(count) < 0.6, labels, random.integers(0, classes, count))
-    return Answers(labels, predicted, tuple(f"class {i}" for i in range(classes)), ())
+    return Predictions(labels, predicted, tuple(f"class {i}" for i in range(classes)), ())
 
 
 def test_confusions_and_accuracies_are_counted():
@@ -55,7 +55,7 @@ def test_confusions_and_accuracies_are_counted():
 
 def test_each_class_is_told_with_its_commonest_mistake():
     labels, predicted = np.array([0, 0, 0, 0, 2]), np.array([0, 1, 2, 2, 2])
-    blocks = answers_blocks(Answers(labels, predicted, ("cat", "dog", "bird"), ()), 2, "")
+    blocks = predictions_blocks(Predictions(labels, predicted, ("cat", "dog", "bird"), ()), 2, "")
     table = after(blocks, "Accuracy by class", Table)
     assert isinstance(table, Table)
     assert table.rows == (
@@ -66,12 +66,12 @@ def test_each_class_is_told_with_its_commonest_mistake():
 
 
 def test_a_class_without_images_has_no_accuracy():
-    found = Answers(np.array([0, 0, 2]), np.array([0, 1, 2]), ("a", "b", "c"), ())
+    found = Predictions(np.array([0, 0, 2]), np.array([0, 1, 2]), ("a", "b", "c"), ())
     np.testing.assert_array_equal(found.accuracy(), [0.5, np.nan, 1.0])
 
 
 def test_few_classes_are_drawn_and_many_are_listed():
-    few, many = (answers_blocks(answers(count), 2, "") for count in (5, 40))
+    few, many = (predictions_blocks(answers(count), 2, "") for count in (5, 40))
     assert [type(block) for block in few] == [Heading, Picture, Table, Heading, Picture]
     assert [type(block) for block in many] == [Heading, Picture, Table, Heading, Table]
     ends, confusions = (block for block in many if isinstance(block, Table))
@@ -83,7 +83,7 @@ def test_few_classes_are_drawn_and_many_are_listed():
 
 def test_a_runs_page_shows_its_answers_and_images(tmp_path):
     folder = make_run(tmp_path / "run")
-    make_answers(folder, wrong=[3, 4])
+    make_predictions(folder, wrong=[3, 4])
     blocks = report.runs_page(read_runs([folder]))
     assert {"Accuracy by class", "What is taken for what", "Test images", "Noise scale and accuracy"} <= set(
         headings(blocks)
@@ -102,13 +102,13 @@ def test_a_runs_page_shows_its_answers_and_images(tmp_path):
 def test_damaged_answers_are_told(tmp_path, damage):
     (tmp_path / "predictions.npz").write_bytes(damage)
     with pytest.raises(InputError, match=r"predictions\.npz is damaged"):
-        read_answers(tmp_path)
+        read_predictions(tmp_path)
 
 
 def test_older_runs_have_classes_by_number(tmp_path):
     probabilities = np.array([[0.1, 0.9]])
     np.savez(tmp_path / "predictions.npz", ids=np.array(["a"]), labels=np.array([1]), probabilities=probabilities)
-    found = read_answers(tmp_path)
+    found = read_predictions(tmp_path)
     assert found is not None
     assert found.classes == ("0", "1")
     assert found.samples == ()
@@ -147,7 +147,7 @@ def test_runs_that_reproduce_nothing_have_no_such_part(tmp_path):
 def test_seeds_are_one_curve_with_its_range(tmp_path):
     folders = [make_run(tmp_path / "x" / f"seed{seed}", seed=seed, ahead=0.01 * seed) for seed in range(3)]
     other = make_run(tmp_path / "y", BASELINE)
-    first, second = curves_of(read_runs([*folders, other]))
+    first, second = group_series(read_runs([*folders, other]))
     assert (first.name, second.name, second.lowest) == ("x, 3 seeds", "y", ())
     for row, low, high in zip(first.rows, first.lowest, first.highest, strict=True):
         assert row["top1"] == pytest.approx(low["top1"] + 0.01)
@@ -156,7 +156,7 @@ def test_seeds_are_one_curve_with_its_range(tmp_path):
 
 def test_seeds_that_are_not_equally_far_end_together(tmp_path):
     folders = [make_run(tmp_path / "x" / f"seed{seed}", seed=seed, epochs=3 + 2 * seed) for seed in range(2)]
-    (curve,) = curves_of(read_runs(folders))
+    (curve,) = group_series(read_runs(folders))
     assert len(curve.rows) == 3
     assert not curve.finished
 

@@ -16,7 +16,7 @@ from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.plans.planning import make_plan
 from stepwise_jax.report import rendering, report, run_section
 from stepwise_jax.report.curves import _accuracy_limits, boundaries, draw_curves, places, write_curves
-from stepwise_jax.report.series import curves_of
+from stepwise_jax.report.series import group_series
 from stepwise_jax.workdir.record_file import RecordWriter
 from stepwise_jax.workdir.runs import Run, read_runs
 
@@ -100,7 +100,7 @@ def test_epochs_without_a_score_are_passed_over(folder):
         writer.append(dataclasses.replace(last, top1=None, top5=None, test_loss=None))
     (only,) = read_runs([run])
     assert "top-1 is 63.33 % and top-5 81.67 % so far" in run_section.verdict(only)
-    assert draw_curves(curves_of([only])).png.startswith(b"\x89PNG")
+    assert draw_curves(group_series([only])).png.startswith(b"\x89PNG")
 
 
 class Page(HTMLParser):
@@ -161,7 +161,7 @@ def test_an_out_that_cannot_be_written_is_bad_input(demo, tmp_path):
 
 
 def test_epochs_and_samples_are_counted_through_the_run(demo):
-    (run,) = curves_of(read_runs([demo]))
+    (run,) = group_series(read_runs([demo]))
     assert boundaries(run, "epoch") == [0, 4, 8, 12, 16, 20]
     assert boundaries(run, "samples") == [0, 1056, 3168, 6336, 10560, 16224]
     assert places(run, "epoch") == list(range(1, 21))

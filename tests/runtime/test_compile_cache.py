@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from stepwise_jax.runtime import compile_cache
-from stepwise_jax.runtime.compile_cache import is_whole, tidy
+from stepwise_jax.runtime.compile_cache import clean_up, is_whole
 
 ROOT = Path(__file__).parents[2]
 NOW = 1_700_000_000.0
@@ -32,11 +32,11 @@ def left(folder: Path) -> list[str]:
 def test_those_used_longest_ago_go_first(tmp_path):
     for name, age in (("new", 100), ("old", 1000), ("oldest", 5000), ("newest", 70)):
         entry(tmp_path, name, 1000, age)
-    tidy(tmp_path, 3 * 1100, NOW)
+    clean_up(tmp_path, 3 * 1100, NOW)
     assert left(tmp_path) == ["new", "newest", "old"]
-    tidy(tmp_path, 1100, NOW)
+    clean_up(tmp_path, 1100, NOW)
     assert left(tmp_path) == ["newest"]
-    tidy(tmp_path, 0, NOW)
+    clean_up(tmp_path, 0, NOW)
     assert left(tmp_path) == []
 
 
@@ -45,9 +45,9 @@ def test_what_was_cut_short_is_taken_away(tmp_path):
     entry(tmp_path, "whole", 1000, 100)
     # Another process may be writing this one now.
     growing = entry(tmp_path, "growing", 1000, 1, whole=False)
-    tidy(tmp_path, 10**6, NOW)
+    clean_up(tmp_path, 10**6, NOW)
     assert left(tmp_path) == ["growing", "whole"]
-    tidy(tmp_path, 10**6, NOW + 120)
+    clean_up(tmp_path, 10**6, NOW + 120)
     assert not growing.exists()
     assert left(tmp_path) == ["whole"]
 
@@ -56,11 +56,11 @@ def test_an_entry_is_read_once(tmp_path, monkeypatch):
     read = []
     monkeypatch.setattr(compile_cache, "is_whole", lambda packed: read.append(len(packed)) or True)
     entry(tmp_path, "a", 100, 200)
-    tidy(tmp_path, 10**6, NOW)
-    tidy(tmp_path, 10**6, NOW + 1)
+    clean_up(tmp_path, 10**6, NOW)
+    clean_up(tmp_path, 10**6, NOW + 1)
     assert len(read) == 1
     entry(tmp_path, "b", 100, 30)
-    tidy(tmp_path, 10**6, NOW + 100)
+    clean_up(tmp_path, 10**6, NOW + 100)
     assert len(read) == 2
 
 

@@ -14,7 +14,7 @@ from conftest import Recorder, TinyNet
 
 from stepwise_jax.errors import InterruptedRunError
 from stepwise_jax.training import evaluation
-from stepwise_jax.training.compilation import Programs
+from stepwise_jax.training.compilation import CompiledFunctions
 from stepwise_jax.workdir import folder, record_file
 
 ROOT = Path(__file__).parents[2]
@@ -183,7 +183,7 @@ class Sender:
     def __init__(self, program: Callable[..., Any], at: int):
         self._program, self._left = program, at
 
-    def __get__(self, programs: Programs, _: type) -> Callable[..., Any]:
+    def __get__(self, programs: CompiledFunctions, _: type) -> Callable[..., Any]:
         def call(*args: Any) -> Any:
             self._left -= 1
             if self._left == 0:
@@ -211,8 +211,8 @@ def test_evaluation_and_reestimation_stop_between_batches_and_are_done_anew(
     fields = {"plan.batch_statistics": "reestimated"}
     undisturbed = train(tmp_path / "undisturbed", **fields)
     with monkeypatch.context() as patched:
-        sender = Sender(getattr(Programs, program), at)
-        patched.setattr(Programs, program, sender)
+        sender = Sender(getattr(CompiledFunctions, program), at)
+        patched.setattr(CompiledFunctions, program, sender)
         with pytest.raises(InterruptedRunError, match=told):
             train(tmp_path / "run", **fields)
         assert sender._left == 0, "more batches after the signal"
@@ -227,8 +227,8 @@ def test_evaluation_and_reestimation_stop_between_batches_and_are_done_anew(
 def test_evaluate_stops_between_batches_too(train, tmp_path, monkeypatch, experiment):
     train(tmp_path / "run")
     planned = folder.recorded_experiment(folder.read_config(tmp_path / "run"))[1]
-    sender = Sender(Programs.count, 2)
-    monkeypatch.setattr(Programs, "count", sender)
+    sender = Sender(CompiledFunctions.count, 2)
+    monkeypatch.setattr(CompiledFunctions, "count", sender)
     with pytest.raises(InterruptedRunError, match="stopped by SIGTERM before all images were scored"):
         evaluation.evaluate(experiment, planned, TinyNet(), tmp_path / "run")
     assert sender._left == 0

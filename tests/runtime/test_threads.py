@@ -4,11 +4,11 @@ from concurrent.futures import CancelledError
 
 import pytest
 
-from stepwise_jax.runtime.threads import Background, is_busy
+from stepwise_jax.runtime.threads import BackgroundWorker, is_busy
 
 
 def test_pieces_are_done_one_after_another_beside_the_caller():
-    worker, gate, order = Background("test"), threading.Event(), []
+    worker, gate, order = BackgroundWorker("test"), threading.Event(), []
 
     def piece(number: int) -> int:
         gate.wait(10)
@@ -25,7 +25,7 @@ def test_pieces_are_done_one_after_another_beside_the_caller():
 
 
 def test_a_worker_is_busy_while_it_has_work_and_not_merely_open():
-    idle, busy, gate = Background("test"), Background("test"), threading.Event()
+    idle, busy, gate = BackgroundWorker("test"), BackgroundWorker("test"), threading.Event()
     idle.submit(lambda: None).result(10)
     future = busy.submit(lambda: gate.wait(10))
     assert is_busy()
@@ -40,7 +40,7 @@ def test_a_worker_is_busy_while_it_has_work_and_not_merely_open():
 
 
 def test_what_a_piece_raises_is_raised_to_who_asks():
-    worker = Background("test")
+    worker = BackgroundWorker("test")
     failed, fine = worker.submit(lambda: 1 // 0), worker.submit(lambda: 1)
     with pytest.raises(ZeroDivisionError):
         failed.result(10)
@@ -49,7 +49,7 @@ def test_what_a_piece_raises_is_raised_to_who_asks():
 
 
 def test_what_is_not_begun_can_be_cancelled_and_is_dropped_at_the_end():
-    worker, begun, gate = Background("test"), threading.Event(), threading.Event()
+    worker, begun, gate = BackgroundWorker("test"), threading.Event(), threading.Event()
 
     def first() -> str:
         begun.set()
@@ -70,7 +70,7 @@ def test_what_is_not_begun_can_be_cancelled_and_is_dropped_at_the_end():
 
 
 def test_a_worker_that_is_closed_ends():
-    worker = Background("test")
+    worker = BackgroundWorker("test")
     worker.submit(lambda: None).result(10)
     threads = [thread for thread in threading.enumerate() if thread.name == "test"]
     worker.close()

@@ -20,7 +20,7 @@ from stepwise_jax.studies import comparison, comparison_folder
 from stepwise_jax.studies.comparison import Comparison, choose
 from stepwise_jax.studies.comparison_folder import finished_runs, open_folder, paired
 from stepwise_jax.studies.comparison_table import HEADER, rows
-from stepwise_jax.studies.jobs import Cell, Failure
+from stepwise_jax.studies.jobs import Failure, Job
 from stepwise_jax.studies.variants import VARIANTS, default_names
 from stepwise_jax.workdir.files import CONFIG, PREDICTIONS, SUMMARY
 from stepwise_jax.workdir.folder import describe
@@ -95,7 +95,7 @@ def plans_of(*names: str, experiment: ExperimentConfig = EXPERIMENT, examples: i
 
 def twins_of(*names: str, experiment: ExperimentConfig = EXPERIMENT) -> tuple[tuple[str, str], ...]:
     found = {name: override(experiment, VARIANTS[name].changes) for name in names}
-    return comparison.twins(found, plans_of(*names, experiment=experiment))
+    return comparison.duplicates(found, plans_of(*names, experiment=experiment))
 
 
 def test_twins_are_found():
@@ -108,10 +108,10 @@ def test_twins_are_found():
 def test_twins_are_refused_where_they_are_named_and_left_out_where_not():
     strategies = tuple(comparison.Strategy(name, "", "c.py", {}) for name in ("a", "b", "c"))
     compared = comparison.Comparison("c.py", ExperimentConfig(), strategies, (0,))
-    left = comparison.without_twins(compared, (("a", "b"),), named=False)
+    left = comparison.drop_duplicates(compared, (("a", "b"),), named=False)
     assert [each.name for each in left.strategies] == ["a", "c"]
     with pytest.raises(InputError, match="strategies a and b are the same run here"):
-        comparison.without_twins(compared, (("a", "b"),), named=True)
+        comparison.drop_duplicates(compared, (("a", "b"),), named=True)
 
 
 def test_what_differs_beside_the_stages_is_no_twin():
@@ -127,7 +127,7 @@ def test_a_plan_that_cannot_be_made_names_its_strategy():
 def test_runs_come_seed_by_seed():
     two = compared("stepwise", "baseline", seeds=(3, 4))
     stages = plans_of("stepwise", "baseline")
-    cells = comparison.make_cells(two, Path("runs"), stages, ("python", "launch.py"), ("--model.width", "4"))
+    cells = comparison.make_jobs(two, Path("runs"), stages, ("python", "launch.py"), ("--model.width", "4"))
     assert [cell.name for cell in cells] == [f"{name}, seed {seed}" for seed in (3, 4) for name in stages]
     assert cells[1].command[:5] == ("python", "launch.py", "train", "mine.py", "--workdir")
     assert cells[1].folder == Path("runs/baseline/seed3")
@@ -142,9 +142,9 @@ def test_a_field_that_no_strategy_heeds_is_refused():
     given, asked = EXPERIMENT, override(EXPERIMENT, {"plan.learning_rate_rule": "constant"})
     strategies = choose(["stepwise", "baseline"], "mine.py", asked, ROWS)
     with pytest.raises(InputError, match=r"--plan\.learning_rate_rule constant: each of the strategies sets this"):
-        comparison.refuse_unheeded(given, asked, strategies)
-    comparison.refuse_unheeded(given, asked, choose(["own", "baseline"], "mine.py", asked, ROWS))
-    comparison.refuse_unheeded(given, override(given, {"seed": 4, "plan.batch_size": 8}), strategies)
+        comparison.reject_ignored_fields(given, asked, strategies)
+    comparison.reject_ignored_fields(given, asked, choose(["own", "baseline"], "mine.py", asked, ROWS))
+    comparison.reject_ignored_fields(given, override(given, {"seed": 4, "plan.batch_size": 8}), strategies)
 
 
 # The folder
@@ -226,7 +226,7 @@ def test_a_damaged_document_is_told(tmp_path, damage):
 
 
 def test_failures_are_written_down(tmp_path):
-    cell = Cell("baseline, seed 3", tmp_path, (), 1)
+    cell = Job("baseline, seed 3", tmp_path, (), 1)
     comparison_folder.keep_failures(tmp_path, [Failure(cell, 3, "the loss is not finite")])
     assert json.loads((tmp_path / comparison_folder.FAILURES).read_text()) == {
         "failures": [{"run": "baseline, seed 3", "status": 3, "message": "the loss is not finite"}]

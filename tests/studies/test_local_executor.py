@@ -15,8 +15,8 @@ import pytest
 from stepwise_jax.errors import InterruptedRunError
 from stepwise_jax.runtime.signals import StopRequest
 from stepwise_jax.studies import local_executor
-from stepwise_jax.studies.jobs import Cell, Failure, Slot, Watcher
-from stepwise_jax.studies.local_executor import make_slots, run_cells
+from stepwise_jax.studies.jobs import Failure, Job, Slot, StudyObserver
+from stepwise_jax.studies.local_executor import make_slots, run_jobs
 
 FINISH = "import pathlib, sys; p = pathlib.Path(sys.argv[1]); p.mkdir(parents=True); "
 FINISH += "(p / 'summary.json').write_text('{}')"
@@ -32,28 +32,28 @@ def quick(monkeypatch):
     monkeypatch.setattr(local_executor, "POLL_SECONDS", 0.02)
 
 
-def cell(folder: Path, code: str = FINISH) -> Cell:
-    return Cell(folder.name, folder, (sys.executable, "-S", "-c", code, str(folder)), 100)
+def cell(folder: Path, code: str = FINISH) -> Job:
+    return Job(folder.name, folder, (sys.executable, "-S", "-c", code, str(folder)), 100)
 
 
-class Log(Watcher):
+class Log(StudyObserver):
     def __init__(self):
         self.rows: list[tuple[str, str]] = []
         self.most, self.finished = 0, 0
 
-    def started(self, cell: Cell) -> None:
+    def started(self, cell: Job) -> None:
         self.rows.append(("started", cell.name))
 
-    def ended(self, cell: Cell, failure: Failure | None) -> None:
+    def ended(self, cell: Job, failure: Failure | None) -> None:
         self.rows.append(("failed" if failure else "done", cell.name))
 
-    def moved(self, running: Sequence[Cell], finished: int, samples_done: int) -> None:
+    def moved(self, running: Sequence[Job], finished: int, samples_done: int) -> None:
         self.most, self.finished = max(self.most, len(running)), finished
 
 
-def run(grid: Sequence[Cell], slots: Sequence[Slot] = (Slot(),), stop: StopRequest | None = None):
+def run(grid: Sequence[Job], slots: Sequence[Slot] = (Slot(),), stop: StopRequest | None = None):
     log = Log()
-    return run_cells(grid, slots, log, StopRequest() if stop is None else stop), log
+    return run_jobs(grid, slots, log, StopRequest() if stop is None else stop), log
 
 
 @pytest.fixture
@@ -137,12 +137,12 @@ def test_nothing_is_started_after_a_stop(tmp_path):
 
 def test_no_run_is_left_behind_by_a_grid_that_breaks(tmp_path):
     class Broken(Log):
-        def moved(self, running: Sequence[Cell], finished: int, samples_done: int) -> None:
+        def moved(self, running: Sequence[Job], finished: int, samples_done: int) -> None:
             if (tmp_path / "a" / "ready").exists():
                 raise OSError("the disk is full")
 
     with pytest.raises(OSError, match="disk is full"):
-        run_cells([cell(tmp_path / "a", SLEEP)], [Slot()], Broken(), StopRequest())
+        run_jobs([cell(tmp_path / "a", SLEEP)], [Slot()], Broken(), StopRequest())
     assert (tmp_path / "a" / "saved").exists()
 
 

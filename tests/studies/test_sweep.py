@@ -20,7 +20,7 @@ from stepwise_jax.experiment.serialization import field_type, override
 from stepwise_jax.plans.planning import make_plan
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.studies import search, sweep_run
-from stepwise_jax.studies.jobs import Cell, Failure
+from stepwise_jax.studies.jobs import Failure, Job
 from stepwise_jax.studies.sweep import (
     BEST,
     FILE,
@@ -125,7 +125,7 @@ def test_points_are_scored_on_held_out_images_and_the_best_is_tested(tmp_path):
     fields, _ = planned(first.command[5:])
     assert (fields.data.validation_fraction, fields.plan.batch_size, fields.seed) == (0.1, 48, 3)
     assert fields.evaluation.every_epochs == 20
-    final = sweep.final_cell({"plan.batch_size": "48"})
+    final = sweep.final_job({"plan.batch_size": "48"})
     fields, _ = planned(final.command[5:])
     assert (fields.data.validation_fraction, fields.plan.batch_size, fields.seed) == (0.0, 48, 3)
     assert final.folder == tmp_path / BEST / "plan.batch_size=48" / "seed3"
@@ -244,7 +244,7 @@ class Trainer:
         self.trained: list[str] = []
         self.fails, self.stop_after = fails, stop_after
 
-    def __call__(self, cells: Sequence[Cell]) -> list[Failure]:
+    def __call__(self, cells: Sequence[Job]) -> list[Failure]:
         failures = []
         for cell in cells:
             if cell.done:
@@ -259,7 +259,9 @@ class Trainer:
             distance = abs(math.log(fields.plan.learning_rate / 0.003)) + abs(math.log2(fields.plan.batch_size / 48))
             finish(cell.folder, 1 / (1 + distance))
             whole = dataclasses.replace(fields, steps_per_call=1)
-            (cell.folder / CONFIG).write_text(json.dumps(folder_module.describe(whole, stages, "mine.py", None, "1 x cpu")))
+            (cell.folder / CONFIG).write_text(
+                json.dumps(folder_module.describe(whole, stages, "mine.py", None, "1 x cpu"))
+            )
         return failures
 
 

@@ -17,8 +17,8 @@ from stepwise_jax.functional.state import TrainState, state_from
 from stepwise_jax.functional.train_step import Batch, make_train_step
 from stepwise_jax.runtime import sharding, threads
 from stepwise_jax.training import compilation as programs_module
-from stepwise_jax.training.compilation import Programs
-from stepwise_jax.training.timing import Clock
+from stepwise_jax.training.compilation import CompiledFunctions
+from stepwise_jax.training.timing import Timer
 
 NETWORK = TinyNet(num_classes=7)
 OPTIMIZER = make_optimizer(OptimizerConfig())
@@ -50,8 +50,8 @@ class Opened:
     """Programs with what they told and timed."""
 
     def __init__(self) -> None:
-        self.clock, self.told = Clock(), []
-        self.programs = Programs(NETWORK, OPTIMIZER, PREPROCESSING, MESH, self.clock, self.told.append)
+        self.clock, self.told = Timer(), []
+        self.programs = CompiledFunctions(NETWORK, OPTIMIZER, PREPROCESSING, MESH, self.clock, self.told.append)
 
     def train(self, state: TrainState, rows: np.ndarray) -> tuple[TrainState, jax.Array]:
         return self.programs.train(state, examples(), placed(rows))
@@ -72,26 +72,26 @@ def assert_close(ours: Any, theirs: Any, rtol: float, atol: float = 0.0) -> None
 
 
 def test_a_call_is_a_step_on_the_preprocessed_rows(shared):
-    picked = rows(1, 8)
-    batch = Batch(preprocess(jnp.asarray(IMAGES[picked[0]]), PREPROCESSING), jnp.asarray(LABELS[picked[0]]))
+    inputs = rows(1, 8)
+    batch = Batch(preprocess(jnp.asarray(IMAGES[inputs[0]]), PREPROCESSING), jnp.asarray(LABELS[inputs[0]]))
     expected, metrics = jax.jit(make_train_step(NETWORK, OPTIMIZER))(start(), batch)
-    state, losses = shared.train(start(), picked)
+    state, losses = shared.train(start(), inputs)
     assert losses.shape == (1,)
     assert float(losses[0]) == pytest.approx(float(metrics["loss"]), rel=1e-5)
     assert_close(state, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_several_steps_in_one_call_are_those_steps_one_by_one(shared):
-    picked = rows(4, 8)
+    inputs = rows(4, 8)
     state, one_by_one = start(), []
-    for batch in picked:
+    for batch in inputs:
         state, losses = shared.train(state, batch[None])
         one_by_one.append(float(losses[0]))
-    together, losses = shared.train(start(), picked)
-    assert int(together.step) == int(state.step) == 4
+    on_all_processes, losses = shared.train(start(), inputs)
+    assert int(on_all_processes.step) == int(state.step) == 4
     assert len(set(one_by_one)) == 4
     np.testing.assert_allclose(losses, one_by_one, rtol=1e-4)
-    assert_close(together, state, rtol=1e-3, atol=1e-5)
+    assert_close(on_all_processes, state, rtol=1e-3, atol=1e-5)
 
 
 def test_the_old_state_is_gone_after_a_call(shared):
@@ -217,9 +217,9 @@ def wrong_states() -> dict[str, TrainState]:
 def test_a_state_of_another_kind_is_an_error_and_no_silent_compilation(shared, compilations, wrong):
     state = wrong_states()[wrong]
     shared.train(start(), rows(1, 8))
-    resident, picked, before = examples(), placed(rows(1, 8)), len(compilations)
+    resident, inputs, before = examples(), placed(rows(1, 8)), len(compilations)
     with pytest.raises((TypeError, ValueError)):
-        shared.programs.train(state, resident, picked)
+        shared.programs.train(state, resident, inputs)
     assert len(compilations) == before
 
 
@@ -232,32 +232,32 @@ def test_a_split_of_another_size_is_an_error_and_no_silent_compilation(shared):
 # ---- Scores, predictions, statistics, cost
 
 
-def reference_probabilities(state: TrainState, picked: np.ndarray) -> np.ndarray:
+def reference_probabilities(state: TrainState, inputs: np.ndarray) -> np.ndarray:
     """Evaluation mode, written in numpy from the definition of each layer of `TinyNet`."""
     params, stats = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), (state.params, state.batch_stats))
-    images = np.asarray(preprocess(jnp.asarray(IMAGES[picked]), PREPROCESSING), np.float64)
+    images = np.asarray(preprocess(jnp.asarray(IMAGES[inputs]), PREPROCESSING), np.float64)
     # "SAME" padding of a 3 x 3 kernel with stride 2 over 8 pixels: one row and one column at the end.
     padded = np.pad(images, ((0, 0), (0, 1), (0, 1), (0, 0)))
-    x = np.zeros((len(picked), 4, 4, 8)) + params["Conv_0"]["bias"]
+    x = np.zeros((len(inputs), 4, 4, 8)) + params["Conv_0"]["bias"]
     for i in range(3):
         for j in range(3):
             x += padded[:, i : i + 8 : 2, j : j + 8 : 2][:, :4, :4] @ params["Conv_0"]["kernel"][i, j]
     norm, running = params["BatchNorm_0"], stats["BatchNorm_0"]
     x = (x - running["mean"]) / np.sqrt(running["var"] + 1e-5) * norm["scale"] + norm["bias"]
-    logits = np.maximum(x, 0).reshape(len(picked), -1) @ params["Dense_0"]["kernel"] + params["Dense_0"]["bias"]
+    logits = np.maximum(x, 0).reshape(len(inputs), -1) @ params["Dense_0"]["kernel"] + params["Dense_0"]["bias"]
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
     return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
 def test_predictions_and_counts_are_those_of_the_network_in_numpy(shared):
-    state, picked = start(), np.arange(20, dtype=np.int32)
-    expected = reference_probabilities(state, picked)
+    state, inputs = start(), np.arange(20, dtype=np.int32)
+    expected = reference_probabilities(state, inputs)
     assert 0.05 < expected.max() < 0.999
     np.testing.assert_allclose(
-        shared.programs.predict(state, examples(), placed(picked)), expected, rtol=2e-3, atol=1e-5
+        shared.programs.predict(state, examples(), placed(inputs)), expected, rtol=2e-3, atol=1e-5
     )
     mask = np.arange(20) % 3 > 0
-    counts = jax.device_get(shared.programs.count(state, examples(), placed(picked), mask))
+    counts = jax.device_get(shared.programs.count(state, examples(), placed(inputs), mask))
     own = expected[np.arange(20), LABELS[:20]]
     places = (expected > own[:, None]).sum(axis=1)[mask]
     assert (counts["top1"], counts["top5"]) == ((places < 1).sum(), (places < 5).sum())
@@ -265,13 +265,13 @@ def test_predictions_and_counts_are_those_of_the_network_in_numpy(shared):
 
 
 def test_statistics_start_from_what_is_given_and_not_from_the_state(shared):
-    state, picked = start(), rows(16)
+    state, inputs = start(), rows(16)
     zeros = jax.tree.map(jnp.zeros_like, state.batch_stats)
-    from_zeros = shared.programs.statistics(zeros, state, examples(), placed(picked))
-    from_state = shared.programs.statistics(state.batch_stats, state, examples(), placed(picked))
+    from_zeros = shared.programs.statistics(zeros, state, examples(), placed(inputs))
+    from_state = shared.programs.statistics(state.batch_stats, state, examples(), placed(inputs))
     expected = jax.tree.map(lambda old, new: 0.9 * old + new, state.batch_stats, from_zeros)
     assert_close(from_state, expected, rtol=1e-5)
-    after, _ = shared.train(start(), picked[None])
+    after, _ = shared.train(start(), inputs[None])
     assert_close(after.batch_stats, from_state, rtol=1e-4)
 
 

@@ -61,7 +61,7 @@ def test_a_rate_that_diverges_goes_back_to_a_tenth_of_it(train, tmp_path):
     assert told
     rate = 100.0
     for _ in told:
-        rate *= failures.LOWER
+        rate *= failures.RATE_FACTOR
     expected = train(tmp_path / "calm", **plan(rate))
     assert summary["state_sha256"] == expected["state_sha256"]
     ours, theirs = (record_file.read_records(tmp_path / name) for name in ("run", "calm"))
@@ -109,7 +109,7 @@ def test_a_stage_is_begun_anew_a_few_times_only(train, tmp_path):
     display = Recorder()
     with pytest.raises(NonFiniteLossError, match=r"begun anew 3 times"):
         train(tmp_path / "run", display=display, on_nan="back", **plan(1e30))
-    assert sum("going back" in message for message in display.messages) == failures.MOST
+    assert sum("going back" in message for message in display.messages) == failures.MAX_RESTARTS
     assert committed(tmp_path / "run") == [8]
 
 
@@ -148,7 +148,7 @@ def test_weights_that_are_not_finite_behind_a_finite_loss_are_never_saved(train,
 def test_every_rate_of_a_stage_is_lowered():
     session = dataclasses.make_dataclass("Session", ["stages"])(stages=())
     curve = dataclasses.replace(CALM, milestones=(), epoch_rates=(0.05, 0.01))
-    lowered = failures.with_setbacks(session, (CALM, curve, LAST), (2, 2, 1)).stages
+    lowered = failures.with_lowered_rates(session, (CALM, curve, LAST), (2, 2, 1)).stages
     assert lowered[0].learning_rate == pytest.approx(0.005)
     assert lowered[1].epoch_rates == pytest.approx((0.0005, 0.0001))
     assert lowered[1].learning_rate == pytest.approx(0.0005)

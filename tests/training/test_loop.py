@@ -17,7 +17,7 @@ import models
 from stepwise_jax.errors import InputError, NonFiniteLossError
 from stepwise_jax.plans import planning
 from stepwise_jax.plans.stage import Stage
-from stepwise_jax.training.compilation import Programs
+from stepwise_jax.training.compilation import CompiledFunctions
 from stepwise_jax.workdir import lock, record_file
 from stepwise_jax.workdir.checkpoints import Checkpoints
 from stepwise_jax.workdir.folder import read_config, recorded_experiment
@@ -55,7 +55,7 @@ def test_a_stage_begins_before_the_checkpoint_of_its_start_is_written(train, tmp
         monkeypatch.setattr(owner, name, lambda *args, **options: (done.append(name), function(*args, **options))[1])
 
     noted(Checkpoints, "save")
-    noted(Programs, "train")
+    noted(CompiledFunctions, "train")
     noted(ocp.CheckpointManager, "save")
     # The manager's own is called the same: what follows at once is what was not left for later.
     train(tmp_path / "run", **{"checkpoint.every_seconds": 1e6})

@@ -173,13 +173,13 @@ def test_tasks_of_slurm_train_together_what_one_process_trains_alone(count, tmp_
         assert status == 0, told
         return left_behind(folder / "run")
 
-    together = run_processes([command(tmp_path / "run", data_dir, "--distributed")] * count, **slurm(count))
-    assert [status for status, _ in together] == [0] * count, together
+    on_all_processes = run_processes([command(tmp_path / "run", data_dir, "--distributed")] * count, **slurm(count))
+    assert [status for status, _ in on_all_processes] == [0] * count, on_all_processes
     ours, theirs = left_behind(tmp_path / "run"), once("alone", alone)
     np.testing.assert_allclose(ours["losses"], theirs["losses"], rtol=1e-4)
     np.testing.assert_allclose(ours["probabilities"], theirs["probabilities"], atol=1e-4)
     assert ours["events"].count("start") == ours["events"].count("done") == 1, "one process alone keeps records"
-    assert all("top-1" not in told for _, told in together[1:]), "one process alone shows what is going on"
+    assert all("top-1" not in told for _, told in on_all_processes[1:]), "one process alone shows what is going on"
     device = json.loads((tmp_path / "run" / "config.json").read_text())["device"]
     assert device == f"{count} x cpu"
 

@@ -15,7 +15,7 @@ from stepwise_jax.errors import DeviceMemoryError
 from stepwise_jax.experiment.serialization import override
 from stepwise_jax.plans import planning
 from stepwise_jax.training import failures, footprint
-from stepwise_jax.training.compilation import Programs
+from stepwise_jax.training.compilation import CompiledFunctions
 
 MESSAGES = [
     ("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 21474836480 bytes.\nBuffer ...", 20 << 30),
@@ -67,7 +67,7 @@ def test_other_errors_of_a_step_are_not_taken_for_it(train, tmp_path, monkeypatc
     def fail(*_: object) -> None:
         raise RuntimeError("INTERNAL: something else")
 
-    monkeypatch.setattr(Programs, "train", fail)
+    monkeypatch.setattr(CompiledFunctions, "train", fail)
     with pytest.raises(RuntimeError, match="something else"):
         train(tmp_path / "run")
 
@@ -75,16 +75,16 @@ def test_other_errors_of_a_step_are_not_taken_for_it(train, tmp_path, monkeypatc
 @pytest.mark.parametrize("wanted", ["resident", "streamed"])
 def test_footprints_are_those_of_the_programs_that_a_run_compiles(train, tmp_path, experiment, monkeypatch, wanted):
     found: dict[int, Any] = {}
-    before = Programs._program
+    before = CompiledFunctions._program
 
-    def noting(self: Programs, name: str, function: Any, *args: Any) -> Any:
+    def noting(self: CompiledFunctions, name: str, function: Any, *args: Any) -> Any:
         program = before(self, name, function, *args)
         if name == "train":
             batch = jax.tree.leaves(args[-1])[0].shape[1]
             found[batch] = program.memory_analysis()
         return program
 
-    monkeypatch.setattr(Programs, "_program", noting)
+    monkeypatch.setattr(CompiledFunctions, "_program", noting)
     fields = {"data.delivery": wanted, "steps_per_call": 1}
     train(tmp_path / "run", **fields)
     config = override(experiment, fields)

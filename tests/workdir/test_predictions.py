@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from stepwise_jax.errors import InputError
-from stepwise_jax.workdir.predictions import read_answers
+from stepwise_jax.workdir.predictions import read_predictions
 
 COUNT, CLASSES = 6, 3
 PROBABILITIES = np.random.default_rng(0).random((COUNT, CLASSES))
@@ -29,7 +29,7 @@ def write(folder: Path, **changes: Any) -> Path:
 
 
 def test_answers_are_read_with_their_images(tmp_path):
-    found = read_answers(write(tmp_path))
+    found = read_predictions(write(tmp_path))
     assert found is not None
     assert found.labels.tolist() == [0, 1, 2, 0, 1, 2]
     assert found.predicted.tolist() == [row.index(max(row)) for row in PROBABILITIES.tolist()]
@@ -39,7 +39,7 @@ def test_answers_are_read_with_their_images(tmp_path):
 
 
 def test_names_that_cannot_be_drawn_are_mended(tmp_path):
-    found = read_answers(write(tmp_path, classes=np.array(["a\nb", "\udcff", "猫 $x$"])))
+    found = read_predictions(write(tmp_path, classes=np.array(["a\nb", "\udcff", "猫 $x$"])))
     assert found is not None
     assert found.classes == ("a\ufffdb", "\ufffd", "猫 $x$")
 
@@ -67,7 +67,7 @@ def test_names_that_cannot_be_drawn_are_mended(tmp_path):
 def test_arrays_that_do_not_fit_are_told(tmp_path, changes, told):
     write(tmp_path, **changes)
     with pytest.raises(InputError, match=told):
-        read_answers(tmp_path)
+        read_predictions(tmp_path)
 
 
 def test_a_flipped_byte_is_told(tmp_path):
@@ -77,4 +77,4 @@ def test_a_flipped_byte_is_told(tmp_path):
     content[len(content) // 2] ^= 0xFF
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"predictions\.npz is damaged"):
-        read_answers(tmp_path)
+        read_predictions(tmp_path)

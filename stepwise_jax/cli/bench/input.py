@@ -19,7 +19,7 @@ from PIL import Image
 
 from stepwise_jax.data import datasets
 from stepwise_jax.data.dataset import Dataset
-from stepwise_jax.data.loaders import Feed, ResidentFeed, StreamedFeed, place_resident
+from stepwise_jax.data.loaders import Loader, ResidentLoader, StreamingLoader, place_resident
 from stepwise_jax.data.progress import Progress
 from stepwise_jax.experiment.config import DataConfig
 from stepwise_jax.runtime import sharding
@@ -146,10 +146,10 @@ def _bare_speed(encoded: list[bytes], image_size: int, flag: int) -> float:
     return sum(counts) / (time.perf_counter() - started)
 
 
-def _streamed(data: DataConfig, dataset: Dataset) -> StreamedFeed:
+def _streamed(data: DataConfig, dataset: Dataset) -> StreamingLoader:
     labels, _ = datasets.index(dataset, "train")
     read = datasets.make_read(dataset, "train", data.image_size)
-    return StreamedFeed(
+    return StreamingLoader(
         read, labels, datasets.image_shape(dataset, data.image_size), sharding.make_mesh(), data.workers
     )
 
@@ -160,18 +160,18 @@ def _resident_speeds(
     examples = datasets.load(dataset, "train", data.image_size, progress)
     resident = place_resident(examples.images, examples.labels, sharding.make_mesh(), sharded=False)
     take = jax.jit(lambda images, rows: images[rows])
-    feed = ResidentFeed(resident, sharding.make_mesh())
+    feed = ResidentLoader(resident, sharding.make_mesh())
     speeds = [
         _speed(feed, order, lambda rows: take(resident.images, rows).block_until_ready()) for _ in range(epochs + 1)
     ]
     return speeds[1:]
 
 
-def _speed(feed: Feed, order: np.ndarray, take: Callable[[Any], Any]) -> float:
+def _speed(feed: Loader, order: np.ndarray, take: Callable[[Any], Any]) -> float:
     """Images a second over one epoch."""
     started = time.perf_counter()
-    for picked in feed.calls(order, ([number] for number in range(len(order)))):
-        take(picked)
+    for inputs in feed.calls(order, ([number] for number in range(len(order)))):
+        take(inputs)
     return order.size / (time.perf_counter() - started)
 
 

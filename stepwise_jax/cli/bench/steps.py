@@ -1,6 +1,6 @@
 """How fast this machine trains: real training steps of each network x precision x batch size, turn by turn.
 
-Two ways are timed. `fed` is what a run does: the rows of each batch come from a `PlanOrder` through a `ResidentFeed`,
+Two ways are timed. `fed` is what a run does: the rows of each batch come from a `PlanOrder` through a `ResidentLoader`,
 `CALLS_IN_FLIGHT` calls are under way, and every loss reaches the host. `alone` is the same compiled call on one batch
 over and over, with a wait at the end only. Both gather and normalise the images, which the compiled call does.
 """
@@ -19,8 +19,8 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from stepwise_jax.cli.bench.cases import Case, Setting
-from stepwise_jax.data.batches import Picked
-from stepwise_jax.data.loaders import ResidentFeed, place_resident
+from stepwise_jax.data.batches import Inputs
+from stepwise_jax.data.loaders import ResidentLoader, place_resident
 from stepwise_jax.data.progress import Progress
 from stepwise_jax.data.sampler import PlanOrder, calls
 from stepwise_jax.experiment.config import OptimizerConfig
@@ -104,10 +104,10 @@ class _Bench:
         return jax.tree.map(jnp.copy, self._states[name])
 
 
-def _made_feed(count: int, setting: Setting, mesh: Mesh) -> ResidentFeed:
+def _made_feed(count: int, setting: Setting, mesh: Mesh) -> ResidentLoader:
     random, side = np.random.default_rng(0), setting.image_size
     images = random.integers(0, 256, (count, side, side, 3), dtype=np.uint8)
-    return ResidentFeed(place_resident(images, random.integers(0, setting.classes, count), mesh, sharded=False), mesh)
+    return ResidentLoader(place_resident(images, random.integers(0, setting.classes, count), mesh, sharded=False), mesh)
 
 
 class _Runner:
@@ -194,12 +194,12 @@ class _Runner:
             "of_peak": flops / fed / (most * jax.device_count()) if flops and most else None,
         }
 
-    def _time(self, fed: Iterable[Picked], *, follow: bool = False) -> float:
+    def _time(self, fed: Iterable[Inputs], *, follow: bool = False) -> float:
         """Seconds of calls on what is fed; `follow` brings every loss to the host, as the loop does."""
         under_way: deque[jax.Array] = deque()
         started = time.perf_counter()
-        for picked in fed:
-            self._state, losses = self._call(self._state, self._bench.feed.examples, picked)
+        for inputs in fed:
+            self._state, losses = self._call(self._state, self._bench.feed.examples, inputs)
             under_way.append(losses)
             while follow and len(under_way) > CALLS_IN_FLIGHT:
                 np.asarray(under_way.popleft())

@@ -8,8 +8,8 @@ from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 
-from stepwise_jax.data.disk import check_room, locked, unwritable
-from stepwise_jax.data.progress import Meter, Progress, metered
+from stepwise_jax.data.disk import check_room, locked, write_error
+from stepwise_jax.data.progress import Progress, ProgressMeter, progress_meter
 from stepwise_jax.data.sources.catalog import Download
 from stepwise_jax.errors import InputError
 
@@ -42,7 +42,7 @@ def fetch(download: Download, folder: Path, progress: Progress) -> Path:
             "the file by other means and give it with --from"
         ) from error
     except OSError as error:
-        raise unwritable(folder, error, download.size + download.room) from error
+        raise write_error(folder, error, download.size + download.room) from error
 
 
 def _fetch(download: Download, folder: Path, progress: Progress) -> Path:
@@ -97,7 +97,7 @@ def _store(response: http.client.HTTPResponse, part: Path, begun: int, download:
     if coming is not None and begun + int(coming) != download.size:
         raise _other_file(download, f"it has {begun + int(coming):,} bytes and must have {download.size:,}")
     what = f"{download.name}: fetching, MB"
-    with metered(progress, _megabytes(download.size), what) as meter, part.open("ab") as file:
+    with progress_meter(progress, _megabytes(download.size), what) as meter, part.open("ab") as file:
         file.truncate(begun)
         done, told = begun, 0
         while done <= download.size and (block := response.read(_BLOCK)):
@@ -112,7 +112,7 @@ def _store(response: http.client.HTTPResponse, part: Path, begun: int, download:
 def _sha256(path: Path, progress: Progress) -> str:
     digest = hashlib.sha256()
     what = f"{path.name}: checking, MB"
-    with metered(progress, _megabytes(path.stat().st_size), what) as meter, path.open("rb") as file:
+    with progress_meter(progress, _megabytes(path.stat().st_size), what) as meter, path.open("rb") as file:
         done = told = 0
         while block := file.read(_BLOCK):
             digest.update(block)
@@ -129,7 +129,7 @@ def _megabytes(count: int) -> int:
     return max(1, count // _MEGABYTE)
 
 
-def _tell(meter: Meter, done: int, told: int) -> int:
+def _tell(meter: ProgressMeter, done: int, told: int) -> int:
     """Reports whole megabytes; how many are reported."""
     megabytes = done // _MEGABYTE
     meter.advance(megabytes - told)

@@ -10,7 +10,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from stepwise_jax.data import images
 from stepwise_jax.data.dataset import Dataset, Examples
-from stepwise_jax.data.progress import Progress, metered
+from stepwise_jax.data.progress import Progress, progress_meter
 from stepwise_jax.errors import InputError
 from stepwise_jax.runtime.threads import chunk_length, run_ahead
 
@@ -110,7 +110,7 @@ def load(dataset: Dataset, split: str, image_size: int, progress: Progress, rows
     pixels = np.empty((len(records), *image_shape(dataset, image_size)), np.uint8)
     labels = np.empty(len(records), np.int32)
     ids: list[str] = []
-    with metered(progress, len(records), f"{dataset.name}: decoding {split} images") as meter:
+    with progress_meter(progress, len(records), f"{dataset.name}: decoding {split} images") as meter:
         for future in run_ahead(partial(_decode, records, pixels, labels, dataset.image_shape), records.chunks()):
             names = meter.result(future)
             ids += names

@@ -6,7 +6,7 @@ import numpy as np
 
 from stepwise_jax.data.dataset import Dataset
 from stepwise_jax.data.prepared.reading import Records
-from stepwise_jax.data.progress import Progress, metered
+from stepwise_jax.data.progress import Progress, progress_meter
 from stepwise_jax.errors import InputError
 
 
@@ -30,7 +30,7 @@ def verify(dataset: Dataset, progress: Progress) -> None:
 def _content_sha256(dataset: Dataset, split: str, progress: Progress) -> str:
     """SHA-256 over the SHA-256 of each image, in the order on disk."""
     records, digest, classes = Records(dataset, split), hashlib.sha256(), len(dataset.class_names)
-    with metered(progress, len(records), f"{dataset.name}: hashing {split} images") as meter:
+    with progress_meter(progress, len(records), f"{dataset.name}: hashing {split} images") as meter:
         for rows in records.chunks():
             for image, label, name in records.read(rows):
                 if not 0 <= label < classes:

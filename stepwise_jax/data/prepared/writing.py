@@ -19,9 +19,9 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 from stepwise_jax.data import images
-from stepwise_jax.data.disk import check_room, is_refused, locked, unwritable
+from stepwise_jax.data.disk import check_room, is_refused, locked, write_error
 from stepwise_jax.data.prepared.locating import NAMESPACE, prepared_folder
-from stepwise_jax.data.progress import Meter, Progress, metered
+from stepwise_jax.data.progress import Progress, ProgressMeter, progress_meter
 from stepwise_jax.data.source import Source, SourceSplit, absent_classes, check
 from stepwise_jax.errors import InputError
 from stepwise_jax.runtime.threads import chunk_length, run_ahead
@@ -60,11 +60,11 @@ def prepare(source: Source, data_dir: Path, progress: Progress) -> None:
                 check_room(data_dir, _room(source))
                 _write(source, data_dir, progress)
     except OSError as error:
-        raise unwritable(target, error, _room(source)) from error
+        raise write_error(target, error, _room(source)) from error
     # What array_record's writer raises, whatever the cause.
     except RuntimeError as error:
         if is_refused(error):
-            raise unwritable(target, error, _room(source)) from error
+            raise write_error(target, error, _room(source)) from error
         raise
 
 
@@ -82,7 +82,10 @@ def _write(source: Source, data_dir: Path, progress: Progress) -> None:
     for note in (*source.notes, *absent_classes(source)):
         _log.warning(note)
     total = sum(len(split.ids) for split in source.splits.values())
-    with metered(progress, total, f"{source.name}: checking and storing images") as meter, images.bombs_refused():
+    with (
+        progress_meter(progress, total, f"{source.name}: checking and storing images") as meter,
+        images.bombs_refused(),
+    ):
         builder = _Builder(source, data_dir, meter)
         builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
 
@@ -94,7 +97,7 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
     code_path = None
     url_infos = None
 
-    def __init__(self, source: Source, data_dir: Path, meter: Meter):
+    def __init__(self, source: Source, data_dir: Path, meter: ProgressMeter):
         self.name = NAMESPACE + source.name  # pyright: ignore[reportAttributeAccessIssue]
         self.VERSION = tfds.core.Version(source.version)
         self._source, self._meter = source, meter
@@ -197,9 +200,9 @@ def _fetch_one(source: Source, name: str) -> Fetched:
 
 def _refuse_unreadable(source: Source, names: Sequence[str]) -> None:
     if names:
-        some = ", ".join(sorted(names)[:5]) + (" ..." if len(names) > 5 else "")
+        few = ", ".join(sorted(names)[:5]) + (" ..." if len(names) > 5 else "")
         counted = "1 image" if len(names) == 1 else f"{len(names)} images"
-        raise InputError(f"{source.place}: {counted} cannot be read as a whole: {some}; repair or remove them")
+        raise InputError(f"{source.place}: {counted} cannot be read as a whole: {few}; repair or remove them")
 
 
 def _check_shards(splits: Any) -> None:

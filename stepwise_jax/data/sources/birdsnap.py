@@ -9,7 +9,7 @@ from pathlib import Path
 from stepwise_jax.data.progress import Progress
 from stepwise_jax.data.source import Source, SourceSplit
 from stepwise_jax.data.sources import class_folders
-from stepwise_jax.data.sources.class_folders import File, some
+from stepwise_jax.data.sources.class_folders import File, abbreviate
 from stepwise_jax.errors import InputError
 
 _TEST, _ALL, _SPECIES = "test_images.txt", "images.txt", "species.txt"
@@ -88,7 +88,7 @@ def _class_names(lists: Path, files: Sequence[File]) -> list[str]:
     species = _column(lists / _SPECIES, "dir")
     unknown = [folder for folder in folders if folder not in species]
     if unknown:
-        raise InputError(f"{str(lists / _SPECIES)!r} does not know the folders {some(unknown)}")
+        raise InputError(f"{str(lists / _SPECIES)!r} does not know the folders {abbreviate(unknown)}")
     return species
 
 
@@ -123,4 +123,4 @@ def _notes(files: Sequence[File], others: Sequence[str], tested: set[str], liste
     ]
     unlisted = sorted(there - listed) if listed is not None else []
     left = [*others, *unlisted]
-    return [*notes, *([f"birdsnap: left out what is no image or in no list: {some(left)}"] if left else [])]
+    return [*notes, *([f"birdsnap: left out what is no image or in no list: {abbreviate(left)}"] if left else [])]

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 
 from stepwise_jax.data.source import Source, SourceSplit
-from stepwise_jax.data.splits import held_out
+from stepwise_jax.data.splits import draw_test_split
 from stepwise_jax.experiment.config import DataConfig
 
 VERSION = "1.0.0"
@@ -20,7 +20,7 @@ def source(data: DataConfig) -> Source:
     del data
     images, labels = _scans()
     ids = [f"digits_{row:04d}" for row in range(len(labels))]
-    mask = held_out(ids, labels.tolist(), _TEST_FRACTION)
+    mask = draw_test_split(ids, labels.tolist(), _TEST_FRACTION)
     splits = {name: _split(ids, labels, np.flatnonzero(rows)) for name, rows in (("train", ~mask), ("test", mask))}
     return Source(
         name="digits",

@@ -9,8 +9,8 @@ from stepwise_jax.data.progress import Progress
 from stepwise_jax.data.source import Source, SourceSplit
 from stepwise_jax.data.sources import class_folders
 from stepwise_jax.data.sources.catalog import SIZES
-from stepwise_jax.data.sources.class_folders import File, some
-from stepwise_jax.data.splits import held_out
+from stepwise_jax.data.sources.class_folders import File, abbreviate
+from stepwise_jax.data.splits import draw_test_split
 from stepwise_jax.errors import InputError
 
 CLASS_NAMES = ("with_mask", "without_mask")
@@ -58,7 +58,7 @@ def source(name: str, path: Path, scratch: Path, progress: Progress) -> Source:
         array_shape=None,
         size_bytes=sum(file.size for file in files),
         unchanged=lambda: class_folders.fingerprint(_files(path)[0], None) == fingerprint,
-        notes=(f"face_mask: left out what is no image: {some(others)}",) if others else (),
+        notes=(f"face_mask: left out what is no image: {abbreviate(others)}",) if others else (),
     )
 
 
@@ -87,9 +87,9 @@ def _splits(root: Path, ids: Sequence[str], labels: Sequence[int]) -> Mapping[st
     given = [next((part for part in example.split("/")[:-1] if part in _SPLITS), None) for example in ids]
     if None in given and any(given):
         unsplit = [example for example, split in zip(ids, given, strict=True) if split is None]
-        raise InputError(f"{str(root)!r}: some images lie below train or test, and some do not: {some(unsplit)}")
+        raise InputError(f"{str(root)!r}: some images lie below train or test, and some do not: {abbreviate(unsplit)}")
     if None in given:
-        given = [_SPLITS[int(chosen)] for chosen in held_out(ids, labels, _TEST_FRACTION)]
+        given = [_SPLITS[int(chosen)] for chosen in draw_test_split(ids, labels, _TEST_FRACTION)]
     rows = {split: [row for row, chosen in enumerate(given) if chosen == split] for split in _SPLITS}
     return {
         split: SourceSplit(tuple(ids[row] for row in chosen), tuple(labels[row] for row in chosen))

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from stepwise_jax.data.disk import check_room, unwritable
-from stepwise_jax.data.progress import Meter, Progress
+from stepwise_jax.data.disk import check_room, write_error
+from stepwise_jax.data.progress import Progress, ProgressMeter
 from stepwise_jax.data.source import Source, SourceSplit
 from stepwise_jax.data.sources import archive
 from stepwise_jax.errors import InputError
@@ -63,8 +63,8 @@ def _source(name: str, path: Path, files: _Files) -> Source:
     ids = [example for split in splits.values() for example in split.ids]
     missing = [example for example in ids if _file(example) not in files.sizes]
     if missing:
-        some = ", ".join(map(_file, missing[:3])) + (" ..." if len(missing) > 3 else "")
-        raise InputError(f"{str(path)!r} lacks {len(missing):,} images that its lists name: {some}")
+        few = ", ".join(map(_file, missing[:3])) + (" ..." if len(missing) > 3 else "")
+        raise InputError(f"{str(path)!r} lacks {len(missing):,} images that its lists name: {few}")
     return Source(
         name=name,
         version="1.0.0",
@@ -149,7 +149,7 @@ def _from_archive(path: Path, scratch: Path, progress: Progress) -> _Files:
             lists, places = _unpack(path, file, progress)
             close = stack.pop_all().close
     except OSError as error:
-        raise unwritable(scratch, error, needed) from error
+        raise write_error(scratch, error, needed) from error
 
     def read(name: str) -> bytes:
         offset, size = places[name]
@@ -160,7 +160,7 @@ def _from_archive(path: Path, scratch: Path, progress: Progress) -> _Files:
 
 def _unpack(path: Path, file: BinaryIO, progress: Progress) -> tuple[dict[str, bytes], dict[str, tuple[int, int]]]:
     """The lists' contents, and where in `file` each image lies now: its offset and size."""
-    meter = Meter(progress, 101_000, f"{path.name}: unpacking images")
+    meter = ProgressMeter(progress, 101_000, f"{path.name}: unpacking images")
     lists: dict[str, bytes] = {}
     places: dict[str, tuple[int, int]] = {}
     prefix = f"{_FOLDER}/"

@@ -8,8 +8,8 @@ import numpy as np
 
 from stepwise_jax.data.source import Source, SourceSplit
 from stepwise_jax.data.sources import class_folders
-from stepwise_jax.data.sources.class_folders import File, some
-from stepwise_jax.data.splits import held_out
+from stepwise_jax.data.sources.class_folders import File, abbreviate
+from stepwise_jax.data.splits import draw_test_split
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import DataConfig
 
@@ -66,8 +66,8 @@ def _left_out(root: Path, folders: Mapping[str, _Folder]) -> tuple[str, ...]:
     others = [name for folder in folders.values() for name in folder.others]
     beside = [name for name in class_folders.folder_names(root) if name not in folders] if "train" in folders else []
     counted = "1 file that is no image" if len(others) == 1 else f"{len(others)} files that are no images"
-    notes = [f"data.root: left out {counted}: {some(others)}"] if others else []
-    return (*notes, *([f"data.root: only train and test are read, not {some(beside)}"] if beside else []))
+    notes = [f"data.root: left out {counted}: {abbreviate(others)}"] if others else []
+    return (*notes, *([f"data.root: only train and test are read, not {abbreviate(beside)}"] if beside else []))
 
 
 def _root(data: DataConfig) -> Path:
@@ -87,7 +87,7 @@ def _split_folders(root: Path) -> Mapping[str, Path]:
     if "train" not in names or class_folders.image_names(root / "train"):
         return {"all": root}
     if "test" not in names:
-        others = some([name for name in names if name != "train"])
+        others = abbreviate([name for name in names if name != "train"])
         beside = f"; beside train it has {others}" if others else ""
         raise InputError(
             f"data.root is {str(root)!r}: it has a folder train but none called test{beside}; "
@@ -117,7 +117,7 @@ def _check_classes(root: Path, folders: Mapping[str, _Folder]) -> None:
         raise InputError(f"data.root is {str(root)!r}: it has one class only ({known[0]!r}), at least 2 are needed")
     unknown = [name for folder in folders.values() for name in folder.class_names if name not in known]
     if unknown:
-        raise InputError(f"data.root is {str(root)!r}: test has classes that train lacks: {some(unknown)}")
+        raise InputError(f"data.root is {str(root)!r}: test has classes that train lacks: {abbreviate(unknown)}")
 
 
 def _splits(
@@ -127,7 +127,7 @@ def _splits(
     if fraction is None:
         return {name: _split(folder.files, index) for name, folder in folders.items()}
     files = folders["all"].files
-    mask = held_out([file.id for file in files], [index[file.class_name] for file in files], fraction)
+    mask = draw_test_split([file.id for file in files], [index[file.class_name] for file in files], fraction)
     rows = {"train": np.flatnonzero(~mask), "test": np.flatnonzero(mask)}
     if not len(rows["test"]):
         raise InputError(f"data.test_fraction is {fraction}: no class has an image to spare for testing")
