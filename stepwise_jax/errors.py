@@ -24,7 +24,7 @@ class StepwiseError(Exception):
     """A failure that is told in one sentence; `status` is the exit status of the process."""
 
     status = 1
-    everywhere = False
+    on_all_processes = False
     """Whether all processes of a run raise it, at the same place."""
 
 
@@ -38,10 +38,10 @@ class NonFiniteLossError(StepwiseError):
     """The training loss became infinite or NaN."""
 
     status = 3
-    everywhere = True
+    on_all_processes = True
 
 
-class UnsavedError(StepwiseError):
+class SaveError(StepwiseError):
     """Something could not be written: the disk is full or read-only, say."""
 
 
@@ -53,7 +53,7 @@ class InterruptedRunError(StepwiseError):
     """A signal stopped the run after a checkpoint was written; running it again goes on."""
 
     status = 75
-    everywhere = True
+    on_all_processes = True
 
 
 def require(condition: bool, name: str, value: object, wanted: str) -> None:

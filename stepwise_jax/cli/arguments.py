@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stepwise_jax import __version__
-from stepwise_jax.formatting import program
+from stepwise_jax.formatting import program_name
 
 _DESCRIPTION = "stepwise-jax: train image classifiers in stages of growing data, and measure what that is worth."
 
@@ -17,7 +17,7 @@ def make_parser(commands: Mapping[str, Callable[..., Any]]) -> argparse.Argument
     Args:
       commands: functions by name, in the order in which `--help` lists them; their docstrings are their help.
     """
-    parser = argparse.ArgumentParser(prog=program(), description=_DESCRIPTION, allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog=program_name(), description=_DESCRIPTION, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"stepwise-jax {__version__}")
     added = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for key, function in commands.items():
@@ -26,7 +26,7 @@ def make_parser(commands: Mapping[str, Callable[..., Any]]) -> argparse.Argument
             name,
             help=function.__doc__,
             description=function.__doc__,
-            usage=f"{program()} {name} {usage}",
+            usage=f"{program_name()} {name} {usage}",
             allow_abbrev=False,
         )
         command.set_defaults(function=function)

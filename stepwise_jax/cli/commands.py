@@ -12,8 +12,8 @@ from stepwise_jax.cli import networks
 from stepwise_jax.cli.overrides import load_experiment
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import DataConfig, ExperimentConfig, PlanConfig
-from stepwise_jax.experiment.serialization import override
-from stepwise_jax.formatting import percent
+from stepwise_jax.experiment.serialization import override_fields
+from stepwise_jax.formatting import format_percent
 from stepwise_jax.runtime.process import compute_in_main_thread
 
 
@@ -21,12 +21,12 @@ def plan(options: argparse.Namespace, fields: Sequence[str]) -> None:
     """Shows the stages of a run and its cost against the baseline, without data and without running it."""
     from stepwise_jax.cli import tables
     from stepwise_jax.data import datasets
-    from stepwise_jax.plans.planning import make_plan, plan_document
+    from stepwise_jax.plans.planning import make_plan, plan_to_dict
 
     experiment = load_experiment(options.config, fields, options.command)
     examples = datasets.sizes(experiment.data).train
     stages = make_plan(experiment.plan, examples, experiment.optimizer)
-    document = plan_document(stages, make_plan(_baseline(experiment.plan), examples, experiment.optimizer))
+    document = plan_to_dict(stages, make_plan(_baseline(experiment.plan), examples, experiment.optimizer))
     if options.memory:
         document["memory"] = _memory(experiment, stages)
     if options.json:
@@ -92,10 +92,10 @@ def _join_processes(options: argparse.Namespace) -> None:
 
 def _show_result(stages: Any, summary: dict[str, Any], workdir: Path) -> None:
     from stepwise_jax.cli.tables import print_result
-    from stepwise_jax.plans.stage import stage_document
+    from stepwise_jax.plans.stage import stage_to_dict
     from stepwise_jax.report.curves import write_curves
 
-    print_result([stage_document(stage) for stage in stages], summary)
+    print_result([stage_to_dict(stage) for stage in stages], summary)
     write_curves(workdir)
     print(f"curves: {workdir / 'curves.png'}")
 
@@ -109,15 +109,15 @@ def evaluate(options: argparse.Namespace, _: Sequence[str]) -> None:
 
     experiment, stages = recorded_experiment(read_config(options.run))
     moved = {"data.root": options.root, "data.data_dir": options.data_dir}
-    experiment = override(experiment, {name: place for name, place in moved.items() if place is not None})
+    experiment = override_fields(experiment, {name: place for name, place in moved.items() if place is not None})
     network = networks.build_network(experiment, datasets.sizes(experiment.data).num_classes)
     with make_display(sys.stderr) as display:
         result = evaluation.evaluate(experiment, stages, network, options.run, observers=[display])
     if options.json:
         _print_json(result)
-    else:
-        scores = f"top-1 {percent(result['top1'])}, top-5 {percent(result['top5'])}, loss {result['loss']:.4f}"
-        print(f"{scores} after {result['updates']} updates")
+        return
+    top1, top5 = format_percent(result["top1"]), format_percent(result["top5"])
+    print(f"top-1 {top1}, top-5 {top5}, loss {result['loss']:.4f} after {result['updates']} updates")
 
 
 def predict(options: argparse.Namespace, _: Sequence[str]) -> None:

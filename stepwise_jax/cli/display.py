@@ -15,7 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from stepwise_jax.formatting import duration, percent
+from stepwise_jax.formatting import format_duration, format_percent
 from stepwise_jax.workdir.records import (
     EndRecord,
     EpochRecord,
@@ -73,7 +73,7 @@ def epoch_line(record: EpochRecord, stage: Row) -> str:
         f"loss {_loss(record.train_loss)}",
     ]
     if record.top1 is not None:
-        parts += [f"top-1 {percent(record.top1)}", f"top-5 {percent(record.top5)}"]
+        parts += [f"top-1 {format_percent(record.top1)}", f"top-5 {format_percent(record.top5)}"]
     fed, spent = stage["examples"] // record.batch_size * record.batch_size, seconds["train"] + seconds["input_wait"]
     pace = f"{fed / max(spent, 1e-9):,.0f} images/s"
     return "  ".join([*parts, pace, f"{sum(seconds.values()):.1f} s"])
@@ -182,7 +182,7 @@ class LineDisplay(Display):
 
     def _epoch_line(self, record: EpochRecord) -> str:
         left = seconds_left(self._status, time.monotonic())
-        return super()._epoch_line(record) + ("" if left is None else f"  {duration(left)} to the end")
+        return super()._epoch_line(record) + ("" if left is None else f"  {format_duration(left)} to the end")
 
     def _show(self, text: str, style: str) -> None:
         # One write: the lines of several processes or threads in one log stay whole. Training outlives its reader.
@@ -251,7 +251,7 @@ def render(status: RunStatus, now: float) -> RenderableType:
         return Text()
     left = seconds_left(status, now)
     share = f"{status.done / max(status.total, 1):.0%}"
-    ending = f"{share}  {'-:--:--' if left is None else duration(left)} to the end"
+    ending = f"{share}  {'-:--:--' if left is None else format_duration(left)} to the end"
     return Group(Text(" · ".join(_status_parts(status))), _bar(status.done, status.total, ending))
 
 
@@ -262,7 +262,7 @@ def _status_parts(status: RunStatus) -> list[str]:
     parts += [f"epoch {status.epoch} of {status.epochs}", f"{status.images_per_second:,.0f} images/s"]
     if status.loss is not None:
         parts.append(f"loss {status.loss:.4f}")
-    return [*parts, f"top-1 {percent(status.top1)}"]
+    return [*parts, f"top-1 {format_percent(status.top1)}"]
 
 
 def _bar(done: int, total: int, ending: str) -> RenderableType:

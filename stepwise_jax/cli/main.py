@@ -12,7 +12,7 @@ from stepwise_jax.cli.arguments import make_parser
 from stepwise_jax.cli.overrides import load_config, print_fields
 from stepwise_jax.errors import InputError, StepwiseError, is_out_of_memory
 from stepwise_jax.experiment.config import ExperimentConfig
-from stepwise_jax.formatting import program
+from stepwise_jax.formatting import program_name
 from stepwise_jax.runtime.process import (
     collect_garbage_rarely,
     exit_process,
@@ -89,7 +89,7 @@ def _execute(arguments: Sequence[str]) -> None:
         return
     options, rest = _parser().parse_known_args(arguments)
     if rest and options.command not in WITH_FIELDS:
-        help_command = f"{program()} {options.command} --help"
+        help_command = f"{program_name()} {options.command} --help"
         raise InputError(f"{rest[0]} is no option of {options.command}: {help_command} lists them")
     options.function(options, rest)
 
@@ -107,4 +107,4 @@ def _print_help(arguments: Sequence[str]) -> None:
         parser.parse_args([arguments[0], "--help"])
     except SystemExit:
         print(f"\nFields of {config or 'an experiment, and their defaults'}:\n")
-        print_fields(experiment, f"{program()} {arguments[0]} {config or 'CONFIG'}")
+        print_fields(experiment, f"{program_name()} {arguments[0]} {config or 'CONFIG'}")

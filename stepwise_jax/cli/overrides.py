@@ -16,8 +16,8 @@ from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import ExperimentConfig, StrategyName
 from stepwise_jax.experiment.config_files import load_config
 from stepwise_jax.experiment.fields import type_name
-from stepwise_jax.experiment.serialization import field_type, flatten, override
-from stepwise_jax.formatting import program
+from stepwise_jax.experiment.serialization import field_type, flatten, override_fields
+from stepwise_jax.formatting import program_name
 
 # Every flag takes a value, `--model.small-images True`, as design and records write it.
 _TYRO = (tyro.conf.FlagConversionOff,)
@@ -43,10 +43,10 @@ def load_experiment(config: str, arguments: Sequence[str], command: str) -> Expe
     Raises:
       InputError: as `load_config` and `parse_fields`.
     """
-    return parse_fields(load_config(config), arguments, f"{program()} {command} {config}")
+    return parse_fields(load_config(config), arguments, f"{program_name()} {command} {config}")
 
 
-def parse_fields(config: ExperimentConfig, arguments: Sequence[str], program: str) -> ExperimentConfig:
+def parse_fields(config: ExperimentConfig, arguments: Sequence[str], program_name: str) -> ExperimentConfig:
     """The experiment with the fields that `arguments` name (`--plan.batch-size 16 ...`) replaced and checked.
 
     Raises:
@@ -58,7 +58,7 @@ def parse_fields(config: ExperimentConfig, arguments: Sequence[str], program: st
     told = io.StringIO()
     with contextlib.redirect_stderr(told), _wide_terminal():
         try:
-            return _relabelled(config, _keep_staged(config, _cli(arguments, config, program)))
+            return _relabelled(config, _keep_staged(config, _cli(arguments, config, program_name)))
         except SystemExit as error:
             raise InputError(_sentence(told.getvalue(), arguments)) from error
 
@@ -67,7 +67,7 @@ def _keep_staged(config: ExperimentConfig, parsed: ExperimentConfig) -> Experime
     """A control named in place of a strategy of the user's own is measured by the latter."""
     if not callable(config.plan.strategy) or callable(parsed.plan.strategy) or callable(parsed.plan.staged):
         return parsed
-    return override(parsed, {"plan.staged": config.plan.strategy})
+    return override_fields(parsed, {"plan.staged": config.plan.strategy})
 
 
 def _relabelled(config: ExperimentConfig, parsed: ExperimentConfig) -> ExperimentConfig:
@@ -75,18 +75,18 @@ def _relabelled(config: ExperimentConfig, parsed: ExperimentConfig) -> Experimen
     before, after = flatten(config), flatten(parsed)
     decisive = [name for name in before if name.startswith(_DECISIVE) and before[name] != after[name]]
     same_label = config.reproduces == parsed.reproduces
-    return override(parsed, {"reproduces": ""}) if decisive and same_label else parsed
+    return override_fields(parsed, {"reproduces": ""}) if decisive and same_label else parsed
 
 
-def print_fields(config: ExperimentConfig, program: str) -> None:
+def print_fields(config: ExperimentConfig, program_name: str) -> None:
     """Every field with its type, meaning and value, on stdout."""
     with contextlib.suppress(SystemExit):
-        _cli(["--help"], config, program)
+        _cli(["--help"], config, program_name)
 
 
-def _cli(arguments: Sequence[str], config: ExperimentConfig, program: str) -> ExperimentConfig:
+def _cli(arguments: Sequence[str], config: ExperimentConfig, program_name: str) -> ExperimentConfig:
     with _strategies:
-        return tyro.cli(ExperimentConfig, args=list(arguments), default=config, prog=program, config=_TYRO)
+        return tyro.cli(ExperimentConfig, args=list(arguments), default=config, prog=program_name, config=_TYRO)
 
 
 _strategies = tyro.constructors.ConstructorRegistry()

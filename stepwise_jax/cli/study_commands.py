@@ -12,7 +12,7 @@ from stepwise_jax.cli.overrides import load_experiment, parse_fields
 from stepwise_jax.errors import StepwiseError, require
 from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.experiment.config_files import load_config, load_rows
-from stepwise_jax.formatting import program
+from stepwise_jax.formatting import program_name
 from stepwise_jax.runtime.signals import stop_on_signals
 
 
@@ -48,7 +48,7 @@ def _comparison(options: argparse.Namespace, fields: Sequence[str]) -> tuple[Any
 
     require(options.seeds >= 1, "--seeds", options.seeds, "at least 1")
     given = load_config(options.config)
-    experiment = parse_fields(given, fields, f"{program()} {options.command} {options.config}")
+    experiment = parse_fields(given, fields, f"{program_name()} {options.command} {options.config}")
     names = [name for name in options.strategies.split(",") if name]
     strategies = comparison.choose(names, options.config, experiment, load_rows(options.config))
     comparison.reject_ignored_fields(given, experiment, strategies)

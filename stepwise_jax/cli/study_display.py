@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stepwise_jax.cli.display import can_move_cursor
-from stepwise_jax.formatting import duration
+from stepwise_jax.formatting import format_duration
 from stepwise_jax.studies.jobs import Failure, Job, StudyObserver
 
 
@@ -53,7 +53,7 @@ class StudyDisplay(StudyObserver):
     def _status(self) -> str:
         left = seconds_left(self._began, (time.monotonic(), self._samples), self._total)
         share = f"{self._samples / max(self._total, 1):.0%} of the samples"
-        ending = "-:--:--" if left is None else duration(left)
+        ending = "-:--:--" if left is None else format_duration(left)
         return f"{self._finished} of {len(self._cells)} runs, {share}, {ending} to the end"
 
     def _show(self, text: str) -> None:

@@ -7,7 +7,7 @@ from rich import box
 from rich.table import Table
 
 from stepwise_jax.cli.console import make_console
-from stepwise_jax.formatting import percent
+from stepwise_jax.formatting import format_percent
 from stepwise_jax.studies.comparison import Comparison
 from stepwise_jax.studies.comparison_table import HEADER, Runs, rows, verdict
 from stepwise_jax.studies.statistics import Difference
@@ -41,13 +41,13 @@ def print_results(results: dict[str, Any], stream: TextIO | None = None) -> None
         table.add_column(name, justify="right" if place else "left")
     for each in results["points"][:_SHOWN]:
         values = (each["point"].get(name, "–") for name in names)
-        table.add_row(*values, percent(each["top1"]), f"{each['samples']:,}", f"{each['updates']:,}")
+        table.add_row(*values, format_percent(each["top1"]), f"{each['samples']:,}", f"{each['updates']:,}")
     console = make_console(stream)
     console.print(table)
     test = results["test"]
-    reached = (
-        "its test run failed" if test is None else f"test top-1 {percent(test['top1'])}, top-5 {percent(test['top5'])}"
-    )
+    reached = "its test run failed"
+    if test is not None:
+        reached = f"test top-1 {format_percent(test['top1'])}, top-5 {format_percent(test['top5'])}"
     for each in results["failures"]:
         console.print(f"FAILED: {each['run']}: {each['message']}", soft_wrap=True)
     best = ", ".join(f"{name} {value}" for name, value in results["best"].items() if name in names)

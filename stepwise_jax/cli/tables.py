@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stepwise_jax.cli.console import PIPE_WIDTH, make_console
-from stepwise_jax.formatting import duration, mebibytes, percent
+from stepwise_jax.formatting import format_duration, format_mib, format_percent
 from stepwise_jax.workdir.records import Row
 
 _COLUMNS = {
@@ -25,8 +25,8 @@ _COLUMNS = {
     "samples": ("samples", "{:,}".format),
     "noise_scale": ("noise\nscale", "{:.3g}".format),
     "noise_scale_exact": ("exact\n(Eq. 5)", "{:.3g}".format),
-    "top1": ("top-1", percent),
-    "top5": ("top-5", percent),
+    "top1": ("top-1", format_percent),
+    "top5": ("top-5", format_percent),
 }
 
 # What stays in the table beside scores, and where there is no room for all.
@@ -99,9 +99,9 @@ def print_result(stages: Sequence[Row], summary: Row, stream: TextIO | None = No
     scores = [{name: stage.get(name) for name in ("top1", "top5")} for stage in summary["stages"]]
     print_stages([{**stage, **score} for stage, score in zip(stages, scores, strict=True)], stream=stream)
     console = make_console(stream)
-    best = f"(best epoch {percent(summary['best_top1'])})"
-    console.print(Text(f"top-1 {percent(summary['top1'])} {best}, top-5 {percent(summary['top5'])}", style="bold"))
-    spent = duration(sum(summary["seconds"].values()))
+    top1, best, top5 = (format_percent(summary[name]) for name in ("top1", "best_top1", "top5"))
+    console.print(Text(f"top-1 {top1} (best epoch {best}), top-5 {top5}", style="bold"))
+    spent = format_duration(sum(summary["seconds"].values()))
     console.print(Text(f"{summary['samples']:,} samples in {summary['updates']:,} updates, {spent}"))
 
 
@@ -116,14 +116,14 @@ def print_footprints(document: Mapping[str, Any], stream: TextIO | None = None) 
     for name in ("batch", "steps", *_MEMORY_COLUMNS):
         table.add_column(name, justify="right")
     for each in document["batches"]:
-        sizes = [mebibytes(each[name]) for name in _MEMORY_COLUMNS]
+        sizes = [format_mib(each[name]) for name in _MEMORY_COLUMNS]
         table.add_row(Text(", ".join(each["stages"])), str(each["batch_size"]), str(each["steps"]), *sizes)
     console = make_console(stream)
     console.print()
     console.print(table)
     largest = max(each["total"] for each in document["batches"])
     share = 100 * largest / document["device_memory"]
-    state, there = mebibytes(document["state"]), mebibytes(document["device_memory"])
+    state, there = format_mib(document["state"]), format_mib(document["device_memory"])
     for line in (
         "total: arguments + output - donated + temporaries + code, with the test images and a copy of the state "
         f"({state} MiB), which a checkpoint is written from",
@@ -137,7 +137,7 @@ def print_ranked(rows: Sequence[Row], stream: TextIO | None = None) -> None:
     """Prints the classes of each image, by default on stdout: a table on a terminal, else one line an image."""
     target: TextIO = sys.stdout if stream is None else stream
     told = [
-        (row["image"], ", ".join(f"{each['name']} {percent(each['probability'])}" for each in row["classes"]))
+        (row["image"], ", ".join(f"{each['name']} {format_percent(each['probability'])}" for each in row["classes"]))
         for row in rows
     ]
     if not target.isatty():

@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
-from stepwise_jax.errors import UnsavedError
+from stepwise_jax.errors import SaveError
 from stepwise_jax.report.blocks import Picture
 from stepwise_jax.report.figures import WIDTH, Theme, draw_files, ink_on, make_picture
 from stepwise_jax.report.series import Series, group_series
@@ -95,7 +95,7 @@ def _write(path: Path, content: bytes) -> None:
         with atomic_write(path) as file:
             file.write(content)
     except OSError as error:
-        raise UnsavedError(
+        raise SaveError(
             f"{path} cannot be written ({error.strerror}): training is done and saved; the same command draws "
             "its curves once they can be"
         ) from error

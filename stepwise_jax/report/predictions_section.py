@@ -9,7 +9,7 @@ from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 from PIL import Image
 
-from stepwise_jax.formatting import percent
+from stepwise_jax.formatting import format_percent
 from stepwise_jax.report.blocks import Block, Heading, Images, Paragraph, Picture, Table
 from stepwise_jax.report.figures import WIDTH, Theme, ink_on, make_picture
 from stepwise_jax.workdir.predictions import Predictions, Sample, most_confused
@@ -74,7 +74,7 @@ def _class_table(answers: Predictions) -> Table:
         wrong = np.where(np.arange(len(counts)) == place, 0, counts[place])
         taken = f"{answers.classes[wrong.argmax()]} ({wrong.max()})" if wrong.any() else "–"
         total, share = counts[place].sum(), accuracy[place]
-        right = percent(None if np.isnan(share) else float(share))
+        right = format_percent(None if np.isnan(share) else float(share))
         rows.append((answers.classes[place], right, f"{total:,}", f"{counts[place, place]:,}", taken))
     return Table((_which(answers), "accuracy", "test images", "right", "most often taken for"), tuple(rows))
 

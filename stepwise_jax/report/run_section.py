@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stepwise_jax.formatting import duration, percent
+from stepwise_jax.formatting import format_duration, format_percent
 from stepwise_jax.report.blocks import Block, Heading, Paragraph, Table
 from stepwise_jax.report.cost_figures import KINDS, draw_noise, draw_seconds
 from stepwise_jax.report.predictions_section import predictions_blocks
@@ -49,13 +49,13 @@ def verdict(run: Run) -> str:
     if run.summary is None:
         return (
             f"{run.name} is unfinished: {done} of {planned} epochs are done, in stage {last['stage_name']}; "
-            f"top-1 is {percent(top1)} and top-5 {percent(top5)} so far, after {cost}."
+            f"top-1 is {format_percent(top1)} and top-5 {format_percent(top5)} so far, after {cost}."
         )
-    best = percent(run.summary["best_top1"])
+    best = format_percent(run.summary["best_top1"])
     stages = f"{len(run.stages)} {'stage' if len(run.stages) == 1 else 'stages'}"
     return (
-        f"{run.name} reached {percent(top1)} top-1 and {percent(top5)} top-5 on the test set at the end of {stages} "
-        f"and {planned} epochs ({cost}); its best epoch had {best} top-1."
+        f"{run.name} reached {format_percent(top1)} top-1 and {format_percent(top5)} top-5 on the test set at the end "
+        f"of {stages} and {planned} epochs ({cost}); its best epoch had {best} top-1."
     )
 
 
@@ -87,7 +87,7 @@ def _run_row(run: Run) -> tuple[str, ...]:
     scores = (*scores_reached(epochs), last["best_top1"])
     cost = (f"{len(epochs)}", f"{last['examples_seen']:,}", f"{last['updates']:,}")
     name = run.name if run.summary else f"{run.name} (unfinished)"
-    return (name, *map(percent, scores), *cost, duration(sum(seconds_by_kind(run).values())))
+    return (name, *map(format_percent, scores), *cost, format_duration(sum(seconds_by_kind(run).values())))
 
 
 def stages_table(run: Run) -> Table:
@@ -100,7 +100,7 @@ def stages_table(run: Run) -> Table:
 def _stage_row(run: Run, place: int, stage: Row) -> tuple[str, ...]:
     epochs = [row for row in run.records.epochs if row["stage"] == place]
     examples, size, rate = stage["examples"], stage["batch_size"], stage["learning_rate"]
-    reached = map(percent, scores_reached(epochs)) if len(epochs) == stage["epochs"] else ("–", "–")
+    reached = map(format_percent, scores_reached(epochs)) if len(epochs) == stage["epochs"] else ("–", "–")
     return (
         str(stage["name"]),
         f"{100 * stage['fraction']:.4g} %",
@@ -140,8 +140,8 @@ def _pace(run: Run) -> str:
     if steps == 0:
         return "No time was recorded."
     examples = run.records.epochs[-1]["examples_seen"]
-    wait = seconds["input_wait"] / steps
-    return f"{examples / steps:,.0f} images/s while training; {percent(wait)} of that time was spent waiting for input."
+    wait = format_percent(seconds["input_wait"] / steps)
+    return f"{examples / steps:,.0f} images/s while training; {wait} of that time was spent waiting for input."
 
 
 def identity_table(run: Run) -> Table:

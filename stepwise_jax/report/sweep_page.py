@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from stepwise_jax.errors import InputError
-from stepwise_jax.formatting import percent
+from stepwise_jax.formatting import format_percent
 from stepwise_jax.report.blocks import Block, Heading, Notes, Paragraph, Picture, Table, Verdict
 from stepwise_jax.report.figures import WIDTH, Theme, make_picture
 from stepwise_jax.studies import sweep
@@ -56,10 +56,12 @@ def _words(point: Mapping[str, str], names: Sequence[str]) -> str:
 
 def _verdict(results: Results, names: Sequence[str]) -> str:
     best, test = results["points"][0], results["test"]
-    reached = "its test run is missing" if test is None else f"on the test set it reached {percent(test['top1'])} top-1"
+    reached = "its test run is missing"
+    if test is not None:
+        reached = f"on the test set it reached {format_percent(test['top1'])} top-1"
     return (
         f"Of {len(results['points'])} points, {_words(best['point'], names)} scored best on held-out images, "
-        f"{percent(best['top1'])}; {reached}."
+        f"{format_percent(best['top1'])}; {reached}."
     )
 
 
@@ -68,7 +70,7 @@ def _table(results: Results, names: Sequence[str]) -> Table:
     table = tuple(
         (
             *(each["point"].get(name, "–") for name in names),
-            percent(each["top1"]),
+            format_percent(each["top1"]),
             str(len(each["by_seed"])),
             f"{each['samples']:,}",
             f"{each['updates']:,}",

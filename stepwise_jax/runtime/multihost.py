@@ -164,7 +164,7 @@ def check_same(what: str, value: Any) -> None:
     values = gather(value)
     if any(each != values[0] for each in values):
         error = StepwiseError(f"{what} differ among the processes: {values}")
-        error.everywhere = True
+        error.on_all_processes = True
         raise error
 
 
@@ -204,7 +204,7 @@ def exit_on_local_failure(finish: Callable[[], None]) -> Iterator[None]:
 
 def is_local_failure(error: BaseException) -> bool:
     """Whether the other processes do not know of an error, so that nothing may be waited for."""
-    return jax.process_count() > 1 and not getattr(error, "everywhere", False)
+    return jax.process_count() > 1 and not getattr(error, "on_all_processes", False)
 
 
 def _nothing() -> None:
@@ -228,5 +228,5 @@ def _described(error: Exception) -> StepwiseError:
 def _failed_everywhere(process: int, status: int, message: str) -> StepwiseError:
     elsewhere = f"process {process}: " if process != jax.process_index() else ""
     error = InputError(elsewhere + message) if status == InputError.status else StepwiseError(elsewhere + message)
-    error.status, error.everywhere = status, True
+    error.status, error.on_all_processes = status, True
     return error

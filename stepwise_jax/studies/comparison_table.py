@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from stepwise_jax.formatting import duration
+from stepwise_jax.formatting import format_duration
 from stepwise_jax.studies.comparison import Comparison
 from stepwise_jax.studies.comparison_folder import Finished
 from stepwise_jax.studies.statistics import Difference, Interval, mean_and_deviation
@@ -37,7 +37,7 @@ def _row(name: str, runs: Mapping[int, Finished], difference: Difference | None)
     spread = "" if deviation is None else f" ± {100 * deviation:.2f}"
     paired = ("–",) * 4 if difference is None else _paired(difference)
     seconds = sum(sum(summary["seconds"].values()) for summary in summaries) / len(summaries)
-    cost = (f"{summaries[0]['samples']:,}", f"{summaries[0]['updates']:,}", duration(seconds))
+    cost = (f"{summaries[0]['samples']:,}", f"{summaries[0]['updates']:,}", format_duration(seconds))
     return (name, str(len(runs)), f"{100 * mean:.2f}{spread}", *paired, *cost)
 
 

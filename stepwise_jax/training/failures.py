@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from stepwise_jax.errors import DeviceMemoryError, NonFiniteLossError, UnsavedError
+from stepwise_jax.errors import DeviceMemoryError, NonFiniteLossError, SaveError
 from stepwise_jax.functional.state import TrainState
 from stepwise_jax.plans.stage import Stage, learning_rate_at
 from stepwise_jax.training.progress import Position, position_from, updates_before
@@ -69,7 +69,7 @@ def restart_stage(
     start = updates_before(session.stages, number)
     try:
         session.checkpoints.wait()
-    except UnsavedError as unsaved:
+    except SaveError as unsaved:
         session.log.event("unsaved", f"WARNING: {unsaved}")
     if start and start not in session.checkpoints.steps():
         raise NonFiniteLossError(f"{error}; the checkpoint of the stage's start, after update {start}, is not there")

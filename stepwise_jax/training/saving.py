@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stepwise_jax.errors import InterruptedRunError, UnsavedError
+from stepwise_jax.errors import InterruptedRunError, SaveError
 from stepwise_jax.functional.state import TrainState
 from stepwise_jax.training import failures
 from stepwise_jax.training.progress import Position
@@ -64,11 +64,11 @@ def _failure_told(session: Session) -> Iterator[None]:
     """Tells of what cannot be written, and lets training go on."""
     try:
         yield
-    except (UnsavedError, OSError) as error:
-        told = error if isinstance(error, UnsavedError) else f"records.jsonl cannot be written ({error.strerror})"
+    except (SaveError, OSError) as error:
+        told = error if isinstance(error, SaveError) else f"records.jsonl cannot be written ({error.strerror})"
         if jax.process_count() > 1:
             # The other processes wait where this one failed: all of them end, and can be run again.
-            raise UnsavedError(f"{told}: run the same command to go on from the last good checkpoint") from error
+            raise SaveError(f"{told}: run the same command to go on from the last good checkpoint") from error
         session.log.event("unsaved", f"WARNING: {told}: training goes on, {_kept(session)}, and saving is tried again")
 
 
@@ -88,7 +88,7 @@ def stop(session: Session, position: Position) -> NoReturn:
         session.checkpoints.wait()
     stopped = f"stopped by {session.stop.name} after {position.updates} updates"
     if position.updates and position.updates not in session.checkpoints.steps():
-        raise UnsavedError(f"{stopped}, which could not be saved; {_kept(session)}: run the same command to go on")
+        raise SaveError(f"{stopped}, which could not be saved; {_kept(session)}: run the same command to go on")
     stopped += ": run the same command to go on"
     # On the record only: the command ends with this sentence.
     session.log.write_event("stop", stopped)
@@ -108,9 +108,9 @@ def save_final(session: Session, state: TrainState, position: Position) -> None:
         session.checkpoints.save(state, position.document())
         session.checkpoints.wait()
     except OSError as error:
-        raise UnsavedError(f"records.jsonl cannot be written ({error.strerror}): {_advice(session)}") from error
-    except UnsavedError as error:
-        raise UnsavedError(f"training is done, but {error}: {_advice(session)}") from error
+        raise SaveError(f"records.jsonl cannot be written ({error.strerror}): {_advice(session)}") from error
+    except SaveError as error:
+        raise SaveError(f"training is done, but {error}: {_advice(session)}") from error
 
 
 def _advice(session: Session) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from stepwise_jax.errors import UnsavedError
+from stepwise_jax.errors import SaveError
 from stepwise_jax.functional.state import TrainState, digest, learned
 from stepwise_jax.runtime import multihost
 from stepwise_jax.training.evaluation import predict
@@ -49,7 +49,7 @@ def _refusal_told(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UnsavedError(
+        raise SaveError(
             f"{folder} cannot be written ({error.strerror}): training is done and saved; make room and run the same "
             "command for its predictions and summary"
         ) from error

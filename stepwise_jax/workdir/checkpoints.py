@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from stepwise_jax.errors import InputError, UnsavedError, describe_error, first_line
+from stepwise_jax.errors import InputError, SaveError, describe_error, first_line
 from stepwise_jax.functional.state import TrainState, digest
 from stepwise_jax.runtime import multihost
 
@@ -73,7 +73,7 @@ class Checkpoints:
             return
         try:
             self.wait()
-        except UnsavedError:
+        except SaveError:
             # What ended the run is told, and not what came of it.
             if kind is None:
                 raise
@@ -157,7 +157,7 @@ class Checkpoints:
             raise self._failed(error) from error
         self._writing = False
 
-    def _failed(self, error: Exception) -> UnsavedError:
+    def _failed(self, error: Exception) -> SaveError:
         """Makes the next attempt possible, and tells why this one failed."""
         self._writing = False
         # Of several processes one alone must not begin anew: the others would wait for it.
@@ -244,8 +244,8 @@ def _seal(state: TrainState, place: Place) -> str:
     return hashlib.sha256((digest(state) + json.dumps(place, sort_keys=True)).encode()).hexdigest()
 
 
-def _unsaved(error: Exception) -> UnsavedError:
-    return UnsavedError(f"the checkpoint cannot be written ({_reason(error)})")
+def _unsaved(error: Exception) -> SaveError:
+    return SaveError(f"the checkpoint cannot be written ({_reason(error)})")
 
 
 def _reason(error: Exception) -> str:

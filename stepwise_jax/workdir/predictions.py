@@ -10,7 +10,7 @@ import numpy as np
 
 from stepwise_jax.data import images
 from stepwise_jax.errors import InputError
-from stepwise_jax.formatting import printable
+from stepwise_jax.formatting import replace_unprintable
 from stepwise_jax.workdir.files import PREDICTIONS, SAMPLES, atomic_write
 
 
@@ -66,7 +66,7 @@ def read_predictions(folder: Path) -> Predictions | None:
     _require(labels.shape == probabilities.shape[:1], path, "labels and probabilities differ in number")
     names = stored["classes"] if "classes" in stored else np.arange(probabilities.shape[1])
     _require(names.shape == probabilities.shape[1:], path, "it has not one name for each class")
-    classes = tuple(printable(str(name)) for name in names.tolist())
+    classes = tuple(replace_unprintable(str(name)) for name in names.tolist())
     return Predictions(labels, probabilities.argmax(1), classes, _samples(folder / SAMPLES, labels, probabilities))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stepwise_jax.errors import InputError
-from stepwise_jax.formatting import printable
+from stepwise_jax.formatting import replace_unprintable
 from stepwise_jax.workdir.files import CONFIG, RECORDS, SUMMARY
 from stepwise_jax.workdir.json_files import read_json
 from stepwise_jax.workdir.record_file import Records, read_records
@@ -40,7 +40,7 @@ def read_runs(workdirs: Iterable[Path]) -> tuple[Run, ...]:
     """
     folders = tuple(dict.fromkeys(Path(workdir).resolve() for workdir in workdirs))
     names = _distinct_names(folders)
-    return tuple(_read_run(folder, printable(name)) for folder, name in zip(folders, names, strict=True))
+    return tuple(_read_run(folder, replace_unprintable(name)) for folder, name in zip(folders, names, strict=True))
 
 
 def _read_run(workdir: Path, name: str) -> Run:

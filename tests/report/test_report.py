@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from made_runs import BASELINE, EXAMPLES, STEPWISE, epoch_records, make_run
 
-from stepwise_jax.errors import InputError, UnsavedError
+from stepwise_jax.errors import InputError, SaveError
 from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.plans.planning import make_plan
 from stepwise_jax.report import rendering, report, run_section
@@ -190,6 +190,6 @@ def test_curves_that_cannot_be_written_are_told_and_nothing_else_is_lost(tmp_pat
     run = make_run(tmp_path / "run", epochs=1)
     (run / "curves.svg").mkdir()
     with pytest.raises(
-        UnsavedError, match=r"curves\.svg cannot be written \(Is a directory\): training is done and saved"
+        SaveError, match=r"curves\.svg cannot be written \(Is a directory\): training is done and saved"
     ):
         write_curves(run)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import pytest
 from conftest import Recorder
 
-from stepwise_jax.errors import UnsavedError
+from stepwise_jax.errors import SaveError
 from stepwise_jax.training import saving
 from stepwise_jax.workdir import record_file
 from stepwise_jax.workdir.records import EpochRecord
@@ -133,7 +133,7 @@ def test_training_outlives_a_full_disk_and_saves_when_there_is_room(train, tmp_p
 
 def test_a_disk_that_stays_full_ends_in_one_sentence_and_keeps_the_last_good_checkpoint(train, tmp_path, disk):
     undisturbed = train(tmp_path / "undisturbed")
-    with pytest.raises(UnsavedError) as caught:
+    with pytest.raises(SaveError) as caught:
         train(disk.path / "run", display=Spoiler({(2, 1): once_saved(disk.path / "run", 8, disk.fill)}))
     assert caught.value.status == 1
     assert "the last good checkpoint, after update 8, is kept" in str(caught.value)
@@ -152,7 +152,7 @@ def test_predictions_that_cannot_be_written_are_told_and_made_up_for(train, tmp_
     for name in ("summary.json", "predictions.npz"):
         (disk.path / "run" / name).unlink()
     disk.fill()
-    with pytest.raises(UnsavedError, match=r"training is done and saved; make room and run the same command"):
+    with pytest.raises(SaveError, match=r"training is done and saved; make room and run the same command"):
         train(disk.path / "run")
     disk.free()
     assert train(disk.path / "run")["state_sha256"] == undisturbed["state_sha256"]
@@ -175,7 +175,7 @@ def test_training_outlives_a_read_only_folder(train, tmp_path, locked_folder):
 def test_a_read_only_folder_at_the_end_is_an_error(train, tmp_path, locked_folder):
     folder, free = tmp_path / "run" / "checkpoints", []
     lock = once_saved(tmp_path / "run", 30, lambda: free.append(locked_folder(folder)))
-    with pytest.raises(UnsavedError, match=r"training is done, but the checkpoint cannot be written"):
+    with pytest.raises(SaveError, match=r"training is done, but the checkpoint cannot be written"):
         train(tmp_path / "run", display=Spoiler({(3, 1): lock}))
     assert committed(tmp_path / "run") == [8, 30]
 
@@ -188,7 +188,7 @@ def test_a_signal_that_finds_the_folder_read_only_says_what_is_lost(train, tmp_p
         free.append(locked_folder(folder))
         os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(UnsavedError) as caught:
+    with pytest.raises(SaveError) as caught:
         train(tmp_path / "run", display=Spoiler({(2, 1): once_saved(tmp_path / "run", 8, lock_and_stop)}))
     assert str(caught.value).startswith("stopped by SIGTERM after 19 updates, which could not be saved; the last good")
     assert "after update 8" in str(caught.value)

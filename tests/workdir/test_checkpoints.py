@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from stepwise_jax.errors import InputError, UnsavedError
+from stepwise_jax.errors import InputError, SaveError
 from stepwise_jax.experiment.config import OptimizerConfig
 from stepwise_jax.functional.optimizers import make_optimizer
 from stepwise_jax.functional.state import TrainState, state_from
@@ -128,7 +128,7 @@ def test_what_is_saved_later_and_cannot_be_written_is_told_when_it_is_begun(tmp_
     with Checkpoints(tmp_path / "later", keep=2) as checkpoints:
         checkpoints.save(a_state(3), PLACE, later=True)
         monkeypatch.setattr(checkpoints._manager, "save", refuse)
-        with pytest.raises(UnsavedError, match="the disk is full"):
+        with pytest.raises(SaveError, match="the disk is full"):
             checkpoints.due(0)
         # Told once; what comes later can be saved.
         assert checkpoints.steps() == []
