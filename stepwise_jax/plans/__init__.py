@@ -1,1 +1,1 @@
-"""The plan of a run: its stages, the paper's strategies, and the controls that they are compared with."""
+"""The plan of a run: its stages, the strategies of the paper, and control strategies to compare them with."""

@@ -1,4 +1,4 @@
-"""Eq. 9: the learning rate of each stage, in its possible readings."""
+"""Eq. 9: the learning rate of each stage, under each possible reading of the equation."""
 
 from collections.abc import Sequence
 
@@ -8,11 +8,11 @@ from stepwise_jax.experiment.config import LearningRateRule
 def learning_rates(
     rule: LearningRateRule, learning_rate: float, batch_size: int, batch_sizes: Sequence[int]
 ) -> tuple[float, ...]:
-    """Eq. 9: lambda_i for each stage, in mean-gradient terms.
+    """Return lambda_i for each stage (Eq. 9), scaled for the mean gradient.
 
     Args:
-      rule: which reading of Eq. 9 (its lambda' multiplies the *sum* of a batch's gradients in Eq. 7, so that its 1/b is
-        the mean that Optax takes already: `eq9`), or one of the rules it is compared with.
+      rule: a reading of Eq. 9, or one of the rules to compare it with. In Eq. 7, lambda' multiplies the *sum* of a
+        batch's gradients. Its 1/b is therefore the mean that Optax already takes; `eq9` leaves it out.
       learning_rate: lambda.
       batch_size: b, the base batch size.
       batch_sizes: b_i of the n stages.
@@ -31,6 +31,6 @@ def learning_rates(
 
 
 def _recursive_rates(learning_rate: float, n: int) -> tuple[float, ...]:
-    """Eq. 9 with "lambda = lambda' for next i" at its word: each stage divides its predecessor's rate."""
-    between = [learning_rate / (10 * n) ** i for i in range(max(n - 1, 1))]
-    return (*between, between[-1])[:n]
+    """Eq. 9 with "lambda = lambda' for next i" taken literally: each stage divides the rate of the one before."""
+    rates = [learning_rate / (10 * n) ** i for i in range(max(n - 1, 1))]
+    return (*rates, rates[-1])[:n]

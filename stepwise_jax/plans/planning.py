@@ -1,9 +1,9 @@
-"""The plan of a run: the stages that a strategy makes, complete and checked.
+"""The plan of a run: the validated stages that a strategy returns.
 
-A researcher's own rule is one pure function, named in a configuration file:
+A user-defined strategy is one pure function, named in a configuration file:
 
-    def my_rule(plan: PlanConfig, examples: int) -> tuple[Stage, ...]: ...
-    PlanConfig(strategy=my_rule)
+    def my_strategy(plan: PlanConfig, examples: int) -> tuple[Stage, ...]: ...
+    PlanConfig(strategy=my_strategy)
 """
 
 import contextlib
@@ -18,20 +18,8 @@ from stepwise_jax.errors import InputError, describe_error, require
 from stepwise_jax.experiment.config import OptimizerConfig, PlanConfig
 from stepwise_jax.experiment.fields import type_matches, type_name
 from stepwise_jax.plans import controls, strategies
-from stepwise_jax.plans.stage import Stage, learning_rate_at, noise_scale, stage_document, stage_from_document
+from stepwise_jax.plans.stage import Stage, stage_to_dict
 from stepwise_jax.plans.strategies import Strategy
-
-__all__ = [
-    "STRATEGIES",
-    "Stage",
-    "Strategy",
-    "learning_rate_at",
-    "make_plan",
-    "noise_scale",
-    "plan_document",
-    "stage_document",
-    "stage_from_document",
-]
 
 STRATEGIES: dict[str, Strategy] = {
     "stepwise": strategies.stepwise,
@@ -42,25 +30,25 @@ STRATEGIES: dict[str, Strategy] = {
 
 
 def make_plan(plan: PlanConfig, examples: int, optimizer: OptimizerConfig | None = None) -> tuple[Stage, ...]:
-    """The stages of a run on `examples` training examples, complete and checked.
+    """Return the stages of a run on `examples` training examples, validated and with the optimizer's defaults.
 
     Raises:
       InputError: if the strategy fails, returns no stages, or a stage cannot be trained.
     """
     strategy = plan.strategy if callable(plan.strategy) else STRATEGIES[plan.strategy]
-    stages = _call(strategy, plan, examples)
+    stages = _call_strategy(strategy, plan, examples)
     for index, stage in enumerate(stages, start=1):
-        _check(stage, index, examples)
+        _check_stage(stage, index, examples)
     for index, (before, stage) in enumerate(itertools.pairwise(stages), start=2):
         name = f"examples of stage {index} ({stage.name})"
-        require(before.examples <= stage.examples, name, stage.examples, f"at least {before.examples}, as before it")
+        require(before.examples <= stage.examples, name, stage.examples, f"at least {before.examples}, as before")
     return tuple(_with_defaults(stage, optimizer or OptimizerConfig()) for stage in stages)
 
 
-def _call(strategy: Strategy, plan: PlanConfig, examples: int) -> tuple[Stage, ...]:
+def _call_strategy(strategy: Strategy, plan: PlanConfig, examples: int) -> tuple[Stage, ...]:
     name = getattr(strategy, "__name__", "strategy")
     try:
-        # What a strategy prints would stand before the document of --json.
+        # Keep what a strategy prints out of the JSON document on stdout.
         with contextlib.redirect_stdout(sys.stderr):
             stages = strategy(plan, examples)
     except InputError:
@@ -78,9 +66,9 @@ def _with_defaults(stage: Stage, optimizer: OptimizerConfig) -> Stage:
     return dataclasses.replace(stage, momentum=momentum, weight_decay=weight_decay)
 
 
-def _check(stage: Stage, index: int, examples: int) -> None:
-    def check(condition: bool, name: str, wanted: str) -> None:
-        require(condition, f"{name} of stage {index} ({stage.name})", getattr(stage, name), wanted)
+def _check_stage(stage: Stage, index: int, examples: int) -> None:
+    def check(condition: bool, name: str, requirement: str) -> None:
+        require(condition, f"{name} of stage {index} ({stage.name})", getattr(stage, name), requirement)
 
     for name, hint in typing.get_type_hints(Stage).items():
         check(type_matches(getattr(stage, name), hint), name, type_name(hint))
@@ -90,34 +78,33 @@ def _check(stage: Stage, index: int, examples: int) -> None:
     check(stage.momentum is None or 0 <= stage.momentum < 1, "momentum", "at least 0 and below 1")
     check(stage.weight_decay is None or 0 <= stage.weight_decay < float("inf"), "weight_decay", "not negative")
     check(stage.examples <= examples, "examples", f"at most {examples}, the size of the training set")
-    check(stage.batch_size <= stage.examples, "batch_size", f"at most {stage.examples}, the examples of the stage")
+    check(stage.batch_size <= stage.examples, "batch_size", f"at most {stage.examples}, the examples in the stage")
     check(0 < stage.learning_rate < float("inf"), "learning_rate", "a positive number")
     check(0 < stage.decay_factor <= 1, "decay_factor", "above 0 and at most 1")
     rates = stage.epoch_rates
     fits = rates is None or (len(rates) == stage.epochs and all(0 < rate < float("inf") for rate in rates))
     check(fits, "epoch_rates", f"{stage.epochs} positive numbers, one for each epoch")
-    check(rates is None or not stage.milestones, "milestones", "empty where epoch_rates say each epoch's rate")
-    check(rates is None or rates[0] == stage.learning_rate, "learning_rate", "the first of its epoch_rates")
-    rising = all(0 < milestone < stage.epochs for milestone in stage.milestones)
-    check(
-        rising and sorted(set(stage.milestones)) == list(stage.milestones), "milestones", "growing, within its epochs"
-    )
+    check(rates is None or not stage.milestones, "milestones", "empty if epoch_rates is set")
+    check(rates is None or rates[0] == stage.learning_rate, "learning_rate", "equal to the first of epoch_rates")
+    within = all(0 < milestone < stage.epochs for milestone in stage.milestones)
+    rising = sorted(set(stage.milestones)) == list(stage.milestones)
+    check(within and rising, "milestones", f"rising numbers between 0 and {stage.epochs}, the epochs of the stage")
 
 
-def plan_document(stages: Sequence[Stage], baseline_stages: Sequence[Stage]) -> dict[str, Any]:
-    """What `plan --json` prints: both plans, their cost, and the one relative to the other."""
-    ours, theirs = _costs(stages), _costs(baseline_stages)
+def plan_to_dict(stages: Sequence[Stage], baseline_stages: Sequence[Stage]) -> dict[str, Any]:
+    """The JSON document of `plan --json`: both plans, their costs, and the cost relative to the baseline's."""
+    plan, baseline = _stages_and_cost(stages), _stages_and_cost(baseline_stages)
     return {
-        **ours,
-        "baseline": theirs,
-        "relative_samples": ours["samples"] / theirs["samples"],
-        "relative_updates": ours["updates"] / theirs["updates"],
+        **plan,
+        "baseline": baseline,
+        "relative_samples": plan["samples"] / baseline["samples"],
+        "relative_updates": plan["updates"] / baseline["updates"],
     }
 
 
-def _costs(stages: Sequence[Stage]) -> dict[str, Any]:
+def _stages_and_cost(stages: Sequence[Stage]) -> dict[str, Any]:
     return {
-        "stages": [stage_document(stage) for stage in stages],
+        "stages": [stage_to_dict(stage) for stage in stages],
         "samples": sum(stage.samples for stage in stages),
         "updates": sum(stage.updates for stage in stages),
     }

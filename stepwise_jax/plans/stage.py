@@ -1,4 +1,4 @@
-"""One stage of a run, decided before training, and the numbers that follow from it."""
+"""One stage of a run, fixed before training, and the numbers derived from it."""
 
 import dataclasses
 import typing
@@ -14,7 +14,7 @@ SET_NAMES = {0.2: "A", 0.4: "B", 0.6: "C", 0.8: "D", 1.0: "O"}
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage, decided before training; `learning_rate` is for the mean gradient, as Optax takes it."""
+    """One stage, fixed before training; `learning_rate` applies to the mean gradient, as in Optax."""
 
     name: str
     fraction: float
@@ -27,23 +27,23 @@ class Stage:
     """lambda_i, before the first milestone."""
     epochs: int
     milestones: tuple[int, ...] = ()
-    """Completed epochs of the stage after which the rate is multiplied by `decay_factor`."""
+    """Numbers of completed epochs after which the learning rate is multiplied by `decay_factor`."""
     decay_factor: float = 0.1
     momentum: float | None = None
-    """None takes optimizer.momentum."""
+    """None uses `optimizer.momentum`."""
     weight_decay: float | None = None
-    """None takes optimizer.weight_decay."""
+    """None uses `optimizer.weight_decay`."""
     epoch_rates: tuple[float, ...] | None = None
-    """lambda_i of each epoch, in place of milestones, where the rate follows another curve."""
+    """lambda_i of each epoch; replaces `milestones` for any other schedule."""
 
     @property
     def updates_per_epoch(self) -> int:
-        """Optimiser steps in an epoch; a last batch that is not full is dropped."""
+        """Optimizer steps in an epoch; an incomplete last batch is dropped."""
         return self.examples // self.batch_size
 
     @property
     def updates(self) -> int:
-        """Optimiser steps in the stage."""
+        """Optimizer steps in the stage."""
         return self.epochs * self.updates_per_epoch
 
     @property
@@ -63,32 +63,32 @@ class Stage:
 
 
 def noise_scale(stage: Stage, learning_rate: float) -> float:
-    """Eq. 10 at a given rate: G_i = lambda_i M_i / b_i."""
+    """Return G_i = lambda_i M_i / b_i (Eq. 10) at a given learning rate."""
     return learning_rate * stage.examples / stage.batch_size
 
 
 def learning_rate_at(stage: Stage, epoch: int) -> float:
-    """The learning rate during `epoch`, which counts from 1 within the stage."""
+    """Return the learning rate during `epoch`, counted from 1 within the stage."""
     if stage.epoch_rates is not None:
         return stage.epoch_rates[epoch - 1]
     decays = sum(milestone < epoch for milestone in stage.milestones)
     return stage.learning_rate * stage.decay_factor**decays
 
 
-def stage_document(stage: Stage) -> dict[str, Any]:
-    """A stage with its derived numbers, as plain data for files and screens."""
+def stage_to_dict(stage: Stage) -> dict[str, Any]:
+    """Return a stage and its derived numbers as a JSON-compatible dictionary."""
     derived = ("updates_per_epoch", "updates", "samples", "noise_scale", "noise_scale_exact")
     return {**dataclasses.asdict(stage), **{name: getattr(stage, name) for name in derived}}
 
 
-def stage_from_document(document: dict[str, Any]) -> Stage:
-    """The inverse of `stage_document`: how a resumed run gets its stages back.
+def stage_from_dict(document: dict[str, Any]) -> Stage:
+    """Return the stage that `stage_to_dict` wrote; resumed runs read their stages this way.
 
     Raises:
-      InputError: if a field is missing.
+      InputError: if a field is missing or has the wrong type.
     """
     try:
-        # Older runs did not record their absence.
+        # Older runs do not have this field.
         optional = {"epoch_rates": None}
         values: dict[str, Any] = {item.name: {**optional, **document}[item.name] for item in dataclasses.fields(Stage)}
     except (KeyError, TypeError) as error:

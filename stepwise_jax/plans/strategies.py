@@ -1,4 +1,4 @@
-"""The paper's strategies: pure functions from a `PlanConfig` and the number of examples to a tuple of stages."""
+"""The paper's strategies: pure functions of a `PlanConfig` and the number of examples that return stages."""
 
 import dataclasses
 from collections.abc import Callable
@@ -12,7 +12,7 @@ Strategy = Callable[[PlanConfig, int], tuple[Stage, ...]]
 
 
 def stepwise(plan: PlanConfig, examples: int) -> tuple[Stage, ...]:
-    """The paper's strategy: nested, growing subsets, each with a batch size and a learning rate of its own."""
+    """Train on nested, growing subsets, each with its batch size and learning rate: the paper's strategy."""
     batch_sizes = [_batch_size(plan, multiplier) for multiplier in plan.batch_multipliers]
     rates = learning_rates(plan.learning_rate_rule, plan.learning_rate, plan.batch_size, batch_sizes)
     return tuple(
@@ -22,12 +22,12 @@ def stepwise(plan: PlanConfig, examples: int) -> tuple[Stage, ...]:
 
 
 def single_set(plan: PlanConfig, examples: int) -> tuple[Stage, ...]:
-    """One stage on the largest of `plan.fractions` at b and lambda: the rows "with set A" of Tables I and IV."""
+    """Train one stage on the largest of `plan.fractions` at b and lambda: rows like "with set A" of Tables I and IV."""
     return (_stage(plan, examples, plan.fractions[-1], plan.batch_size, plan.learning_rate),)
 
 
 def baseline(plan: PlanConfig, examples: int) -> tuple[Stage, ...]:
-    """Set O alone at b and lambda, with the baseline's epochs and decay: the first row of each table."""
+    """Train on set O alone at b and lambda, with the baseline's epochs and decay: the first row of each table."""
     stage = _stage(plan, examples, 1.0, plan.batch_size, plan.learning_rate)
     milestones = tuple(range(plan.baseline_decay_every, plan.baseline_epochs, plan.baseline_decay_every))
     return (dataclasses.replace(stage, epochs=plan.baseline_epochs, milestones=milestones),)

@@ -1,4 +1,4 @@
-"""The controls against closed forms, and against a walk over every example of the staged run."""
+"""Compares the controls with closed forms, and with an enumeration of the examples of the staged run."""
 
 import dataclasses
 import itertools
@@ -14,7 +14,7 @@ from stepwise_jax.experiment.config import ExperimentConfig, PlanConfig
 from stepwise_jax.experiment.config_files import load_config
 from stepwise_jax.plans import controls
 from stepwise_jax.plans.planning import make_plan
-from stepwise_jax.plans.stage import Stage, learning_rate_at, stage_document, stage_from_document
+from stepwise_jax.plans.stage import Stage, learning_rate_at, stage_from_dict, stage_to_dict
 from stepwise_jax.plans.strategies import baseline, stepwise
 
 M = 50_000
@@ -25,8 +25,8 @@ def plan(strategy: str, examples: int = M, **fields) -> tuple[Stage, ...]:
     return make_plan(PlanConfig(strategy=strategy, **fields), examples)  # pyright: ignore
 
 
-def own(config: PlanConfig, examples: int) -> tuple[Stage, ...]:
-    """A rule of the user's own: two stages, the first with a rate for each epoch."""
+def two_stages(config: PlanConfig, examples: int) -> tuple[Stage, ...]:
+    """A user-defined strategy: two stages, the first with a learning rate for each epoch."""
     half = examples // 2
     first = Stage("half", 0.5, half, 10, 0.3, epochs=3, epoch_rates=(0.3, 0.2, 0.1))
     return first, Stage("all", 1.0, examples, 20, 0.05, epochs=2, milestones=(1,))
@@ -40,8 +40,8 @@ def updates(planned: tuple[Stage, ...]) -> int:
     return sum(stage.updates for stage in planned)
 
 
-def walked(staged: tuple[Stage, ...], step: int) -> list[float]:
-    """The staged run's rate at each `step`-th example that it feeds."""
+def sampled_rates(staged: tuple[Stage, ...], step: int) -> list[float]:
+    """The staged run's learning rate at each `step`-th of its samples."""
     rates: list[float] = []
     for stage in staged:
         for epoch in range(1, stage.epochs + 1):
@@ -72,22 +72,22 @@ def test_equal_updates_is_within_half_an_epoch():
         {"epochs_per_stage": 1},
         {"epochs_per_stage": 7, "decay_every": 3},
         {"fractions": (0.2, 1.0), "batch_multipliers": (1, 2)},
-        {"staged": own},
+        {"staged": two_stages},
     ],
 )
-def test_the_rate_curve_is_the_staged_runs_by_share_of_samples(fields):
-    staged = plan("stepwise", **fields) if "staged" not in fields else own(PlanConfig(), M)
+def test_the_rate_curve_follows_the_staged_run_by_share_of_samples(fields):
+    staged = plan("stepwise", **fields) if "staged" not in fields else two_stages(PlanConfig(), M)
     (stage,) = plan("equal_samples_rate_curve", **fields)
-    rates = walked(staged, step=10)
+    rates = sampled_rates(staged, step=10)
     edges = [round(epoch * len(rates) / stage.epochs) for epoch in range(stage.epochs + 1)]
     means = [sum(rates[i:j]) / (j - i) for i, j in itertools.pairwise(edges)]
     assert stage.epoch_rates == pytest.approx(means, rel=1e-3)
     assert stage.learning_rate == stage.epoch_rates[0]  # pyright: ignore
 
 
-def test_under_the_papers_plan_the_curve_has_the_staged_runs_very_rates():
+def test_under_the_papers_plan_the_curve_equals_the_staged_runs_rates():
     (stage,) = plan("equal_samples_rate_curve")
-    rates = walked(plan("stepwise"), step=10_000)[::5]
+    rates = sampled_rates(plan("stepwise"), step=10_000)[::5]
     assert stage.epoch_rates == tuple(rates)
     assert (stage.epochs, stage.milestones, stage.batch_size) == (60, (), 24)
 
@@ -95,27 +95,27 @@ def test_under_the_papers_plan_the_curve_has_the_staged_runs_very_rates():
 def test_cosine_follows_its_closed_form():
     (stage,) = plan("cosine", learning_rate=0.4)
     assert stage.samples == samples(plan("stepwise"))
-    wanted = [0.4 * math.cos(math.pi * (epoch - 0.5) / 120) ** 2 for epoch in range(1, 61)]
-    assert stage.epoch_rates == pytest.approx(wanted)
+    expected = [0.4 * math.cos(math.pi * (epoch - 0.5) / 120) ** 2 for epoch in range(1, 61)]
+    assert stage.epoch_rates == pytest.approx(expected)
     assert [learning_rate_at(stage, epoch) for epoch in range(1, 61)] == list(stage.epoch_rates or ())
 
 
-def test_batch_growth_has_the_noise_scale_of_the_rate_that_drops():
-    """Smith et al.: what counts is rate over batch, whether one drops or the other grows."""
+def test_batch_growth_keeps_the_noise_scale_of_a_dropping_rate():
+    """Smith et al.: only the ratio of rate to batch size matters, whether one drops or the other grows."""
     grown, (dropping,) = plan("batch_growth"), plan("equal_samples")
     epochs = [stage for stage in grown for _ in range(stage.epochs)]
     assert len(epochs) == dropping.epochs
     for epoch, stage in enumerate(epochs, start=1):
         dropped = learning_rate_at(dropping, epoch) / dropping.batch_size
         assert stage.learning_rate / stage.batch_size == pytest.approx(dropped, rel=1e-12)
-    # To a tenth of the training set at most; the rate takes the rest.
+    # The batch is limited to a tenth of the training set; the rate drops by the rest.
     assert [stage.batch_size for stage in grown] == [24, 240, 2400, 5000]
     assert [stage.learning_rate for stage in grown] == pytest.approx([0.001, 0.001, 0.001, 0.001 * 5000 / 24_000])
     assert [stage.learning_rate for stage in grown[:3]] == [0.001] * 3
     assert all(stage.examples == M and not stage.milestones for stage in grown)
 
 
-def test_batch_only_feeds_all_the_data_for_the_same_samples():
+def test_batch_only_trains_on_all_data_for_the_same_samples():
     staged, grown = plan("stepwise"), plan("batch_only")
     assert [stage.samples for stage in grown] == [stage.samples for stage in staged]
     assert [stage.batch_size for stage in grown] == [stage.batch_size for stage in staged]
@@ -138,11 +138,11 @@ def test_constant_rate_data_only_and_last_stage_change_one_thing():
     assert plan("last_stage") == staged[-1:]
 
 
-def test_controls_of_a_rule_of_the_users_own():
-    fields = {"staged": own, "batch_size": 8, "learning_rate": 0.1}
-    cost = samples(own(PlanConfig(), 1000))
+def test_controls_of_a_user_defined_strategy():
+    fields = {"staged": two_stages, "batch_size": 8, "learning_rate": 0.1}
+    cost = samples(two_stages(PlanConfig(), 1000))
     assert cost == 3500
-    assert [stage.epochs for stage in plan("equal_samples", 1000, **fields)] == [4]  # 3.5, to the even one
+    assert [stage.epochs for stage in plan("equal_samples", 1000, **fields)] == [4]  # 3.5 rounds to even
     # 150 and 100 updates against 125 an epoch.
     assert [stage.epochs for stage in plan("equal_updates", 1000, **fields)] == [2]
     assert [(stage.batch_size, stage.learning_rate) for stage in plan("constant_rate", 1000, **fields)] == [
@@ -165,10 +165,10 @@ def test_controls_of_a_rule_of_the_users_own():
         {"fractions": (1.0,), "batch_multipliers": (1,), "milestones": (3, 4)},
         {"decay_factor": 0.3, "baseline_decay_every": 7},
         {"decay_factor": 1.0},
-        {"staged": own},
+        {"staged": two_stages},
     ],
 )
-def test_odd_plans_are_plans(name, examples, fields):
+def test_unusual_plans_are_valid(name, examples, fields):
     fields = {"batch_size": 4, **fields}
     made = plan(name, examples, **fields)
     if name.startswith("equal_samples") or name in ("cosine", "batch_growth"):
@@ -178,7 +178,7 @@ def test_odd_plans_are_plans(name, examples, fields):
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_control_of_every_shipped_experiment_is_a_plan(path, monkeypatch, tmp_path):
+def test_every_control_of_every_shipped_experiment_is_valid(path, monkeypatch, tmp_path):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     experiment = load_config(str(path))
     folder = experiment.data.name == "image_folder"
@@ -189,7 +189,7 @@ def test_every_control_of_every_shipped_experiment_is_a_plan(path, monkeypatch, 
         assert made[-1].examples == examples
 
 
-def test_a_control_of_a_rule_that_fails_is_told_in_one_sentence():
+def test_a_control_of_a_failing_strategy_is_reported_in_one_sentence():
     def broken(config: PlanConfig, examples: int) -> tuple[Stage, ...]:
         raise KeyError("nothing")
 
@@ -199,36 +199,36 @@ def test_a_control_of_a_rule_that_fails_is_told_in_one_sentence():
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"epoch_rates": (0.1,)}, "epoch_rates of stage 1"),
         ({"epoch_rates": (0.1, 0.0)}, "2 positive numbers, one for each epoch"),
         ({"epoch_rates": (0.1, float("inf"))}, "2 positive numbers"),
         ({"epoch_rates": [0.1, 0.1]}, "a tuple"),
-        ({"epoch_rates": (0.1, 0.1), "milestones": (1,)}, "empty where epoch_rates"),
-        ({"epoch_rates": (0.2, 0.1)}, "the first of its epoch_rates"),
+        ({"epoch_rates": (0.1, 0.1), "milestones": (1,)}, "empty if epoch_rates"),
+        ({"epoch_rates": (0.2, 0.1)}, "equal to the first of epoch_rates"),
     ],
 )
-def test_rates_by_epoch_are_checked(changes, told):
+def test_rates_by_epoch_are_checked(changes, message):
     def rule(config: PlanConfig, examples: int) -> tuple[Stage, ...]:
         return (dataclasses.replace(Stage("s", 1.0, examples, 10, 0.1, epochs=2), **changes),)
 
     with pytest.raises(InputError) as caught:
         make_plan(PlanConfig(strategy=rule), 100)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
-def test_a_stage_with_rates_by_epoch_survives_its_document():
+def test_a_stage_with_rates_by_epoch_survives_serialization():
     (stage,) = plan("cosine", epochs_per_stage=2)
-    assert stage_from_document(stage_document(stage)) == stage
-    older = {name: value for name, value in stage_document(stage).items() if name != "epoch_rates"}
-    assert stage_from_document(older).epoch_rates is None
+    assert stage_from_dict(stage_to_dict(stage)) == stage
+    older = {name: value for name, value in stage_to_dict(stage).items() if name != "epoch_rates"}
+    assert stage_from_dict(older).epoch_rates is None
 
 
-def test_a_control_named_on_the_command_line_measures_the_configurations_own_rule():
-    experiment = ExperimentConfig(plan=PlanConfig(strategy=own))
+def test_a_control_on_the_command_line_is_matched_to_the_configured_strategy():
+    experiment = ExperimentConfig(plan=PlanConfig(strategy=two_stages))
     parsed = parse_fields(experiment, ["--plan.strategy", "equal_updates"], "test")
-    assert (parsed.plan.strategy, parsed.plan.staged) == ("equal_updates", own)
+    assert (parsed.plan.strategy, parsed.plan.staged) == ("equal_updates", two_stages)
     assert parse_fields(experiment, ["--plan.batch_size", "8"], "test").plan.staged == "stepwise"
     named = parse_fields(ExperimentConfig(), ["--plan.strategy", "equal_updates"], "test")
     assert named.plan.staged == "stepwise"

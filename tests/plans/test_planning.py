@@ -7,8 +7,8 @@ import pytest
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import PlanConfig
 from stepwise_jax.plans.learning_rates import learning_rates
-from stepwise_jax.plans.planning import make_plan, plan_document
-from stepwise_jax.plans.stage import Stage, learning_rate_at, noise_scale, stage_document, stage_from_document
+from stepwise_jax.plans.planning import make_plan, plan_to_dict
+from stepwise_jax.plans.stage import Stage, learning_rate_at, noise_scale, stage_from_dict, stage_to_dict
 from stepwise_jax.plans.strategies import baseline, single_set, stepwise
 
 M = 50_000
@@ -31,7 +31,7 @@ def test_the_papers_plan():
 
 
 def test_the_papers_cost():
-    document = plan_document(plan(), baseline(PlanConfig(), M))
+    document = plan_to_dict(plan(), baseline(PlanConfig(), M))
     assert document["samples"] == 60 * M
     assert document["baseline"]["samples"] == 100 * M
     assert document["relative_samples"] == pytest.approx(0.6)
@@ -58,7 +58,7 @@ def test_single_set_trains_one_set_alone():
     assert single_set(PlanConfig(), M)[0].name == "O"
 
 
-# Spec section 2, by exact fractions, for lambda = 1/1000, b = 24, b_i = 24, 48, 72, 96, 24 and n = 5.
+# Exact fractions for lambda = 1/1000, b = 24, b_i = 24, 48, 72, 96, 24 and n = 5.
 READINGS = {
     "eq9": ["1/1000", "1/50000", "1/50000", "1/50000", "1/1000"],
     "eq9_recursive": ["1/1000", "1/50000", "1/2500000", "1/125000000", "1/125000000"],
@@ -71,12 +71,12 @@ READINGS = {
 
 @pytest.mark.parametrize("rule", READINGS)
 def test_readings_of_eq9(rule):
-    wanted = [float(Fraction(text)) for text in READINGS[rule]]
-    assert [stage.learning_rate for stage in plan(learning_rate_rule=rule)] == pytest.approx(wanted, rel=1e-12)
+    expected = [float(Fraction(text)) for text in READINGS[rule]]
+    assert [stage.learning_rate for stage in plan(learning_rate_rule=rule)] == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("rule", READINGS)
-def test_one_and_two_stages_have_none_between(rule):
+def test_one_and_two_stages_have_no_reduced_rate(rule):
     assert len(learning_rates(rule, 0.001, 24, (24,))) == 1
     first, last = learning_rates(rule, 0.001, 24, (24, 24))
     assert first == last
@@ -112,8 +112,8 @@ def test_noise_scales():
 def test_the_rate_decays_after_each_completed_milestone():
     (stage,) = plan(strategy="baseline")
     rates = [learning_rate_at(stage, epoch) for epoch in range(1, 101)]
-    wanted = [1e-3] * 30 + [1e-4] * 30 + [1e-5] * 30 + [1e-6] * 10
-    assert rates == pytest.approx(wanted)
+    expected = [1e-3] * 30 + [1e-4] * 30 + [1e-5] * 30 + [1e-6] * 10
+    assert rates == pytest.approx(expected)
 
 
 def test_milestones_lie_within_a_stage():
@@ -122,7 +122,7 @@ def test_milestones_lie_within_a_stage():
         plan(milestones=(5, 20))
 
 
-def test_subsets_that_shrink_are_refused():
+def test_shrinking_subsets_are_rejected():
     def shrinking(config: PlanConfig, examples: int) -> tuple[Stage, ...]:
         return tuple(Stage("s", k, round(k * examples), config.batch_size, 0.1, epochs=3) for k in (1.0, 0.5))
 
@@ -130,7 +130,7 @@ def test_subsets_that_shrink_are_refused():
         plan(strategy=shrinking)
 
 
-def test_a_strategy_of_the_users_own():
+def test_a_user_defined_strategy():
     def halves(config: PlanConfig, examples: int) -> tuple[Stage, ...]:
         return (Stage("half", 0.5, examples // 2, config.batch_size, 0.1, epochs=3, momentum=0.5),)
 
@@ -138,7 +138,7 @@ def test_a_strategy_of_the_users_own():
     assert (stage.examples, stage.momentum, stage.weight_decay) == (25_000, 0.5, 1e-4)
 
 
-def test_a_strategy_that_fails_is_told_in_one_sentence():
+def test_a_failing_strategy_is_reported_in_one_sentence():
     def broken(config: PlanConfig, examples: int) -> tuple[Stage, ...]:
         raise KeyError("nothing")
 
@@ -153,7 +153,7 @@ def test_a_strategy_must_return_stages(result):
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"examples": M + 1}, "at most 50000"),
         ({"examples": 0}, "at least 1"),
@@ -162,24 +162,24 @@ def test_a_strategy_must_return_stages(result):
         ({"fraction": 0.0}, "above 0"),
         ({"momentum": 7.0}, "below 1"),
         ({"weight_decay": -3.0}, "not negative"),
-        ({"batch_size": M + 1}, "the examples of the stage"),
+        ({"batch_size": M + 1}, "the examples in the stage"),
         ({"batch_size": 2.5}, "whole number"),
         ({"epochs": 0}, "at least 1"),
         ({"learning_rate": -1.0}, "a positive number"),
-        ({"milestones": (9, 3)}, "growing"),
-        ({"milestones": (20,)}, "within its epochs"),
+        ({"milestones": (9, 3)}, "rising numbers"),
+        ({"milestones": (20,)}, "between 0 and 20, the epochs of the stage"),
     ],
 )
-def test_a_stage_that_cannot_be_trained_is_refused(changes, told):
+def test_a_stage_that_cannot_be_trained_is_rejected(changes, message):
     def strategy(config: PlanConfig, examples: int) -> tuple[Stage, ...]:
         return (dataclasses.replace(stepwise(config, examples)[0], **changes),)
 
     with pytest.raises(InputError, match="of stage 1") as caught:
         plan(strategy=strategy)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
-def test_a_batch_larger_than_its_subset_is_refused():
+def test_a_batch_larger_than_its_subset_is_rejected():
     with pytest.raises(InputError, match=r"batch_size of stage 1 \(A\) is 24: it must be at most 10"):
         plan(50)
 
@@ -191,9 +191,9 @@ def test_a_multiplier_must_give_a_whole_batch():
 
 def test_a_stage_survives_json():
     stage = plan()[3]
-    assert stage_from_document(json.loads(json.dumps(stage_document(stage)))) == stage
+    assert stage_from_dict(json.loads(json.dumps(stage_to_dict(stage)))) == stage
 
 
-def test_a_recorded_stage_without_a_field_is_refused():
+def test_a_recorded_stage_without_a_field_is_rejected():
     with pytest.raises(InputError, match="recorded stage"):
-        stage_from_document({"name": "A"})
+        stage_from_dict({"name": "A"})
