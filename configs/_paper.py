@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from stepwise_jax.experiment.config import DataConfig, ExperimentConfig, ModelConfig, PlanConfig
+from stepwise_jax import DataConfig, ExperimentConfig, ModelConfig, PlanConfig
 
 IMAGE_SIZE = 224
 """Pixels; CIFAR's 32 x 32 images are scaled up to it."""

@@ -11,8 +11,9 @@ of the 2,443 test images. Prepare the images first: docs/data.md says how.
 Cost: 2,843,160 samples in 71,000 updates; of the baseline 4,738,600 samples in 197,400 updates.
 """
 
-from configs import _paper
-from stepwise_jax.experiment.config import ExperimentConfig
+from stepwise_jax import ExperimentConfig
+
+from . import _paper
 
 
 def get_config() -> ExperimentConfig:

@@ -13,8 +13,9 @@ epoch, with the stage boundaries.
 Cost: 3,000,000 samples in 74,940 updates; of the baseline 5,000,000 samples in 208,300 updates.
 """
 
-from configs import _paper
-from stepwise_jax.experiment.config import ExperimentConfig
+from stepwise_jax import ExperimentConfig
+
+from . import _paper
 
 
 def get_config() -> ExperimentConfig:

@@ -6,7 +6,7 @@ FOLDER holds train/CLASS/*.jpg and test/CLASS/*.jpg, such as CIFAR-10 as 60,000 
 do.
 """
 
-from stepwise_jax.experiment.config import DataConfig, ExperimentConfig, ModelConfig, PlanConfig
+from stepwise_jax import DataConfig, ExperimentConfig, ModelConfig, PlanConfig
 
 
 def get_config() -> ExperimentConfig:

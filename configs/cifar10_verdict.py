@@ -12,7 +12,7 @@ are those with which the *baseline* scored best on a tenth of the training image
         --grid plan.batch_size=24,48 --grid plan.learning_rate=0.01,0.03,0.1,0.3 --plan.strategy baseline
 """
 
-from stepwise_jax.experiment.config import DataConfig, EvaluationConfig, ExperimentConfig, ModelConfig, PlanConfig
+from stepwise_jax import DataConfig, EvaluationConfig, ExperimentConfig, ModelConfig, PlanConfig
 
 
 def get_config() -> ExperimentConfig:

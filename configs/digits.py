@@ -6,7 +6,7 @@ A small ResNet on scikit-learn's 1,797 scans of 8 x 8 pixels (1,437 for training
 on the device. The stages, their batch multipliers and Eq. 9 are the paper's; epochs, b and lambda suit so small a set.
 """
 
-from stepwise_jax.experiment.config import DataConfig, ExperimentConfig, ModelConfig, PlanConfig
+from stepwise_jax import DataConfig, ExperimentConfig, ModelConfig, PlanConfig
 
 
 def get_config() -> ExperimentConfig:

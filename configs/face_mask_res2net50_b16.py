@@ -20,8 +20,9 @@ Cost: 150,540 samples in 5,600 updates (3,100 where the last stage takes 5b); of
 updates.
 """
 
-from configs import _paper
-from stepwise_jax.experiment.config import ExperimentConfig
+from stepwise_jax import ExperimentConfig
+
+from . import _paper
 
 
 def get_config() -> ExperimentConfig:

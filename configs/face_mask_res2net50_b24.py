@@ -22,8 +22,9 @@ Cost: 150,540 samples in 3,680 updates (6,200 with a constant b; A, C, O 90,320 
 1,440); of the baseline 250,900 samples in 10,400 updates.
 """
 
-from configs import _paper
-from stepwise_jax.experiment.config import ExperimentConfig
+from stepwise_jax import ExperimentConfig
+
+from . import _paper
 
 
 def get_config() -> ExperimentConfig:

@@ -18,8 +18,9 @@ Cost: 1,000,000 samples in 41,660 updates for set O; all 14 rows 8,000,000 sampl
 import dataclasses
 from typing import Any
 
-from configs import _paper
-from stepwise_jax.experiment.config import ExperimentConfig
+from stepwise_jax import ExperimentConfig
+
+from . import _paper
 
 
 def get_config() -> ExperimentConfig:

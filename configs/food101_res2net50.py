@@ -12,8 +12,9 @@ every stage: Section IV-C keeps it constant.
 Cost: 4,545,000 samples in 113,600 updates; of the baseline 7,575,000 samples in 315,600 updates.
 """
 
-from configs import _paper
-from stepwise_jax.experiment.config import ExperimentConfig
+from stepwise_jax import ExperimentConfig
+
+from . import _paper
 
 
 def get_config() -> ExperimentConfig:

@@ -20,8 +20,9 @@ drawn anew.
 Cost: 4,545,000 samples in 227,200 updates; of the baseline 7,575,000 samples in 631,200 updates.
 """
 
-from configs import _paper
-from stepwise_jax.experiment.config import ExperimentConfig
+from stepwise_jax import ExperimentConfig
+
+from . import _paper
 
 
 def get_config() -> ExperimentConfig:

@@ -21,8 +21,9 @@ drawn anew.
 Cost: 2,727,000 samples in 94,660 updates; of the baseline 4,545,000 samples in 189,360 updates.
 """
 
-from configs import _paper
-from stepwise_jax.experiment.config import ExperimentConfig
+from stepwise_jax import ExperimentConfig
+
+from . import _paper
 
 
 def get_config() -> ExperimentConfig:

@@ -57,7 +57,7 @@ def main() -> int:
     options = parser.parse_args()
     display = make_display()
     try:
-        writing.prepare(shapes(train=2000, test=500), options.data_dir, display.preparing)
+        writing.prepare(shapes(train=2000, test=500), options.data_dir, display.show_progress)
     except StepwiseError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.status

@@ -10,13 +10,13 @@ from pathlib import Path
 import jax
 from flax import linen as nn
 
+from stepwise_jax import DataConfig, ExperimentConfig, ModelConfig, PlanConfig
 from stepwise_jax.cli.display import make_display
 from stepwise_jax.cli.tables import print_result
 from stepwise_jax.data import datasets
 from stepwise_jax.errors import StepwiseError
-from stepwise_jax.experiment.config import DataConfig, ExperimentConfig, ModelConfig, PlanConfig
 from stepwise_jax.plans import planning
-from stepwise_jax.plans.stage import stage_document
+from stepwise_jax.plans.stage import stage_to_dict
 from stepwise_jax.training import loop
 
 
@@ -56,7 +56,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.status
     display.finish()
-    print_result([stage_document(stage) for stage in planned], summary)
+    print_result([stage_to_dict(stage) for stage in planned], summary)
     return 0
 
 

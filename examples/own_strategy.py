@@ -4,7 +4,7 @@ python launch.py plan examples/own_strategy.py
 python launch.py train examples/own_strategy.py --workdir runs/doubling
 """
 
-from stepwise_jax.experiment.config import DataConfig, ExperimentConfig, ModelConfig, PlanConfig
+from stepwise_jax import DataConfig, ExperimentConfig, ModelConfig, PlanConfig
 from stepwise_jax.plans.stage import Stage
 
 

@@ -4,7 +4,7 @@ python launch.py plan examples/photographs.py --data.root FOLDER
 python launch.py train examples/photographs.py --data.root FOLDER --workdir runs/photos
 """
 
-from stepwise_jax.experiment.config import DataConfig, ExperimentConfig, ModelConfig, PlanConfig
+from stepwise_jax import DataConfig, ExperimentConfig, ModelConfig, PlanConfig
 
 EPOCHS = 6
 

@@ -4,11 +4,11 @@
 `{"params", "batch_stats"}` for float images [N, H, W, 3]; `net.apply(variables, images, train=False)` logits [N, 100].
 """
 
-from models.family import build, names
-from models.initial_weights import import_weights, load_weights
-from models.resnet import ResNet
-from models.torch_weights import from_torch, to_torch
-from models.weight_files import read_weights, write_safetensors
+from .family import build, names
+from .initial_weights import import_weights, load_weights
+from .resnet import ResNet
+from .torch_weights import from_torch, to_torch
+from .weight_files import read_weights, write_safetensors
 
 __all__ = [
     "ResNet",

@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from models.contraction import contract_rows
-from models.gpu_convolution import convolve_on_gpu
-from models.plain_convolution import convolve_plainly
-from models.row_products import convolve_by_rows, gradients_by_rows, rows_pay
+from .contraction import contract_rows
+from .gpu_convolution import convolve_on_gpu
+from .plain_convolution import convolve_plainly
+from .row_products import convolve_by_rows, gradients_by_rows, rows_pay
 
 _PATCH_BYTES = 4_000_000
 """Patches of a 3x3 kernel are nine times the image: more than this at once leaves the cache and costs page faults."""

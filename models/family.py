@@ -12,8 +12,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from models.res2net import Res2NetBottleneck
-from models.resnet import BasicBlock, Bottleneck, ResidualBlock, ResNet
+from .res2net import Res2NetBottleneck
+from .resnet import BasicBlock, Bottleneck, ResidualBlock, ResNet
 
 __all__ = ["ResNet", "build", "names"]
 

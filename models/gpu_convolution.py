@@ -6,7 +6,7 @@ The sums are those of `convolve_plainly`; only their order differs.
 import jax
 import jax.numpy as jnp
 
-from models.plain_convolution import convolve_padded, convolve_plainly
+from .plain_convolution import convolve_padded, convolve_plainly
 
 _ALIGNED_BYTES = 16
 """What the library's kernels load at once; a pixel that is no multiple of it is padded, in a pass over the map."""

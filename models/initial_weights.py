@@ -6,8 +6,8 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from models.torch_weights import from_torch, to_torch
-from models.weight_files import read_weights, write_safetensors
+from .torch_weights import from_torch, to_torch
+from .weight_files import read_weights, write_safetensors
 
 
 class ImportedWeights(NamedTuple):

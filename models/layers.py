@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-from models.convolution import convolve
-from models.normalisation import Normalised, at_least_float32, normalise, unbiased
+from .convolution import convolve
+from .normalisation import Normalised, at_least_float32, normalise, unbiased
 
 Initializer = Callable[..., jax.Array]
 

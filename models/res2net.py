@@ -6,8 +6,8 @@ With cardinality above one it is Res2NeXt. The v1b form differs in the stem and 
 import jax
 import jax.numpy as jnp
 
-from models import pooling
-from models.resnet import Bottleneck
+from . import pooling
+from .resnet import Bottleneck
 
 
 class Res2NetBottleneck(Bottleneck):

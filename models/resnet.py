@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from models import layers, pooling
-from models.normalisation import at_least_float32
+from . import layers, pooling
+from .normalisation import at_least_float32
 
 
 class ResidualBlock(nn.Module):

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from models.contraction import contract_rows
+from .contraction import contract_rows
 
 _MOST_BYTES = 80_000_000
 """Rows and products together; with more, memory takes longer than the products."""

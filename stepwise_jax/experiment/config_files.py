@@ -2,95 +2,133 @@
 
 import contextlib
 import difflib
+import hashlib
 import importlib.util
 import sys
 import traceback
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from stepwise_jax.errors import InputError, describe_error
 from stepwise_jax.experiment.config import ExperimentConfig
 
 
-def load_config(path: str) -> ExperimentConfig:
-    """What `get_config()` of a configuration file returns, or with `FILE:ROW` one of its `get_rows()`.
+def load_config(config: str) -> ExperimentConfig:
+    """The experiment of a configuration: what its `get_config()` returns, or one of its rows.
 
     The file is Python code, and is run.
+
+    Args:
+      config: a path, or the name of a shipped configuration (`digits`); with `:ROW` one of its `get_rows()`.
 
     Raises:
       InputError: if there is no such file or row, it does not run, or it returns something else.
     """
-    file, row = split_row(path)
+    file, row = split_row(config)
     if row:
         rows = load_rows(file)
         if row not in rows:
-            raise InputError(f"CONFIG {file!r} has no row {row!r}: {_listed(rows)}")
+            raise InputError(f"CONFIG {file!r} has no row {row!r}: {_list_rows(rows)}")
         return rows[row]
-    config = _call(file, "get_config")
-    if not isinstance(config, ExperimentConfig):
-        raise InputError(f"CONFIG {path!r}: get_config() returned {type(config).__name__}, not an ExperimentConfig")
-    return config
+    loaded = _call(file, "get_config")
+    if not isinstance(loaded, ExperimentConfig):
+        raise InputError(f"CONFIG {config!r}: get_config() returned {type(loaded).__name__}, not an ExperimentConfig")
+    return loaded
 
 
-def split_row(path: str) -> tuple[str, str]:
-    """The file and the row of `FILE:ROW`; an empty row where none is named."""
-    file, found, row = path.partition(".py:")
-    return (f"{file}.py", row) if found else (path.removesuffix(":"), "")
+def split_row(config: str) -> tuple[str, str]:
+    """The file or name, and the row, of `FILE:ROW`; an empty row where none is named."""
+    file, found, row = config.partition(".py:")
+    if found:
+        return f"{file}.py", row
+    name, _, row = config.partition(":")
+    return (name, row) if name in shipped_configs() else (config.removesuffix(":"), "")
 
 
-def load_rows(path: str) -> dict[str, ExperimentConfig]:
-    """The experiments of a configuration file by name: what its `get_rows()` returns, none where it has none.
+def load_rows(config: str) -> dict[str, ExperimentConfig]:
+    """The experiments of a configuration by name: what its `get_rows()` returns, empty where it has none.
 
     Raises:
       InputError: as `load_config`.
     """
-    rows = _call(split_row(path)[0], "get_rows", optional=True)
+    rows = _call(split_row(config)[0], "get_rows", optional=True)
     if rows is None:
         return {}
     if not isinstance(rows, dict) or not all(
         isinstance(name, str) and name and isinstance(each, ExperimentConfig) for name, each in rows.items()
     ):
-        raise InputError(f"CONFIG {path!r}: get_rows() returned no dictionary of ExperimentConfigs by name")
+        raise InputError(f"CONFIG {config!r}: get_rows() returned no dictionary of ExperimentConfigs by name")
     return rows
 
 
-def _listed(rows: dict[str, ExperimentConfig]) -> str:
+def shipped_configs() -> dict[str, Path]:
+    """The configurations that come with stepwise-jax, by name.
+
+    They lie in the package where it is installed, and beside it in a clone.
+    """
+    package = Path(__file__).parents[1]
+    folders = (package / "configs", package.parent / "configs")
+    folder = next((folder for folder in folders if (folder / "digits.py").is_file()), None)
+    files = sorted(folder.glob("[!_]*.py")) if folder else []
+    return {file.stem: file for file in files}
+
+
+def _list_rows(rows: dict[str, ExperimentConfig]) -> str:
     return f"its rows are {', '.join(rows)}" if rows else "it has no get_rows()"
 
 
-def _call(path: str, function: str, optional: bool = False) -> Any:
-    """What a function of a configuration file returns; None where it is optional and not there."""
-    file = Path(path)
-    if not file.is_file():
-        raise InputError(f"CONFIG {path!r} is no file{_nearest_config(file)}")
-    if file.suffix != ".py":
-        raise InputError(f"CONFIG {path!r} is not a Python file: its name must end with .py")
-    spec = importlib.util.spec_from_file_location(f"config_{file.stem}", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    # Where a dataclass of the file's own looks for the names in its annotations.
-    sys.modules[spec.name] = module
+def _call(config: str, function: str, optional: bool = False) -> Any:
+    """What a function of a configuration file returns; None where it is optional and missing."""
+    file = _find_file(config)
     try:
         # What a configuration prints would stand before the document of --json.
         with contextlib.redirect_stdout(sys.stderr):
-            spec.loader.exec_module(module)
-            if callable(getattr(module, function, None)):
-                return getattr(module, function)()
+            found = getattr(_load_module(file), function, None)
+            if callable(found):
+                return found()
     except InputError as error:
-        raise InputError(f"CONFIG {path!r}: {error}" if "CONFIG" not in str(error) else str(error)) from error
+        raise InputError(f"CONFIG {config!r}: {error}" if "CONFIG" not in str(error) else str(error)) from error
     except (Exception, SystemExit) as error:
-        raise InputError(f"CONFIG {path!r} does not run: {_cause(error, file)}") from error
+        raise InputError(f"CONFIG {config!r} does not run: {_cause(error, file)}") from error
     if not optional:
-        raise InputError(f"CONFIG {path!r} has no function {function}()")
+        raise InputError(f"CONFIG {config!r} has no function {function}()")
     return None
 
 
-def _nearest_config(file: Path) -> str:
+def _find_file(config: str) -> Path:
+    """The file of a path, which goes first, or of a shipped configuration's name."""
+    file, shipped = Path(config), shipped_configs()
+    if file.is_file() and file.suffix == ".py":
+        return file
+    if config in shipped:
+        return shipped[config]
+    if file.is_file():
+        raise InputError(f"CONFIG {config!r} is not a Python file: its name must end with .py")
+    raise InputError(f"CONFIG {config!r} is neither a file nor a shipped configuration{_suggest(file, shipped)}")
+
+
+def _suggest(file: Path, shipped: dict[str, Path]) -> str:
     folder = file.parent if file.parent.is_dir() else Path("configs")
-    known = [str(each) for each in folder.glob("*.py") if not each.name.startswith("_")]
-    near = difflib.get_close_matches(str(file), known, n=1)
+    files = [str(each) for each in folder.glob("*.py") if not each.name.startswith("_")]
+    near = difflib.get_close_matches(str(file), [*files, *shipped], n=1)
     return f": did you mean {near[0]}?" if near else ""
+
+
+def _load_module(file: Path) -> ModuleType:
+    """Runs a file as a module of a package that stands for its folder, so that `from . import other` works in it."""
+    package = f"_configs_{hashlib.sha256(str(file.parent.resolve()).encode()).hexdigest()[:8]}"
+    if package not in sys.modules:
+        sys.modules[package] = ModuleType(package)
+        sys.modules[package].__path__ = [str(file.parent)]
+    spec = importlib.util.spec_from_file_location(f"{package}.{file.stem}", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # A dataclass of the file's own looks there for the names in its annotations.
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 def _cause(error: BaseException, file: Path) -> str:
