@@ -1,1 +1,1 @@
-"""One experiment a file: `get_config()` returns an `ExperimentConfig`, and `get_rows()` a table of them by row."""
+"""One experiment per file: `get_config()` returns an `ExperimentConfig`, and `get_rows()` several of them by name."""

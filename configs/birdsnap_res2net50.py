@@ -6,9 +6,9 @@
         --workdir runs/birdsnap_res2net50_rows
 
 The paper reports top-1 62.14 % and top-5 85.15 %, and for the baseline 61.79 % and 83.38 %; none of them is a fraction
-of the 2,443 test images. Prepare the images first: docs/data.md says how.
+of the 2,443 test images. Prepare the images first, as described in docs/data.md.
 
-Cost: 2,843,160 samples in 71,000 updates; of the baseline 4,738,600 samples in 197,400 updates.
+Cost: 2,843,160 samples in 71,000 updates; baseline 4,738,600 samples in 197,400 updates.
 """
 
 from stepwise_jax import ExperimentConfig

@@ -10,7 +10,7 @@
 The paper reports top-1 67.04 % and top-5 90.65 %, and for the baseline 66.65 % and 89.15 %. The third command draws
 Figure 5: both curves by epoch, with the stage boundaries.
 
-Cost: 3,000,000 samples in 74,940 updates; of the baseline 5,000,000 samples in 208,300 updates.
+Cost: 3,000,000 samples in 74,940 updates; baseline 5,000,000 samples in 208,300 updates.
 """
 
 from stepwise_jax import ExperimentConfig

@@ -7,7 +7,7 @@
 
 The paper reports top-1 66.11 %, and for the baseline 64.79 %; no top-5.
 
-Cost: 3,000,000 samples in 74,940 updates; of the baseline 5,000,000 samples in 208,300 updates.
+Cost: 3,000,000 samples in 74,940 updates; baseline 5,000,000 samples in 208,300 updates.
 """
 
 from stepwise_jax import ExperimentConfig

@@ -10,7 +10,7 @@
 The paper reports top-1 66.98 % and top-5 90.59 %, and for the baseline 66.41 % and 88.74 %. The third command draws
 Figure 6 from these two runs and those of cifar100_resnext50.py.
 
-Cost: 3,000,000 samples in 74,940 updates; of the baseline 5,000,000 samples in 208,300 updates.
+Cost: 3,000,000 samples in 74,940 updates; baseline 5,000,000 samples in 208,300 updates.
 """
 
 from stepwise_jax import ExperimentConfig

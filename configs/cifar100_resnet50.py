@@ -10,7 +10,7 @@ The paper reports top-1 66.34 % and top-5 90.72 %, and for the baseline 64.94 % 
 to O, 20 epochs each) top-1 35.79, 46.73, 52.52, 55.29 and 57.28 %. The third command draws Figure 4: both curves by
 epoch, with the stage boundaries.
 
-Cost: 3,000,000 samples in 74,940 updates; of the baseline 5,000,000 samples in 208,300 updates.
+Cost: 3,000,000 samples in 74,940 updates; baseline 5,000,000 samples in 208,300 updates.
 """
 
 from stepwise_jax import ExperimentConfig

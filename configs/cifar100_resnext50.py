@@ -10,7 +10,7 @@
 The paper reports top-1 66.80 % and top-5 90.19 %, and for the baseline 65.58 % and 88.67 %. The third command draws
 Figure 6 from these two runs and those of cifar100_res2next50.py.
 
-Cost: 3,000,000 samples in 74,940 updates; of the baseline 5,000,000 samples in 208,300 updates.
+Cost: 3,000,000 samples in 74,940 updates; baseline 5,000,000 samples in 208,300 updates.
 """
 
 from stepwise_jax import ExperimentConfig

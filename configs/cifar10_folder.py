@@ -2,15 +2,15 @@
 
     python launch.py train configs/cifar10_folder.py --workdir runs/cifar10 --data.root FOLDER
 
-FOLDER holds train/CLASS/*.jpg and test/CLASS/*.jpg, such as CIFAR-10 as 60,000 files; any folder of small images will
-do.
+FOLDER holds train/CLASS/*.jpg and test/CLASS/*.jpg, for example CIFAR-10 as 60,000 files. Any folder of small images
+works.
 """
 
 from stepwise_jax import DataConfig, ExperimentConfig, ModelConfig, PlanConfig
 
 
 def get_config() -> ExperimentConfig:
-    """A real data set on two CPU cores."""
+    """A real data set, small enough for two CPU cores."""
     return ExperimentConfig(
         data=DataConfig(name="image_folder", image_size=32),
         model=ModelConfig(name="res2net_small", small_images=True, width=8),

@@ -3,10 +3,10 @@ r"""The verdict: does staging help a small ResNet on 5,000 photographs of CIFAR-
     python launch.py train configs/cifar10_verdict.py --workdir runs/cifar10_verdict --data.root FOLDER
     python launch.py compare configs/cifar10_verdict.py --seeds 5 --workdir runs/verdict --data.root FOLDER
 
-FOLDER holds train/CLASS/*.jpg and test/CLASS/*.jpg, CIFAR-10 as 60,000 files. Of the 50,000 training images the first
-5,000 of the order on disk are used; the subsets A to D are drawn from them anew for each seed; all 10,000 test images
-are scored. The plan has the paper's proportions at half its epochs: 10 a stage, and 50 for the baseline. b and lambda
-are those with which the *baseline* scored best on a tenth of the training images:
+FOLDER holds CIFAR-10 as 60,000 files, train/CLASS/*.jpg and test/CLASS/*.jpg. The run uses the first 5,000 of the
+50,000 training images in the order on disk, and scores all 10,000 test images. Each seed draws its own subsets A to D.
+The plan has the paper's proportions and half its epochs: 10 per stage, and 50 for the baseline. b and lambda are the
+values with which the *baseline* scored best on a held-out tenth of the training images:
 
     python launch.py sweep configs/cifar10_verdict.py --workdir runs/verdict_tuning --data.root FOLDER \
         --grid plan.batch_size=24,48 --grid plan.learning_rate=0.01,0.03,0.1,0.3 --plan.strategy baseline

@@ -1,9 +1,9 @@
-"""Handwritten digits in five stages of the paper's form: the demonstration, needs no download.
+"""Handwritten digits in the paper's five stages: a demonstration that needs no download.
 
     python launch.py train configs/digits.py --workdir runs/demo
 
 A small ResNet on scikit-learn's 1,797 scans of 8 x 8 pixels (1,437 for training, 360 for testing), scaled up to 16 x 16
-on the device. The stages, their batch multipliers and Eq. 9 are the paper's; epochs, b and lambda suit so small a set.
+on the device. The stages, batch multipliers and Eq. 9 are the paper's; epochs, b and lambda suit the small data set.
 """
 
 from stepwise_jax import DataConfig, ExperimentConfig, ModelConfig, PlanConfig

@@ -8,16 +8,16 @@
     python launch.py compare configs/face_mask_res2net50_b16.py --strategies rows --seeds 3 \
         --workdir runs/face_mask_res2net50_b16_rows
 
-The paper reports top-1 99.84 %, 99.67 % where the last stage takes 5b (row ends_5b), and for the baseline 98.90 %; no
+The paper reports top-1 99.84 %, 99.67 % if the last stage uses 5b (row ends_5b), and 98.90 % for the baseline; no
 top-5. The learning rate follows Eq. 9.
 
-Masks belong to Section IV-C, whose runs start from ImageNet weights. Fetch res2net50_26w_4s-06e79181.pth from the
-authors' repository (https://github.com/Res2Net/Res2Net-PretrainedModels); import-weights checks it and keeps it where
-this file looks for it, below the folder that the commands are run in. Another place is --model.initial_weights FILE.
-The classifier is drawn anew. Prepare the images first: docs/data.md says how.
+The mask experiments belong to Section IV-C, whose runs start from ImageNet weights. Fetch
+res2net50_26w_4s-06e79181.pth from the authors' repository (https://github.com/Res2Net/Res2Net-PretrainedModels);
+import-weights checks it and writes it where this file looks for it, relative to the working directory. Use
+--model.initial_weights FILE for another path. The classifier is initialized from the seed. Prepare the images first, as
+described in docs/data.md.
 
-Cost: 150,540 samples in 5,600 updates (3,100 where the last stage takes 5b); of the baseline 250,900 samples in 15,600
-updates.
+Cost: 150,540 samples in 5,600 updates (3,100 if the last stage uses 5b); baseline 250,900 samples in 15,600 updates.
 """
 
 from stepwise_jax import ExperimentConfig

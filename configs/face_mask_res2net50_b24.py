@@ -1,4 +1,4 @@
-"""Table VII, b = 24: Res2Net-50 on masked and bare faces from ImageNet weights, with and without Eq. 9's two switches.
+"""Table VII, b = 24: Res2Net-50 on masked and bare faces from ImageNet weights, with and without varying lambda and b.
 
     mkdir -p weights
     python launch.py import-weights res2net50_26w_4s res2net50_26w_4s-06e79181.pth \
@@ -11,15 +11,16 @@
 The paper reports top-1 100.00 % (row stepwise: lambda_i and b_i), and for the baseline 99.53 %; no top-5. With lambda_i
 and a constant b (row constant_b) 97.97 %, with a constant lambda and b_i (constant_rate) 99.69 %, with both constant
 (constant_rate_and_b) 99.69 %. Section IV-C adds A, C, O with b, 2b, b (row A-C-O), 99.53 %, and A, O with b, 2b (row
-A-O), 98.44 %: read as with b = 24 and Eq. 9, which the text leaves open.
+A-O), 98.44 %. The text does not specify b and Eq. 9 for these two rows; b = 24 and Eq. 9 are assumed.
 
-Masks belong to Section IV-C, whose runs start from ImageNet weights. Fetch res2net50_26w_4s-06e79181.pth from the
-authors' repository (https://github.com/Res2Net/Res2Net-PretrainedModels); import-weights checks it and keeps it where
-this file looks for it, below the folder that the commands are run in. Another place is --model.initial_weights FILE.
-The classifier is drawn anew. Prepare the images first: docs/data.md says how.
+The mask experiments belong to Section IV-C, whose runs start from ImageNet weights. Fetch
+res2net50_26w_4s-06e79181.pth from the authors' repository (https://github.com/Res2Net/Res2Net-PretrainedModels);
+import-weights checks it and writes it where this file looks for it, relative to the working directory. Use
+--model.initial_weights FILE for another path. The classifier is initialized from the seed. Prepare the images first, as
+described in docs/data.md.
 
 Cost: 150,540 samples in 3,680 updates (6,200 with a constant b; A, C, O 90,320 samples in 3,100 updates; A, O 60,220 in
-1,440); of the baseline 250,900 samples in 10,400 updates.
+1,440); baseline 250,900 samples in 10,400 updates.
 """
 
 from stepwise_jax import ExperimentConfig

@@ -1,4 +1,4 @@
-"""Figure 1: ResNet-18 on CIFAR-100 from scratch, 20 epochs with a drop at 10: what M, b and lambda do, one at a time.
+"""Figure 1: ResNet-18 on CIFAR-100 from scratch, 20 epochs with a drop at 10; M, b and lambda vary one at a time.
 
     python launch.py train configs/figure1_resnet18.py --workdir runs/figure1_resnet18
     python launch.py train configs/figure1_resnet18.py:b96 --workdir runs/figure1_b96
@@ -6,11 +6,11 @@
 
 (a) M: rows A, B, C, D, O, with b = 24 and lambda = 0.001. (b) b: rows b12, b24, b48, b72, b96 on set A, 20 % of the
 data, as Section III-B.2 says, with lambda = 0.001. (c) lambda: rows rate0.1, rate0.01, rate0.001, rate0.0001 with
-b = 24 on set O: the paper names no set there. A and b24 are the same run, O and rate0.001 as well. `launch.py report`
-of the rows of a panel draws it: top-1 on the test set by epoch. The first command trains row O.
+b = 24 on set O, because the paper names no set there. A and b24 are the same run, and so are O and rate0.001. To draw
+a panel, top-1 on the test set by epoch, run `launch.py report` on its rows. The first command trains row O.
 
-The paper prints no scores: in its text a larger M is better and faster, a small b rapid and noisy, lambda = 0.1
-oscillates, 0.0001 is too slow, and 0.001 is the best and stable case.
+The paper prints no scores. According to its text, a larger M is better and faster, a small b is fast and noisy,
+lambda = 0.1 oscillates, 0.0001 is too slow, and 0.001 is stable and best.
 
 Cost: 1,000,000 samples in 41,660 updates for set O; all 14 rows 8,000,000 samples in 325,580 updates.
 """
@@ -37,6 +37,6 @@ def get_rows() -> dict[str, ExperimentConfig]:
 
 
 def _single_set(reproduces: str, name: str, **plan: Any) -> ExperimentConfig:
-    """One curve: a set alone, with b = 24 and lambda = 0.001 but for `plan`."""
+    """One curve: a single set, with b = 24 and lambda = 0.001 unless `plan` differs."""
     config = _paper.experiment("1a", "cifar100", "resnet18", **_paper.EACH_SET_ALONE[name], **plan)
     return dataclasses.replace(config, reproduces=reproduces)

@@ -6,10 +6,10 @@
         --workdir runs/food101_res2net50_rows
 
 The paper reports top-1 54.99 % and top-5 81.50 %, and for the baseline 53.56 % and 81.03 %; for the sets alone (rows A
-to O, 20 epochs each, no weights shared) top-1 12.08, 15.71, 17.03, 18.26 and 37.86 %. The learning rate is lambda in
-every stage: Section IV-C keeps it constant.
+to O, 20 epochs each, without weight sharing) top-1 12.08, 15.71, 17.03, 18.26 and 37.86 %. The learning rate is lambda
+in every stage: Section IV-C keeps it constant.
 
-Cost: 4,545,000 samples in 113,600 updates; of the baseline 7,575,000 samples in 315,600 updates.
+Cost: 4,545,000 samples in 113,600 updates; baseline 7,575,000 samples in 315,600 updates.
 """
 
 from stepwise_jax import ExperimentConfig

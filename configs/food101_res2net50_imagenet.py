@@ -10,15 +10,15 @@
         --workdir runs/food101_res2net50_imagenet_rows
 
 The paper reports top-1 86.71 % and top-5 97.26 %, and for the baseline 85.73 % and 96.88 %; for the sets alone (rows A
-to O, 20 epochs each, every one from the ImageNet weights) top-1 75.59, 80.29, 82.04, 83.92 and 86.26 %. The learning
+to O, 20 epochs each, all from the ImageNet weights) top-1 75.59, 80.29, 82.04, 83.92 and 86.26 %. The learning
 rate is lambda in every stage: Section IV-C keeps it constant.
 
 The weights are the authors' for ImageNet. Fetch res2net50_26w_4s-06e79181.pth from their repository
-(https://github.com/Res2Net/Res2Net-PretrainedModels); import-weights checks it and keeps it where this file looks for
-it, below the folder that the commands are run in. Another place is --model.initial_weights FILE. The classifier is
-drawn anew.
+(https://github.com/Res2Net/Res2Net-PretrainedModels); import-weights checks it and writes it where this file looks for
+it, relative to the working directory. Use --model.initial_weights FILE for another path. The classifier is initialized
+from the seed.
 
-Cost: 4,545,000 samples in 113,600 updates; of the baseline 7,575,000 samples in 315,600 updates.
+Cost: 4,545,000 samples in 113,600 updates; baseline 7,575,000 samples in 315,600 updates.
 """
 
 from stepwise_jax import ExperimentConfig

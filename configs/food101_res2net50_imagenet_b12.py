@@ -13,11 +13,11 @@ The paper reports top-1 85.92 % and top-5 97.11 %, and for the baseline 84.69 % 
 in every stage: Section IV-C keeps it constant.
 
 The weights are the authors' for ImageNet. Fetch res2net50_26w_4s-06e79181.pth from their repository
-(https://github.com/Res2Net/Res2Net-PretrainedModels); import-weights checks it and keeps it where this file looks for
-it, below the folder that the commands are run in. Another place is --model.initial_weights FILE. The classifier is
-drawn anew.
+(https://github.com/Res2Net/Res2Net-PretrainedModels); import-weights checks it and writes it where this file looks for
+it, relative to the working directory. Use --model.initial_weights FILE for another path. The classifier is initialized
+from the seed.
 
-Cost: 4,545,000 samples in 227,200 updates; of the baseline 7,575,000 samples in 631,200 updates.
+Cost: 4,545,000 samples in 227,200 updates; baseline 7,575,000 samples in 631,200 updates.
 """
 
 from stepwise_jax import ExperimentConfig

@@ -11,14 +11,15 @@
         --workdir runs/food101_res2net50_imagenet_three_stages_rows
 
 The paper reports top-1 86.37 % and top-5 97.13 %, and for the baseline, which has 60 epochs here, 85.73 % and 96.22 %.
-The learning rate is lambda in every stage: Section IV-C keeps it constant. The baseline's drops once, after 30 epochs.
+The learning rate is lambda in every stage: Section IV-C keeps it constant. That of the baseline drops once, after 30
+epochs.
 
 The weights are the authors' for ImageNet. Fetch res2net50_26w_4s-06e79181.pth from their repository
-(https://github.com/Res2Net/Res2Net-PretrainedModels); import-weights checks it and keeps it where this file looks for
-it, below the folder that the commands are run in. Another place is --model.initial_weights FILE. The classifier is
-drawn anew.
+(https://github.com/Res2Net/Res2Net-PretrainedModels); import-weights checks it and writes it where this file looks for
+it, relative to the working directory. Use --model.initial_weights FILE for another path. The classifier is initialized
+from the seed.
 
-Cost: 2,727,000 samples in 94,660 updates; of the baseline 4,545,000 samples in 189,360 updates.
+Cost: 2,727,000 samples in 94,660 updates; baseline 4,545,000 samples in 189,360 updates.
 """
 
 from stepwise_jax import ExperimentConfig
