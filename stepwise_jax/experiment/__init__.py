@@ -1,1 +1,1 @@
-"""One run as frozen data: its fields, their validation, configuration files, and what the paper reports."""
+"""A run as frozen data: its fields, their validation, configuration files, and the scores that the paper reports."""

@@ -1,11 +1,11 @@
-"""An experiment as frozen, validated data. Every field has one default, which stands here."""
+"""An experiment as frozen, validated data. The default of every field is defined here."""
 
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from stepwise_jax.experiment.fields import Section
+from stepwise_jax.experiment.fields import ConfigSection
 
 LearningRateRule = Literal["eq9", "eq9_recursive", "eq9_literal", "eq9_base_batch", "constant", "linear_scaling"]
 
@@ -26,116 +26,115 @@ StrategyName = Literal[
 
 
 @dataclass(frozen=True)
-class DataConfig(Section):
-    """Which images, at which size, and how the nested subsets are drawn from them."""
+class DataConfig(ConfigSection):
+    """The data set, its image size, and how nested subsets are drawn from it."""
 
     _prefix = "data."
 
     name: str = "digits"
     """Data set: digits, image_folder, cifar10, cifar100, food101, birdsnap, face_mask, or a prepared TFDS data set."""
     root: str | None = None
-    """Folder of an image_folder: `root/train/CLASS/*` and `root/test/CLASS/*`, or `root/CLASS/*` alone."""
+    """Root of an image_folder: `root/train/CLASS/*` and `root/test/CLASS/*`, or `root/CLASS/*` alone."""
     data_dir: str | None = None
-    """Where prepared data sets are kept; by default $TFDS_DATA_DIR or ~/tensorflow_datasets."""
+    """Folder of the prepared data sets; default: $TFDS_DATA_DIR or ~/tensorflow_datasets."""
     image_size: int = 224
-    """Height and width, in pixels, that the network sees; smaller images are scaled up on the device."""
+    """Height and width of the network's input in pixels; smaller images are scaled up on the device."""
     test_fraction: float = 0.2
-    """Share drawn for testing, by class, from an image_folder that has no test folder of its own."""
+    """Share of each class held out for testing, for an image_folder without a test folder."""
     train_examples: int | None = None
-    """M: train on so many examples, the first of the order on disk (which is random); by default on all."""
+    """M: number of training examples, the first in the (random) order on disk; default: all."""
     validation_fraction: float = 0.0
-    """Share of the training set, its end on disk, that is held out and scored in place of the test set."""
+    """Share of the training set, last in the order on disk, that is held out and scored instead of the test set."""
     normalisation: Literal["imagenet", "dataset", "none"] = "imagenet"
-    """Per-channel mean and standard deviation: of ImageNet, of this data set's training images, or 0 and 1."""
+    """Per-channel mean and standard deviation: ImageNet's, those of this data set's training images, or 0 and 1."""
     delivery: Literal["auto", "resident", "streamed"] = "auto"
-    """How images reach the device: all kept there, or read, decoded and sent batch by batch; auto: by size."""
+    """resident keeps all images on the device, streamed decodes and sends them batch by batch, auto decides by size."""
     workers: int = 0
-    """Threads that decode streamed images; 0 takes two for each core."""
+    """Threads that decode streamed images; 0: two per core."""
     subset_draw: Literal["tfds", "seeded", "stratified"] = "tfds"
-    """How M_i is drawn: TFDS subsplits of the hash-shuffled data, a permutation by seed, or by class and seed."""
+    """How each subset is drawn: TFDS subsplits of the hash-shuffled data, a seeded permutation, or one per class."""
 
     def _validate(self) -> None:
         self._require(1 <= self.image_size <= 8192, "image_size", "from 1 to 8192 pixels")
-        self._require(self.workers >= 0, "workers", "at least 1, or 0 for two threads a core")
+        self._require(self.workers >= 0, "workers", "at least 1, or 0 for two threads per core")
         self._require(0 < self.test_fraction < 1, "test_fraction", "between 0 and 1")
         self._require(self.train_examples is None or self.train_examples >= 1, "train_examples", "at least 1")
         self._require(0 <= self.validation_fraction < 1, "validation_fraction", "at least 0 and below 1")
 
 
 @dataclass(frozen=True)
-class ModelConfig(Section):
-    """Which network."""
+class ModelConfig(ConfigSection):
+    """The network."""
 
     _prefix = "model."
 
     name: str = "resnet50"
-    """Network, by timm's name."""
+    """Name of the network, as in timm."""
     small_images: bool = False
-    """A 3x3 stem of stride 1 without max-pooling, for images of about 32 pixels."""
+    """Use a 3x3 stem of stride 1 without max-pooling, for images of about 32 pixels."""
     width: int | None = None
-    """Channels of the first network stage; by default the network's own (64 in the paper's)."""
+    """Channels of the first network stage; default: the network's (64 in the paper)."""
     blocks: tuple[int, ...] | None = None
-    """Blocks per network stage, for one to four of them; by default the network's own, (3, 4, 6, 3) for the 50-layer
-    members."""
+    """Blocks in each of one to four network stages; default: the network's ((3, 4, 6, 3) with 50 layers)."""
     initial_weights: str | None = None
-    """File of PyTorch's weights to start from (.pth, .pt, .safetensors); by default random weights from the seed."""
+    """PyTorch weights to start from (.pth, .pt, .safetensors); default: random weights from the seed."""
     keep_head: bool = False
-    """Start from the file's classifier too; by default a new one is drawn from the seed."""
+    """Also load the classifier from initial_weights, instead of drawing a new one from the seed."""
 
     def _validate(self) -> None:
         self._require(self.width is None or self.width >= 1, "width", "at least 1")
-        wanted = "one to four positive numbers, one for each network stage, of at most 1000"
-        sizes = (1,) if self.blocks is None else self.blocks
-        self._require(1 <= len(sizes) <= 4 and min(sizes) >= 1 and max(sizes) <= 1000, "blocks", wanted)
+        requirement = "one to four positive numbers, one for each network stage, of at most 1000"
+        blocks = (1,) if self.blocks is None else self.blocks
+        self._require(1 <= len(blocks) <= 4 and min(blocks) >= 1 and max(blocks) <= 1000, "blocks", requirement)
 
 
 @dataclass(frozen=True)
-class PlanConfig(Section):
-    """The stages: how much data, which batch size, which learning rate, and when (Sections III-B and III-C)."""
+class PlanConfig(ConfigSection):
+    """The stages: their data, batch sizes, learning rates and epochs (Sections III-B and III-C)."""
 
     _prefix = "plan."
 
     strategy: StrategyName | Callable[..., Any] = "stepwise"
-    """The rule that makes the stages; in a configuration file also a function of (plan, examples)."""
+    """Strategy that makes the stages; a configuration file may also give a function of (plan, examples)."""
     staged: Literal["stepwise"] | Callable[..., Any] = "stepwise"
-    """The strategy whose samples, updates and rates the controls (equal_samples, ...) take as their measure."""
+    """Strategy whose samples, updates and learning rates the controls (equal_samples, ...) match."""
     fractions: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8, 1.0)
-    """Share of the training set in each stage, M_i / M: sets A, B, C, D and O."""
+    """M_i / M: share of the training set in each stage; the defaults are sets A, B, C, D and O."""
     batch_size: int = 24
-    """The paper's b: the base batch size."""
+    """b: base batch size."""
     batch_multipliers: tuple[float, ...] = (1.0, 2.0, 3.0, 4.0, 1.0)
-    """b_i / b, the batch size of each stage over the base batch size."""
+    """b_i / b: batch size of each stage, relative to the base batch size."""
     learning_rate: float = 0.001
-    """The paper's lambda: the initial learning rate, for the mean gradient."""
+    """lambda: initial learning rate, for the mean gradient."""
     learning_rate_rule: LearningRateRule = "eq9"
-    """How lambda_i follows from lambda (Eq. 9 and its readings)."""
+    """Rule that derives lambda_i from lambda: a reading of Eq. 9, constant, or linear_scaling."""
     epochs_per_stage: int = 20
-    """Epochs in each stage."""
+    """Epochs per stage."""
     decay_every: int = 10
-    """The rate is multiplied by decay_factor each time so many epochs of a stage are done."""
+    """Multiply the learning rate by decay_factor every this many epochs of a stage."""
     decay_factor: float = 0.1
-    """The paper's gamma."""
+    """gamma: factor of each learning rate decay."""
     milestones: tuple[int, ...] | None = None
-    """Completed epochs of a stage at which its rate decays, instead of decay_every."""
+    """Completed epochs of a stage after which its learning rate decays; replaces decay_every."""
     baseline_epochs: int = 100
-    """Epochs of the baseline: set O alone."""
+    """Epochs of the baseline, which trains on set O alone."""
     baseline_decay_every: int = 30
-    """The baseline's rate decays each time so many epochs are done."""
+    """Decay the baseline's learning rate every this many epochs."""
     carry: Literal["state", "weights", "nothing"] = "state"
-    """What crosses a stage boundary: all (weights, statistics, momentum), all but momentum, or nothing."""
+    """Kept at a stage boundary: weights, batch statistics and momentum; the same without momentum; or nothing."""
     batch_statistics: Literal["carried", "reset", "reestimated"] = "carried"
-    """Batch statistics at a stage boundary: kept, set to 0 and 1, or measured on the stage's subset."""
+    """Batch statistics at a stage boundary: kept, set to 0 and 1, or measured on the new stage's subset."""
 
     def _validate(self) -> None:
         self._validate_fractions()
-        wanted = f"one positive number for each of the {len(self.fractions)} fractions"
-        in_range = all(0 < multiplier < float("inf") for multiplier in self.batch_multipliers)
-        multipliers_fit = len(self.batch_multipliers) == len(self.fractions) and in_range
-        self._require(multipliers_fit, "batch_multipliers", wanted)
+        positive = all(0 < multiplier < float("inf") for multiplier in self.batch_multipliers)
+        one_each = len(self.batch_multipliers) == len(self.fractions)
+        requirement = f"one positive number for each of the {len(self.fractions)} fractions"
+        self._require(positive and one_each, "batch_multipliers", requirement)
         for name in ("batch_size", "epochs_per_stage", "decay_every", "baseline_epochs", "baseline_decay_every"):
             self._require(getattr(self, name) >= 1, name, "at least 1")
-            most = 1_000_000 if "epochs" in name else 1_000_000_000
-            self._require(getattr(self, name) <= most, name, f"at most {most}")
+            limit = 1_000_000 if "epochs" in name else 1_000_000_000
+            self._require(getattr(self, name) <= limit, name, f"at most {limit}")
         self._require(0 < self.learning_rate < float("inf"), "learning_rate", "a positive number")
         self._require(0 < self.decay_factor <= 1, "decay_factor", "above 0 and at most 1")
         rising = self.milestones is None or _rising((0, *self.milestones))
@@ -143,29 +142,29 @@ class PlanConfig(Section):
         within = not self.milestones or self.milestones[-1] < self.epochs_per_stage
         self._require(within, "milestones", f"below plan.epochs_per_stage, {self.epochs_per_stage}")
         kept = self.carry != "nothing" or self.batch_statistics == "carried"
-        self._require(kept, "batch_statistics", "'carried' where plan.carry is 'nothing': all starts anew there")
+        self._require(kept, "batch_statistics", "'carried' if plan.carry is 'nothing', which resets everything")
 
     def _validate_fractions(self) -> None:
-        grow = len(self.fractions) > 0 and _rising((0.0, *self.fractions))
-        self._require(grow, "fractions", "positive numbers, each above the one before")
+        rising = len(self.fractions) > 0 and _rising((0.0, *self.fractions))
+        self._require(rising, "fractions", "positive numbers, each above the one before")
         if self.strategy == "single_set":
             self._require(max(self.fractions) <= 1, "fractions", "at most 1")
         else:
-            self._require(max(self.fractions) == 1, "fractions", "growing to 1, the whole training set, at the end")
+            self._require(max(self.fractions) == 1, "fractions", "numbers that end with 1, the whole training set")
 
 
 @dataclass(frozen=True)
-class OptimizerConfig(Section):
-    """SGD as PyTorch's: weight decay is added to the gradient before momentum."""
+class OptimizerConfig(ConfigSection):
+    """SGD as in PyTorch: weight decay is added to the gradient before momentum."""
 
     _prefix = "optimizer."
 
     momentum: float = 0.9
-    """The paper's phi."""
+    """phi: momentum."""
     weight_decay: float = 1e-4
-    """The paper's omega."""
+    """omega: weight decay."""
     decay_on: Literal["all", "kernels"] = "all"
-    """Which parameters decay: every one, or all but biases and norms."""
+    """Parameters with weight decay: all, or all but biases and normalization layers."""
 
     def _validate(self) -> None:
         self._require(0 <= self.momentum < 1, "momentum", "at least 0 and below 1")
@@ -173,15 +172,15 @@ class OptimizerConfig(Section):
 
 
 @dataclass(frozen=True)
-class EvaluationConfig(Section):
-    """How the test set is scored."""
+class EvaluationConfig(ConfigSection):
+    """Evaluation on the test set."""
 
     _prefix = "evaluation."
 
     batch_size: int = 0
-    """Images in one evaluation call, or 0 to choose by device; the scores do not depend on it."""
+    """Images per evaluation batch; 0: chosen by device. The scores do not depend on it."""
     every_epochs: int = 1
-    """Score the test set each time so many epochs of a stage are done, and at its end."""
+    """Score the test set every this many epochs of a stage, and at its end."""
 
     def _validate(self) -> None:
         self._require(self.batch_size >= 0, "batch_size", "at least 1, or 0 to choose by device")
@@ -189,24 +188,24 @@ class EvaluationConfig(Section):
 
 
 @dataclass(frozen=True)
-class CheckpointConfig(Section):
-    """When the state is written; always at the end of a stage."""
+class CheckpointConfig(ConfigSection):
+    """When to write checkpoints; the end of a stage always writes one."""
 
     _prefix = "checkpoint."
 
     every_seconds: float = 300.0
-    """The most seconds of training between two checkpoints."""
+    """Maximum seconds of training between two checkpoints."""
     keep: int = 3
-    """Checkpoints kept; the older ones serve where the newest is damaged."""
+    """Number of checkpoints to keep; an older one is used if the newest is damaged."""
 
     def _validate(self) -> None:
         self._require(self.every_seconds > 0, "every_seconds", "a positive number of seconds")
-        self._require(self.keep >= 2, "keep", "at least 2, so that a damaged one has one before it")
+        self._require(self.keep >= 2, "keep", "at least 2, so that an older one remains if the newest is damaged")
 
 
 @dataclass(frozen=True)
-class ExperimentConfig(Section):
-    """One run, whole: everything that decides what is computed."""
+class ExperimentConfig(ConfigSection):
+    """One run: everything that determines its result."""
 
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -215,18 +214,17 @@ class ExperimentConfig(Section):
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     reproduces: str = ""
-    """The row of the paper's tables that a report prints beside the measured scores, as 'I/baseline'."""
+    """Row of the paper's tables that a report prints beside the measured scores, such as 'I/baseline'."""
     seed: int = 0
-    """Decides initial weights, the order of examples, and subsets that are not drawn by TFDS."""
+    """Seed of the initial weights, the order of examples, and subsets not drawn by TFDS."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """What the network computes in; parameters are float32 always."""
+    """Data type of the network's computation; parameters are always float32."""
     steps_per_call: int = 0
-    """Optimiser steps in one compiled call (lax.scan); 0 takes 1 on a CPU and 32 elsewhere."""
+    """Optimizer steps per compiled call (lax.scan); 0: 1 on a CPU and 32 elsewhere."""
     deterministic: bool = False
-    """Ask a GPU for runs that are the same to the bit, which costs speed; a CPU and a TPU always give them."""
-
+    """Make runs on a GPU bit-identical, at some cost in speed; runs on a CPU or TPU always are."""
     on_nan: Literal["stop", "back"] = "stop"
-    """Where the loss is not finite: stop, or go back to the start of the stage with a tenth of its rate, 3 times."""
+    """If the loss is not finite: stop, or restart the stage with a tenth of its learning rate, up to 3 times."""
 
     def _validate(self) -> None:
         self._require(0 <= self.seed < 2**32, "seed", "between 0 and 4294967295")

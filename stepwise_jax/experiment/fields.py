@@ -1,4 +1,4 @@
-"""Types of configuration fields: how they are checked, and what users read about them."""
+"""Types of configuration fields: checks, and their names in messages."""
 
 import types
 import typing
@@ -9,7 +9,7 @@ from stepwise_jax.errors import require
 
 
 def type_matches(value: object, hint: Any) -> bool:
-    """Whether `value` is of the annotated type; an int serves as a float, a bool never as a number."""
+    """Whether `value` has the annotated type; an int is also a float, and a bool is never a number."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
         return any(value == choice and type(value) is type(choice) for choice in args)
@@ -24,11 +24,11 @@ def type_matches(value: object, hint: Any) -> bool:
     return isinstance(value, hint)
 
 
-_TYPE_NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "True or False", type(None): "None"}
+_TYPE_NAMES = {int: "a whole number", float: "a number", str: "a string", bool: "True or False", type(None): "None"}
 
 
 def type_name(hint: Any) -> str:
-    """A field's type as a user reads it: `a whole number`, `one of 'a', 'b'`, `a tuple, each a number`."""
+    """The name of a type in messages: `a whole number`, `one of 'a', 'b'`, `a tuple, each a number`."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
         return "one of " + ", ".join(map(repr, args))
@@ -41,8 +41,8 @@ def type_name(hint: Any) -> str:
     return _TYPE_NAMES.get(hint) or hint.__name__
 
 
-class Section:
-    """Checks every field's type at construction; `_prefix` is the section's place in dotted names."""
+class ConfigSection:
+    """Base class that checks every field's type at construction; `_prefix` precedes the names of its fields."""
 
     _prefix: typing.ClassVar[str] = ""
 
@@ -54,7 +54,7 @@ class Section:
         self._validate()
 
     def _validate(self) -> None:
-        """Checks of values; types are right by now."""
+        """Checks the values; the types have been checked before."""
 
-    def _require(self, condition: bool, name: str, wanted: str) -> None:
-        require(condition, self._prefix + name, getattr(self, name), wanted)
+    def _require(self, condition: bool, name: str, requirement: str) -> None:
+        require(condition, self._prefix + name, getattr(self, name), requirement)

@@ -1,4 +1,4 @@
-"""An experiment by dotted names and as JSON: flattened, overridden, compared, written and read."""
+"""Flattens an experiment to dotted names, overrides and compares fields, and converts to and from dictionaries."""
 
 import dataclasses
 import typing
@@ -9,35 +9,35 @@ from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import ExperimentConfig, PlanConfig, StrategyName
 
 
-def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Every field by its dotted name: `{"data.name": "digits", ..., "seed": 0}`."""
+def flatten_fields(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Return every field by its dotted name: `{"data.name": "digits", ..., "seed": 0}`."""
     flat: dict[str, Any] = {}
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
         if dataclasses.is_dataclass(value):
-            flat |= flatten(value, f"{prefix}{item.name}.")
+            flat |= flatten_fields(value, f"{prefix}{item.name}.")
         else:
             flat[prefix + item.name] = value
     return flat
 
 
 def field_type(name: str) -> Any:
-    """The annotated type of a field by its dotted name."""
+    """Return the annotated type of a field, given its dotted name."""
     section, _, leaf = name.rpartition(".")
     owner = typing.get_type_hints(ExperimentConfig)[section] if section else ExperimentConfig
     return typing.get_type_hints(owner)[leaf]
 
 
-def override(config: ExperimentConfig, changes: Mapping[str, Any]) -> ExperimentConfig:
-    """The experiment with fields replaced by dotted name, checked anew.
+def override_fields(config: ExperimentConfig, changes: Mapping[str, Any]) -> ExperimentConfig:
+    """Return a validated copy of the experiment with fields replaced by dotted name.
 
     Raises:
-      InputError: for a name that is no field, or a value that is not valid.
+      InputError: if a name is not a field, or a value is not valid.
     """
-    known = flatten(config)
+    known = flatten_fields(config)
     for name in changes:
         if name not in known:
-            raise InputError(f"{name!r} is no field of an experiment: the fields are {', '.join(known)}")
+            raise InputError(f"{name!r} is not a field of an experiment: the fields are {', '.join(known)}")
     return _rebuild(config, changes, "")
 
 
@@ -50,14 +50,14 @@ def _rebuild(section: Any, changes: Mapping[str, Any], prefix: str) -> Any:
     return type(section)(**values)
 
 
-def differences(ours: ExperimentConfig, theirs: ExperimentConfig) -> tuple[str, ...]:
-    """One phrase for each field that differs: `plan.batch_size: 24 instead of 16`."""
-    left, right = flatten(ours), flatten(theirs)
+def field_differences(ours: ExperimentConfig, theirs: ExperimentConfig) -> tuple[str, ...]:
+    """Return one phrase for each field that differs, such as `plan.batch_size: 24 instead of 16`."""
+    left, right = flatten_fields(ours), flatten_fields(theirs)
     return tuple(f"{name}: {left[name]!r} instead of {right[name]!r}" for name in left if left[name] != right[name])
 
 
-def to_json(config: ExperimentConfig) -> dict[str, Any]:
-    """The experiment as plain dictionaries, lists and scalars; a strategy of the user's own by its name."""
+def experiment_to_dict(config: ExperimentConfig) -> dict[str, Any]:
+    """Return the experiment as a JSON-compatible dictionary, with a user-defined strategy by its name."""
     data = dataclasses.asdict(config)
     for name in ("strategy", "staged"):
         if callable(data["plan"][name]):
@@ -65,11 +65,15 @@ def to_json(config: ExperimentConfig) -> dict[str, Any]:
     return data
 
 
-def from_json(data: Mapping[str, Any], strategy: Callable[..., Any] | None = None) -> ExperimentConfig:
-    """The experiment that `to_json` wrote; `strategy` stands in where the run had a function of the user's own.
+def experiment_from_dict(data: Mapping[str, Any], strategy: Callable[..., Any] | None = None) -> ExperimentConfig:
+    """Return the experiment that `experiment_to_dict` wrote.
+
+    Args:
+      data: the dictionary.
+      strategy: the function that replaces the recorded name of a user-defined strategy.
 
     Raises:
-      InputError: for fields that are missing, unknown, or of another type.
+      InputError: if fields are missing, unknown, or of the wrong type.
     """
     try:
         sections = {name: section for name, section in _sections().items() if name in data}
@@ -77,7 +81,7 @@ def from_json(data: Mapping[str, Any], strategy: Callable[..., Any] | None = Non
         plan = _tuples(data["plan"])
         if strategy is not None:
             plan["strategy"] = strategy
-        # The stages are on record beside it: which function they were derived from no longer counts.
+        # The stages are recorded beside the experiment, so the function behind them no longer matters.
         plan["staged"] = "stepwise"
         values["plan"] = PlanConfig(**plan)
         return ExperimentConfig(**{**dict(data), **values})
@@ -85,19 +89,21 @@ def from_json(data: Mapping[str, Any], strategy: Callable[..., Any] | None = Non
         raise InputError(f"the recorded experiment does not fit this version of stepwise-jax: {error}") from error
 
 
-def from_json_by_name(data: Mapping[str, Any]) -> ExperimentConfig:
-    """The experiment that `to_json` wrote, where of a strategy of the user's own no more than its name is known.
+def experiment_from_dict_by_name(data: Mapping[str, Any]) -> ExperimentConfig:
+    """Return the experiment that `experiment_to_dict` wrote, with a placeholder for a user-defined strategy.
+
+    The placeholder has the name of the strategy, and raises an `InputError` when it is called.
 
     Raises:
-      InputError: as `from_json`.
+      InputError: as `experiment_from_dict`.
     """
     name = data["plan"]["strategy"]
 
-    def unknown(*_: object) -> typing.NoReturn:
-        raise InputError(f"the strategy {name!r} is known by its name alone here")
+    def placeholder(*_: object) -> typing.NoReturn:
+        raise InputError(f"only the name of the strategy {name!r} is known here, not its function")
 
-    unknown.__name__ = str(name)
-    return from_json(data, None if name in typing.get_args(StrategyName) else unknown)
+    placeholder.__name__ = str(name)
+    return experiment_from_dict(data, None if name in typing.get_args(StrategyName) else placeholder)
 
 
 def _sections() -> dict[str, Callable[..., Any]]:

@@ -13,7 +13,13 @@ from stepwise_jax.experiment.config import (
     OptimizerConfig,
     PlanConfig,
 )
-from stepwise_jax.experiment.serialization import differences, flatten, from_json, override, to_json
+from stepwise_jax.experiment.serialization import (
+    experiment_from_dict,
+    experiment_to_dict,
+    field_differences,
+    flatten_fields,
+    override_fields,
+)
 
 CONTRACT = """
 seed dtype data.name data.root data.data_dir data.image_size data.subset_draw model.name model.small_images
@@ -23,12 +29,12 @@ optimizer.weight_decay evaluation.batch_size checkpoint.every_seconds
 """
 
 
-def test_fields_that_scripts_use_are_there():
-    assert set(CONTRACT.split()) <= set(flatten(ExperimentConfig()))
+def test_fields_that_scripts_use_exist():
+    assert set(CONTRACT.split()) <= set(flatten_fields(ExperimentConfig()))
 
 
 def test_defaults_are_the_papers():
-    config = flatten(ExperimentConfig())
+    config = flatten_fields(ExperimentConfig())
     assert config["plan.fractions"] == (0.2, 0.4, 0.6, 0.8, 1.0)
     assert config["plan.batch_multipliers"] == (1, 2, 3, 4, 1)
     assert (config["plan.batch_size"], config["plan.learning_rate"], config["plan.decay_factor"]) == (24, 0.001, 0.1)
@@ -49,24 +55,24 @@ def test_json_restores_the_exact_experiment():
         seed=9,
         dtype="bfloat16",
     )
-    assert from_json(json.loads(json.dumps(to_json(config)))) == config
+    assert experiment_from_dict(json.loads(json.dumps(experiment_to_dict(config)))) == config
 
 
-def test_json_of_an_unknown_field_is_refused():
-    document = to_json(ExperimentConfig())
+def test_a_dictionary_with_an_unknown_field_is_rejected():
+    document = experiment_to_dict(ExperimentConfig())
     document["plan"]["batchsize"] = 3
     with pytest.raises(InputError, match="batchsize"):
-        from_json(document)
+        experiment_from_dict(document)
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "told"),
+    ("name", "value", "message"),
     [
         ("plan.batch_size", "24", "must be a whole number"),
         ("plan.batch_size", True, "must be a whole number"),
         ("plan.batch_size", 0, "at least 1"),
         ("plan.fractions", (0.4, 0.2, 1.0), "above the one before"),
-        ("plan.fractions", (0.2, 0.4), "growing to 1"),
+        ("plan.fractions", (0.2, 0.4), "end with 1"),
         ("plan.fractions", (), "above the one before"),
         ("plan.fractions", [0.2, 1.0], "a tuple, each a number"),
         ("plan.batch_multipliers", (1.0,), "each of the 5 fractions"),
@@ -96,24 +102,27 @@ def test_json_of_an_unknown_field_is_refused():
         ("deterministic", 1, "True or False"),
     ],
 )
-def test_a_value_that_is_not_right_is_told_with_field_value_and_what_would_be(name, value, told):
+def test_an_invalid_value_is_reported_with_its_field_and_what_is_valid(name, value, message):
     with pytest.raises(InputError, match=name) as caught:
-        override(ExperimentConfig(), {name: value})
-    assert told in str(caught.value)
+        override_fields(ExperimentConfig(), {name: value})
+    assert message in str(caught.value)
     assert repr(value) in str(caught.value)
 
 
-def test_statistics_need_something_that_crosses():
+def test_batch_statistics_other_than_carried_need_a_carry():
     with pytest.raises(InputError, match=r"plan\.batch_statistics"):
         PlanConfig(carry="nothing", batch_statistics="reset")
 
 
 def test_override_replaces_only_the_named_fields():
-    changed = override(ExperimentConfig(), {"plan.batch_size": 16, "seed": 3})
+    changed = override_fields(ExperimentConfig(), {"plan.batch_size": 16, "seed": 3})
     assert changed == dataclasses.replace(ExperimentConfig(), seed=3, plan=PlanConfig(batch_size=16))
-    assert differences(changed, ExperimentConfig()) == ("plan.batch_size: 16 instead of 24", "seed: 3 instead of 0")
+    assert field_differences(changed, ExperimentConfig()) == (
+        "plan.batch_size: 16 instead of 24",
+        "seed: 3 instead of 0",
+    )
 
 
-def test_override_of_no_field_is_refused():
-    with pytest.raises(InputError, match="no field"):
-        override(ExperimentConfig(), {"plan.batchsize": 16})
+def test_an_unknown_field_cannot_be_overridden():
+    with pytest.raises(InputError, match="not a field"):
+        override_fields(ExperimentConfig(), {"plan.batchsize": 16})

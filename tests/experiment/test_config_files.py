@@ -1,4 +1,4 @@
-"""Several experiments in one configuration file, controls of a rule of one's own, and the paper's rows by name."""
+"""Several experiments in one configuration file, controls of a user-defined strategy, and the paper's rows by name."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from stepwise_jax.cli.overrides import parse_fields
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.experiment.config_files import load_config, load_rows
-from stepwise_jax.experiment.serialization import from_json, to_json
+from stepwise_jax.experiment.serialization import experiment_from_dict, experiment_to_dict
 from stepwise_jax.plans import planning, stage
 from stepwise_jax.studies import comparison
 
@@ -53,12 +53,12 @@ def test_a_row_that_is_not_there_is_bad_input(tmp_path, row, body, message):
         load_config(f"{tmp_path / 'c.py'}:{row}")
 
 
-def test_a_control_of_a_rule_of_ones_own_is_measured_by_it(own):
+def test_a_control_is_matched_to_a_user_defined_strategy(own):
     parsed = parse_fields(load_config(own), ["--plan.strategy", "equal_samples"], "test")
     (only,) = planning.make_plan(parsed.plan, 1000, parsed.optimizer)
     assert only.samples == 3000
-    # What is on record are the stages; the experiment comes back without the function.
-    assert from_json(to_json(parsed)).plan.staged == "stepwise"
+    # The run records its stages; the experiment is read back without the function.
+    assert experiment_from_dict(experiment_to_dict(parsed)).plan.staged == "stepwise"
 
 
 def test_another_plan_no_longer_reproduces_the_papers_row():
@@ -73,15 +73,15 @@ def test_another_plan_no_longer_reproduces_the_papers_row():
     assert label("--plan.strategy", "baseline", "--reproduces", "I/baseline") == "I/baseline"
 
 
-def test_recorded_stages_keep_their_curve():
+def test_recorded_stages_keep_their_epoch_rates():
     config = parse_fields(ExperimentConfig(), ["--plan.strategy", "cosine", "--data.name", "digits"], "test")
     planned = planning.make_plan(config.plan, 1437, config.optimizer)
-    assert stage.stage_from_document(stage.stage_document(planned[0])) == planned[0]
-    older = {name: value for name, value in stage.stage_document(planned[0]).items() if name != "epoch_rates"}
-    assert stage.stage_from_document(older).epoch_rates is None
+    assert stage.stage_from_dict(stage.stage_to_dict(planned[0])) == planned[0]
+    older = {name: value for name, value in stage.stage_to_dict(planned[0]).items() if name != "epoch_rates"}
+    assert stage.stage_from_dict(older).epoch_rates is None
 
 
-def test_default_strategies_of_a_rule_of_ones_own(own):
-    chosen = comparison.choose([], own, load_config(own), {})
+def test_default_arms_of_a_user_defined_strategy(own):
+    chosen = comparison.choose_arms([], own, load_config(own), {})
     assert [each.name for each in chosen][:2] == ["own", "constant_rate"]
-    assert chosen[0].words() == ()
+    assert chosen[0].arguments() == ()

@@ -1,4 +1,4 @@
-"""What the paper reports: rows as in its tables, each reproduced by a configuration, and its slips where they are."""
+"""The paper's results: complete tables, known printing errors, and a configuration that reproduces each row."""
 
 from decimal import Decimal
 from pathlib import Path
@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 
 from stepwise_jax.experiment.config_files import load_config, load_rows
-from stepwise_jax.experiment.paper import RESULTS, result
+from stepwise_jax.experiment.paper import PAPER_RESULTS, find_result
 
 CONFIGS = [str(path) for path in sorted((Path(__file__).parents[2] / "configs").glob("[a-z]*.py"))]
 TEST_IMAGES = {"CIFAR-100": 10_000, "Birdsnap": 2_443, "Food-101": 25_250, "COVID-19 mask / no mask": 639}
 DECIMALS = {"CIFAR-100": 2, "Birdsnap": 4, "Food-101": 4, "COVID-19 mask / no mask": 2}
 
-# (key, stage or None for the row itself, which score): what no number of right test images gives.
-SLIPS = {
-    *((key, None, score) for key in RESULTS if key.startswith("III-") for score in ("top1", "top5")),
+# (key, stage or None for the row itself, score): scores that no number of correct test images gives.
+PRINTING_ERRORS = {
+    *((key, None, score) for key in PAPER_RESULTS if key.startswith("III-") for score in ("top1", "top5")),
     ("IV-scratch/baseline", None, "top1"),
     ("IV-imagenet/C", None, "top1"),
     ("V-b16/stepwise", "C", "top5"),
@@ -25,7 +25,7 @@ SLIPS = {
 
 
 def scores():
-    for key, row in RESULTS.items():
+    for key, row in PAPER_RESULTS.items():
         for stage in (None, *row.stages):
             for name in ("top1", "top5"):
                 value = getattr(stage or row, name)
@@ -33,38 +33,38 @@ def scores():
                     yield (key, stage and stage.name, name), row.dataset, value
 
 
-def is_a_fraction(per_cent: float, images: int, decimals: int) -> bool:
-    """Whether some number of right images is printed so, to the last decimal but one unit."""
-    right = round(per_cent * images / 100)
-    return abs(Decimal(100 * right) / images - Decimal(str(per_cent))) < Decimal(10) ** -decimals
+def is_a_fraction(percent: float, images: int, decimals: int) -> bool:
+    """Whether some number of correct images gives this score, to within one unit of the last decimal."""
+    correct = round(percent * images / 100)
+    return abs(Decimal(100 * correct) / images - Decimal(str(percent))) < Decimal(10) ** -decimals
 
 
-def test_scores_are_fractions_of_the_test_set_but_for_the_known_slips():
+def test_scores_are_fractions_of_the_test_set_except_for_known_errors():
     found = {place for place, data, value in scores() if not is_a_fraction(value, TEST_IMAGES[data], DECIMALS[data])}
-    assert found == SLIPS
+    assert found == PRINTING_ERRORS
 
 
-def test_each_slip_has_a_note():
-    assert all(RESULTS[key].notes for key, _, _ in SLIPS)
-    assert any("96.1069" in note for note in RESULTS["V-b16/stepwise"].notes)
-    assert any("2b" in note for note in RESULTS["masks/A-O"].notes)
-    masks = [row for row in RESULTS.values() if row.dataset.startswith("COVID")]
+def test_each_error_has_a_note():
+    assert all(PAPER_RESULTS[key].notes for key, _, _ in PRINTING_ERRORS)
+    assert any("96.1069" in note for note in PAPER_RESULTS["V-b16/stepwise"].notes)
+    assert any("2b" in note for note in PAPER_RESULTS["masks/A-O"].notes)
+    masks = [row for row in PAPER_RESULTS.values() if row.dataset.startswith("COVID")]
     assert all(any("539" in note and "639" in note for note in row.notes) for row in masks)
 
 
 @pytest.mark.parametrize("text_score", [99.5305, 98.4351])
-def test_the_scores_in_the_text_tell_how_many_masks_were_tested(text_score):
-    """Of the sets that the paper could mean, 539 or 639 images, only the latter gives them."""
+def test_the_scores_in_the_text_show_the_number_of_test_images(text_score):
+    """Of the two numbers that the paper could mean, 539 and 639, only the latter gives these scores."""
     assert is_a_fraction(text_score, 639, 4)
     assert not is_a_fraction(text_score, 539, 4)
 
 
 def test_stages_end_with_the_row():
-    for row in RESULTS.values():
+    for row in PAPER_RESULTS.values():
         assert not row.stages or (row.stages[-1].top1, row.stages[-1].top5) == (row.top1, row.top5)
 
 
-# Rows, then the columns of the printed tables added up: top-1 and top-5 of the rows, and of the stages.
+# The number of rows, then the sums of the printed columns: top-1 and top-5 of the rows and of the stages.
 @pytest.mark.parametrize(
     ("table", "rows", "top1", "top5", "stages_top1", "stages_top5"),
     [
@@ -82,7 +82,7 @@ def test_stages_end_with_the_row():
     ],
 )
 def test_tables_are_complete(table, rows, top1, top5, stages_top1, stages_top5):
-    found = [row for row in RESULTS.values() if row.table == table]
+    found = [row for row in PAPER_RESULTS.values() if row.table == table]
     assert len(found) == rows
     assert (_sum(found, "top1"), _sum(found, "top5")) == (Decimal(top1), Decimal(top5))
     stages = [stage for row in found for stage in row.stages]
@@ -95,13 +95,13 @@ def _sum(scores, name):
 
 def test_each_row_is_reproduced_by_a_configuration_and_each_configuration_reproduces_one():
     rows = [row.reproduces for path in CONFIGS for row in load_rows(path).values()]
-    assert sorted(rows) == sorted(RESULTS)
+    assert sorted(rows) == sorted(PAPER_RESULTS)
     own = {load_config(path).reproduces for path in CONFIGS} - {""}
     assert own <= set(rows)
 
 
-def test_a_key_gives_its_row_and_another_none():
-    row = result("IV-imagenet/stepwise")
+def test_a_key_finds_its_row_and_an_unknown_key_none():
+    row = find_result("IV-imagenet/stepwise")
     assert row is not None
     assert (row.table, row.top1, row.stages[1].top5) == ("Table IV", 86.7089, 94.3842)
-    assert result("VIII/baseline") is None
+    assert find_result("VIII/baseline") is None
