@@ -1,9 +1,9 @@
-"""Measures what a checkpoint costs: the seconds that training waits for it, and those until it is on disk.
+"""Measure the cost of a checkpoint: the seconds that training waits for it, and those until it is on disk.
 
     python benchmarks/checkpoint_cost.py [--network resnet50] [--image-size 224] [--repeat 5] [--folder DIR]
 
-The state of a network by name is saved as the loop saves it: checked, copied, hashed, handed to Orbax, written in the
-background. What training waits is set against `checkpoint.every_seconds` (300): the share that saving takes at most.
+The state of a network is saved as in the loop: checked, copied, hashed, passed to Orbax, written in the background. The
+wait is divided by `checkpoint.every_seconds` (300): the largest share of the time that saving takes.
 """
 
 import argparse
@@ -14,7 +14,6 @@ import time
 from pathlib import Path
 
 import jax
-from stepwise_jax.training.position import Progress
 
 import models
 from stepwise_jax.experiment.config import CheckpointConfig, OptimizerConfig
@@ -23,6 +22,7 @@ from stepwise_jax.functional.state import TrainState, make_initializer
 from stepwise_jax.runtime import sharding
 from stepwise_jax.runtime.process import silence_orbax
 from stepwise_jax.training import saving
+from stepwise_jax.training.progress import Position
 from stepwise_jax.workdir.checkpoints import Checkpoints
 
 
@@ -33,25 +33,25 @@ def make_state(network: str, image_size: int) -> TrainState:
 
 
 def measure(state: TrainState, folder: Path, repeat: int) -> tuple[list[float], list[float]]:
-    """Seconds that each save keeps training waiting, and those until all of it is on disk."""
+    """Seconds that training waits for each save, and seconds until it is on disk."""
     waited, whole = [], []
     with Checkpoints(folder, keep=2) as checkpoints:
         for step in range(repeat + 1):
             started = time.perf_counter()
             assert saving.is_finite(state)
-            checkpoints.save(state._replace(step=state.step * 0 + step), Progress(updates=step).document())
+            checkpoints.save(state._replace(step=state.step * 0 + step), Position(updates=step).document())
             waited.append(time.perf_counter() - started)
             checkpoints.wait()
             whole.append(time.perf_counter() - started)
-    # The first one loads what the others find loaded.
+    # The first save also loads libraries.
     return waited[1:], whole[1:]
 
 
 def main() -> int:
     """Prints both, and the share of training."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--network", default="resnet50", help="by timm's name (default: resnet50)")
-    parser.add_argument("--image-size", type=int, default=224, help="what the network sees (default: 224)")
+    parser.add_argument("--network", default="resnet50", help="name of a network (default: resnet50)")
+    parser.add_argument("--image-size", type=int, default=224, help="pixels a side (default: 224)")
     parser.add_argument("--repeat", type=int, default=5, help="saves to measure (default: 5)")
     parser.add_argument("--folder", type=Path, help="where to save; by default a temporary folder")
     options = parser.parse_args()

@@ -1,9 +1,9 @@
-"""Which batch scores a test set fastest: the choice of `evaluation.batch_size` 0 comes from here.
+"""Find the batch size that scores a test set fastest: `evaluation.batch_size` 0 is based on these measurements.
 
     python benchmarks/evaluation_batches.py [--network res2net_small] [--width 8] [--image-size 32]
                                             [--batch-sizes 25,50,100,250,500] [--json]
 
-Each size scores 1,000 images in each of several turns, one size after the other; what counts is the best turn.
+Each size scores 1,000 images in each of several turns, one size after the other; the best turn counts.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 import models
 from stepwise_jax.experiment.config import OptimizerConfig
-from stepwise_jax.functional.metrics import apply
+from stepwise_jax.functional.metrics import eval_logits
 from stepwise_jax.functional.optimizers import make_optimizer
 from stepwise_jax.runtime import sharding
 from stepwise_jax.runtime.process import compute_in_main_thread, restart_with_malloc_settings
@@ -29,16 +29,16 @@ TURNS = 5
 
 
 def measure(name: str, width: int, image_size: int, batch_sizes: list[int]) -> dict[int, float]:
-    """Images a second of each batch size, at its best."""
+    """Images a second of each batch size, in its best turn."""
     network = models.build(name, num_classes=10, small_images=True, width=width)
-    state = step_functions.first_state(network, make_optimizer(OptimizerConfig()), image_size, sharding.make_mesh())
+    state = step_functions.random_state(network, make_optimizer(OptimizerConfig()), image_size, sharding.make_mesh())
     images = jax.random.normal(jax.random.key(0), (max(batch_sizes), image_size, image_size, 3))
     parts = {size: images[:size] for size in batch_sizes}
-    score = jax.jit(lambda state, images: jnp.asarray(apply(network, state, images)))
-    programs = {size: score.lower(state, part).compile() for size, part in parts.items()}
+    score = jax.jit(lambda state, images: jnp.asarray(eval_logits(network, state, images)))
+    compiled = {size: score.lower(state, part).compile() for size, part in parts.items()}
     best = dict.fromkeys(batch_sizes, 0.0)
     for _ in range(TURNS):
-        for size, program in programs.items():
+        for size, program in compiled.items():
             calls = -(-IMAGES // size)
             started = time.perf_counter()
             for _ in range(calls):

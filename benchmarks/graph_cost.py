@@ -1,14 +1,14 @@
-"""What the kernels of a JAX function must compute and move at least, counted from its graph; nothing is executed.
+"""Count what the kernels of a JAX function must compute and move at least, from its graph; nothing is executed.
 
-The graph is the one that accelerators get (the default branch where a function differs by platform), with every call
-inlined. The operations of its matrix products and convolutions are counted, places where a kernel lies over padding or
-over the holes of a dilation left out, as XLA does. An elementwise operation costs nothing but what it reads and writes.
+The graph is the one for accelerators (the default branch where a function differs by platform), with every call
+inlined. The operations of its matrix products and convolutions are counted, without positions where a kernel lies over
+padding or over the holes of a dilation, as XLA counts them. An elementwise operation costs only its reads and writes.
 
-Bytes: an array is *stored* if it comes in or goes out, if a product, a reduction, a pooling or a gathering makes it,
-if a product takes it, or where gradients of two branches meet. Everything between is fused into whatever needs it: a
-kernel reads each stored array that it depends on once (of a slice, the slice), and writes what it stores once. Two
-reductions that follow one another and read the same are one kernel. Reshaping, transposing and turning around move
-nothing. Nothing stays in a cache from one kernel to the next.
+Bytes: an array is *stored* if it is an input or an output of the function, if a product, a reduction, a pooling or a
+gather makes it, if a product reads it, or if it is the sum of gradients of two branches. Everything between is fused
+into the kernels that need it: a kernel reads each stored array that it depends on once (of a slice, the slice), and
+writes its stored outputs once. Two successive reductions of the same arrays are one kernel. Reshaping, transposing and
+reversing move nothing. Nothing stays in a cache from one kernel to the next.
 """
 
 import math
@@ -34,7 +34,7 @@ _MAKERS = (
 _MEETINGS = ("add_any",)
 _VIEWS = ("reshape", "transpose", "rev", "squeeze", "expand_dims", "copy", "optimization_barrier", "stop_gradient")
 _SMALL = 1 << 16
-"""Elements below which an array (a statistic, a rate) says nothing of what two kernels share."""
+"""Elements below which an array (a statistic, a rate) is ignored in deciding whether two kernels share their input."""
 
 
 class Kernel(NamedTuple):
@@ -56,23 +56,23 @@ class _Operation:
 
 
 class _Graph:
-    """A function without calls: arrays by number, and the operations on them in order."""
+    """A function with all calls inlined: arrays by number, and the operations on them in order."""
 
     def __init__(self, closed: ClosedJaxpr):
         self.arrays: list[Any] = []
         self.operations: list[_Operation] = []
         self.literals: set[int] = set()
-        """Numbers that stand in the program itself."""
+        """Constants in the program itself."""
         self.inputs = [self._add(var.aval) for var in closed.jaxpr.invars]
         self.outputs = self._inline(closed, self.inputs)
         self.operations = self._needed()
 
     def _needed(self) -> list[_Operation]:
-        """The operations that an output depends on: compilers leave out all others."""
-        wanted, kept = set(self.outputs), []
+        """The operations that an output depends on: compilers remove all others."""
+        needed, kept = set(self.outputs), []
         for operation in reversed(self.operations):
-            if wanted & set(operation.outputs):
-                wanted.update(operation.inputs)
+            if needed & set(operation.outputs):
+                needed.update(operation.inputs)
                 kept.append(operation)
         return kept[::-1]
 
@@ -104,19 +104,19 @@ class _Graph:
 
 
 def _called(equation: Any) -> tuple[ClosedJaxpr | None, int]:
-    """The function that an equation calls, if it does, and how many of its arguments only say which one."""
+    """The function that an equation calls, if any, and the number of arguments that only select it."""
     name, params = equation.primitive.name, equation.params
     if name == "cond":
-        # Without a platform of its own comes last what all others take.
+        # The last branch without a platform is the default.
         platforms = params.get("branches_platforms")
         if not platforms or platforms[-1] is not None:
-            raise ValueError("a branch that depends on data has no cost of its own")
+            raise ValueError("the cost of a branch that depends on data is unknown")
         return params["branches"][-1], 1
     if name in _REDUCTIONS:
-        # What a reduction is given joins two of its values; it is no part of the graph.
+        # The function of a reduction combines two values; it is no part of the graph.
         return None, 0
     if name in ("scan", "while"):
-        raise ValueError(f"a {name} has as many steps as it takes: count the function without it")
+        raise ValueError(f"the number of steps of a {name} is unknown: count the function without it")
     inner = next((params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in params), None)
     return (inner if isinstance(inner, ClosedJaxpr) else None), 0
 
@@ -131,7 +131,7 @@ def kernels(function: Any, *arguments: Any) -> list[Kernel]:
 
 
 class _Costs:
-    """Goes through a graph once, and notes the kernels as they come up."""
+    """Walks through a graph once, and records its kernels."""
 
     def __init__(self, graph: _Graph):
         self._arrays, self._literals = graph.arrays, graph.literals
@@ -150,14 +150,14 @@ class _Costs:
                 self._store(array)
             read = {self._through_views(array): self._size(array) for array in operation.inputs}
             flops = _FLOPS[operation.name](operation, self._arrays)
-            self._note(operation.name, flops, read, operation.outputs)
+            self._record(operation.name, flops, read, operation.outputs)
         elif operation.name in _REDUCTIONS:
             self._reduce(operation)
         elif operation.name in _MAKERS:
-            # A pooling reads all of its images; a gathering or its gradient as many rows as it moves.
+            # A pooling reads all of its images; a gather or its gradient as many rows as it moves.
             pooling = operation.name.startswith("reduce_window") or operation.name == "select_and_scatter_add"
             read = self._sources(operation.inputs, () if pooling else operation.outputs)
-            self._note(operation.name, 0, read, operation.outputs)
+            self._record(operation.name, 0, read, operation.outputs)
         elif operation.name in _MEETINGS:
             self._store(operation.outputs[0])
 
@@ -169,15 +169,15 @@ class _Costs:
         if together and before:
             read = {array: size for array, size in read.items() if array not in before}
         self._last_reduction = (large | before, (*made, *operation.outputs)) if together else (large, operation.outputs)
-        self._note(operation.name, 0, read, operation.outputs)
+        self._record(operation.name, 0, read, operation.outputs)
 
     def _store(self, array: int) -> None:
-        """Makes sure that an array lies in memory, by a kernel that computes it where none has yet."""
+        """Stores an array in memory, by a kernel that computes it if none has yet."""
         array = self._through_views(array)
         if array not in self._stored:
-            self._note("elementwise", 0, self._sources([array]), (array,))
+            self._record("elementwise", 0, self._sources([array]), (array,))
 
-    def _note(self, name: str, flops: float, read: dict[int, int], written: Sequence[int]) -> None:
+    def _record(self, name: str, flops: float, read: dict[int, int], written: Sequence[int]) -> None:
         moved = sum(size * self._item(array) for array, size in read.items())
         moved += sum(self._size(array) * self._item(array) for array in written)
         self._stored.update(written)
@@ -189,8 +189,8 @@ class _Costs:
         return array
 
     def _sources(self, arrays: Sequence[int], outputs: Sequence[int] = ()) -> dict[int, int]:
-        """Stored arrays that others are computed from, with how many elements of each are needed."""
-        # Of what a row or a window is taken from, no more is read than the result has.
+        """The stored arrays that others are computed from, with the number of elements needed of each."""
+        # A gather reads no more of its source than its result has.
         bound = max((self._size(each) for each in outputs), default=0) or math.inf
         ahead = [(each, int(min(self._size(each), bound))) for each in arrays]
         needed: dict[int, int] = {}

@@ -1,4 +1,4 @@
-"""A process of one side of a comparison, and what it prepares, one after the other."""
+"""A process of one side of a comparison, and the jobs that it prepares, one after the other."""
 
 import sys
 import threading
@@ -9,7 +9,7 @@ from typing import Any
 from worker import Worker, WorkerError
 
 LARGEST_FREE = 128
-"""The largest batch that any number of lanes may prepare at once: the steps of larger ones need too much memory."""
+"""The largest batch that any number of lanes may prepare at once: steps of larger ones need too much memory."""
 
 LATE = "was not ready in time"
 
@@ -21,7 +21,7 @@ Job = tuple[int, str]
 
 
 class Lane:
-    """One process, what it is to prepare, and what became of that."""
+    """One process, its jobs, and their outcome."""
 
     def __init__(self, network: str, library: str, worker: Worker, jobs: Sequence[Job]):
         self.network, self.library, self.worker, self.jobs = network, library, worker, jobs
@@ -30,12 +30,12 @@ class Lane:
         self.errors: dict[Job, str] = {}
 
     def prepare(self, deadline: float, last: float, room: threading.Semaphore) -> None:
-        """Prepares what there is time for.
+        """Prepares the jobs that there is time for.
 
         Args:
-          deadline: monotonic seconds; no job is begun that would end later if it took as long as the last one.
-          last: monotonic seconds at which a process that is still busy is ended, and with it what it had prepared.
-          room: of which each batch that needs much memory takes a place.
+          deadline: monotonic seconds; no job is started that would end later if it took as long as the last one.
+          last: monotonic seconds at which a process that is still busy is ended, and its prepared jobs are lost.
+          room: a semaphore that limits the large batches prepared at the same time.
         """
         for job in self.jobs:
             if time.monotonic() + self._expected() > deadline:
@@ -55,26 +55,26 @@ class Lane:
         started = time.monotonic()
         for tries_left in reversed(range(_TRIES_FOR_MEMORY)):
             try:
-                self.ask(last - time.monotonic(), "prepare", *job)
+                self.request(last - time.monotonic(), "prepare", *job)
                 self.ready[job] = time.monotonic() - started
                 self.errors.pop(job, None)
-                tell(f"{self.network} at batch {job[0]}: {self.library} {job[1]} ready, {self.ready[job]:.0f} s")
+                log(f"{self.network} at batch {job[0]}: {self.library} {job[1]} ready, {self.ready[job]:.0f} s")
                 return
             except WorkerError as error:
                 self.errors[job] = str(error)
-                # Another lane's step may have had the memory just then.
+                # Another lane's step may have held the memory at that moment.
                 if not tries_left or not any(each in str(error) for each in _NO_ROOM):
                     return
                 time.sleep(_PAUSE)
 
-    def ask(self, seconds: float, *request: Any) -> Any:
-        """A request and its answer.
+    def request(self, seconds: float, *request: Any) -> Any:
+        """Sends a request and returns its response.
 
         Raises:
-          WorkerError: where it fails, has stopped, or takes longer than so many seconds, which ends the process.
+          WorkerError: if it fails, has stopped, or takes longer than `seconds`, which ends the process.
         """
-        self.worker.ask(*request)
-        return self.worker.answer(seconds)
+        self.worker.send(*request)
+        return self.worker.receive(seconds)
 
 
 def prepare_all(lanes: Sequence[Lane], deadline: float, last: float, large_at_once: int = 2) -> None:
@@ -87,6 +87,6 @@ def prepare_all(lanes: Sequence[Lane], deadline: float, last: float, large_at_on
         thread.join()
 
 
-def tell(what: str) -> None:
-    """Shows on standard error how far it is."""
-    print(f"{time.strftime('%H:%M:%S')} {what}", file=sys.stderr, flush=True)
+def log(message: str) -> None:
+    """Shows progress on standard error."""
+    print(f"{time.strftime('%H:%M:%S')} {message}", file=sys.stderr, flush=True)

@@ -1,17 +1,17 @@
-"""What bounds the paper's networks on a device, and what its tables would cost there: counted, not measured.
+"""Count what bounds the paper's networks on a device, and what its tables would cost there; nothing is measured.
 
     python benchmarks/roofline.py [--device "NVIDIA H200"] [--json]
 
 For each network and batch size of `configs/` the kernels of one training step (forward, backward, SGD) at 224 x 224 in
-bfloat16 are counted from the graph, as graph_cost.py says: the operations of products, and the bytes that must pass
-between memory and cores if all elementwise work is fused. A kernel takes no less than its operations at the device's
-published peak or its bytes at its published bandwidth, whichever is longer; the roofline of a step is the sum over its
-kernels. It leaves out what makes real steps slower: launches, kernels that reach no peak, caches that help, waiting for
-input, evaluation, checkpoints, compiling.
+bfloat16 are counted from the graph, as in graph_cost.py: the operations of products, and the bytes that must pass
+between memory and cores if all elementwise work is fused. A kernel takes at least as long as its operations at the
+device's published peak or its bytes at its published bandwidth, whichever is longer; the roofline of a step is the sum
+over its kernels. It leaves out launches, kernels below the peak, the help of caches, waiting for input, evaluation,
+checkpoints and compiling.
 
-The second table multiplies with the updates of every row of the paper's tables. Beside the hours at the roofline stand
-those at a stated share of it: the share of its own roofline, counted in the same way, at which NVIDIA published
-ResNet-50 on an A100-80G (2,470 images/s with AMP, batch 256). Small batches reach less.
+The second table multiplies this by the updates of every row of the paper's tables. Beside the hours at the roofline it
+has those at a stated share of it: the share of its own roofline, counted in the same way, that NVIDIA's published
+ResNet-50 reaches on an A100-80G (2,470 images/s with AMP, batch 256). Small batches reach less.
 """
 
 import argparse
@@ -53,10 +53,10 @@ class Bound(NamedTuple):
     seconds: float
     """Sum over the kernels."""
     seconds_of_products: float
-    """Of those kernels that wait for the cores, not for memory."""
+    """Of the kernels that are bound by operations, not by memory."""
 
 
-def bound(counted: Sequence[Kernel], peak: devices.Peak) -> Bound:
+def bound(counted: Sequence[Kernel], peak: devices.PeakPerformance) -> Bound:
     """The roofline of kernels that run one after the other."""
     most = peak.flops(PRECISION)
     if not most:
@@ -89,7 +89,7 @@ def experiments() -> dict[str, dict[str, ExperimentConfig]]:
     return {path.name: load_rows(str(path)) for path in files if load_config(str(path)).reproduces}
 
 
-def network_rows(names: Sequence[str], peak: devices.Peak) -> list[dict[str, Any]]:
+def network_rows(names: Sequence[str], peak: devices.PeakPerformance) -> list[dict[str, Any]]:
     """The roofline of each network at the paper's batch sizes, with 1,000 classes."""
     rows = []
     for name in names:
@@ -101,15 +101,15 @@ def network_rows(names: Sequence[str], peak: devices.Peak) -> list[dict[str, Any
     return rows
 
 
-def table_row(file: str, rows: dict[str, ExperimentConfig], peak: devices.Peak) -> dict[str, Any]:
-    """Updates and hours at the roofline of all rows of one configuration, and of its two main ones."""
+def table_row(file: str, rows: dict[str, ExperimentConfig], peak: devices.PeakPerformance) -> dict[str, Any]:
+    """Updates and hours at the roofline of all rows of one configuration, and hours of its two main rows."""
     costs = {name: row_cost(experiment, peak) for name, experiment in rows.items()}
     updates, seconds = (sum(column) for column in zip(*costs.values(), strict=True))
     main = {name: costs[name][1] / 3600 for name in ("stepwise", "baseline") if name in costs}
     return {"file": file, "rows": len(rows), "updates": updates, "hours": seconds / 3600, **main}
 
 
-def row_cost(experiment: ExperimentConfig, peak: devices.Peak) -> tuple[int, float]:
+def row_cost(experiment: ExperimentConfig, peak: devices.PeakPerformance) -> tuple[int, float]:
     """Updates, and their seconds at the roofline."""
     sizes = datasets.sizes(experiment.data)
     planned = planning.make_plan(experiment.plan, sizes.train, experiment.optimizer)
@@ -123,8 +123,8 @@ def row_cost(experiment: ExperimentConfig, peak: devices.Peak) -> tuple[int, flo
 
 
 def reference_share() -> float:
-    """The share of an A100's roofline at which NVIDIA published ResNet-50."""
-    peak = devices.find(REFERENCE_DEVICE)
+    """The share of an A100's roofline that NVIDIA's published ResNet-50 reaches."""
+    peak = devices.find_peak(REFERENCE_DEVICE)
     assert peak is not None
     found = bound(step_kernels("resnet50", 1000, 224, REFERENCE_BATCH), peak)
     return REFERENCE_SPEED / (REFERENCE_BATCH / found.seconds)
@@ -174,7 +174,7 @@ NETWORK_HEADER = (
 )
 
 
-def _print(document: dict[str, Any], peak: devices.Peak) -> None:
+def _print(document: dict[str, Any], peak: devices.PeakPerformance) -> None:
     flops, share = peak.flops(PRECISION) or 0.0, document["share"]
     balance = flops / peak.bandwidth
     at = f"{flops / 1e12:,.0f} TFLOP/s, {peak.bandwidth / 1e12:.1f} TB/s, {balance:.0f} FLOP a byte"
@@ -200,7 +200,7 @@ def main() -> None:
     parser.add_argument("--device", default="NVIDIA H200", help="a kind of device, as JAX names it")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     arguments = parser.parse_args()
-    peak = devices.find(arguments.device)
+    peak = devices.find_peak(arguments.device)
     if peak is None or not peak.flops(PRECISION):
         parser.error(f"--device {arguments.device}: its peak in {PRECISION} is not in stepwise_jax/runtime/devices.py")
     files = experiments()

@@ -1,16 +1,16 @@
-"""What a training step costs each of N devices: operations, bytes moved, bytes of collectives, against ideal.
+"""Count the cost of a training step for each of N devices: operations, bytes moved, bytes of collectives.
 
     python benchmarks/scale.py NETWORK... [--batch-size 96] [--devices 1,2,4,8] [--image-size 224]
         [--small-images] [--width N] [--blocks A,B,C,D] [--classes N] [--json]
 
 Devices are simulated: for each N a fresh process compiles the step of one whole batch for N devices, as a run of N
 devices would, and nothing is executed. The numbers are XLA's, of the program that one device gets: `flops` and `bytes
-accessed` of its cost analysis (bytes of every fused kernel's inputs and outputs), and the sizes of what its collectives
-put together. Convolutions and norms are as on an accelerator, not the rewritten ones that a CPU is given, and
-float32: XLA's CPU compiler widens bfloat16.
+accessed` of its cost analysis (bytes of every fused kernel's inputs and outputs), and the sizes of the outputs of its
+collectives. Convolutions and norms are those of an accelerator, not the rewritten ones for a CPU, and float32: XLA's
+CPU compiler widens bfloat16.
 
 Ideal is one N-th of the work of one device, and one sum of all gradients. The statistics of batch norm are over the
-whole batch, so that each norm adds two sums of its channels on the way forth and back.
+whole batch, so each norm adds two sums of its channels in the forward pass and two in the backward pass.
 """
 
 import argparse
@@ -44,7 +44,7 @@ HEADER = (
 
 
 def collectives(program: str) -> tuple[int, int]:
-    """How many collectives a compiled program's text has, and the bytes that come out of them."""
+    """The number of collectives in a compiled program's text, and the bytes of their outputs."""
     found = [match["type"] for match in _COLLECTIVE.finditer(program)]
     return len(found), sum(_size(each) for each in found)
 
@@ -58,13 +58,13 @@ def _size(types: str) -> int:
 
 
 def count(arguments: argparse.Namespace, name: str) -> dict[str, Any]:
-    """Compiles one step for all devices of this process, and counts what each of them gets."""
+    """Compiles one step for all devices of this process, and counts the work of each."""
     sys.path.insert(0, str(ROOT))
     import jax
     import numpy as np
 
     import models
-    from stepwise_jax.data.batches import Resident
+    from stepwise_jax.data.batches import ResidentSplit
     from stepwise_jax.experiment.config import OptimizerConfig
     from stepwise_jax.functional.optimizers import make_optimizer
     from stepwise_jax.functional.preprocessing import make_preprocessing
@@ -72,7 +72,7 @@ def count(arguments: argparse.Namespace, name: str) -> dict[str, Any]:
     from stepwise_jax.runtime.sharding import make_mesh, replicated, split_along
     from stepwise_jax.training import step_functions
 
-    # What differs by platform is taken as on an accelerator.
+    # Where code differs by platform, take the accelerator's.
     jax.lax.platform_dependent = lambda *args, default, **_: default(*args)
     side, mesh, optimizer = arguments.image_size, make_mesh(), make_optimizer(OptimizerConfig())
     shape = {"width": arguments.width, "blocks": arguments.blocks, "small_images": arguments.small_images}
@@ -84,11 +84,11 @@ def count(arguments: argparse.Namespace, name: str) -> dict[str, Any]:
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
     state = jax.tree.map(abstract, jax.eval_shape(make_initializer(network, optimizer, side), jax.random.key(0)))
-    images = Resident(
+    images = ResidentSplit(
         jax.ShapeDtypeStruct((IMAGES, side, side, 3), np.uint8), jax.ShapeDtypeStruct((IMAGES,), np.int32)
     )
     rows = abstract(jax.ShapeDtypeStruct((1, arguments.batch_size), np.int32), split_along(mesh, 1))
-    function = step_functions.train_function(network, optimizer, make_preprocessing("imagenet", side), mesh)
+    function = step_functions.jit_train_call(network, optimizer, make_preprocessing("imagenet", side), mesh)
     compiled = function.lower(state, jax.tree.map(abstract, images), rows).compile()
     analysis, (number, size) = compiled.cost_analysis(), collectives(compiled.as_text())
     return {
@@ -106,9 +106,9 @@ def count_elsewhere(words: list[str], devices: int) -> list[dict[str, Any]]:
     """Counts in a fresh process of `devices` simulated devices.
 
     Raises:
-      SystemExit: with the process's status where it fails; it has said why.
+      SystemExit: with the process's status if it fails; the process has printed why.
     """
-    # What LLVM optimises does not change what is counted.
+    # LLVM's optimisations do not change the counts.
     flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
     done = subprocess.run([sys.executable, __file__, *words, "--worker"], env=environment, stdout=subprocess.PIPE)

@@ -1,11 +1,11 @@
-"""Which way repeats one small run fastest: one after another, a process a core or device, or several in one program.
+"""Compare ways to repeat one small run: one after another, a process for each core or device, several in one program.
 
     python benchmarks/seeds_at_once.py [--network res2net_small] [--width 8] [--image-size 32] [--batch-sizes 24,96]
                                        [--seeds 2] [--seconds 20] [--samples 300000] [--json]
 
-Three ways train several seeds: one on all cores, after which comes the next; each in a process with a core of its own,
-at the same time; all in one program, `jax.vmap` over states and batches. Each takes two turns; what counts is the
-examples of all seeds in a second, and with the samples of one run, seeds an hour.
+Three ways train several seeds: one after another, each on all cores; all at the same time, each in a process with its
+own core; all in one program, `jax.vmap` over states and batches. Each takes two turns; the result is the examples of
+all seeds in a second and, with the samples of one run, seeds an hour.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def steps_per_second(setting: dict[str, Any]) -> float:
     import numpy as np
 
     import models
-    from stepwise_jax.data.batches import Resident
+    from stepwise_jax.data.batches import ResidentSplit
     from stepwise_jax.experiment.config import OptimizerConfig
     from stepwise_jax.functional.optimizers import make_optimizer
     from stepwise_jax.functional.preprocessing import make_preprocessing
@@ -49,8 +49,8 @@ def steps_per_second(setting: dict[str, Any]) -> float:
     call = make_train_call(make_train_step(network, optimizer), make_preprocessing("imagenet", size))
     random = np.random.default_rng(0)
     images, labels = random.integers(0, 256, (1024, size, size, 3), np.uint8), random.integers(0, 10, 1024, np.int32)
-    examples = jax.device_put(Resident(images, labels))
-    state = step_functions.first_state(network, optimizer, size, mesh)
+    examples = jax.device_put(ResidentSplit(images, labels))
+    state = step_functions.random_state(network, optimizer, size, mesh)
     inputs = jnp.asarray(random.integers(0, 1024, (together, 1, batch)).astype(np.int32))
     if together > 1:
         state = jax.tree.map(lambda leaf: jnp.stack([leaf] * together), state)
@@ -87,7 +87,7 @@ def examples_per_second(setting: dict[str, Any], cores: Sequence[Sequence[int]])
     for process in processes:
         assert process.stdout is not None
         if process.stdout.readline() != "ready\n":
-            raise SystemExit(f"a process of {setting} has failed: its words stand above")
+            raise SystemExit(f"a process of {setting} has failed: see its output above")
     rates = [json.loads(process.communicate("go\n")[0]) for process in processes]
     return sum(rates) * setting["batch_size"] * setting["together"]
 
@@ -114,7 +114,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def show(result: dict[str, Any]) -> None:
-    """The table as Markdown."""
+    """Prints the table as Markdown."""
     setting, hour = result["setting"], 3600 / result["setting"]["samples"]
     print(f"{result['machine']}, {', '.join(f'{name} {of}' for name, of in result['versions'].items())}\n")
     seeds, samples = setting["seeds"], setting["samples"]
@@ -122,9 +122,9 @@ def show(result: dict[str, Any]) -> None:
     print(f"| batch | one at a time | {seeds} processes | gain | {seeds} in one program | gain |")
     print("|---|---|---|---|---|---|")
     for row in result["rows"]:
-        told = [f"{row[way] * hour:.2f} ({row[way]:,.0f})" for way in ("alone", "processes", "together")]
+        rates = [f"{row[way] * hour:.2f} ({row[way]:,.0f})" for way in ("alone", "processes", "together")]
         gains = [f"{row[way] / row['alone']:.2f}" for way in ("processes", "together")]
-        print(f"| {row['batch_size']} | {told[0]} | {told[1]} | {gains[0]} | {told[2]} | {gains[1]} |")
+        print(f"| {row['batch_size']} | {rates[0]} | {rates[1]} | {gains[0]} | {rates[2]} | {gains[1]} |")
 
 
 def main() -> int:

@@ -1,11 +1,11 @@
-"""Kills a run of several stages again and again with SIGKILL, lets it go on, and compares it with an undisturbed one.
+"""Kill a run of several stages repeatedly with SIGKILL, resume it, and compare it with an undisturbed one.
 
     python benchmarks/soak.py [--kills 50] [--seed 0] [--epochs 20] [--keep DIR] [--json] [--FIELD VALUE ...]
 
 Both runs are processes of the real entry point: five stages on the digits with a small network. The moments are spread
 over the whole run by the seed, and chosen by watching the run's folder from outside: inside a save, at a stage's end,
-while a stage's program compiles, in the middle of steps, and while it starts. The exit status is 1 where anything of
-the two runs differs.
+while a stage's program compiles, in the middle of steps, and while it starts. The exit status is 1 if the two runs
+differ in anything.
 """
 
 import argparse
@@ -30,18 +30,18 @@ from stepwise_jax.workdir import record_file
 ROOT = Path(__file__).parents[1]
 FIELDS = "--data.image_size 16 --model.width 16 --plan.batch_size 16 --checkpoint.every_seconds 0.2 --steps_per_call 1"
 LIMIT = 300.0
-"""Seconds that one process may take to reach its moment."""
+"""Seconds that one process may take until its kill."""
 
 
 def command(workdir: Path, data_dir: Path, epochs: int, fields: Sequence[str]) -> list[str]:
-    """The run, as a user starts it and goes on with it."""
+    """The command with which a user starts and resumes the run."""
     words = ["--workdir", str(workdir), "--data.data_dir", str(data_dir), *FIELDS.split()]
     words += ["--plan.epochs_per_stage", str(epochs), "--plan.decay_every", str(epochs // 2)]
     return [sys.executable, "launch.py", "train", "configs/digits.py", *words, *fields]
 
 
 class Watched:
-    """What can be seen of a run from outside."""
+    """A run seen from outside."""
 
     def __init__(self, workdir: Path):
         self._records, self._checkpoints = workdir / "records.jsonl", workdir / "checkpoints"
@@ -53,11 +53,11 @@ class Watched:
         return max(steps, default=0)
 
     def saving(self) -> bool:
-        """Whether a checkpoint is half written."""
+        """Whether a checkpoint is being written."""
         return any(self._checkpoints.glob("[0-9]*.orbax-checkpoint-tmp"))
 
     def rows(self) -> list[dict[str, Any]]:
-        """The whole lines on record."""
+        """The complete lines of the records."""
         lines = self._records.read_bytes().split(b"\n")[:-1] if self._records.exists() else []
         return [json.loads(line) for line in lines]
 
@@ -71,11 +71,11 @@ STAGE_END, LAST = "at a stage's end", "after the last checkpoint"
 ANYWHERE = ("while it starts", "while a program compiles", "in the middle of steps", "inside a save")
 
 
-def plan_blows(kills: int, ends: list[int], generator: random.Random) -> list[tuple[int, str]]:
+def plan_kills(kills: int, ends: list[int], generator: random.Random) -> list[tuple[int, str]]:
     """Updates and kinds of moments, in order: one at each stage's end, one after the last, the others anywhere."""
     fixed = [(ends[-1], LAST)] + [(end, STAGE_END) for end in ends[:-1]]
     fixed = fixed[: max(1, kills // 3)]
-    # The last epochs are left to the end: a run that is over cannot be killed.
+    # None in the last epochs: a finished run cannot be killed.
     others = [
         (int(generator.uniform(0, 0.9 * ends[-1])), ANYWHERE[number % len(ANYWHERE)])
         for number in range(kills - len(fixed))
@@ -84,21 +84,21 @@ def plan_blows(kills: int, ends: list[int], generator: random.Random) -> list[tu
 
 
 def moment(watched: Watched, update: int, kind: str, before: int, generator: random.Random) -> Callable[[], bool]:
-    """Whether the moment for a blow has come, in a process that began with `before` rows on record."""
+    """A function that says whether it is time to kill a process that started with `before` recorded rows."""
 
     def new() -> list[dict[str, Any]]:
         return watched.rows()[before:]
 
-    def begun() -> bool:
+    def has_started() -> bool:
         return any(row["kind"] == "stage" for row in new())
 
-    pause, begins, starting = generator.uniform(0, 0.1), time.monotonic(), generator.uniform(0.2, 4)
+    pause, started, starting = generator.uniform(0, 0.1), time.monotonic(), generator.uniform(0.2, 4)
     reached = {
-        "while it starts": lambda: time.monotonic() - begins > starting,
+        "while it starts": lambda: time.monotonic() - started > starting,
         "while a program compiles": lambda: bool(new()) and new()[-1]["kind"] == "stage",
-        "in the middle of steps": lambda: watched.saved() >= update and begun() and not time.sleep(pause),
-        "inside a save": lambda: watched.saved() >= update and begun() and watched.saving(),
-        # Where it was reached before, as soon as the process trains: its first record is the one it goes on from.
+        "in the middle of steps": lambda: watched.saved() >= update and has_started() and not time.sleep(pause),
+        "inside a save": lambda: watched.saved() >= update and has_started() and watched.saving(),
+        # If it was reached before, as soon as the process trains: its first record is the one from which it resumes.
         STAGE_END: lambda: any(row["kind"] == "epoch" and row["updates"] >= update for row in new()),
         LAST: lambda: watched.saved() >= update,
     }
@@ -106,30 +106,30 @@ def moment(watched: Watched, update: int, kind: str, before: int, generator: ran
 
 
 def kill(words: list[str], watched: Watched, update: int, kind: str, generator: random.Random) -> str | None:
-    """Starts or goes on with the run, and kills it at the first moment of a kind from `update` on.
+    """Starts or resumes the run, and kills it at the first moment of a kind from `update` on.
 
     Returns:
-      What the folder says of the moment at which the blow fell, or None where the run ended before.
+      The moment of the kill, according to the folder, or None if the run ended before.
     """
     before = len(watched.rows())
-    with tempfile.TemporaryFile("w+") as told:
-        process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=told)
-        deadline, come = time.monotonic() + LIMIT, moment(watched, update, kind, before, generator)
-        while not come():
+    with tempfile.TemporaryFile("w+") as stderr:
+        process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=stderr)
+        deadline, is_time = time.monotonic() + LIMIT, moment(watched, update, kind, before, generator)
+        while not is_time():
             if process.poll() is not None or time.monotonic() > deadline:
                 process.kill()
-                told.seek(0)
+                stderr.seek(0)
                 if process.wait() == 0:
                     return None
-                raise SystemExit(f"the run ended with {process.returncode} before the moment ({kind}):\n{told.read()}")
+                raise SystemExit(f"the run ended with {process.returncode} before the kill ({kind}):\n{stderr.read()}")
             time.sleep(0.0005)
         process.kill()
         process.wait()
-    return place(watched, before)
+    return locate_kill(watched, before)
 
 
-def place(watched: Watched, before: int) -> str:
-    """Where a killed process stood, from what it left: not what was aimed at, but what was hit."""
+def locate_kill(watched: Watched, before: int) -> str:
+    """Where a killed process was, from what it left on disk: not the intended moment, but the actual one."""
     rows = watched.rows()[before:]
     if not any(row["kind"] == "stage" for row in rows):
         return "while it started"
@@ -144,7 +144,7 @@ def place(watched: Watched, before: int) -> str:
 
 
 def outcome(workdir: Path) -> dict[str, Any]:
-    """Everything of a finished run that must not depend on its kills."""
+    """Everything of a finished run that must not depend on kills."""
     summary = json.loads((workdir / "summary.json").read_text())
     with np.load(workdir / "predictions.npz") as file:
         predictions = {name: file[name].tobytes() for name in sorted(file.files)}
@@ -153,10 +153,10 @@ def outcome(workdir: Path) -> dict[str, Any]:
 
 
 def finish(words: list[str]) -> None:
-    """Lets the run come to its end.
+    """Lets the run finish.
 
     Raises:
-      SystemExit: if it does not.
+      SystemExit: if it fails.
     """
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
@@ -164,23 +164,23 @@ def finish(words: list[str]) -> None:
 
 
 def soak(
-    folder: Path, kills: int, seed: int, make_words: Callable[[Path], list[str]], tell: Callable[[str], None]
+    folder: Path, kills: int, seed: int, make_words: Callable[[Path], list[str]], log: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Runs both, and returns the kills by moment and what differs; `make_words` makes the command of a workdir."""
+    """Runs both, and returns the kills by moment and the differences; `make_words` makes the command of a workdir."""
     generator, started = random.Random(seed), time.monotonic()
     finish(make_words(folder / "undisturbed"))
     undisturbed, ends = outcome(folder / "undisturbed"), Watched(folder / "undisturbed").ends()
     total = ends[-1]
-    tell(f"undisturbed: {total} updates, state {undisturbed['state_sha256'][:16]}, {time.monotonic() - started:.0f} s")
+    log(f"undisturbed: {total} updates, state {undisturbed['state_sha256'][:16]}, {time.monotonic() - started:.0f} s")
     killed, watched = folder / "killed", Watched(folder / "killed")
     words, hits = make_words(killed), []
-    for number, (update, kind) in enumerate(plan_blows(kills, ends, generator), start=1):
+    for number, (update, kind) in enumerate(plan_kills(kills, ends, generator), start=1):
         hit = kill(words, watched, update, kind, generator)
         if hit is None:
-            tell(f"the run was over before blow {number}")
+            log(f"the run ended before kill {number}")
             break
         hits.append(hit)
-        tell(f"kill {number} of {kills}: {hit}, {watched.saved()} of {total} updates saved")
+        log(f"kill {number} of {kills}: {hit}, {watched.saved()} of {total} updates saved")
     finish(words)
     after = outcome(killed)
     return {
@@ -198,13 +198,13 @@ def soak(
 
 
 def main() -> int:
-    """Prints what came of it; 0 where the runs are the same to the bit and every blow fell."""
+    """Prints the result; 0 if the runs are the same to the bit and every kill took place."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50, metavar="N", help="(default: 50)")
-    parser.add_argument("--seed", type=int, default=0, help="decides the moments (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
     parser.add_argument("--epochs", type=int, default=20, help="of each of the five stages (default: 20)")
     parser.add_argument(
-        "--keep", type=Path, metavar="DIR", help="an empty folder for both runs; by default one that goes"
+        "--keep", type=Path, metavar="DIR", help="an empty folder for both runs; by default a temporary one"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     options, fields = parser.parse_known_args()
@@ -214,10 +214,10 @@ def main() -> int:
         def make_words(workdir: Path) -> list[str]:
             return command(workdir, folder / "data", options.epochs, fields)
 
-        def tell(text: str) -> None:
+        def log(text: str) -> None:
             print(text, file=sys.stderr, flush=True)
 
-        found = soak(folder, options.kills, options.seed, make_words, tell)
+        found = soak(folder, options.kills, options.seed, make_words, log)
     if options.json:
         print(json.dumps(found, indent=2))
     else:

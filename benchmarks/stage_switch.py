@@ -1,17 +1,18 @@
-"""What a change of stage costs: the stall, and what compiling the next stages does to training meanwhile.
+"""Measure the cost of a stage change: the stall, and the slowdown while the next stages compile.
 
     python benchmarks/stage_switch.py [--epochs 12] [--folder DIR] [--json] [--FIELD VALUE ...]
 
 Three stages of a small Res2Net on the digits at 32 x 32, each longer than its step takes to compile. One
-plan is trained twice, each time in a process of the real entry point and with one folder of kept programs, which is
-empty at first. In the first run the later stages compile in the background; in the second nothing may be compiled, so
-its first epochs say what the first run lost. Events of JAX's compilation cache are counted, with the moment of each.
+plan is trained twice, each time in a process of the real entry point and with one compilation cache, which is empty at
+first. In the first run the later stages compile in the background; in the second nothing may be compiled, so its first
+epochs show what the first run lost. Events of JAX's compilation cache are counted, with the time of each.
 """
 
 import argparse
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -35,7 +36,7 @@ FIELDS = (
 
 
 def train_and_count(words: Sequence[str]) -> int:
-    """Runs `launch.py` in this process; each event of the compilation cache is kept in the workdir with its time."""
+    """Runs `launch.py` in this process; writes each event of the compilation cache into the workdir, with its time."""
     import jax.monitoring
 
     import launch
@@ -53,42 +54,42 @@ def train_and_count(words: Sequence[str]) -> int:
     return status
 
 
-def run(folder: Path, kept: Path, epochs: int, fields: Sequence[str]) -> "Run":
-    """Trains the plan in a process of its own that keeps its programs in `kept`."""
+def run(folder: Path, cache: Path, epochs: int, fields: Sequence[str]) -> "Run":
+    """Trains the plan in a separate process with its compilation cache in `cache`."""
     plan = ["--plan.epochs_per_stage", str(epochs), "--plan.decay_every", str(max(1, epochs // 2))]
     command = [sys.executable, __file__, INNER, "train", "configs/digits.py", "--workdir", str(folder)]
     environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
-    environment |= {"XDG_CACHE_HOME": str(kept), "PYTHONPATH": str(ROOT)}
+    environment |= {"XDG_CACHE_HOME": str(cache), "PYTHONPATH": str(ROOT)}
     words = [*command, *FIELDS.split(), *plan, "--evaluation.every_epochs", str(epochs), *fields]
     subprocess.run(words, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, check=True)
     return Run(folder)
 
 
 class Run:
-    """What a run's records say of its stages."""
+    """The records of a run, and its events of the compilation cache."""
 
     def __init__(self, folder: Path):
-        found = record_file.read_records(folder)
-        self.epochs = found.epochs
-        self.events = found.events
+        records = record_file.read_records(folder)
+        self.epochs = records.epochs
+        self.events = records.events
         self.cache = [(at, name) for at, name in json.loads((folder / EVENTS).read_text())]
 
-    def told(self, name: str) -> list[str]:
+    def messages(self, name: str) -> list[str]:
         """The messages of one kind, in order."""
         return [event["message"] for event in self.events if event["name"] == name]
 
-    def counted(self, name: str) -> int:
+    def count_events(self, name: str) -> int:
         """Events of the compilation cache with this name."""
         return sum(each == name for _, each in self.cache)
 
     def last_miss(self) -> float | None:
-        """Seconds from the start of training to the last program that was compiled; None where there was none."""
+        """Seconds from the start of training to the last program that was compiled; None if there was none."""
         misses = [at for at, name in self.cache if name == "cache_misses"]
         start = next(event["time"] for event in self.events if event["name"] == "start")
         return max(misses) - start if misses else None
 
     def step_seconds(self, stage: int) -> list[float]:
-        """For each epoch of a stage, the seconds of its average step, what it waits for included."""
+        """For each epoch of a stage, the seconds of its average step, waiting included."""
         done = [0, *(row["updates"] for row in self.epochs)]
         return [
             sum(row["seconds"][kind] for kind in ("train", "input_wait", "compile")) / (row["updates"] - before)
@@ -98,9 +99,9 @@ class Run:
 
 
 def compare(first: Run, second: Run) -> list[dict[str, Any]]:
-    """For each stage, its ordinary step, the stall before it in both runs, and its share of time lost to compiling."""
+    """For each stage, its ordinary step, the stall before it and its seconds, in both runs."""
     stalls = [
-        [float(text.split(" began ")[1].split(" ms")[0]) for text in run.told("switch")] for run in (first, second)
+        [float(re.findall(r"([\d.]+) ms", text)[0]) for text in run.messages("switch")] for run in (first, second)
     ]
     rows = []
     for stage in range(1, first.epochs[-1]["stage"] + 1):
@@ -122,20 +123,20 @@ def _updates(run: Run, stage: int) -> int:
 
 
 def document(first: Run, second: Run) -> dict[str, Any]:
-    """All that is printed."""
+    """All results."""
     return {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
         "versions": {name: version(name) for name in ("jax", "jaxlib", "flax")},
         "stages": compare(first, second),
-        "compiled": [run.told("compile") for run in (first, second)],
-        "cache_misses": [run.counted("cache_misses") for run in (first, second)],
-        "cache_hits": [run.counted("cache_hits") for run in (first, second)],
+        "compiled": [run.messages("compile") for run in (first, second)],
+        "cache_misses": [run.count_events("cache_misses") for run in (first, second)],
+        "cache_hits": [run.count_events("cache_hits") for run in (first, second)],
         "last_miss_seconds": [run.last_miss() for run in (first, second)],
     }
 
 
 def show(result: dict[str, Any]) -> None:
-    """The tables as Markdown."""
+    """Prints the tables as Markdown."""
     print(f"{result['machine']}, {', '.join(f'{name} {of}' for name, of in result['versions'].items())}\n")
     print("| stage | ordinary step | stall before it | the same, nothing to compile | seconds | the same | slower by |")
     print("|---|---|---|---|---|---|---|")
@@ -157,7 +158,7 @@ def show(result: dict[str, Any]) -> None:
 
 
 def main() -> int:
-    """Measures and prints; the status is 1 where the second run compiled anything."""
+    """Measures and prints; the status is 1 if the second run compiled anything."""
     if sys.argv[1:2] == [INNER]:
         restart_with_malloc_settings()
         collect_garbage_rarely()
@@ -169,7 +170,7 @@ def main() -> int:
     options, fields = parser.parse_known_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
-        first, second = (run(folder / name, folder / "kept", options.epochs, fields) for name in ("first", "second"))
+        first, second = (run(folder / name, folder / "cache", options.epochs, fields) for name in ("first", "second"))
         result = document(first, second)
     if options.json:
         print(json.dumps(result, indent=1))

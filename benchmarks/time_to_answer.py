@@ -1,13 +1,13 @@
-"""The wall time of a step-wise run beside that of its baseline: 0.60 of the samples should take 0.60 of the time.
+"""Compare the wall time of a step-wise run with its baseline's: 0.60 of the samples should take 0.60 of the time.
 
     python benchmarks/time_to_answer.py --data.root FOLDER [--epochs 1] [--config FILE] [--folder DIR] [--json]
                                         [--FIELD VALUE ...]
 
-Both are processes of the real entry point that begin without compiled programs: starting, compiling, checkpoints and
-evaluation count. They take turns of some seconds and are stopped between them, so that what else the machine does
-meets both; a run's wall time is that of its turns. The images are prepared before, once for both. Both score the test
-set equally often: at the end of each stage, and at as many points of the baseline. FOLDER holds the images of
-`configs/cifar10_folder.py`, say.
+Both are processes of the real entry point that start without compiled programs: starting, compiling, checkpoints and
+evaluation count. They take turns of some seconds and are stopped between them, so that other load on the machine
+affects both; a run's wall time is that of its turns. The images are prepared before, once for both. Both score the test
+set equally often: at the end of each stage, and at as many points of the baseline. FOLDER holds images, those of
+`configs/cifar10_folder.py` for example.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from stepwise_jax.data import datasets
 from stepwise_jax.errors import InputError, StepwiseError, require
 from stepwise_jax.experiment.config_files import load_config
 from stepwise_jax.workdir import record_file
-from stepwise_jax.workdir.records import SECONDS
+from stepwise_jax.workdir.records import TIME_KINDS
 
 ROOT = Path(__file__).parents[1]
 STAGES = 5
@@ -42,10 +42,10 @@ TURN_SECONDS = 10.0
 
 
 def make_empty(folder: Path) -> None:
-    """Makes the folder if need be; a run that is in it would be gone on with, not timed.
+    """Makes the folder if necessary; a run that is already in it would be resumed, not timed.
 
     Raises:
-      InputError: if it cannot be made, or has something in it.
+      InputError: if it cannot be made, or is not empty.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -55,7 +55,7 @@ def make_empty(folder: Path) -> None:
 
 
 def prepare(config: str, fields: Sequence[str]) -> None:
-    """Makes the data set ready, which is done once for all runs and so is nobody's time."""
+    """Prepares the data set, once for all runs, so that it counts for none."""
     experiment = parse_fields(load_config(str(ROOT / config)), fields, f"time_to_answer.py {config}")
     datasets.prepare(experiment.data, lambda *_: None)
 
@@ -69,7 +69,7 @@ class Run:
         self._command = [sys.executable, "launch.py", "train", *words, "--workdir", str(folder)]
 
     def take_turn(self) -> None:
-        """Lets the process run for a turn, from where it was stopped.
+        """Continues the process for one turn.
 
         Raises:
           SystemExit: if it fails.
@@ -90,13 +90,13 @@ class Run:
         return self._process is not None and self._process.poll() is not None
 
     def end(self) -> None:
-        """Leaves no process behind."""
+        """Ends the process."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
 
     def result(self) -> dict[str, Any]:
-        """What it took: `wall` in seconds of its own turns, each kind as a share of the process's clock."""
+        """The costs: `wall` in seconds of its own turns, each kind as a share of the process's clock."""
         summary = json.loads((self._folder / "summary.json").read_text())
         whole = sum(summary["seconds"].values())
         return {
@@ -118,7 +118,7 @@ class Run:
 
 
 def make_runs(config: str, folder: Path, epochs: int, fields: Sequence[str]) -> dict[str, Run]:
-    """Both strategies, not yet begun; their turns are as long as their samples are many, so that both end together."""
+    """Both strategies, not yet started; turns are in proportion to samples, so that both end together."""
     common = [config, "--plan.epochs_per_stage", str(epochs), "--evaluation.every_epochs", str(epochs)]
     common += ["--plan.baseline_epochs", str(STAGES * epochs), "--plan.decay_every", str(max(1, epochs // 2))]
     return {
@@ -127,15 +127,15 @@ def make_runs(config: str, folder: Path, epochs: int, fields: Sequence[str]) -> 
     }
 
 
-def take_turns(runs: Sequence[Run]) -> None:
-    """Runs all to their ends, one at a time; tells once a minute how far they are."""
-    told = time.perf_counter()
+def run_in_turn(runs: Sequence[Run]) -> None:
+    """Runs all to their ends, one at a time; reports progress once a minute."""
+    logged_at = time.perf_counter()
     try:
-        while waiting := [run for run in runs if not run.is_done()]:
-            for run in waiting:
+        while unfinished := [run for run in runs if not run.is_done()]:
+            for run in unfinished:
                 run.take_turn()
-            if time.perf_counter() > told + 60:
-                told = time.perf_counter()
+            if time.perf_counter() > logged_at + 60:
+                logged_at = time.perf_counter()
                 print(" and ".join(f"{run.wall:.0f} s" for run in runs), "so far", file=sys.stderr, flush=True)
     finally:
         for run in runs:
@@ -143,7 +143,7 @@ def take_turns(runs: Sequence[Run]) -> None:
 
 
 def show(result: dict[str, Any]) -> None:
-    """Both budgets side by side as Markdown."""
+    """Prints both costs side by side as Markdown."""
     ours, theirs = result["stepwise"], result["baseline"]
     rows = [("wall time (s)", ours["wall"], theirs["wall"])]
     rows += [(name, ours[name], theirs[name]) for name in ("samples", "updates", "scored")]
@@ -153,13 +153,13 @@ def show(result: dict[str, Any]) -> None:
         ratio = f"{first / second:.3f}"
         first, second = (f"{each:,.1f}" if isinstance(each, float) else f"{each:,}" for each in (first, second))
         print(f"| {name} | {first} | {second} | {ratio} |")
-    for kind in SECONDS:
+    for kind in TIME_KINDS:
         print(f"| {kind} (%) | {100 * ours['shares'][kind]:.1f} | {100 * theirs['shares'][kind]:.1f} | |")
     print(f"| top-1 (%) | {100 * ours['top1']:.2f} | {100 * theirs['top1']:.2f} | |")
 
 
 def main() -> int:
-    """Measures and prints; the status is 1 where the step-wise run takes more than its share."""
+    """Measures and prints; the status is 1 if the step-wise run takes more than its share."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--epochs", type=int, default=1, help="epochs of each stage; a fifth of the baseline's (default: 1)"
@@ -176,7 +176,7 @@ def main() -> int:
         except StepwiseError as error:
             parser.error(str(error))
         runs = make_runs(options.config, folder, options.epochs, fields)
-        take_turns(list(runs.values()))
+        run_in_turn(list(runs.values()))
         results = {name: run.result() for name, run in runs.items()}
     versions = {name: version(name) for name in ("jax", "jaxlib", "flax")}
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"

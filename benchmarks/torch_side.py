@@ -1,6 +1,6 @@
-"""PyTorch's and timm's side of a comparison: their networks, and training steps in several forms.
+"""PyTorch's and timm's side of a comparison: their networks, and training steps in several variants.
 
-It runs in an environment that has torch and timm, and imports nothing of ours.
+It runs in an environment that has torch and timm, and imports nothing of stepwise-jax.
 """
 
 import contextlib
@@ -13,9 +13,9 @@ from typing import Any
 
 LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 0.001, 0.9, 1e-4
 VARIANTS = ("eager", "channels_last", "compiled")
-"""As PyTorch lays images out; channels last; channels last through `torch.compile`."""
+"""PyTorch's default layout; channels last; channels last through `torch.compile`."""
 
-# timm's block, blocks a network stage, and what tells the network from a plain one.
+# timm's block, blocks in each network stage, and the arguments that differ from a plain network's.
 _MEMBERS: dict[str, tuple[str, tuple[int, ...], dict[str, int]]] = {
     "resnet18": ("BasicBlock", (2, 2, 2, 2), {}),
     "resnet34": ("BasicBlock", (3, 4, 6, 3), {}),
@@ -30,7 +30,7 @@ _SMALL_WIDTH = 16
 
 
 class _Anything(type):
-    """A class any attribute of which is a string: enough for what timm reads of torchvision while it is imported."""
+    """A class with a string for every attribute: enough for the attributes of torchvision that timm reads on import."""
 
     def __getattr__(cls, name: str) -> str:
         if name.startswith("__"):
@@ -39,15 +39,15 @@ class _Anything(type):
 
 
 class NoTorchvision(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Stands in for torchvision, which timm imports for its augmentations and which has no build for every CPU."""
+    """A stand-in for torchvision, which timm imports for its augmentations and which is not built for every CPU."""
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> importlib.machinery.ModuleSpec | None:
-        """Claims torchvision and all below it."""
+        """Finds torchvision and all its submodules."""
         ours = name.split(".")[0] == "torchvision"
         return importlib.machinery.ModuleSpec(name, self, is_package=True) if ours else None
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
-        """A module any attribute of which is a class."""
+        """A module with a class for every attribute."""
 
         class Module(types.ModuleType):
             def __getattr__(self, name: str) -> type:
@@ -58,7 +58,7 @@ class NoTorchvision(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return Module(spec.name)
 
     def exec_module(self, module: types.ModuleType) -> None:
-        """Nothing is left to do."""
+        """Does nothing."""
 
 
 def build(setup: dict[str, Any]) -> Any:
@@ -68,7 +68,7 @@ def build(setup: dict[str, Any]) -> Any:
       setup: "network", "classes", and "small_images", "width" and "blocks" as `models.build` takes them.
 
     Raises:
-      ValueError: for a small network whose member of the family is not known here.
+      ValueError: for a network that this file cannot build at another size.
     """
     timm = _timm()
     name, classes = setup["network"], setup["classes"]
@@ -76,8 +76,8 @@ def build(setup: dict[str, Any]) -> Any:
     if not changed and not name.endswith("_small"):
         return timm.create_model(name, num_classes=classes)
     if name not in _MEMBERS:
-        raise ValueError(f"{name} has no twin here at another size: {', '.join(_MEMBERS)} have")
-    return _twin(name, setup)
+        raise ValueError(f"{name} cannot be built here at another size: {', '.join(_MEMBERS)} can")
+    return _build_resized(name, setup)
 
 
 def _timm() -> Any:
@@ -88,8 +88,8 @@ def _timm() -> Any:
     return timm
 
 
-def _twin(name: str, setup: dict[str, Any]) -> Any:
-    """What `models.build` makes of a member of the family, put together from timm's parts."""
+def _build_resized(name: str, setup: dict[str, Any]) -> Any:
+    """The same network as `models.build` makes, assembled from timm's parts."""
     from timm.models import res2net, resnet
     from torch import nn
 
@@ -107,7 +107,7 @@ def _twin(name: str, setup: dict[str, Any]) -> Any:
 
 
 class TorchSide:
-    """One network of PyTorch's, whose training steps are prepared and run by batch size and variant."""
+    """One PyTorch network, whose training steps are prepared and run by batch size and variant."""
 
     def __init__(self, setup: dict[str, Any]):
         import torch
@@ -119,7 +119,7 @@ class TorchSide:
         torch.backends.cudnn.benchmark = True
         torch.set_float32_matmul_precision("high")
         self._steps: dict[tuple[int, str], Callable[[], None]] = {}
-        self._forms: dict[str, tuple[Any, Any]] = {}
+        self._variants: dict[str, tuple[Any, Any]] = {}
 
     def describe(self) -> dict[str, Any]:
         """Versions, and the number of parameters."""
@@ -127,7 +127,7 @@ class TorchSide:
         return {"parameters": parameters, "versions": {"torch": self._torch.__version__, "timm": _timm().__version__}}
 
     def prepare(self, batch_size: int, variant: str) -> None:
-        """Makes a step, compiles it where the variant says so, and runs it twice."""
+        """Makes a step, compiles it if the variant requires it, and runs it twice."""
         self._steps[batch_size, variant] = self._make_step(batch_size, variant)
         self.run(batch_size, variant, 2)
 
@@ -140,18 +140,18 @@ class TorchSide:
             self._torch.cuda.synchronize()
 
     def drop(self, batch_size: int) -> None:
-        """Gives back the memory of a batch size."""
+        """Frees the memory of a batch size."""
         self._steps = {key: step for key, step in self._steps.items() if key[0] != batch_size}
         self.rest()
 
     def rest(self) -> None:
-        """Another process has its turn, and needs the memory that is not in use."""
+        """Frees unused memory for the turn of another process."""
         if self._device.type == "cuda":
             self._torch.cuda.empty_cache()
 
-    def _form(self, variant: str) -> tuple[Any, Any]:
+    def _network_and_optimizer(self, variant: str) -> tuple[Any, Any]:
         """The network of a variant with its optimizer; all batch sizes train the same one."""
-        if variant not in self._forms:
+        if variant not in self._variants:
             layout = self._layout(variant)
             net = build(self._setup).to(self._device).to(memory_format=layout).train()
             fused = self._device.type == "cuda"
@@ -160,15 +160,15 @@ class TorchSide:
             )
             mode = self._setup["compile_mode"]
             compiled = self._torch.compile(net, dynamic=False, mode=mode) if variant == "compiled" else net
-            self._forms[variant] = compiled, optimizer
-        return self._forms[variant]
+            self._variants[variant] = compiled, optimizer
+        return self._variants[variant]
 
     def _layout(self, variant: str) -> Any:
         return self._torch.contiguous_format if variant == "eager" else self._torch.channels_last
 
     def _make_step(self, batch_size: int, variant: str) -> Callable[[], None]:
         torch, side = self._torch, self._setup["image_size"]
-        net, optimizer = self._form(variant)
+        net, optimizer = self._network_and_optimizer(variant)
         images = torch.randn(batch_size, 3, side, side, device=self._device).to(memory_format=self._layout(variant))
         labels = torch.arange(batch_size, device=self._device) % self._setup["classes"]
         wide = self._setup["precision"] == "float32"

@@ -1,4 +1,4 @@
-"""Time a full training step of the networks here against PyTorch's, turn by turn on one machine.
+"""Time a full training step of our networks against PyTorch's, in turn on one machine.
 
     python benchmarks/training_step.py --torch-python TORCH_PYTHON [--batch-size 24] [--image-size 224] NETWORK...
 
@@ -8,11 +8,11 @@ TORCH_PYTHON is the interpreter of an environment that has torch, timm and pillo
     torch-env/bin/pip install --no-deps timm
 
 Both sides take the same network, float32, batch, threads, and SGD with momentum 0.9 and weight decay 1e-4; PyTorch
-runs channels-last. They take turns, each alone in its turn, so that what else the machine does meets both. A turn is
+runs channels-last. They take turns, each alone in its turn, so that other load on the machine affects both. A turn is
 three steps of which the first is not counted: in training steps follow one another, and the first after a pause waits
-for memory that the system took back meanwhile. The table gives the median over all turns; CPU seconds are steadier than
-wall seconds where cores are shared. Both sides keep their memory and have it in huge pages, as `launch.py train` does,
-unless GLIBC_TUNABLES says otherwise. compare_with_torch.py beside it compares with more forms of PyTorch's step.
+for memory that the system has reclaimed. The table gives the median over all turns; CPU seconds are steadier than
+wall seconds if cores are shared. Both sides keep their memory and have it in huge pages, as `launch.py train` does,
+unless GLIBC_TUNABLES is set. compare_with_torch.py compares with more variants of PyTorch's step.
 """
 
 import argparse
@@ -31,14 +31,14 @@ COUNTED_STEPS = 2
 
 
 def jax_step(name: str, batch_size: int, image_size: int) -> Callable[[], None]:
-    """A training step of the network here, compiled."""
+    """A training step of our network, compiled."""
     import jax
     import jax.numpy as jnp
     import optax
 
     sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
     import models
-    from stepwise_jax.functional.state import TrainState, state_from
+    from stepwise_jax.functional.state import TrainState, state_from_variables
     from stepwise_jax.functional.train_step import Batch, make_train_step
     from stepwise_jax.runtime.process import compute_in_main_thread
 
@@ -47,7 +47,7 @@ def jax_step(name: str, batch_size: int, image_size: int) -> Callable[[], None]:
     optimizer = optax.chain(optax.add_decayed_weights(WEIGHT_DECAY), optax.sgd(LEARNING_RATE, MOMENTUM))
     images = jax.random.normal(jax.random.key(1), (batch_size, image_size, image_size, 3))
     variables = jax.jit(lambda key: net.init(key, images, train=False))(jax.random.key(0))
-    state: list[TrainState] = [state_from(variables, optimizer)]
+    state: list[TrainState] = [state_from_variables(variables, optimizer)]
     batch = Batch(images, jnp.arange(batch_size))
     compiled = jax.jit(make_train_step(net, optimizer), donate_argnums=0).lower(state[0], batch).compile()
 
@@ -78,7 +78,7 @@ def torch_step(name: str, batch_size: int, image_size: int) -> Callable[[], None
 
 
 def work(library: str, name: str, batch_size: int, image_size: int) -> None:
-    """Be one side: a turn for each line that comes in, its wall and CPU seconds a step for each that goes out."""
+    """Run one side: take a turn for each line on stdin, and print its wall and CPU seconds a step."""
     step = {"jax": jax_step, "torch": torch_step}[library](name, batch_size, image_size)
     step()
     print("ready", flush=True)

@@ -1,10 +1,9 @@
-"""One side of a comparison as a process of its own, which is asked for one thing at a time.
+"""One side of a comparison as a separate process, which handles one request at a time.
 
     python benchmarks/worker.py SETUP
 
-A process of JAX and one of PyTorch would share neither memory nor an environment. Requests and answers are JSON, one a
-line: `["describe"]`, `["prepare", batch_size, variant]`, `["turn", batch_size, variant, uncounted, steps]`,
-`["drop", batch_size]`.
+JAX and PyTorch share neither memory nor an environment. Requests and responses are JSON, one a line: `["describe"]`,
+`["prepare", batch_size, variant]`, `["turn", batch_size, variant, uncounted, steps]`, `["drop", batch_size]`.
 """
 
 import contextlib
@@ -19,25 +18,25 @@ from typing import Any, TextIO
 
 
 class WorkerError(Exception):
-    """What a side said when it failed, or that it has stopped or takes too long."""
+    """A side failed, stopped, or takes too long; the message says which."""
 
 
 class Worker:
-    """A side, started and asked from the comparing process."""
+    """A side, started and called from the comparing process."""
 
     def __init__(self, python: str, setup: dict[str, Any], environment: dict[str, str]):
         command = [python, __file__, json.dumps(setup)]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **environment}
         )
-        self._answers: queue.Queue[str] = queue.Queue()
+        self._responses: queue.Queue[str] = queue.Queue()
         threading.Thread(target=self._listen, daemon=True).start()
 
-    def ask(self, *request: Any) -> None:
+    def send(self, *request: Any) -> None:
         """Sends a request.
 
         Raises:
-          WorkerError: if nobody is there to take it.
+          WorkerError: if the process has stopped.
         """
         try:
             self._process.stdin.write(json.dumps(request) + "\n")
@@ -45,24 +44,24 @@ class Worker:
         except OSError as error:
             raise WorkerError("its process has stopped") from error
 
-    def answer(self, seconds: float) -> Any:
-        """The answer to the oldest request without one.
+    def receive(self, seconds: float) -> Any:
+        """The response to the oldest request without one.
 
         Raises:
-          WorkerError: where it fails, has stopped, or takes longer; a side that takes longer is ended.
+          WorkerError: if it fails, has stopped, or takes longer; a side that takes longer is ended.
         """
         try:
-            line = self._answers.get(timeout=max(seconds, 0.001))
+            line = self._responses.get(timeout=max(seconds, 0.001))
         except queue.Empty:
             self.stop()
             raise WorkerError("the time was up") from None
         if not line:
-            self._answers.put("")
+            self._responses.put("")
             raise WorkerError("its process has stopped")
-        answer = json.loads(line)
-        if isinstance(answer, dict) and "error" in answer:
-            raise WorkerError(answer["error"])
-        return answer
+        response = json.loads(line)
+        if isinstance(response, dict) and "error" in response:
+            raise WorkerError(response["error"])
+        return response
 
     def stop(self) -> None:
         """Ends the process."""
@@ -74,20 +73,20 @@ class Worker:
     def _listen(self) -> None:
         with self._process.stdout as lines:
             for line in lines:
-                self._answers.put(line)
-        self._answers.put("")
+                self._responses.put(line)
+        self._responses.put("")
 
 
-def serve(side: Any, requests: TextIO, answers: TextIO) -> None:
-    """Answers requests until there are none; what goes wrong is an answer too."""
+def serve(side: Any, requests: TextIO, responses: TextIO) -> None:
+    """Responds to requests until there are none; an error is a response too."""
     for line in requests:
-        print(json.dumps(_attempt(side, *json.loads(line))), file=answers, flush=True)
+        print(json.dumps(_attempt(side, *json.loads(line))), file=responses, flush=True)
 
 
 def _attempt(side: Any, action: str, *words: Any) -> Any:
     try:
         return {"prepare": _prepare, "turn": _turn, "drop": _drop, "describe": _describe}[action](side, *words)
-    # Whatever a library comes up with ends this request, not the others.
+    # Any exception of a library ends this request, not the others.
     except Exception as error:
         lines = str(error).strip().splitlines() or [""]
         return {"error": f"{type(error).__name__}: {lines[0][:160]}"}
@@ -103,7 +102,7 @@ def _prepare(side: Any, batch_size: int, variant: str) -> None:
 
 
 def _turn(side: Any, batch_size: int, variant: str, uncounted: int, steps: int) -> dict[str, float]:
-    """Wall and CPU seconds of a step, after steps that are not counted: the first after a pause waits for memory."""
+    """Wall and CPU seconds of a step, after uncounted steps: the first after a pause waits for memory."""
     side.run(batch_size, variant, uncounted)
     wall, cpu = time.perf_counter(), time.process_time()
     side.run(batch_size, variant, steps)
@@ -117,9 +116,9 @@ def _drop(side: Any, batch_size: int) -> None:
 
 
 def main() -> None:
-    """Be a side. What libraries print goes to stderr: stdout is for answers."""
+    """Run one side. Libraries print to stderr: stdout is for responses."""
     setup = json.loads(sys.argv[1])
-    answers = os.fdopen(os.dup(1), "w")
+    responses = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     try:
         if setup["library"] == "jax":
@@ -128,9 +127,9 @@ def main() -> None:
             from torch_side import TorchSide as Side
         side = Side(setup)
     except Exception as error:
-        print(json.dumps({"error": f"{type(error).__name__}: {error}"}), file=answers, flush=True)
+        print(json.dumps({"error": f"{type(error).__name__}: {error}"}), file=responses, flush=True)
         return
-    serve(side, sys.stdin, answers)
+    serve(side, sys.stdin, responses)
 
 
 if __name__ == "__main__":

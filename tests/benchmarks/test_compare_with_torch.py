@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import compare_with_torch
-import compared_cells
+import compared_cases
 import lane
 import pytest
 import worker
@@ -50,7 +50,7 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True)
 
 
-def test_both_sides_take_turns_and_failures_stay_in_their_cells(tmp_path):
+def test_both_sides_take_turns_and_failures_stay_in_their_cases(tmp_path):
     out = tmp_path / "kept"
     done = run("--torch-python", stand_in(tmp_path, PARAMETERS), *TINY, *QUICK, "--out", str(out))
     assert done.returncode == 0, done.stderr
@@ -97,7 +97,7 @@ def test_other_networks_are_not_compared(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["--batch-sizes", "24,x"], "24,x: positive whole numbers with commas between"),
         (["--image-size", "-3"], "-3: a positive whole number"),
@@ -106,10 +106,10 @@ def test_other_networks_are_not_compared(tmp_path):
         (["--out", __file__], f"--out {__file__}: File exists"),
     ],
 )
-def test_what_is_wrong_is_told_before_anything_starts(words, told):
+def test_bad_input_is_reported_before_anything_starts(words, message):
     done = run("--torch-python", sys.executable, *words)
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].endswith(told)
+    assert done.stderr.splitlines()[-1].endswith(message)
 
 
 def test_there_must_be_a_pytorch():
@@ -124,10 +124,10 @@ class Slow(worker.Worker):
     def __init__(self, now: list[float], seconds: list[float], failures: dict[int, str]):
         self._now, self._seconds, self._failures, self.asked = now, seconds, failures, []
 
-    def ask(self, *request: object) -> None:
+    def send(self, *request: object) -> None:
         self.asked.append(request)
 
-    def answer(self, seconds: float) -> None:
+    def receive(self, seconds: float) -> None:
         self._now[0] += self._seconds[len(self.asked) - 1]
         if why := self._failures.get(len(self.asked)):
             raise worker.WorkerError(why)
@@ -164,11 +164,11 @@ def test_a_step_without_room_is_tried_again_and_another_failure_is_not(now):
     assert len(hopeless.asked) == 3
 
 
-def test_large_batches_are_prepared_so_many_at_once():
+def test_large_batches_are_prepared_a_few_at_a_time():
     most, busy, lock = [0], [0], threading.Lock()
 
     class Counted(Slow):
-        def answer(self, seconds: float) -> None:
+        def receive(self, seconds: float) -> None:
             with lock:
                 busy[0] += 1
                 most[0] = max(most[0], busy[0])
@@ -194,12 +194,12 @@ def test_on_a_gpu_each_side_has_two_processes_and_each_cell_one_place():
 
 def test_ratios_are_medians_over_rounds_of_their_time_over_ours():
     ours, theirs = ("jax", "run"), ("torch", "eager")
-    cell = compared_cells.Job("resnet50", 24, steps=dict.fromkeys((ours, theirs), 1))
-    cell.prepared = dict.fromkeys((ours, theirs), 7.0)
+    case = compared_cases.Case("resnet50", 24, steps=dict.fromkeys((ours, theirs), 1))
+    case.prepared = dict.fromkeys((ours, theirs), 7.0)
     for mine, other in ((0.1, 0.2), (0.2, 0.2), (0.1, 0.3)):
         times = {ours: mine, theirs: other}
-        cell.rounds.append({key: {"wall": wall, "cpu": 4 * wall} for key, wall in times.items()})
-    row = cell.row()
+        case.rounds.append({key: {"wall": wall, "cpu": 4 * wall} for key, wall in times.items()})
+    row = case.row()
     assert row["ratios"] == {"eager": pytest.approx(2.0)}
     assert row["cpu_ratios"] == {"eager": pytest.approx(2.0)}
     assert row["variants"]["ours"]["images_per_second"] == pytest.approx(240)
@@ -207,7 +207,7 @@ def test_ratios_are_medians_over_rounds_of_their_time_over_ours():
     assert row["variants"]["eager"]["cpu_milliseconds"] == pytest.approx(800)
     document = {"steps_per_call": 32, "device": "NVIDIA H200", "rows": [row], "left_out": ["resnet50 at batch 72"]}
     document |= {"image_size": 224, "precision": "bfloat16", "date": "today", "seconds": 3.0}
-    told = compared_cells.report(document)
-    assert "| resnet50 | 24 | 240 | 120 | – | – | 2.00 | – | – |" in told
-    assert "Left out: resnet50 at batch 72" in told
-    assert "2,470 images/s on one A100-80G" in told
+    message = compared_cases.report(document)
+    assert "| resnet50 | 24 | 240 | 120 | – | – | 2.00 | – | – |" in message
+    assert "Left out: resnet50 at batch 72" in message
+    assert "2,470 images/s on one A100-80G" in message

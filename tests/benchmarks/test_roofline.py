@@ -121,7 +121,7 @@ def test_a_networks_products_are_nearly_all_that_xla_counts():
 
 
 def test_the_longer_of_computing_and_moving_bounds_each_kernel():
-    peak = devices.Peak(bfloat16=100.0, float32=1.0, bandwidth=10.0)
+    peak = devices.PeakPerformance(bfloat16=100.0, float32=1.0, bandwidth=10.0)
     found = roofline.bound([Kernel("a", 1000, 20), Kernel("b", 100, 50), Kernel("c", 0, 30)], peak)
     assert found == roofline.Bound(1100, 100, 10 + 5 + 3, 10)
     with pytest.raises(ValueError, match="bfloat16"):
@@ -133,7 +133,7 @@ def test_a_table_costs_its_updates(monkeypatch):
     made = lambda network, classes, side, size: (Kernel("a", 0, size),)  # noqa: E731
     monkeypatch.setattr(roofline, "step_kernels", made)
     rows = load_rows(str(ROOT / "configs" / "cifar100_resnet50.py"))
-    row = roofline.table_row("cifar100_resnet50.py", rows, devices.Peak(1.0, 1.0, bandwidth=1.0))
+    row = roofline.table_row("cifar100_resnet50.py", rows, devices.PeakPerformance(1.0, 1.0, bandwidth=1.0))
     batches = [(10_000, 24), (20_000, 48), (30_000, 72), (40_000, 96), (50_000, 24)]
     stepwise = 20 * sum(examples // size * size for examples, size in batches)
     baseline = 100 * (50_000 // 24 * 24)

@@ -73,15 +73,15 @@ def test_rows_are_measured_by_the_fewest_devices():
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["resnet51", "--devices", "1"], "what comes nearest is resnet50"),
         (["resnet18", "--batch-size", "18"], "--batch-size 18: 4 devices cannot share it evenly"),
         (["resnet18", "--devices", "0"], "--devices"),
     ],
 )
-def test_bad_words_get_one_sentence(words, told):
+def test_bad_words_get_one_sentence(words, message):
     done = run(*words)
     assert done.returncode != 0
-    assert told in done.stderr.splitlines()[-1]
+    assert message in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr

@@ -1,4 +1,4 @@
-"""The cells of a comparison with PyTorch, and their table."""
+"""The cases of a comparison with PyTorch, and their table."""
 
 import json
 import statistics
@@ -7,7 +7,7 @@ from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lane import Lane, tell
+from lane import Lane, log
 
 OURS = ("run",)
 TABLE = "compare_with_torch.md"
@@ -22,13 +22,13 @@ Key = tuple[str, str]
 
 
 @dataclass
-class Cell:
-    """One network at one batch size: what each variant of each side took."""
+class Case:
+    """One network at one batch size: the times of each variant of each side."""
 
     network: str
     batch_size: int
     lanes: InitVar[Sequence[Lane]] = ()
-    """The network's processes, which have prepared what they could."""
+    """The network's processes, after their preparation."""
     ready: dict[Key, Lane] = field(default_factory=dict)
     """Which process has a variant."""
     steps: dict[Key, int] = field(default_factory=dict)
@@ -82,7 +82,7 @@ class Cell:
 
 
 def name(key: Key) -> str:
-    """A variant as the tables call it."""
+    """The name of a variant in the tables."""
     return "ours" if key[0] == "jax" else key[1]
 
 
@@ -109,7 +109,7 @@ def _ratio(row: dict[str, Any], variant: str, with_cpu: bool) -> str:
 
 
 def report(document: dict[str, Any]) -> str:
-    """The table, under what it was measured with, above what is missing from it."""
+    """The table, with the setting above it and the missing cases below."""
     versions = ", ".join(f"{each} {version}" for each, version in document.get("versions", {}).items())
     side = document["image_size"]
     setting = f"{document.get('device', 'no device')}, {side} x {side}, {document['precision']}, {document['date']}"
@@ -125,8 +125,8 @@ def report(document: dict[str, Any]) -> str:
     return "\n\n".join(text for text in texts if text)
 
 
-def cannot_keep(out: Path) -> str:
-    """Makes the folder; why it cannot hold anything, if it cannot."""
+def unwritable_reason(out: Path) -> str:
+    """Makes the folder; returns why nothing can be written there, or an empty text."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         (out / TABLE).touch()
@@ -136,7 +136,7 @@ def cannot_keep(out: Path) -> str:
 
 
 def keep(document: dict[str, Any], out: Path | None) -> None:
-    """Writes what is known so far. A disk that is full meanwhile is told, and costs nothing else."""
+    """Writes the results so far. A full disk is reported, and costs nothing else."""
     if not out or "rows" not in document:
         return
     try:
@@ -144,4 +144,4 @@ def keep(document: dict[str, Any], out: Path | None) -> None:
         if "device" in document:
             (out / TABLE).write_text(report(document) + "\n")
     except OSError as error:
-        tell(f"{out} was not written: {error.strerror}")
+        log(f"{out} was not written: {error.strerror}")
