@@ -42,7 +42,7 @@ def shapes(train: int, test: int) -> Source:
         name="shapes",
         version="1.0.0",
         class_names=CLASSES,
-        place="examples/own_dataset.py",
+        origin="examples/own_dataset.py",
         splits={"train": split("train", train), "test": split("test", test)},
         read=draw,
         array_shape=(SIDE, SIDE, 3),

@@ -1,23 +1,23 @@
-"""Numbers and names as people read them."""
+"""Formats numbers and names for people."""
 
 import sys
 from pathlib import Path
 
 
 def program_name() -> str:
-    """The command as its user types it: `stepwise` where the package is installed, `python launch.py` in a clone."""
+    """The command that the user typed: `stepwise` if the package is installed, `python launch.py` in a clone."""
     started = Path(sys.argv[0])
     installed = started.stem == "stepwise" or started.parts[-2:] == ("stepwise_jax", "__main__.py")
     return "stepwise" if installed else "python launch.py"
 
 
 def replace_unprintable(name: str) -> str:
-    """A name that can be drawn and written: that of a folder or of a class may be no text, or have line ends in it."""
+    """The name with U+FFFD for each character that cannot be printed, such as a line end or a surrogate."""
     return "".join(character if character.isprintable() else "\ufffd" for character in name)
 
 
 def format_percent(fraction: float | None) -> str:
-    """An accuracy as people read it: fractions in files, per cent on screen, a dash where none was measured."""
+    """A fraction in per cent with two decimals, or a dash for None."""
     return "–" if fraction is None else f"{100 * fraction:.2f} %"
 
 
@@ -28,5 +28,5 @@ def format_duration(seconds: float) -> str:
 
 
 def format_mib(count: int) -> str:
-    """Bytes in MiB, with a digit after the point: `1,234.5`."""
+    """Bytes in MiB with one decimal: `1,234.5`."""
     return f"{count / 2**20:,.1f}"

@@ -1,4 +1,4 @@
-"""The commands that concern one run, one data set or this machine: what each does with its words."""
+"""The commands for one run, one data set or this machine. Each takes its parsed options and `--FIELD VALUE` words."""
 
 import argparse
 import dataclasses
@@ -18,7 +18,7 @@ from stepwise_jax.runtime.process import compute_in_main_thread
 
 
 def plan(options: argparse.Namespace, fields: Sequence[str]) -> None:
-    """Shows the stages of a run and its cost against the baseline, without data and without running it."""
+    """Shows the stages of a run, and its cost relative to the baseline, without data and without training."""
     from stepwise_jax.cli import tables
     from stepwise_jax.data import datasets
     from stepwise_jax.plans.planning import make_plan, plan_to_dict
@@ -46,17 +46,17 @@ def _memory(experiment: ExperimentConfig, stages: Any) -> dict[str, Any]:
     from stepwise_jax.training import footprint, session
 
     network = networks.build_network(experiment, datasets.sizes(experiment.data).num_classes)
-    return footprint.measure(session.resolve(experiment, None), stages, network)
+    return footprint.measure(session.resolve_steps_per_call(experiment, None), stages, network)
 
 
 def train(options: argparse.Namespace, fields: Sequence[str]) -> None:
-    """Trains, or continues where the workdir's run stopped; ends with a table of the stages and curves.png."""
+    """Trains a run, or resumes the one in the workdir; ends with a table of the stages and curves.png."""
     from stepwise_jax.cli.display import Display, make_display
     from stepwise_jax.data import datasets
     from stepwise_jax.plans.planning import make_plan
     from stepwise_jax.runtime import compile_cache, multihost
     from stepwise_jax.training import loop
-    from stepwise_jax.training.timing import parse_profile
+    from stepwise_jax.training.timing import parse_profiled_epoch
 
     compute_in_main_thread()
     experiment = load_experiment(options.config, fields, options.command)
@@ -64,7 +64,7 @@ def train(options: argparse.Namespace, fields: Sequence[str]) -> None:
     sizes = datasets.sizes(experiment.data)
     network = networks.build_network(experiment, sizes.num_classes)
     stages = make_plan(experiment.plan, sizes.train, experiment.optimizer)
-    profile = parse_profile(options.profile, stages) if options.profile else None
+    profile = parse_profiled_epoch(options.profile, stages) if options.profile else None
     compile_cache.enable()
     variables = networks.initial_variables(experiment, sizes.num_classes)
     with make_display(sys.stderr) if multihost.is_first_process() else Display() as display:
@@ -79,18 +79,18 @@ def train(options: argparse.Namespace, fields: Sequence[str]) -> None:
             profile=profile,
         )
     if multihost.is_first_process():
-        _show_result(stages, summary, options.workdir)
+        _print_run_result(stages, summary, options.workdir)
 
 
 def _join_processes(options: argparse.Namespace) -> None:
     from stepwise_jax.runtime import multihost
 
-    place = multihost.DistributedConfig(options.coordinator, options.processes, options.process_id)
-    if options.distributed or set(place) != {None}:
-        multihost.start(place, options.heartbeat)
+    config = multihost.DistributedConfig(options.coordinator, options.processes, options.process_id)
+    if options.distributed or set(config) != {None}:
+        multihost.initialize(config, options.heartbeat)
 
 
-def _show_result(stages: Any, summary: dict[str, Any], workdir: Path) -> None:
+def _print_run_result(stages: Any, summary: dict[str, Any], workdir: Path) -> None:
     from stepwise_jax.cli.tables import print_result
     from stepwise_jax.plans.stage import stage_to_dict
     from stepwise_jax.report.curves import write_curves
@@ -101,13 +101,13 @@ def _show_result(stages: Any, summary: dict[str, Any], workdir: Path) -> None:
 
 
 def evaluate(options: argparse.Namespace, _: Sequence[str]) -> None:
-    """Scores the newest checkpoint of a finished or stopped run on its whole test set."""
+    """Evaluates the newest checkpoint of a finished or stopped run on its whole test set."""
     from stepwise_jax.cli.display import make_display
     from stepwise_jax.data import datasets
     from stepwise_jax.training import evaluation
-    from stepwise_jax.workdir.folder import read_config, recorded_experiment
+    from stepwise_jax.workdir.folder import parse_config, read_config
 
-    experiment, stages = recorded_experiment(read_config(options.run))
+    experiment, stages = parse_config(read_config(options.run))
     moved = {"data.root": options.root, "data.data_dir": options.data_dir}
     experiment = override_fields(experiment, {name: place for name, place in moved.items() if place is not None})
     network = networks.build_network(experiment, datasets.sizes(experiment.data).num_classes)
@@ -121,17 +121,17 @@ def evaluate(options: argparse.Namespace, _: Sequence[str]) -> None:
 
 
 def predict(options: argparse.Namespace, _: Sequence[str]) -> None:
-    """Names the classes of image files with their probabilities, by a trained network; needs no data set."""
+    """Predicts the classes of image files with a trained network; needs no data set."""
     from stepwise_jax.cli.tables import print_ranked
     from stepwise_jax.inference import image_files
 
     if options.top < 1:
         raise InputError(f"--top {options.top}: it must be at least 1")
-    paths, unmatched = image_files.find(options.images)
+    paths, unmatched = image_files.find_images(options.images)
     if not paths:
         raise InputError(f"{', '.join(unmatched)}: there is no such image file, folder with images, or match")
     ranked, faults = _classify(options, paths)
-    faults = [*(f"{word} stands for no image" for word in unmatched), *faults]
+    faults = [*(f"{pattern} matches no image" for pattern in unmatched), *faults]
     if options.json:
         _print_json(ranked)
     else:
@@ -143,26 +143,26 @@ def predict(options: argparse.Namespace, _: Sequence[str]) -> None:
 
 
 def _classify(options: argparse.Namespace, paths: Sequence[str]) -> tuple[list[dict[str, Any]], list[str]]:
-    """The ranked classes of each image, and a sentence for each file that cannot be read."""
+    """The ranked classes of each image, and a message for each file that cannot be read."""
     from stepwise_jax.cli.display import make_display
-    from stepwise_jax.inference.predict import classify_files, rank
+    from stepwise_jax.inference.predict import classify_files, rank_classes
 
     trained = networks.load_trained(options.run)
     ranked, faults = [], []
     with make_display(sys.stderr) as display:
-        for path, probabilities, fault in classify_files(trained, paths, display.preparing):
+        for path, probabilities, fault in classify_files(trained, paths, display.show_progress):
             if probabilities is None:
                 faults.append(f"{path} cannot be read: {fault}")
             else:
-                ranked.append(rank(path, probabilities, trained.signature.classes, options.top))
+                ranked.append(rank_classes(path, probabilities, trained.signature.classes, options.top))
     return ranked, faults
 
 
 def export(options: argparse.Namespace, _: Sequence[str]) -> None:
-    """Writes a trained network for use without stepwise-jax: as .stablehlo with its preprocessing, or .safetensors."""
-    from stepwise_jax.inference.export import check_target, write_stablehlo
+    """Exports a trained network for use without stepwise-jax: as .stablehlo with preprocessing, or .safetensors."""
+    from stepwise_jax.inference.export import check_export_path, write_stablehlo
 
-    check_target(options.out)
+    check_export_path(options.out)
     trained = networks.load_trained(options.run)
     if options.out.suffix == ".stablehlo":
         write_stablehlo(trained, options.out)
@@ -173,69 +173,69 @@ def export(options: argparse.Namespace, _: Sequence[str]) -> None:
 
 
 def _write_safetensors(trained: Any, path: Path) -> None:
-    from stepwise_jax.inference.export import describe
+    from stepwise_jax.inference.export import describe_network
 
-    models, description = networks.load_models(), describe(trained)
+    models, description = networks.load_models(), describe_network(trained)
     arrays = models.to_torch(description["network"], trained.variables)
     texts = {name: each if isinstance(each, str) else json.dumps(each) for name, each in description.items()}
     models.write_safetensors(path, arrays, **texts)
 
 
 def report(options: argparse.Namespace, _: Sequence[str]) -> None:
-    """Writes report.md, report.html and the curves of one or several runs."""
+    """Writes report.md, report.html and the curves of one or more runs."""
     from stepwise_jax.report.report import write_report
 
     print(f"report: {write_report(options.runs, options.out)}")
 
 
 def prepare(options: argparse.Namespace, _: Sequence[str]) -> None:
-    """Makes a data set ready for training, once, or checks that it is."""
+    """Prepares a data set for training, once, or verifies a prepared one."""
     from stepwise_jax.cli.display import make_display
     from stepwise_jax.data import datasets
 
     if options.source and options.dataset == "digits":
-        raise InputError(f"--from {options.source!r}: the digits come with scikit-learn, they are not made from a file")
+        raise InputError(f"--from {options.source!r}: the digits come with scikit-learn, not from a file")
     data = DataConfig(name=options.dataset, root=options.source, data_dir=options.data_dir)
     with make_display(sys.stderr) as display:
         if options.verify:
-            datasets.verify(datasets.open_dataset(data), display.preparing)
+            datasets.verify(datasets.open_dataset(data), display.show_progress)
         else:
-            datasets.prepare(data, display.preparing, fetch=True)
+            datasets.prepare(data, display.show_progress, fetch=True)
     opened, sizes = datasets.open_dataset(data), datasets.sizes(data)
-    found = f"{sizes.train} training and {sizes.test} test images, {sizes.num_classes} classes"
-    print(f"{data.name} {opened.version}: {found}" + (", OK" if options.verify else ""))
+    summary = f"{sizes.train} training and {sizes.test} test images, {sizes.num_classes} classes"
+    print(f"{data.name} {opened.version}: {summary}" + (", OK" if options.verify else ""))
 
 
 def import_weights(options: argparse.Namespace, _: Sequence[str]) -> None:
-    """Checks a weight file of PyTorch's against a network, and keeps it as .safetensors for model.initial_weights."""
+    """Checks a PyTorch weight file against a network, and writes it as .safetensors for model.initial_weights."""
     out = options.out or Path(f"{options.network}.safetensors")
     if not options.file.is_file():
-        raise InputError(f"weights: {options.file} is no file")
+        raise InputError(f"weights: {options.file} is not a file")
     if not out.parent.is_dir() or out.is_dir():
         raise InputError(f"--out {out}: it must be a file in a folder that exists")
     if out.exists() and out.samefile(options.file):
-        raise InputError(f"--out {out} is the file that is imported: name another")
+        raise InputError(f"--out {out} is the imported file: name another file")
     try:
-        found = networks.load_models().import_weights(options.network, options.file, out)
+        imported = networks.load_models().import_weights(options.network, options.file, out)
     except ValueError as error:
         raise InputError(str(error)) from error
     except OSError as error:
         raise InputError(f"--out {out} cannot be written: {error.strerror}") from error
-    head = "no head" if found.num_classes is None else f"a head of {found.num_classes} classes"
-    print(f"{out}: {options.network}, {found.parameters:,} parameters, {head}")
+    head = "no head" if imported.num_classes is None else f"a head of {imported.num_classes} classes"
+    print(f"{out}: {options.network}, {imported.parameters:,} parameters, {head}")
 
 
 def bench(options: argparse.Namespace, _: Sequence[str]) -> None:
-    """Measures this machine: training steps of networks, or with --data how many images a second reach the device."""
-    from stepwise_jax.cli.bench.command import check, run, show
+    """Measures this machine: training steps of networks, or with --data the images/s of the input pipeline."""
+    from stepwise_jax.cli.bench.command import print_benchmark, require_measurement, run_benchmark
 
     compute_in_main_thread()
-    measured = run(vars(options), networks.build_network)
+    document = run_benchmark(vars(options), networks.build_network)
     if options.json:
-        _print_json(measured)
+        _print_json(document)
     else:
-        show(measured)
-    check(measured)
+        print_benchmark(document)
+    require_measurement(document)
 
 
 def _print_json(document: Any) -> None:

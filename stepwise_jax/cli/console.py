@@ -6,11 +6,11 @@ from typing import TextIO
 from rich.console import Console
 
 PIPE_WIDTH = 170
-"""Columns where there is no terminal: what reads a pipe later should not get folded tables."""
+"""Columns without a terminal: wide, so that tables in pipes and files are not folded."""
 
 
 def make_console(stream: TextIO | None = None) -> Console:
     """A console on a stream, by default stdout: as wide as its terminal, or `PIPE_WIDTH` columns without one."""
     target: TextIO = sys.stdout if stream is None else stream
-    # Names of runs and classes may hold what Rich takes for markup.
+    # Names of runs and classes may contain text that Rich would read as markup.
     return Console(file=target, highlight=False, markup=False, width=None if target.isatty() else PIPE_WIDTH)

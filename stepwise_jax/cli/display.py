@@ -1,4 +1,4 @@
-"""Displays of a running training: live on a terminal, plain lines elsewhere. They are observers of the run."""
+"""Observers that display a training run: live on a terminal, as plain lines elsewhere."""
 
 import contextlib
 import os
@@ -31,63 +31,79 @@ from stepwise_jax.workdir.records import (
 
 @dataclass
 class RunStatus:
-    """Where a run stands."""
+    """Progress of a run."""
 
     stages: int = 0
     total: int = 0
-    """Examples that the whole run feeds."""
+    """Samples in the whole run."""
     stage: int = 0
     stage_name: str = ""
     epoch: int = 0
     epochs: int = 0
     done: int = 0
-    """Examples fed so far."""
+    """Samples so far."""
     images_per_second: float = 0.0
     loss: float | None = None
     top1: float | None = None
-    clock: tuple[float, int] | None = None
-    """Time and `done` at this process's first step: a resumed run is not credited with what it did before."""
+    first_step: tuple[float, int] | None = None
+    """Time and `done` at this process's first step. What earlier processes did does not count for the pace."""
+
+    def seconds_left(self, now: float) -> float | None:
+        """Seconds until the end of the run, evaluation included; None while the pace is unknown.
+
+        Args:
+          now: seconds on the clock of `first_step`.
+        """
+        return None if self.first_step is None else estimate_seconds_left(self.first_step, (now, self.done), self.total)
 
 
-def seconds_left(status: RunStatus, now: float) -> float | None:
-    """Seconds to the end of the run at the pace since this process's first step, evaluation included.
+def estimate_seconds_left(start: tuple[float, int], now: tuple[float, int], total: int) -> float | None:
+    """Seconds until `total` samples are done, at the pace since `start`.
 
     Args:
-      status: where the run stands.
-      now: seconds on the clock that `status.clock` was read from.
+      start: seconds and samples at the start of the measurement.
+      now: seconds and samples now.
+      total: samples in all.
 
     Returns:
-      None as long as there is no pace to judge by.
+      None while there is no pace yet.
     """
-    if status.clock is None or status.done <= status.clock[1]:
+    if now[1] <= start[1]:
         return None
-    began, done_before = status.clock
-    return (status.total - status.done) * (now - began) / (status.done - done_before)
+    return (total - now[1]) * (now[0] - start[0]) / (now[1] - start[1])
 
 
-def epoch_line(record: EpochRecord, stage: Row) -> str:
-    """One line for a finished epoch of a planned stage, its images/s over training and waiting for input."""
+def format_time_left(seconds: float | None) -> str:
+    """Time to the end, with dashes while it is unknown."""
+    return f"{'-:--:--' if seconds is None else format_duration(seconds)} to the end"
+
+
+def format_epoch(record: EpochRecord, stage: Row) -> str:
+    """One line for a finished epoch of a planned stage. Its images/s include waiting for input."""
     epochs, seconds = stage["epochs"], record.seconds
     parts = [
         f"{record.stage_name}  epoch {record.epoch:>{len(str(epochs))}}/{epochs}",
-        f"loss {_loss(record.train_loss)}",
+        f"loss {_format_loss(record.train_loss)}",
     ]
     if record.top1 is not None:
         parts += [f"top-1 {format_percent(record.top1)}", f"top-5 {format_percent(record.top5)}"]
-    fed, spent = stage["examples"] // record.batch_size * record.batch_size, seconds["train"] + seconds["input_wait"]
-    pace = f"{fed / max(spent, 1e-9):,.0f} images/s"
+    samples, spent = (
+        stage["examples"] // record.batch_size * record.batch_size,
+        seconds["train"] + seconds["input_wait"],
+    )
+    pace = f"{samples / max(spent, 1e-9):,.0f} images/s"
     return "  ".join([*parts, pace, f"{sum(seconds.values()):.1f} s"])
 
 
-def _loss(value: float) -> str:
-    """Three decimals, and no more digits than a line has room for where training diverges."""
+def _format_loss(value: float) -> str:
+    """Three decimals, but three digits where training diverges, so that the line stays short."""
     return f"{value:.3f}" if value < 1000 else f"{value:.3g}"
 
 
 class Display:
-    """An observer that keeps up with a run and shows nothing: the silent display, and what the others share.
+    """An observer that follows a run and shows nothing: a silent display, and the base of the others.
 
-    A context that gives the terminal back at its end.
+    As a context manager it restores the terminal at its end.
     """
 
     def __init__(self):
@@ -98,59 +114,59 @@ class Display:
         """Shows a record (`training.progress.Observer`)."""
         match record:
             case PreparationRecord():
-                self.preparing(record.done, record.total, record.what)
+                self.show_progress(record.done, record.total, record.what)
             case StartRecord():
-                self.start(record)
+                self.on_start(record)
             case StageRecord():
-                self.stage(record)
+                self.on_stage(record)
             case StepsRecord():
-                self.steps(record)
+                self.on_steps(record)
             case EpochRecord():
-                self.epoch(record)
+                self.on_epoch(record)
             case EventRecord():
-                self.message(record.message)
+                self.show_message(record.message)
             case EndRecord():
                 self.finish()
 
-    def preparing(self, done: int, total: int, what: str) -> None:
-        """`done` of `total` things are ready; also before `start`."""
+    def show_progress(self, done: int, total: int, what: str) -> None:
+        """Shows that `done` of `total` things are ready (`data.progress.Progress`). May come before `on_start`."""
 
-    def start(self, record: StartRecord) -> None:
-        """The run begins, or continues."""
+    def on_start(self, record: StartRecord) -> None:
+        """Shows the title of a run that starts or continues."""
         self._status = RunStatus(stages=len(record.stages), total=record.samples)
         self._stages = record.stages
         self._show(record.title, "bold")
 
-    def stage(self, record: StageRecord) -> None:
-        """A stage begins."""
+    def on_stage(self, record: StageRecord) -> None:
+        """Shows the settings of a stage that starts."""
         status = self._status
         status.stage, status.stage_name, status.epoch, status.epochs = record.stage, record.name, 0, 0
         text = f"{record.examples} examples, batch {record.batch_size}, learning rate {record.learning_rate:g}"
         self._show(f"stage {record.stage} of {status.stages} · {record.name}: {text}", "bold")
 
-    def steps(self, record: StepsRecord) -> None:
-        """Some steps are done. Called after each of them, so it only takes notes."""
+    def on_steps(self, record: StepsRecord) -> None:
+        """Updates the status. Called after each step, so it draws nothing."""
         status = self._status
         status.epoch, status.epochs, status.done = record.epoch, record.epochs, record.examples_seen
         status.loss = record.loss
-        # The first steps of an epoch may still be under way: they have no speed yet.
+        # The first steps of an epoch may still be running: they have no speed yet.
         status.images_per_second = record.images_per_second or status.images_per_second
-        if status.clock is None:
-            status.clock = (time.monotonic(), record.examples_seen)
+        if status.first_step is None:
+            status.first_step = (time.monotonic(), record.examples_seen)
 
-    def epoch(self, record: EpochRecord) -> None:
-        """An epoch is done."""
+    def on_epoch(self, record: EpochRecord) -> None:
+        """Shows the scores of a finished epoch."""
         status = self._status
         status.done = record.examples_seen
         status.top1 = status.top1 if record.top1 is None else record.top1
-        self._show(self._epoch_line(record), "")
+        self._show(self._format_epoch(record), "")
 
-    def message(self, text: str) -> None:
-        """Something worth a line."""
+    def show_message(self, text: str) -> None:
+        """Shows a line about an event."""
         self._show(text, "yellow")
 
     def finish(self) -> None:
-        """The run ends, in whatever way; a second call does nothing."""
+        """Ends the display, also after an error. A second call does nothing."""
 
     def __enter__(self) -> Self:
         return self
@@ -158,46 +174,47 @@ class Display:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
         self.finish()
 
-    def _epoch_line(self, record: EpochRecord) -> str:
-        return epoch_line(record, self._stages[record.stage - 1])
+    def _format_epoch(self, record: EpochRecord) -> str:
+        return format_epoch(record, self._stages[record.stage - 1])
 
     def _show(self, text: str, style: str) -> None:
-        """Shows a line that stays."""
+        """Shows a permanent line."""
 
 
 class LineDisplay(Display):
-    """One line a stage, an epoch, a message; no control characters: for pipes, files and batch systems."""
+    """One line for each stage, epoch and message, without control characters: for pipes, files and batch systems."""
 
     def __init__(self, stream: TextIO):
         super().__init__()
         self._stream = stream
         self._shown: tuple[str, int] | None = None
 
-    def preparing(self, done: int, total: int, what: str) -> None:
-        """A line for each tenth of the way."""
+    def show_progress(self, done: int, total: int, what: str) -> None:
+        """Shows a line for each tenth."""
         tenths = (what, 10 * done // max(total, 1))
         if tenths != self._shown:
             self._shown = tenths
             self._show(f"{what}: {done:,} of {total:,}", "")
 
-    def _epoch_line(self, record: EpochRecord) -> str:
-        left = seconds_left(self._status, time.monotonic())
-        return super()._epoch_line(record) + ("" if left is None else f"  {format_duration(left)} to the end")
+    def _format_epoch(self, record: EpochRecord) -> str:
+        left = self._status.seconds_left(time.monotonic())
+        return super()._format_epoch(record) + ("" if left is None else f"  {format_time_left(left)}")
 
     def _show(self, text: str, style: str) -> None:
-        # One write: the lines of several processes or threads in one log stay whole. Training outlives its reader.
+        # One write keeps lines whole if several processes or threads share a log. Training continues if the reader
+        # of the pipe has exited.
         with contextlib.suppress(BrokenPipeError):
             self._stream.write(text + "\n")
             self._stream.flush()
 
 
 class LiveDisplay(Display):
-    """Finished stages and epochs scroll by; below them stand where the run is, and a bar over the whole of it."""
+    """Finished stages and epochs scroll by; the status and a progress bar of the whole run stay below them."""
 
     def __init__(self, stream: TextIO):
         super().__init__()
-        self._ready: tuple[int, int, str] | None = None
-        # A redirected stdout is for documents that others read: nothing of the display may end up in it.
+        self._preparation: tuple[int, int, str] | None = None
+        # A redirected stdout holds documents for other programs, so the display must not write to it.
         self._live = Live(
             get_renderable=self._render,
             console=Console(file=stream, highlight=False),
@@ -206,21 +223,21 @@ class LiveDisplay(Display):
             transient=True,
         )
 
-    def start(self, record: StartRecord) -> None:
-        """Puts the live part up; it stays until `finish`."""
-        self._ready = None
+    def on_start(self, record: StartRecord) -> None:
+        """Starts the live part, which stays until `finish`."""
+        self._preparation = None
         self._live.start()
-        super().start(record)
+        super().on_start(record)
 
-    def preparing(self, done: int, total: int, what: str) -> None:
-        """A bar while it lasts, a line when it is done."""
-        self._ready = None if done >= total else (done, total, what)
+    def show_progress(self, done: int, total: int, what: str) -> None:
+        """Shows a bar, and a line at the end."""
+        self._preparation = None if done >= total else (done, total, what)
         self._live.start()
         if done >= total:
             self._show(f"{what}: {total:,}", "")
 
     def finish(self) -> None:
-        """Takes the live part down and gives the terminal back."""
+        """Removes the live part and restores the terminal."""
         self._live.stop()
 
     def _show(self, text: str, style: str) -> None:
@@ -228,31 +245,29 @@ class LiveDisplay(Display):
         self._live.refresh()
 
     def _render(self) -> RenderableType:
-        if self._ready is None:
-            return render(self._status, time.monotonic())
-        done, total, what = self._ready
-        return Group(Text(f"{what}: {done:,} of {total:,}"), _bar(done, total, f"{done / total:.0%}"))
+        if self._preparation is None:
+            return render_status(self._status, time.monotonic())
+        done, total, what = self._preparation
+        return Group(Text(f"{what}: {done:,} of {total:,}"), _render_bar(done, total, f"{done / total:.0%}"))
 
 
 def make_display(stream: TextIO | None = None) -> Display:
-    """A live display where `stream` (by default stderr) is a terminal that can move its cursor, else plain lines."""
+    """A live display if `stream` (stderr by default) is a terminal that can move its cursor, else plain lines."""
     target: TextIO = sys.stderr if stream is None else stream
     return LiveDisplay(target) if can_move_cursor(target) else LineDisplay(target)
 
 
 def can_move_cursor(stream: TextIO) -> bool:
-    """Whether a stream is a terminal that a live display can be drawn on."""
+    """Whether a stream is a terminal on which a live display can be drawn."""
     return stream.isatty() and os.environ.get("TERM", "").lower() not in ("", "dumb", "unknown")
 
 
-def render(status: RunStatus, now: float) -> RenderableType:
-    """The live part of the display: where the run stands, and a bar over the whole run weighted by samples."""
+def render_status(status: RunStatus, now: float) -> RenderableType:
+    """The live part of the display: the status, and a progress bar that counts samples of the whole run."""
     if status.stage == 0:
         return Text()
-    left = seconds_left(status, now)
-    share = f"{status.done / max(status.total, 1):.0%}"
-    ending = f"{share}  {'-:--:--' if left is None else format_duration(left)} to the end"
-    return Group(Text(" · ".join(_status_parts(status))), _bar(status.done, status.total, ending))
+    ending = f"{status.done / max(status.total, 1):.0%}  {format_time_left(status.seconds_left(now))}"
+    return Group(Text(" · ".join(_status_parts(status))), _render_bar(status.done, status.total, ending))
 
 
 def _status_parts(status: RunStatus) -> list[str]:
@@ -265,7 +280,7 @@ def _status_parts(status: RunStatus) -> list[str]:
     return [*parts, f"top-1 {format_percent(status.top1)}"]
 
 
-def _bar(done: int, total: int, ending: str) -> RenderableType:
+def _render_bar(done: int, total: int, ending: str) -> RenderableType:
     line = Table.grid(expand=True, padding=(0, 1, 0, 0))
     line.add_column(ratio=1)
     line.add_column(no_wrap=True)

@@ -12,7 +12,7 @@ from stepwise_jax.experiment.config import ExperimentConfig, ModelConfig
 if TYPE_CHECKING:
     from flax import linen as nn
 
-    from stepwise_jax.inference.trained import Trained
+    from stepwise_jax.inference.trained import TrainedNetwork
 
 _PLACES = ("stepwise_jax.models", "models")
 """In an installed package, and in a clone, which keeps the networks at its top."""
@@ -41,13 +41,13 @@ def build_network(experiment: ExperimentConfig, num_classes: int) -> "nn.Module"
         raise InputError(f"model: {error}") from error
 
 
-def load_trained(folder: Path) -> "Trained":
+def load_trained(folder: Path) -> "TrainedNetwork":
     """The trained network of a run's folder."""
     from stepwise_jax.inference import trained
     from stepwise_jax.runtime import compile_cache
 
     compile_cache.enable()
-    experiment, signature = trained.read_recipe(folder)
+    experiment, signature = trained.read_description(folder)
     return trained.open_trained(folder, build_network(experiment, len(signature.classes)))
 
 

@@ -1,4 +1,4 @@
-"""Overrides: fields of the experiment replaced by dotted name on the command line."""
+"""Parses fields of an experiment, given by their dotted names, from the command line."""
 
 import contextlib
 import difflib
@@ -16,14 +16,13 @@ from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import ExperimentConfig, StrategyName
 from stepwise_jax.experiment.config_files import load_config
 from stepwise_jax.experiment.fields import type_name
-from stepwise_jax.experiment.serialization import field_type, flatten, override_fields
+from stepwise_jax.experiment.serialization import field_type, flatten_fields, override_fields
 from stepwise_jax.formatting import program_name
 
-# Every flag takes a value, `--model.small-images True`, as design and records write it.
-_TYRO = (tyro.conf.FlagConversionOff,)
+# Every flag takes a value: `--model.small-images True`, as in records.
+_TYRO_CONFIG = (tyro.conf.FlagConversionOff,)
 
-
-_DECISIVE = (
+_REPRODUCTION_PREFIXES = (
     "plan.",
     "optimizer.",
     "model.name",
@@ -32,9 +31,11 @@ _DECISIVE = (
     "model.blocks",
     "data.name",
     "data.image",
+    "data.train_examples",
+    "data.validation_fraction",
+    "data.normalisation",
 )
-
-_DECISIVE += ("data.train_examples", "data.validation_fraction", "data.normalisation")
+"""Prefixes of fields whose change ends the reproduction of a row of the paper."""
 
 
 def load_experiment(config: str, arguments: Sequence[str], command: str) -> ExperimentConfig:
@@ -55,53 +56,54 @@ def parse_fields(config: ExperimentConfig, arguments: Sequence[str], program_nam
     unknown = [word for word in arguments if word.startswith("--") and not _is_field(config, word)]
     if unknown:
         raise InputError(f"{unknown[0]} is no field of the experiment{_nearest_field(config, unknown[0])}")
-    told = io.StringIO()
-    with contextlib.redirect_stderr(told), _wide_terminal():
+    output = io.StringIO()
+    with contextlib.redirect_stderr(output), _wide_terminal():
         try:
-            return _relabelled(config, _keep_staged(config, _cli(arguments, config, program_name)))
+            parsed = _run_tyro(arguments, config, program_name)
         except SystemExit as error:
-            raise InputError(_sentence(told.getvalue(), arguments)) from error
+            raise InputError(_format_error(output.getvalue(), arguments)) from error
+    return _clear_reproduces(config, _keep_staged(config, parsed))
 
 
 def _keep_staged(config: ExperimentConfig, parsed: ExperimentConfig) -> ExperimentConfig:
-    """A control named in place of a strategy of the user's own is measured by the latter."""
+    """Sets `plan.staged` to the user's own strategy if a control replaces it, because controls are matched to it."""
     if not callable(config.plan.strategy) or callable(parsed.plan.strategy) or callable(parsed.plan.staged):
         return parsed
     return override_fields(parsed, {"plan.staged": config.plan.strategy})
 
 
-def _relabelled(config: ExperimentConfig, parsed: ExperimentConfig) -> ExperimentConfig:
-    """Another plan, network or data set than the configuration's no longer reproduces the paper's row."""
-    before, after = flatten(config), flatten(parsed)
-    decisive = [name for name in before if name.startswith(_DECISIVE) and before[name] != after[name]]
+def _clear_reproduces(config: ExperimentConfig, parsed: ExperimentConfig) -> ExperimentConfig:
+    """Clears `reproduces` if the plan, the network or the data set differs from that of the configuration."""
+    before, after = flatten_fields(config), flatten_fields(parsed)
+    changed = [name for name in before if name.startswith(_REPRODUCTION_PREFIXES) and before[name] != after[name]]
     same_label = config.reproduces == parsed.reproduces
-    return override_fields(parsed, {"reproduces": ""}) if decisive and same_label else parsed
+    return override_fields(parsed, {"reproduces": ""}) if changed and same_label else parsed
 
 
 def print_fields(config: ExperimentConfig, program_name: str) -> None:
-    """Every field with its type, meaning and value, on stdout."""
+    """Prints every field with its type, meaning and value on stdout."""
     with contextlib.suppress(SystemExit):
-        _cli(["--help"], config, program_name)
+        _run_tyro(["--help"], config, program_name)
 
 
-def _cli(arguments: Sequence[str], config: ExperimentConfig, program_name: str) -> ExperimentConfig:
-    with _strategies:
-        return tyro.cli(ExperimentConfig, args=list(arguments), default=config, prog=program_name, config=_TYRO)
+def _run_tyro(arguments: Sequence[str], config: ExperimentConfig, program_name: str) -> ExperimentConfig:
+    with _registry:
+        return tyro.cli(ExperimentConfig, args=list(arguments), default=config, prog=program_name, config=_TYRO_CONFIG)
 
 
-_strategies = tyro.constructors.ConstructorRegistry()
+_registry = tyro.constructors.ConstructorRegistry()
 
 
-@_strategies.primitive_rule
+@_registry.primitive_rule
 def _strategy_rule(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
-    """A strategy is given by name; a function comes from a configuration file only, and is shown by its name."""
+    """Accepts the name of a strategy; shows a function, which only a configuration file can set, by its name."""
     choices = {field_type("plan.strategy"): typing.get_args(StrategyName), field_type("plan.staged"): ("stepwise",)}
     if info.type not in choices:
         return None
     return tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,
         metavar="{" + ",".join(choices[info.type]) + "}",
-        instance_from_str=lambda words: words[0],
+        instance_from_str=lambda names: names[0],
         is_instance=lambda value: isinstance(value, str) or callable(value),
         str_from_instance=lambda value: [value if isinstance(value, str) else getattr(value, "__name__", "function")],
     )
@@ -112,20 +114,20 @@ def _field_name(word: str) -> str:
 
 
 def _is_field(config: ExperimentConfig, word: str) -> bool:
-    return _field_name(word) in flatten(config)
+    return _field_name(word) in flatten_fields(config)
 
 
 def _nearest_field(config: ExperimentConfig, word: str) -> str:
-    names = list(flatten(config))
-    wanted = _field_name(word)
-    same_leaf = [name for name in names if name.rsplit(".", 1)[-1] == wanted.rsplit(".", 1)[-1]]
-    near = same_leaf or difflib.get_close_matches(wanted, names, n=3)
+    names = list(flatten_fields(config))
+    requested = _field_name(word)
+    same_leaf = [name for name in names if name.rsplit(".", 1)[-1] == requested.rsplit(".", 1)[-1]]
+    near = same_leaf or difflib.get_close_matches(requested, names, n=3)
     return f": did you mean {' or '.join('--' + name for name in near)}?" if near else ": --help lists them"
 
 
 @contextlib.contextmanager
 def _wide_terminal():
-    """Tyro draws its complaint in a box as wide as the terminal: wide enough that no sentence is broken."""
+    """Widens the terminal: tyro prints an error in a box of its width, and must not break a line."""
     before = os.environ.get("COLUMNS")
     os.environ["COLUMNS"] = "2000"
     try:
@@ -136,24 +138,26 @@ def _wide_terminal():
             os.environ["COLUMNS"] = before
 
 
-def _sentence(box: str, arguments: Sequence[str]) -> str:
-    """One sentence from the box that tyro draws around a complaint: ours where it quotes us, else by field and type."""
+def _format_error(box: str, arguments: Sequence[str]) -> str:
+    """One sentence from tyro's error box: the text of our own error if it quotes one, else the field and its type."""
     lines = [line.strip("│| ") for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()]
-    told = next((line for line in lines[1:] if line and not set(line) <= set("-─")), box.strip())
-    ours = re.search(r"Error parsing \w+: (.*)", told)
-    if ours:
-        return ours.group(1)
-    flag = re.search(r"--([\w.-]+)", told)
+    message = next((line for line in lines[1:] if line and not set(line) <= set("-─")), box.strip())
+    own_error = re.search(r"Error parsing \w+: (.*)", message)
+    if own_error:
+        return own_error.group(1)
+    flag = re.search(r"--([\w.-]+)", message)
     if not flag:
-        return told
+        return message
     name = _field_name(flag.group(1))
-    given = " ".join(_words_of(name, arguments))
-    return f"--{name} is {given!r}: it must be {type_name(field_type(name))}"
+    value = " ".join(_flag_values(name, arguments))
+    return f"--{name} is {value!r}: it must be {type_name(field_type(name))}"
 
 
-def _words_of(name: str, arguments: Sequence[str]) -> list[str]:
-    """The words that follow a field's flag."""
-    places = [i for i, word in enumerate(arguments) if word.startswith("--") and _field_name(word) == name]
-    after = arguments[places[-1] + 1 :] if places else []
-    joined = [arguments[places[-1]].split("=", 1)[1]] if places and "=" in arguments[places[-1]] else []
-    return joined or list(itertools.takewhile(lambda word: not word.startswith("--"), after))
+def _flag_values(name: str, arguments: Sequence[str]) -> list[str]:
+    """The words that follow the last flag of a field."""
+    flags = [index for index, word in enumerate(arguments) if word.startswith("--") and _field_name(word) == name]
+    if not flags:
+        return []
+    _, equals, value = arguments[flags[-1]].partition("=")
+    after = arguments[flags[-1] + 1 :]
+    return [value] if equals else list(itertools.takewhile(lambda word: not word.startswith("--"), after))

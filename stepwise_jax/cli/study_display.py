@@ -1,4 +1,4 @@
-"""What a person sees while many runs go on: a live list of those under way on a terminal, plain lines elsewhere."""
+"""Displays the progress of many runs: as a live list on a terminal, as plain lines elsewhere."""
 
 import contextlib
 import sys
@@ -12,65 +12,63 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from stepwise_jax.cli.display import can_move_cursor
-from stepwise_jax.formatting import format_duration
+from stepwise_jax.cli.display import can_move_cursor, estimate_seconds_left, format_time_left
 from stepwise_jax.studies.jobs import Failure, Job, StudyObserver
 
 
 class StudyDisplay(StudyObserver):
-    """Counts what a grid has done since this process began, and shows a line for each run that starts or ends."""
+    """Shows a line for each run that starts or ends, and one for each twentieth of all samples."""
 
-    def __init__(self, cells: Sequence[Job], stream: TextIO):
-        self._stream, self._cells = stream, cells
-        self._total = sum(cell.samples for cell in cells)
-        self._began = (time.monotonic(), sum(cell.samples_done() for cell in cells))
-        self._samples, self._finished, self._twentieths = self._began[1], sum(cell.done for cell in cells), -1
-        counted = "1 run" if len(cells) == 1 else f"{len(cells)} runs"
-        self._show(f"{counted}, {self._finished} finished; {self._total:,} samples in all")
+    def __init__(self, jobs: Sequence[Job], stream: TextIO):
+        self._stream, self._jobs = stream, jobs
+        self._total = sum(job.samples for job in jobs)
+        self._start = (time.monotonic(), sum(job.samples_done() for job in jobs))
+        self._samples, self._finished, self._twentieths = self._start[1], sum(job.done for job in jobs), -1
+        count = "1 run" if len(jobs) == 1 else f"{len(jobs)} runs"
+        self._show(f"{count}, {self._finished} finished; {self._total:,} samples in all")
 
-    def started(self, cell: Job) -> None:
+    def started(self, job: Job) -> None:
         """See `StudyObserver`."""
-        self._show(f"{cell.name}: {'going on' if cell.samples_done() else 'started'} (log: {cell.log})")
+        self._show(f"{job.name}: {'resuming' if job.samples_done() else 'started'} (log: {job.log})")
 
-    def ended(self, cell: Job, failure: Failure | None) -> None:
+    def ended(self, job: Job, failure: Failure | None) -> None:
         """See `StudyObserver`."""
-        self._show(f"{cell.name}: done" if failure is None else f"{cell.name}: FAILED: {failure.message}")
+        self._show(f"{job.name}: done" if failure is None else f"{job.name}: FAILED: {failure.message}")
 
-    def moved(self, running: Sequence[Job], finished: int, samples_done: int) -> None:
+    def progressed(self, running: Sequence[Job], finished: int, samples_done: int) -> None:
         """See `StudyObserver`."""
         self._samples, self._finished = samples_done, finished
         twentieths = 20 * samples_done // max(self._total, 1)
-        if twentieths != self._twentieths and samples_done > self._began[1]:
+        if twentieths != self._twentieths and samples_done > self._start[1]:
             self._twentieths = twentieths
-            self._progress()
+            self._show_progress()
 
     def finish(self) -> None:
-        """The grid ends, in whatever way."""
+        """Ends the display, also after an error."""
 
-    def _progress(self) -> None:
-        self._show(self._status())
+    def _show_progress(self) -> None:
+        self._show(self._format_progress())
 
-    def _status(self) -> str:
-        left = seconds_left(self._began, (time.monotonic(), self._samples), self._total)
+    def _format_progress(self) -> str:
+        left = estimate_seconds_left(self._start, (time.monotonic(), self._samples), self._total)
         share = f"{self._samples / max(self._total, 1):.0%} of the samples"
-        ending = "-:--:--" if left is None else format_duration(left)
-        return f"{self._finished} of {len(self._cells)} runs, {share}, {ending} to the end"
+        return f"{self._finished} of {len(self._jobs)} runs, {share}, {format_time_left(left)}"
 
     def _show(self, text: str) -> None:
-        # A grid outlives the reader of its lines.
+        # The study continues if the reader of the pipe has exited.
         with contextlib.suppress(BrokenPipeError):
             self._stream.write(text + "\n")
             self._stream.flush()
 
 
 class LiveStudyDisplay(StudyDisplay):
-    """Below the lines stand the runs under way, and a bar over the whole grid."""
+    """Shows a progress bar for each current run and one for the whole study, below the lines."""
 
-    def __init__(self, cells: Sequence[Job], stream: TextIO):
+    def __init__(self, jobs: Sequence[Job], stream: TextIO):
         self._running: Sequence[Job] = ()
         self._console = Console(file=stream, highlight=False)
-        super().__init__(cells, stream)
-        # Last, as it renders at once what the lines above make.
+        super().__init__(jobs, stream)
+        # Last, because it renders the attributes above at once.
         self._live = Live(
             get_renderable=self._render,
             console=self._console,
@@ -80,17 +78,17 @@ class LiveStudyDisplay(StudyDisplay):
         )
         self._live.start()
 
-    def moved(self, running: Sequence[Job], finished: int, samples_done: int) -> None:
+    def progressed(self, running: Sequence[Job], finished: int, samples_done: int) -> None:
         """See `StudyObserver`."""
         self._running = running
-        super().moved(running, finished, samples_done)
+        super().progressed(running, finished, samples_done)
 
     def finish(self) -> None:
-        """Takes the live part down."""
+        """Removes the live part."""
         self._live.stop()
 
-    def _progress(self) -> None:
-        """The live part shows it all the time."""
+    def _show_progress(self) -> None:
+        """Does nothing: the live part shows the progress."""
 
     def _show(self, text: str) -> None:
         self._console.print(Text(text))
@@ -99,23 +97,16 @@ class LiveStudyDisplay(StudyDisplay):
         lines = Table.grid(expand=True, padding=(0, 1, 0, 0))
         lines.add_column(ratio=1)
         lines.add_column(ratio=2)
-        for cell in self._running:
-            lines.add_row(Text(cell.name), ProgressBar(total=max(cell.samples, 1), completed=cell.samples_done()))
-        # In rows, as a bar alone ends no line.
+        for job in self._running:
+            lines.add_row(Text(job.name), ProgressBar(total=max(job.samples, 1), completed=job.samples_done()))
+        # In table rows, because a bar alone does not end its line.
         whole = Table.grid(expand=True)
         whole.add_row(ProgressBar(total=max(self._total, 1), completed=self._samples))
-        whole.add_row(Text(self._status()))
+        whole.add_row(Text(self._format_progress()))
         return Group(lines, whole)
 
 
-def seconds_left(began: tuple[float, int], now: tuple[float, int], total: int) -> float | None:
-    """Seconds to the end at the pace since `began`, both (seconds, samples); None while there is no pace yet."""
-    if now[1] <= began[1]:
-        return None
-    return (total - now[1]) * (now[0] - began[0]) / (now[1] - began[1])
-
-
-def make_study_display(cells: Sequence[Job], stream: TextIO | None = None) -> StudyDisplay:
-    """A live display where `stream` (by default stderr) is a terminal that can move its cursor, else plain lines."""
+def make_study_display(jobs: Sequence[Job], stream: TextIO | None = None) -> StudyDisplay:
+    """A live display if `stream` (stderr by default) is a terminal that can move its cursor, else plain lines."""
     target: TextIO = sys.stderr if stream is None else stream
-    return (LiveStudyDisplay if can_move_cursor(target) else StudyDisplay)(cells, target)
+    return (LiveStudyDisplay if can_move_cursor(target) else StudyDisplay)(jobs, target)

@@ -29,23 +29,23 @@ _COLUMNS = {
     "top5": ("top-5", format_percent),
 }
 
-# What stays in the table beside scores, and where there is no room for all.
+# Columns to show beside scores, and on narrower terminals.
 _NARROWER = (
     ("name", "examples", "batch_size", "learning_rate", "epochs", "updates", "samples", "noise_scale", "top1", "top5"),
     ("name", "examples", "batch_size", "learning_rate", "epochs", "top1", "top5"),
 )
 
 
-def stages_table(rows: Sequence[Row], columns: Sequence[str] | None = None, title: str | None = None) -> Table:
+def make_stages_table(rows: Sequence[Row], columns: Sequence[str] | None = None, title: str | None = None) -> Table:
     """A table of planned stages.
 
     Args:
-      rows: one for each stage, with the fields of `plan --json`, and `top1` and `top5` (fractions) once reached.
-      columns: the fields to show; by default all that a row has.
+      rows: one for each stage, with the fields of `plan --json`, and `top1` and `top5` (fractions) if it has scores.
+      columns: the fields to show; by default all fields of the rows.
       title: a line above the table.
     """
-    above = None if title is None else Text(title)
-    table = Table(title=above, title_justify="left", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
+    heading = None if title is None else Text(title)
+    table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
     shown = [name for name in columns or _COLUMNS if any(name in row for row in rows)]
     for name in shown:
         justify = "left" if name == "name" else "right"
@@ -56,10 +56,10 @@ def stages_table(rows: Sequence[Row], columns: Sequence[str] | None = None, titl
 
 
 def print_stages(rows: Sequence[Row], title: str | None = None, stream: TextIO | None = None) -> None:
-    """Prints the table of stages, by default on stdout, with as many of its columns as fit."""
+    """Prints the table of stages, by default on stdout, with as many columns as fit."""
     console = make_console(stream)
     choices = _NARROWER if any("top1" in row for row in rows) else (None, *_NARROWER)
-    tables = [stages_table(rows, columns, title) for columns in choices]
+    tables = [make_stages_table(rows, columns, title) for columns in choices]
     table = next((table for table in tables if _width(table, console) <= console.width), tables[-1])
     if _width(table, console) + len(table.columns) <= console.width:
         table.padding = (0, 1, 0, 0)
@@ -71,10 +71,10 @@ def _width(table: Table, console: Console) -> int:
 
 
 def print_plan(document: Row, examples: int, stream: TextIO | None = None) -> None:
-    """Prints a plan, by default on stdout: its stages, and what it costs beside the baseline.
+    """Prints the stages of a plan, and its cost relative to the baseline, by default on stdout.
 
     Args:
-      document: what `plan --json` prints.
+      document: the document of `plan --json`.
       examples: M, the size of the training set.
       stream: where to print.
     """
@@ -89,11 +89,11 @@ def print_plan(document: Row, examples: int, stream: TextIO | None = None) -> No
 
 
 def print_result(stages: Sequence[Row], summary: Row, stream: TextIO | None = None) -> None:
-    """Prints what a finished run reached: its stages with their scores, then the final ones, by default on stdout.
+    """Prints the scores of a finished run, of each stage and at its end, by default on stdout.
 
     Args:
       stages: the planned stages, as in `config.json`.
-      summary: the document `summary.json`; its stages stand in the same order.
+      summary: the document `summary.json`, with the stages in the same order.
       stream: where to print.
     """
     scores = [{name: stage.get(name) for name in ("top1", "top5")} for stage in summary["stages"]]
@@ -109,7 +109,7 @@ _MEMORY_COLUMNS = ("arguments", "output", "donated", "temporaries", "code", "tot
 
 
 def print_footprints(document: Mapping[str, Any], stream: TextIO | None = None) -> None:
-    """Prints what `footprint.measure` returns."""
+    """Prints the document of `footprint.measure`, by default on stdout."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, title_justify="left")
     table.title = Text("Memory of one device, by batch size (MiB)")
     table.add_column("sets")
@@ -123,27 +123,27 @@ def print_footprints(document: Mapping[str, Any], stream: TextIO | None = None) 
     console.print(table)
     largest = max(each["total"] for each in document["batches"])
     share = 100 * largest / document["device_memory"]
-    state, there = format_mib(document["state"]), format_mib(document["device_memory"])
+    state, capacity = format_mib(document["state"]), format_mib(document["device_memory"])
     for line in (
         "total: arguments + output - donated + temporaries + code, with the test images and a copy of the state "
-        f"({state} MiB), which a checkpoint is written from",
+        f"({state} MiB), from which checkpoints are written",
         document["delivery"],
-        f"the largest takes {share:.1f} % of the device's {there} MiB",
+        f"the largest takes {share:.1f} % of the device's {capacity} MiB",
     ):
         console.print(Text(line))
 
 
 def print_ranked(rows: Sequence[Row], stream: TextIO | None = None) -> None:
-    """Prints the classes of each image, by default on stdout: a table on a terminal, else one line an image."""
+    """Prints the classes of each image, by default on stdout: a table on a terminal, else one line for each image."""
     target: TextIO = sys.stdout if stream is None else stream
-    told = [
+    lines = [
         (row["image"], ", ".join(f"{each['name']} {format_percent(each['probability'])}" for each in row["classes"]))
         for row in rows
     ]
     if not target.isatty():
-        target.writelines(f"{image}: {classes}\n" for image, classes in told)
+        target.writelines(f"{image}: {classes}\n" for image, classes in lines)
         return
     table = Table("image", "classes, best first", box=box.SIMPLE_HEAD, show_edge=False)
-    for image, classes in told:
+    for image, classes in lines:
         table.add_row(Text(image, overflow="fold"), Text(classes))
     make_console(target).print(table)

@@ -1,4 +1,4 @@
-"""The measurement itself: it delivers what it says, by every way, and asks for what it can use."""
+"""`bench --data` measures every loader, prints a table, and rejects invalid options."""
 
 import json
 
@@ -24,11 +24,11 @@ WORDS = [
 
 
 @pytest.fixture(autouse=True)
-def short(monkeypatch):
-    monkeypatch.setattr(input, "_BARE_SECONDS", 0.05)
+def short_measurement(monkeypatch):
+    monkeypatch.setattr(input, "_DECODE_SECONDS", 0.05)
 
 
-def test_every_way_is_measured_against_opencv_alone(capsys):
+def test_every_loader_is_compared_with_opencv_alone(capsys):
     assert launch.main([*WORDS, "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     ways = {row["way"]: row for row in document["rows"]}
@@ -49,13 +49,13 @@ def test_the_table_names_sizes_and_ways(capsys):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["bench"], "--data"),
         (["bench", "--data", "--epochs", "0"], "at least 1"),
         (["bench", "--data", "--images", "10"], "--images 10"),
     ],
 )
-def test_what_cannot_be_measured_is_told(capsys, words, told):
+def test_invalid_options_are_errors(capsys, words, message):
     assert launch.main(words) == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err

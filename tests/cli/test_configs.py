@@ -1,4 +1,4 @@
-"""Every shipped experiment: what its file says of it, its plans, and a shrunk run from end to end on made images."""
+"""Every shipped configuration: its docstring, its plans, and a shrunk run from end to end on generated images."""
 
 import dataclasses
 import importlib
@@ -11,10 +11,10 @@ import pytest
 from conftest import shrink
 from PIL import Image
 
-import launch
 import models
+from stepwise_jax.cli import networks
 from stepwise_jax.data import datasets
-from stepwise_jax.data.sources.catalog import SIZES
+from stepwise_jax.data.sources.catalog import PUBLISHED_SIZES
 from stepwise_jax.experiment.config import DataConfig, ExperimentConfig
 from stepwise_jax.experiment.config_files import load_config, load_rows
 from stepwise_jax.experiment.paper import result
@@ -161,7 +161,7 @@ def test_its_docstring_says_how_to_run_it(name):
 
 
 @pytest.mark.parametrize("name", PLANS)
-def test_its_docstring_says_what_comes_of_it_and_at_what_cost(name):
+def test_its_docstring_gives_the_paper_scores_and_the_cost(name):
     text = docstring(name)
     assert f"python launch.py train configs/{name}.py --workdir runs/{name} " in text
     for row, config in load_rows(file(name)).items():
@@ -181,7 +181,7 @@ def docstring(name: str) -> str:
 
 @pytest.fixture(scope="session")
 def made_images(tmp_path_factory):
-    """`made_images(100)`: so many classes of coloured noise, 50 or as many training images, 9 x 7 pixels."""
+    """`made_images(100)`: 100 classes of coloured noise, with one training image each but at least 50, 9 x 7 pixels."""
     made = {}
 
     def make(classes: int) -> DataConfig:
@@ -231,13 +231,13 @@ def finished():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_runs_shrunk(name, made_images, finished, tmp_path, monkeypatch):
-    """With its own stages, from the place of its own initial weights; one of them with growing batches.
+    """With its own stages, and initial weights at its own path; one of them with growing batches.
 
-    Ten classes stand for all that are more: every number of classes more is as many more programs to compile.
+    Ten classes at most: each further number of classes would compile further programs.
     """
     full = load_config(file(name))
     monkeypatch.chdir(tmp_path)
-    classes = min(10, SIZES[full.data.name].num_classes if full.data.name in SIZES else 10)
+    classes = min(10, PUBLISHED_SIZES[full.data.name].num_classes if full.data.name in PUBLISHED_SIZES else 10)
     data = dataclasses.replace(made_images(classes), normalisation=full.data.normalisation)
     config = dataclasses.replace(shrink(full, data, batch_growth=2.0 if name == "digits" else 1.0), reproduces="")
     if config not in finished:
@@ -253,12 +253,12 @@ def test_it_runs_shrunk(name, made_images, finished, tmp_path, monkeypatch):
 
 
 def _run(config: ExperimentConfig, classes: int, folder: Path) -> tuple[tuple[Stage, ...], Path]:
-    """From end to end, as launch.py does it."""
+    """Plans and trains, as `launch.py train` does."""
     if config.model.initial_weights:
         _network_weights(config, folder / config.model.initial_weights)
     planned = plan_of(config)
-    network = launch._network(config, classes)
-    variables = launch._initial_variables(config, classes)
+    network = networks.build_network(config, classes)
+    variables = networks.initial_variables(config, classes)
     summary = loop.run(config, planned, network, folder / "run", variables=variables)
     assert len(summary["stages"]) == len(planned)
     return planned, folder / "run"

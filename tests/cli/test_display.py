@@ -1,4 +1,4 @@
-"""What a person sees: on a terminal, seen through a pseudo-terminal, and as plain lines through a pipe."""
+"""The displays of a run: live, through a pseudo-terminal, and as plain lines, through a pipe."""
 
 import dataclasses
 import fcntl
@@ -17,14 +17,14 @@ import pytest
 from rich.console import Console
 
 from stepwise_jax.cli import display, tables
-from stepwise_jax.cli.display import LineDisplay, LiveDisplay, RunStatus, make_display, seconds_left
+from stepwise_jax.cli.display import LineDisplay, LiveDisplay, RunStatus, estimate_seconds_left, make_display
 from stepwise_jax.experiment.config import PlanConfig
-from stepwise_jax.plans.planning import make_plan, plan_document
-from stepwise_jax.plans.stage import stage_document
+from stepwise_jax.plans.planning import make_plan, plan_to_dict
+from stepwise_jax.plans.stage import stage_to_dict
 from stepwise_jax.workdir.records import EpochRecord, StageRecord, StartRecord, StepsRecord
 
 ROOT = Path(__file__).parents[2]
-ROWS = [stage_document(stage) for stage in make_plan(PlanConfig(), 1437)]
+ROWS = [stage_to_dict(stage) for stage in make_plan(PlanConfig(), 1437)]
 PLANS = (PlanConfig(), PlanConfig(strategy="baseline"))
 SUMMARY = {
     "top1": 0.97222,
@@ -74,7 +74,7 @@ for done in range(4000, 5001, 125):
 shown(RECORD)
 time.sleep(0.6)
 print("a stray line")
-shown(EventRecord("fallback", "[red]checkpoint 12 is damaged[/red], going on from 10"))
+shown(EventRecord("fallback", "[red]checkpoint 12 is damaged[/red], continuing from 10"))
 shown(EndRecord())
 shown.finish()
 print("done")
@@ -82,7 +82,7 @@ print("done")
 
 
 def run_in_terminal(program: str, columns: int, **environment: str) -> str:
-    """All that a program writes to its terminal, control sequences included."""
+    """The output of a program on its terminal, control sequences included."""
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     ours = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
@@ -104,7 +104,7 @@ def run_in_terminal(program: str, columns: int, **environment: str) -> str:
 def _read(leader: int) -> bytes:
     try:
         return os.read(leader, 65536)
-    except OSError:  # Linux ends a terminal that nobody holds any more with an error, not with an empty read.
+    except OSError:  # On Linux, a terminal that no process holds any more raises an error instead of an empty read.
         return b""
 
 
@@ -114,17 +114,17 @@ def plain(written: str) -> str:
 
 
 @pytest.mark.parametrize("columns", [100, 32])
-def test_a_terminal_shows_where_the_run_is(columns):
+def test_a_terminal_shows_the_progress_of_the_run(columns):
     written = run_in_terminal(PROGRAM, columns)
     text = plain(written)
     assert "\x1b[2K" in written, "nothing was drawn in place"
     assert "preparing images: 30 of 60" in text
     assert "stage 2 of 5 · B · epoch 7 of 20 · 1,234 images/s · loss 0.4123 · top-1 95.28 %" in text
     assert re.search(r"50%\s+0:00:0\d\s+to\s+the\s+end", text)
-    # What stays when the live part has gone.
+    # Lines that stay when the live part is removed.
     assert "stage 2 of 5 · B: 575 examples, batch 48, learning rate 2e-05" in text
     assert "B epoch 7/20 loss 0.412 top-1 95.28 % top-5 99.72 % 528 images/s 1.2 s" in text
-    assert "[red]checkpoint 12 is damaged[/red], going on from 10" in text
+    assert "[red]checkpoint 12 is damaged[/red], continuing from 10" in text
     assert "a stray line" in text
     assert text.endswith("done")
     assert written.rindex("\x1b[?25h") > written.rindex("\x1b[?25l"), "the cursor is still hidden"
@@ -143,7 +143,7 @@ def test_a_pipe_gets_plain_lines():
     ]
     line = r"B  epoch  7/20  loss 0\.412  top-1 95\.28 %  top-5 99\.72 %  528 images/s  1\.2 s  0:00:0\d to the end"
     assert re.fullmatch(line, lines[4])
-    assert lines[5:] == ["[red]checkpoint 12 is damaged[/red], going on from 10"]
+    assert lines[5:] == ["[red]checkpoint 12 is damaged[/red], continuing from 10"]
 
 
 def test_a_terminal_that_cannot_move_its_cursor_gets_plain_lines():
@@ -163,29 +163,37 @@ def test_a_step_costs_microseconds():
     shown = LiveDisplay(io.StringIO())
     shown(StartRecord("", ROWS, 10**6))
     shown(STAGE)
-    began = time.perf_counter()
+    started = time.perf_counter()
     for step in range(10_000):
         shown(StepsRecord(1, 20, 24 * step, 1000.0, 0.5))
-    spent = time.perf_counter() - began
+    spent = time.perf_counter() - started
     shown.finish()
     assert spent / 10_000 < 50e-6
 
 
 def test_time_to_the_end_counts_from_this_process_first_step():
-    assert seconds_left(RunStatus(total=1000), now=5.0) is None
-    assert seconds_left(RunStatus(total=1000, done=600, clock=(0.0, 600)), now=5.0) is None
+    assert RunStatus(total=1000).seconds_left(now=5.0) is None
+    assert RunStatus(total=1000, done=600, first_step=(0.0, 600)).seconds_left(now=5.0) is None
     # Resumed at 600; 100 took 5 seconds, 300 are left.
-    assert seconds_left(RunStatus(total=1000, done=700, clock=(0.0, 600)), now=5.0) == pytest.approx(15.0)
-    assert seconds_left(RunStatus(total=1000, done=1000, clock=(0.0, 600)), now=5.0) == 0.0
+    assert RunStatus(total=1000, done=700, first_step=(0.0, 600)).seconds_left(now=5.0) == pytest.approx(15.0)
+    assert RunStatus(total=1000, done=1000, first_step=(0.0, 600)).seconds_left(now=5.0) == 0.0
 
 
-def test_preparing_speaks_ten_times_at_most_for_each_thing():
+def test_the_time_left_is_at_the_pace_since_the_start():
+    assert estimate_seconds_left((0.0, 0), (10.0, 100), 400) == pytest.approx(30)
+    # An earlier process does not count for the pace of this one.
+    assert estimate_seconds_left((100.0, 300), (110.0, 350), 400) == pytest.approx(10)
+    assert estimate_seconds_left((0.0, 50), (10.0, 50), 400) is None
+    assert estimate_seconds_left((0.0, 0), (10.0, 400), 400) == 0
+
+
+def test_progress_has_at_most_eleven_lines_for_each_thing():
     stream = io.StringIO()
     shown = make_display(stream)
     assert isinstance(shown, LineDisplay)
     for what in ("train", "test"):
         for done in range(0, 1001):
-            shown.preparing(done, 1000, what)
+            shown.show_progress(done, 1000, what)
     assert len(stream.getvalue().splitlines()) == 22
 
 
@@ -200,7 +208,7 @@ def test_an_epoch_without_a_score_keeps_the_last_one():
     shown(dataclasses.replace(RECORD, epoch=8, top1=None, top5=None))
     assert stream.getvalue().splitlines()[-1].startswith("B  epoch  8/20  loss 0.412  528 images/s  1.2 s")
     console = Console(file=io.StringIO(), width=100, record=True)
-    console.print(display.render(shown._status, time.monotonic()))
+    console.print(display.render_status(shown._status, time.monotonic()))
     assert "stage 2 of 5 · B · epoch 8 of 20 · 1,000 images/s · top-1 95.28 %" in console.export_text()
 
 
@@ -222,7 +230,7 @@ def test_the_table_of_stages_has_every_quantity_of_a_plan():
 def test_a_plan_is_shown_with_its_cost_beside_the_baseline():
     planned, baseline = (make_plan(plan, 50_000) for plan in PLANS)
     stream = io.StringIO()
-    tables.print_plan(plan_document(planned, baseline), 50_000, stream)
+    tables.print_plan(plan_to_dict(planned, baseline), 50_000, stream)
     lines = stream.getvalue().splitlines()
     assert lines[0].strip() == "The plan for 50,000 training examples (M)"
     assert lines[-3:] == [
@@ -232,7 +240,7 @@ def test_a_plan_is_shown_with_its_cost_beside_the_baseline():
     ]
 
 
-def test_the_result_shows_what_each_stage_reached():
+def test_the_result_shows_the_scores_of_each_stage():
     stream = io.StringIO()
     tables.print_result(ROWS, SUMMARY, stream)
     text = stream.getvalue()
@@ -241,18 +249,18 @@ def test_the_result_shows_what_each_stage_reached():
     assert "86,220 samples in 2,060 updates, 0:01:44" in text
 
 
-@pytest.mark.parametrize(("columns", "kept"), [(120, "noise"), (80, "samples"), (60, "batch")])
-def test_tables_fit_the_terminal(columns, kept):
+@pytest.mark.parametrize(("columns", "column"), [(120, "noise"), (80, "samples"), (60, "batch")])
+def test_tables_fit_the_terminal(columns, column):
     program = "from tests.cli.test_display import *; tables.print_result(ROWS, SUMMARY)"
     written = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", run_in_terminal(program, columns))
     lines = written.splitlines()
     assert max(map(len, lines)) <= columns
-    assert kept in written
+    assert column in written
     assert "…" not in written
     assert sum(line.startswith(tuple("ABCDO")) for line in lines) == 5
 
 
-def test_a_reader_that_goes_away_does_not_end_the_run(monkeypatch):
+def test_a_reader_that_exits_does_not_end_the_run(monkeypatch):
     """As in `launch.py train ... 2>&1 | head`."""
     stream = io.StringIO()
 
@@ -260,4 +268,4 @@ def test_a_reader_that_goes_away_does_not_end_the_run(monkeypatch):
         raise BrokenPipeError
 
     monkeypatch.setattr(stream, "flush", flush)
-    LineDisplay(stream).message("nobody reads this")
+    LineDisplay(stream).show_message("nobody reads this")

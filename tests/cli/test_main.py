@@ -1,4 +1,4 @@
-"""The commands as a user types them: what they print, where, and with which exit status."""
+"""The commands as a user types them: their output, messages and exit statuses."""
 
 import contextlib
 import json
@@ -23,7 +23,7 @@ def prepared_digits(data_dir, monkeypatch):
 
 
 def fails(capsys, *words: str) -> str:
-    """The one sentence of a command that must fail with exit status 2 and print nothing else."""
+    """Runs a command that must fail with exit status 2, and returns its only line of output."""
     assert launch.main(words) == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -66,7 +66,7 @@ def test_every_command_has_help(capsys, command):
     with contextlib.suppress(SystemExit):
         assert launch.main([command, "--help"]) == 0
     out = capsys.readouterr().out
-    assert f"usage: launch.py {command}" in out
+    assert f"usage: python launch.py {command}" in out
     if command in ("plan", "train"):
         for field in ("--plan.batch-size INT", "--data.root", "--checkpoint.every-seconds", "{eq9,eq9_recursive"):
             assert field in out
@@ -94,14 +94,14 @@ def test_a_field_is_replaced_by_its_dotted_name(capsys):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["--plan.batchsize", "8"], "did you mean --plan.batch_size"),
         (["--batch_size", "8"], "did you mean --plan.batch_size or --evaluation.batch_size"),
         (["--plan.batch_size", "eight"], "--plan.batch_size is 'eight': it must be a whole number"),
         (["--plan.batch_size=8.5"], "--plan.batch_size is '8.5': it must be a whole number"),
         (["--plan.fractions", "0.4", "0.2", "1"], "each above the one before"),
-        (["--plan.fractions", "0.2", "0.4"], "growing to 1"),
+        (["--plan.fractions", "0.2", "0.4"], "end with 1"),
         (["--plan.milestones", "3", "10"], "plan.milestones is (3, 10): it must be below plan.epochs_per_stage, 10"),
         (["--plan.learning_rate_rule", "eq10"], "it must be one of 'eq9'"),
         (["--plan.strategy", "magic"], "it must be one of 'stepwise', 'baseline', 'single_set'"),
@@ -113,12 +113,12 @@ def test_a_field_is_replaced_by_its_dotted_name(capsys):
         (["stray"], "stray"),
     ],
 )
-def test_bad_fields_get_one_sentence(capsys, words, told):
-    assert told in fails(capsys, "plan", DIGITS, *words)
+def test_bad_fields_get_one_sentence(capsys, words, message):
+    assert message in fails(capsys, "plan", DIGITS, *words)
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (None, "is no file"),
         ("x = 1", "has no function get_config()"),
@@ -133,11 +133,11 @@ def test_bad_fields_get_one_sentence(capsys, words, told):
         ),
     ],
 )
-def test_bad_configuration_files_get_one_sentence(capsys, tmp_path, content, told):
+def test_bad_configuration_files_get_one_sentence(capsys, tmp_path, content, message):
     path = tmp_path / "mine.py"
     if content is not None:
         path.write_text(content)
-    assert told in fails(capsys, "plan", str(path))
+    assert message in fails(capsys, "plan", str(path))
 
 
 def test_a_configuration_may_have_dataclasses_and_late_annotations(capsys, tmp_path):
@@ -161,46 +161,46 @@ def test_a_misspelt_configuration_gets_the_nearest(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["--model.name", "resnet51"], "resnet50"),
         (["--model.name", "resnet18", "--model.small_images", "False"], "16x16 pixels are too few"),
         (["--model.initial_weights", "none.pth"], "model.initial_weights: none.pth cannot be read (No such file"),
     ],
 )
-def test_bad_networks_are_refused_before_the_workdir_is_made(capsys, tmp_path, words, told):
-    assert told in fails(capsys, "train", DIGITS, "--workdir", str(tmp_path / "run"), *words)
+def test_bad_networks_are_errors_before_the_workdir_is_made(capsys, tmp_path, words, message):
+    assert message in fails(capsys, "train", DIGITS, "--workdir", str(tmp_path / "run"), *words)
     assert not (tmp_path / "run").exists()
 
 
-def test_a_cause_of_several_lines_is_told_in_one(capsys, tmp_path):
+def test_a_cause_of_several_lines_is_shortened_to_one(capsys, tmp_path):
     (tmp_path / "two.py").write_text('raise RuntimeError("one\\ntwo")')
     assert "does not run: line 1: RuntimeError: one\n" in fails(capsys, "plan", str(tmp_path / "two.py"))
 
 
-def test_a_workdir_without_a_name_is_refused(capsys):
+def test_a_workdir_without_a_name_is_an_error(capsys):
     with pytest.raises(SystemExit, match="2"):
         launch.main(["train", DIGITS, "--workdir", ""])
     assert "--workdir: it must be the name of a folder" in capsys.readouterr().err
 
 
-def test_bad_workdirs_are_refused(capsys, tmp_path):
+def test_bad_workdirs_are_errors(capsys, tmp_path):
     (tmp_path / "file").write_text("")
     assert "is a file: it must be a folder" in fails(capsys, "train", DIGITS, "--workdir", str(tmp_path / "file"))
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter.txt").write_text("dear")
-    assert "not empty and not a run" in fails(capsys, "train", DIGITS, "--workdir", str(tmp_path / "full"))
+    assert "not empty and holds no run" in fails(capsys, "train", DIGITS, "--workdir", str(tmp_path / "full"))
     assert "is no run" in fails(capsys, "evaluate", str(tmp_path / "full"))
     assert "is no run" in fails(capsys, "evaluate", str(tmp_path / "none"))
     fails(capsys, "report", str(tmp_path / "none"), "--out", str(tmp_path / "out"))
 
 
-def test_unknown_options_of_other_commands_are_refused(capsys, tmp_path):
+def test_unknown_options_are_errors(capsys, tmp_path):
     assert "--jsn is no option of evaluate" in fails(capsys, "evaluate", str(tmp_path), "--jsn")
 
 
 def test_train_evaluate_report_of_a_folder_of_images(capsys, tmp_path):
-    """The whole way of a user with pictures of their own, with the smallest network there is."""
+    """All steps of a user with their own images, with the smallest network."""
     generator = np.random.default_rng(0)
     for index in range(60):
         folder = tmp_path / "photos" / ("dark" if index % 2 else "light")
@@ -244,22 +244,23 @@ def test_truncated_images_are_named_and_counted(capsys, tmp_path):
     broken = tmp_path / "a" / "3.jpg"
     broken.write_bytes(broken.read_bytes()[:200])
     (tmp_path / "b" / "4.jpg").write_bytes(b"")
-    told = fails_after_progress(
+    message = fails_after_progress(
         capsys, "prepare", "image_folder", "--from", str(tmp_path), "--data-dir", str(tmp_path / "d")
     )
-    assert "2" in told
-    assert "3.jpg" in told
-    assert "4.jpg" in told
+    assert "2" in message
+    assert "3.jpg" in message
+    assert "4.jpg" in message
 
 
 def fails_after_progress(capsys, *words: str) -> str:
+    """As `fails`, for a command that may show its progress first."""
     assert launch.main(words) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert lines[-1].startswith("error: ")
     return lines[-1]
 
 
-def test_prepare_says_what_it_found(capsys, tmp_path):
+def test_prepare_prints_the_sizes_of_the_data_set(capsys, tmp_path):
     assert launch.main(["prepare", "digits", "--data-dir", str(tmp_path)]) == 0
     assert "1437 training and 360 test images, 10 classes" in capsys.readouterr().out
     assert datasets.open_dataset(DataConfig(data_dir=str(tmp_path))).class_names[:2] == ("0", "1")

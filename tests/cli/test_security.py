@@ -1,4 +1,4 @@
-"""What others' files can make this program do: nothing but be read, except a configuration, which is code."""
+"""Files of other people are only read, never executed, except configurations, which are code."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def test_a_checkpoint_of_pickles_is_damaged_and_never_executed(tmp_path, monkeyp
 
 
 def test_nothing_of_a_runs_folder_is_unpickled(folder_run, tmp_path):
-    """Python's own audit tells of every object that a pickle names, whoever reads it."""
+    """Python's audit hooks report every class that is unpickled, in any library."""
     script = """
     import sys, launch
     seen = []
@@ -75,7 +75,7 @@ def test_nothing_of_a_runs_folder_is_unpickled(folder_run, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["predictions.npz", "samples.npz"])
-def test_arrays_of_pickled_objects_are_refused(tmp_path, monkeypatch, capsys, name):
+def test_arrays_of_pickled_objects_are_errors(tmp_path, monkeypatch, capsys, name):
     monkeypatch.chdir(tmp_path)
     folder = make_run(tmp_path / "run")
     make_predictions(folder, wrong=[1])
@@ -113,9 +113,8 @@ def test_a_configuration_is_code_and_its_help_says_so(capsys, tmp_path, monkeypa
     assert (tmp_path / "was_executed").is_dir()
     capsys.readouterr()
     for command in ("plan", "train", "compare", "sweep"):
-        with pytest.raises(SystemExit):
-            launch._parser().parse_args([command, "--help"])
-        assert "it is Python, and is run" in " ".join(capsys.readouterr().out.split())
+        assert launch.main([command, "--help"]) == 0
+        assert "a file is Python code, and this command runs it" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_strategy_on_record_is_a_name_and_nothing_more(folder_run, tmp_path, monkeypatch):
@@ -143,7 +142,7 @@ HOSTILE = [
 
 
 class Tags(HTMLParser):
-    """Every tag of a page, with its attributes, and its words."""
+    """The tags, attributes and words of a page."""
 
     def __init__(self, text: str):
         super().__init__()

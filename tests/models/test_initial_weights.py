@@ -10,7 +10,7 @@ from tests.test_launch import DIGITS, fails
 import launch
 import models
 from stepwise_jax.data import datasets
-from stepwise_jax.experiment.serialization import override
+from stepwise_jax.experiment.serialization import override_fields
 from stepwise_jax.plans import planning
 from stepwise_jax.training import loop
 from stepwise_jax.training.session import open_session
@@ -43,7 +43,7 @@ def write(path, arrays):
 def initial_params(experiment, tmp_path, path, **changes):
     """Parameters that a run starts from."""
     changes = {"model.initial_weights": str(path), **changes}
-    config = override(experiment, changes)
+    config = override_fields(experiment, changes)
     sizes = datasets.sizes(config.data)
     planned = planning.make_plan(config.plan, sizes.train, config.optimizer)
     variables = launch._initial_variables(config, sizes.num_classes)
@@ -84,7 +84,7 @@ def test_a_run_goes_on_with_its_weights_wherever_they_lie_and_with_no_others(cap
     assert train("--model.initial_weights", str(moved)) == 0
     assert json.loads((tmp_path / "run" / "summary.json").read_text()) == first
     capsys.readouterr()
-    told = "model.initial_weights: other weights than the run began with"
+    told = "model.initial_weights: not the weights that the run started from"
     assert told in fails(capsys, "train", DIGITS, "--workdir", "run", *SHORT, "--model.initial_weights", theirs)
     assert told in fails(capsys, "train", DIGITS, "--workdir", "run", *SHORT)
     assert launch.main(["evaluate", "run", "--json"]) == 0
@@ -93,7 +93,7 @@ def test_a_run_goes_on_with_its_weights_wherever_they_lie_and_with_no_others(cap
 
 def test_stages_that_start_anew_start_from_unchanged_weights(experiment, tmp_path):
     """The training call takes over the memory of its state; it must not be the file's."""
-    config = override(experiment, {"plan.carry": "nothing", "plan.epochs_per_stage": 1})
+    config = override_fields(experiment, {"plan.carry": "nothing", "plan.epochs_per_stage": 1})
     network = models.build(NETWORK, num_classes=10, **SHAPE)
     variables = models.from_torch(NETWORK, state_dict(**SHAPE), **SHAPE)
     before = jax.tree.map(np.copy, variables)
@@ -152,9 +152,9 @@ def test_weights_of_another_network_are_named(capsys):
     ("words", "told"),
     [
         (["resnet51", "w.safetensors"], "resnet50"),
-        (["resnet50", "none.pth"], "none.pth is no file"),
+        (["resnet50", "none.pth"], "none.pth is not a file"),
         ([NETWORK, "w.safetensors", "--out", "no/such/folder.safetensors"], "a folder that exists"),
-        ([NETWORK, "w.safetensors", "--out", "w.safetensors"], "is the file that is imported"),
+        ([NETWORK, "w.safetensors", "--out", "w.safetensors"], "is the imported file"),
         ([NETWORK, "damaged.pth"], "neither a .safetensors file nor one of torch.save"),
     ],
 )

@@ -25,9 +25,9 @@ def prepared_digits(data_dir, monkeypatch):
 
 def command(capsys, *words: str) -> str:
     """What the command prints; it must succeed."""
-    status, told = launch.main(words), capsys.readouterr()
-    assert status == 0, told.err
-    return told.out
+    status, captured = launch.main(words), capsys.readouterr()
+    assert status == 0, captured.err
+    return captured.out
 
 
 def stamps(root: Path) -> dict[str, int]:
@@ -37,9 +37,9 @@ def stamps(root: Path) -> dict[str, int]:
 def test_compare_trains_pairs_and_goes_on(capsys, tmp_path):
     root = tmp_path / "compared"
     words = ["compare", DIGITS, "--workdir", str(root), "--strategies", "stepwise,baseline", "--seeds", "2"]
-    told = command(capsys, *words, "--processes", "1", *TINY)
-    assert "stepwise" in told
-    assert "2 paired seeds" in told
+    output = command(capsys, *words, "--processes", "1", *TINY)
+    assert "stepwise" in output
+    assert "2 paired seeds" in output
     first = stamps(root)
     assert sorted(first) == [f"{name}/seed{seed}/summary.json" for name in ("baseline", "stepwise") for seed in (0, 1)]
     states = {name: json.loads((root / name).read_text())["state_sha256"] for name in first}
@@ -61,14 +61,14 @@ def test_compare_trains_pairs_and_goes_on(capsys, tmp_path):
         == (states["baseline/seed1/summary.json"])
     )
     # All but the time, which is the last column, is the same.
-    assert again.splitlines()[-1] == told.splitlines()[-1]
+    assert again.splitlines()[-1] == output.splitlines()[-1]
 
 
 def test_sweep_ranks_two_points_on_held_out_images(capsys, tmp_path):
     root = tmp_path / "swept"
     words = ["sweep", DIGITS, "--workdir", str(root), "--grid", "plan.learning_rate=0.02,0.0001", "--processes", "1"]
-    told = command(capsys, *words, *TINY, "--plan.strategy", "baseline")
-    assert "best of 2 points: plan.learning_rate" in told
+    output = command(capsys, *words, *TINY, "--plan.strategy", "baseline")
+    assert "best of 2 points: plan.learning_rate" in output
     results = json.loads((root / "results.json").read_text())
     assert results["failures"] == []
     best = results["best"]["plan.learning_rate"]
@@ -94,11 +94,11 @@ def fails(capsys, *words: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["--seeds", "0"], "--seeds is 0: it must be at least 1"),
         (["--processes", "-1"], "--processes is -1"),
-        (["--strategies", "baselin,stepwise"], "as baseline"),
+        (["--strategies", "baselin,stepwise"], "try baseline"),
         (["--strategies", "rate_only,equal_samples_rate_curve"], "are the same run here"),
         (["--strategies", "rows"], "has no get_rows()"),
         (["--plan.learning_rate_rule", "constant"], "each of the strategies sets this field itself"),
@@ -106,17 +106,17 @@ def fails(capsys, *words: str) -> str:
         (["--model.name", "resnet51"], "resnet50"),
     ],
 )
-def test_comparisons_that_cannot_be_made_leave_no_folder(capsys, tmp_path, words, told):
-    assert told in fails(capsys, "compare", DIGITS, "--workdir", str(tmp_path / "new"), *words)
+def test_comparisons_that_cannot_be_made_leave_no_folder(capsys, tmp_path, words, message):
+    assert message in fails(capsys, "compare", DIGITS, "--workdir", str(tmp_path / "new"), *words)
     assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
-        ([], "one of the two"),
-        (["--grid", "plan.batch_size=8", "--trials", "3"], "one of the two"),
-        (["--grid", "plan.batch_size=8", "--samples", "1000"], "--samples is 1000: it must be left out beside --grid"),
+        ([], "give either --grid or --trials"),
+        (["--grid", "plan.batch_size=8", "--trials", "3"], "give either --grid or --trials"),
+        (["--grid", "plan.batch_size=8", "--samples", "1000"], "--samples is 1000: it must be omitted with --grid"),
         (["--trials", "-1"], "--trials is -1"),
         (["--grid", "plan.batch_size=8,500"], "point plan.batch_size=500: batch_size of stage 1"),
         (["--grid", "seed=1,2"], "--seeds says"),
@@ -124,8 +124,8 @@ def test_comparisons_that_cannot_be_made_leave_no_folder(capsys, tmp_path, words
         (["--grid", "plan.batch_size=8", "--data.train_examples", "1437"], "data.train_examples is 1437"),
     ],
 )
-def test_sweeps_that_cannot_be_made_leave_no_folder(capsys, tmp_path, words, told):
-    assert told in fails(capsys, "sweep", DIGITS, "--workdir", str(tmp_path / "new"), *words)
+def test_sweeps_that_cannot_be_made_leave_no_folder(capsys, tmp_path, words, message):
+    assert message in fails(capsys, "sweep", DIGITS, "--workdir", str(tmp_path / "new"), *words)
     assert not (tmp_path / "new").exists()
 
 

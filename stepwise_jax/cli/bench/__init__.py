@@ -1,1 +1,1 @@
-"""The `bench` command: training steps and the input pipeline, measured on this machine."""
+"""The `bench` command: measures training steps and the input pipeline on this machine."""

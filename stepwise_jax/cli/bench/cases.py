@@ -1,4 +1,4 @@
-"""Which training steps `launch.py bench` measures: networks x precisions x batch sizes, from words to checked data."""
+"""The cases that `launch.py bench` measures: networks x precisions x batch sizes, parsed from options and checked."""
 
 import typing
 from collections.abc import Mapping, Sequence
@@ -25,111 +25,110 @@ DEFAULTS: dict[str, Any] = {
     "steps_per_call": 0,
     "seconds": 10.0,
 }
-"""What `bench NETWORK...` takes where the command line does not say."""
+"""Default options of `bench NETWORK...`."""
 
 
 @dataclass(frozen=True)
-class Case:
-    """One combination that is measured."""
+class BenchmarkCase:
+    """One combination to measure."""
 
-    name: str
-    """Of the network."""
+    network_name: str
     precision: Precision
     batch_size: int
     network: nn.Module
 
     def __str__(self) -> str:
-        return f"{self.name}, {self.precision}, batch {self.batch_size}"
+        return f"{self.network_name}, {self.precision}, batch {self.batch_size}"
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What all combinations of a measurement share."""
+class BenchmarkSettings:
+    """Settings that all cases share."""
 
     image_size: int
     classes: int
     steps_per_call: int
     """Optimiser steps in one compiled call."""
     seconds: float
-    """The time that each combination's turns take together, compiling and warming up aside."""
+    """Measuring time of each case, without compilation and warm-up."""
 
 
-def batch_sizes(text: str, devices: int) -> tuple[int, ...]:
-    """The sizes that `--batch-sizes` lists.
+def parse_batch_sizes(text: str, devices: int) -> tuple[int, ...]:
+    """The batch sizes in the value of `--batch-sizes`, without repeats.
 
     Raises:
-      InputError: for what is no positive whole number, or no share of which is left for each of `devices`.
+      InputError: for a size that is not a positive whole number, does not divide evenly over `devices`, or gives a
+        device fewer than two images.
     """
-    sizes = _numbers("--batch-sizes", text)
+    sizes = _parse_numbers("--batch-sizes", text)
     for size in sizes:
         below = size // devices * devices
         if below != size:
-            fitting = " or ".join(str(each) for each in (below, below + devices) if each)
-            raise InputError(
-                f"--batch-sizes has {size}: {devices} devices share a batch evenly, so it must be {fitting}"
-            )
-    # A network whose last map is one pixel has no variance over a batch of one image.
+            valid = " or ".join(str(each) for each in (below, below + devices) if each)
+            raise InputError(f"--batch-sizes has {size}: {devices} devices share a batch evenly, so it must be {valid}")
+    # If the last feature map is one pixel, a batch of one image has no variance.
     require(min(sizes) >= 2 * devices, "--batch-sizes", text, f"sizes of at least {2 * devices}, two images a device")
     return tuple(dict.fromkeys(sizes))
 
 
-def precisions(text: str) -> tuple[Precision, ...]:
-    """The precisions that `--precisions` lists.
+def parse_precisions(text: str) -> tuple[Precision, ...]:
+    """The precisions in the value of `--precisions`, without repeats.
 
     Raises:
       InputError: for any other word.
     """
-    words = text.split(",")
-    known: list[Precision] = [precision for word in words for precision in PRECISIONS if word == precision]
-    require(len(known) == len(words), "--precisions", text, f"some of {', '.join(PRECISIONS)}, with commas between")
+    names = text.split(",")
+    known: list[Precision] = [precision for name in names for precision in PRECISIONS if name == precision]
+    require(len(known) == len(names), "--precisions", text, f"some of {', '.join(PRECISIONS)}, separated by commas")
     return tuple(dict.fromkeys(known))
 
 
-def experiments(names: Sequence[str], words: Mapping[str, Any]) -> dict[tuple[str, Precision], ExperimentConfig]:
-    """What describes each network and precision to those who build networks, once each.
+def make_experiments(names: Sequence[str], options: Mapping[str, Any]) -> dict[tuple[str, Precision], ExperimentConfig]:
+    """One experiment for each network and precision, from which the network is built.
 
     Args:
-      names: of networks.
-      words: values of the options of `DEFAULTS`.
+      names: networks.
+      options: values of the options in `DEFAULTS`.
 
     Raises:
-      InputError: for a width, blocks or an image size that make no network.
+      InputError: for an invalid width, number of blocks, image size or number of classes.
     """
-    blocks = None if words["blocks"] is None else _numbers("--blocks", words["blocks"])
-    require(blocks is None or len(blocks) <= 4, "--blocks", words["blocks"], "one to four positive numbers, as 3,4,6,3")
-    require(words["width"] is None or words["width"] >= 2, "--width", words["width"], "at least 2")
-    require(words["image_size"] >= 1, "--image-size", words["image_size"], "at least 1")
-    require(words["classes"] >= 2, "--classes", words["classes"], "at least 2")
-    data = DataConfig(image_size=words["image_size"])
+    width, blocks = options["width"], options["blocks"]
+    counts = None if blocks is None else _parse_numbers("--blocks", blocks)
+    require(counts is None or len(counts) <= 4, "--blocks", blocks, "one to four positive numbers, as 3,4,6,3")
+    require(width is None or width >= 2, "--width", width, "at least 2")
+    require(options["image_size"] >= 1, "--image-size", options["image_size"], "at least 1")
+    require(options["classes"] >= 2, "--classes", options["classes"], "at least 2")
+    data = DataConfig(image_size=options["image_size"])
     return {
         (name, precision): ExperimentConfig(
             data=data,
-            model=ModelConfig(name=name, small_images=words["small_images"], width=words["width"], blocks=blocks),
+            model=ModelConfig(name=name, small_images=options["small_images"], width=width, blocks=counts),
             dtype=precision,
         )
         for name in names
-        for precision in precisions(words["precisions"])
+        for precision in parse_precisions(options["precisions"])
     }
 
 
-def setting(words: Mapping[str, Any], steps_per_call: int) -> Setting:
-    """What all combinations share.
+def make_settings(options: Mapping[str, Any], steps_per_call: int) -> BenchmarkSettings:
+    """The settings that all cases share.
 
     Args:
-      words: values of the options of `DEFAULTS`.
-      steps_per_call: what a run takes here, where the words leave it open.
+      options: values of the options in `DEFAULTS`.
+      steps_per_call: a training run's value on this device, used if the option is 0.
 
     Raises:
-      InputError: for numbers that are too small.
+      InputError: for a number that is too small.
     """
-    steps, seconds = words["steps_per_call"], words["seconds"]
-    require(steps >= 0, "--steps-per-call", steps, "at least 1, or 0 for what a run takes on this device")
+    steps, seconds = options["steps_per_call"], options["seconds"]
+    require(steps >= 0, "--steps-per-call", steps, "at least 1, or 0 for a run's default on this device")
     require(0 < seconds < float("inf"), "--seconds", seconds, "a positive number of seconds")
-    return Setting(words["image_size"], words["classes"], steps or steps_per_call, seconds)
+    return BenchmarkSettings(options["image_size"], options["classes"], steps or steps_per_call, seconds)
 
 
-def _numbers(option: str, text: str) -> tuple[int, ...]:
-    words = text.split(",")
-    positive = all(word.isascii() and word.isdigit() and int(word) for word in words)
-    require(positive, option, text, "positive whole numbers with commas between")
-    return tuple(map(int, words))
+def _parse_numbers(option: str, text: str) -> tuple[int, ...]:
+    parts = text.split(",")
+    positive = all(part.isascii() and part.isdigit() and int(part) for part in parts)
+    require(positive, option, text, "positive whole numbers, separated by commas")
+    return tuple(map(int, parts))

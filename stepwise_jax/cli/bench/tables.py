@@ -1,4 +1,4 @@
-"""Tables of `bench`: training steps and images a second."""
+"""Tables of `bench`: training steps, and images a second."""
 
 from collections.abc import Mapping
 from typing import Any, TextIO
@@ -8,7 +8,6 @@ from rich.table import Table
 from rich.text import Text
 
 from stepwise_jax.cli.console import make_console
-from stepwise_jax.cli.display import Row
 
 HEADER = (
     "network",
@@ -25,9 +24,9 @@ HEADER = (
 )
 
 
-def rows(measured: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """What `step_bench.measure` returns as text under `HEADER`; a case that failed has its error in one cell."""
-    return [_row(row) for row in measured["rows"]]
+def format_rows(document: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """The rows of a document of `steps.measure` as text under `HEADER`. A failed case's row ends with its error."""
+    return [_row(row) for row in document["rows"]]
 
 
 def _row(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -48,41 +47,41 @@ def _row(row: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def print_steps(measured: Mapping[str, Any], stream: TextIO | None = None) -> None:
-    """Prints the table, by default on stdout, and below it what failed."""
+def print_steps(document: Mapping[str, Any], stream: TextIO | None = None) -> None:
+    """Prints the table and the failed cases below it, by default on stdout."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
-    for place, name in enumerate(HEADER):
-        table.add_column(name, justify="right" if place > 1 else "left", no_wrap=place < 3)
-    filled = rows(measured)
-    for row in filled:
+    for index, name in enumerate(HEADER):
+        table.add_column(name, justify="right" if index > 1 else "left", no_wrap=index < 3)
+    all_rows = format_rows(document)
+    for row in all_rows:
         table.add_row(*(row if len(row) == len(HEADER) else (*row[:3], "failed")))
     console = make_console(stream)
-    console.print(Text(_title(measured), style="bold"))
+    console.print(Text(_title(document), style="bold"))
     console.print(table)
-    for row in filled:
+    for row in all_rows:
         if len(row) != len(HEADER):
             console.print(Text(f"{row[0]}, {row[1]}, batch {row[2]} failed: {row[3]}"), soft_wrap=True)
 
 
-def _title(measured: Mapping[str, Any]) -> str:
-    side, steps = measured["image_size"], measured["steps_per_call"]
-    versions = ", ".join(f"{name} {version}" for name, version in measured["versions"].items())
-    devices = f"{measured['devices']} x {measured['device']}"
+def _title(document: Mapping[str, Any]) -> str:
+    side, steps = document["image_size"], document["steps_per_call"]
+    versions = ", ".join(f"{name} {version}" for name, version in document["versions"].items())
+    devices = f"{document['devices']} x {document['device']}"
     return f"{devices}, images {side} x {side}, {steps} step{'s' * (steps > 1)} a call; {versions}"
 
 
-def print_throughput(measured: Row, side: int, image_size: int, stream: TextIO | None = None) -> None:
-    """Prints how fast images reach the device, by default on stdout.
+def print_throughput(document: Mapping[str, Any], side: int, image_size: int, stream: TextIO | None = None) -> None:
+    """Prints the speeds of the loaders, by default on stdout.
 
     Args:
-      measured: what `throughput.measure_data` returns.
+      document: the document of `input.measure_data`.
       side: height and width of the JPEGs, in pixels.
       image_size: height and width that they are scaled to.
       stream: where to print.
     """
-    title = f"JPEG {side} x {side} ({measured['jpeg_bytes'] / 1024:.0f} KiB) to {image_size} x {image_size}, "
+    title = f"JPEG {side} x {side} ({document['jpeg_bytes'] / 1024:.0f} KiB) to {image_size} x {image_size}, "
     table = Table(
-        title=title + f"{measured['cores']} cores",
+        title=title + f"{document['cores']} cores",
         title_justify="left",
         box=box.SIMPLE_HEAD,
         padding=0,
@@ -91,11 +90,11 @@ def print_throughput(measured: Row, side: int, image_size: int, stream: TextIO |
     table.add_column("way")
     for name in ("images/s", "per core", "of whole", "of reduced"):
         table.add_column(name, justify="right")
-    for row in measured["rows"]:
+    for row in document["rows"]:
         speeds = (f"{row[name]:,.0f}" for name in ("images_per_second", "per_core"))
         shares = (f"{100 * row[name]:.0f} %" for name in ("of_bare", "of_bare_reduced"))
         table.add_row(row["way"], *speeds, *shares)
     console = make_console(stream)
     console.print(table)
-    peaks = ", ".join(f"{peak / 2**30:.2f}" for peak in measured["peak_bytes"])
+    peaks = ", ".join(f"{peak / 2**30:.2f}" for peak in document["peak_bytes"])
     console.print(Text(f"peak memory of the process after each epoch of streaming: {peaks} GiB"))
