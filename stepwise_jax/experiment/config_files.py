@@ -3,15 +3,21 @@
 import contextlib
 import difflib
 import hashlib
+import importlib.machinery
 import importlib.util
 import sys
 import traceback
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 from stepwise_jax.errors import InputError, describe_error
 from stepwise_jax.experiment.config import ExperimentConfig
+
+_PACKAGE = "_configurations_"
+"""Before the name of the package that stands for a folder of configuration files."""
 
 
 def load_config(config: str) -> ExperimentConfig:
@@ -115,18 +121,43 @@ def _suggest(file: Path, shipped: dict[str, Path]) -> str:
     return f": did you mean {near[0]}?" if near else ""
 
 
+class _UncachedLoader(importlib.machinery.SourceFileLoader):
+    """Compiles a file each time: Python's cache takes an edit of the same size in the same second for the old file."""
+
+    def path_stats(self, path: str) -> NoReturn:
+        raise OSError(f"{path} is not cached")
+
+
+class _NeighbourFinder:
+    """Finds `from . import other` of a configuration in its folder."""
+
+    @staticmethod
+    def find_spec(name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        package, _, leaf = name.rpartition(".")
+        if path is None or not package.startswith(_PACKAGE):
+            return None
+        file = Path(path[0]) / f"{leaf}.py"
+        loader = _UncachedLoader(name, str(file))
+        return importlib.util.spec_from_file_location(name, file, loader=loader) if file.is_file() else None
+
+
+# Before Python's own finder, which would take neighbours from its cache.
+sys.meta_path.insert(0, _NeighbourFinder())
+
+
 def _load_module(file: Path) -> ModuleType:
     """Runs a file as a module of a package that stands for its folder, so that `from . import other` works in it."""
-    package = f"_configs_{hashlib.sha256(str(file.parent.resolve()).encode()).hexdigest()[:8]}"
+    package = f"{_PACKAGE}{hashlib.sha256(str(file.parent.resolve()).encode()).hexdigest()[:8]}"
     if package not in sys.modules:
         sys.modules[package] = ModuleType(package)
         sys.modules[package].__path__ = [str(file.parent)]
-    spec = importlib.util.spec_from_file_location(f"{package}.{file.stem}", file)
+    name = f"{package}.{file.stem}"
+    spec = importlib.util.spec_from_file_location(name, file, loader=_UncachedLoader(name, str(file)))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     # A dataclass of the file's own looks there for the names in its annotations.
-    sys.modules[spec.name] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
 

@@ -121,6 +121,29 @@ def test_a_configuration_imports_its_neighbour(tmp_path: Path):
     assert stepwise_jax.load_config(str(tmp_path / "mine.py")).seed == 7
 
 
+@pytest.mark.parametrize("edited", ["mine.py", "shared.py"])
+def test_an_edit_of_the_same_size_in_the_same_second_counts(edited: str, tmp_path: Path):
+    """Python's cache of compiled modules knows a file by its size and its second."""
+    text = "from stepwise_jax import ExperimentConfig\nfrom . import shared\nB = 1\n"
+    text += "def get_config():\n    return ExperimentConfig(seed=10 * shared.A + B)\n"
+    (tmp_path / "shared.py").write_text("A = 1\n")
+    (tmp_path / "mine.py").write_text(text)
+    script = "import sys, stepwise_jax; print(stepwise_jax.load_config(sys.argv[1]).seed)"
+
+    def load() -> str:
+        for name in ("mine.py", "shared.py"):
+            os.utime(tmp_path / name, (1_700_000_000, 1_700_000_000))
+        words = [sys.executable, "-c", script, str(tmp_path / "mine.py")]
+        environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
+        done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    assert load() == "11"
+    path = tmp_path / edited
+    path.write_text(path.read_text().replace("A = 1", "A = 2").replace("B = 1", "B = 2"))
+    assert load() == ("12" if edited == "mine.py" else "21")
+
+
 @pytest.mark.parametrize("folder", ["elsewhere", "."])
 def test_a_path_goes_before_a_shipped_name(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
