@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from stepwise_jax.experiment.config import ExperimentConfig, ModelConfig, PlanConfig
-from stepwise_jax.experiment.serialization import to_json
+from stepwise_jax.experiment.serialization import experiment_to_dict
 from stepwise_jax.plans.planning import make_plan
-from stepwise_jax.plans.stage import Stage, learning_rate_at, noise_scale, stage_document
+from stepwise_jax.plans.stage import Stage, learning_rate_at, noise_scale, stage_to_dict
 from stepwise_jax.studies import comparison, comparison_folder
 from stepwise_jax.studies.variants import VARIANTS
 from stepwise_jax.workdir.json_files import write_json
@@ -31,11 +31,11 @@ def make_run(
     ahead: float = 0.0,
     **fields: Any,
 ) -> Path:
-    """A run's folder as training leaves it, or as it stands after so many epochs; `ahead` is added to its top-1."""
+    """A run's folder as training leaves it, or as it is after `epochs` epochs; `ahead` is added to its top-1."""
     experiment = ExperimentConfig(plan=plan, seed=seed, model=ModelConfig(name="res2net50_26w_4s"))
     stages = make_plan(plan, EXAMPLES, experiment.optimizer)
     folder.mkdir(parents=True)
-    config = {"experiment": to_json(experiment), "stages": [stage_document(stage) for stage in stages]}
+    config = {"experiment": experiment_to_dict(experiment), "stages": [stage_to_dict(stage) for stage in stages]}
     config |= {"versions": {"jax": "0.10.2", "numpy": "2.4.0"}, "device": "1 x cpu", "config": "configs/digits.py"}
     write_json(folder / "config.json", config)
     rows = epoch_records(stages, ahead)[:epochs]
@@ -50,8 +50,8 @@ def make_run(
 
 
 def stage_record(place: int, stage: Stage) -> StageRecord:
-    shared = {item.name for item in dataclasses.fields(StageRecord)} & stage_document(stage).keys()
-    fields = {name: stage_document(stage)[name] for name in shared}
+    shared = {item.name for item in dataclasses.fields(StageRecord)} & stage_to_dict(stage).keys()
+    fields = {name: stage_to_dict(stage)[name] for name in shared}
     return StageRecord(stage=place, split=f"train[:{stage.examples}]", sha256=f"{place:064x}", **fields)
 
 
@@ -113,15 +113,15 @@ def make_predictions(
 
 def make_comparison(root: Path, seeds: Sequence[int] = (0, 1, 2), baseline: float = 0.01) -> Path:
     """A finished comparison of the staged run with the baseline, which is ahead by about `baseline`."""
-    strategies = tuple(
-        comparison.Strategy(name, VARIANTS[name].title, "configs/digits.py", VARIANTS[name].changes)
+    arms = tuple(
+        comparison.Arm(name, VARIANTS[name].title, "configs/digits.py", VARIANTS[name].changes)
         for name in ("stepwise", "baseline")
     )
     experiment = ExperimentConfig(plan=STEPWISE, model=ModelConfig(name="res2net50_26w_4s"))
-    compared = comparison.Comparison("configs/digits.py", experiment, strategies, tuple(seeds))
-    comparison_folder.open_folder(root, compared)
+    compared = comparison.Comparison("configs/digits.py", experiment, arms, tuple(seeds))
+    comparison_folder.open_comparison_folder(root, compared)
     for seed in seeds:
         for name, plan, ahead in (("stepwise", STEPWISE, 0.0), ("baseline", BASELINE, baseline)):
-            folder = make_run(compared.folder(root, name, seed), plan, seed, ahead=ahead * (1 + 0.1 * seed))
+            folder = make_run(compared.run_folder(root, name, seed), plan, seed, ahead=ahead * (1 + 0.1 * seed))
             make_predictions(folder, wrong=range(3 + seed if name == "stepwise" else seed))
     return root

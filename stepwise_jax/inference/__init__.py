@@ -1,1 +1,1 @@
-"""A trained network: predictions and exports."""
+"""Uses a trained network: predictions and exports."""

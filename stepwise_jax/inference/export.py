@@ -1,4 +1,4 @@
-"""A trained network in one file that needs nothing of stepwise-jax: StableHLO and its description, by `jax.export`."""
+"""Exports a trained network by `jax.export` to StableHLO, which runs without stepwise-jax, with a JSON description."""
 
 import os
 from pathlib import Path
@@ -9,31 +9,31 @@ import jax.export
 import jax.numpy as jnp
 
 from stepwise_jax.errors import InputError
-from stepwise_jax.inference.predict import make_classify
-from stepwise_jax.inference.trained import Trained
+from stepwise_jax.inference.predict import make_classifier
+from stepwise_jax.inference.trained import TrainedNetwork
 from stepwise_jax.workdir.files import atomic_write
 from stepwise_jax.workdir.folder import installed_version
 from stepwise_jax.workdir.json_files import write_json
 
-SUFFIXES = (".stablehlo", ".safetensors")
+EXPORT_SUFFIXES = (".stablehlo", ".safetensors")
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
-def check_target(path: Path) -> None:
-    """Refuses a file that cannot be the export's, before any work.
+def check_export_path(path: Path) -> None:
+    """Check the path of an export before any work.
 
     Raises:
-      InputError: for another suffix than `SUFFIXES`, a folder that does not exist, or a file that does.
+      InputError: for a suffix not in `EXPORT_SUFFIXES`, a folder that does not exist, or a file that exists already.
     """
-    if path.suffix not in SUFFIXES:
-        raise InputError(f"--out {path}: its name must end with {' or '.join(SUFFIXES)}")
+    if path.suffix not in EXPORT_SUFFIXES:
+        raise InputError(f"--out {path}: its name must end with {' or '.join(EXPORT_SUFFIXES)}")
     if not path.parent.is_dir():
         raise InputError(f"--out {path}: there is no folder {path.parent}")
-    written = [path, description_path(path)] if path.suffix == ".stablehlo" else [path]
-    there = [each for each in written if os.path.lexists(each)]
-    if there:
-        raise InputError(f"--out {path}: {there[0].name} is there already: remove it, or name another file")
+    targets = [path, description_path(path)] if path.suffix == ".stablehlo" else [path]
+    existing = [target for target in targets if os.path.lexists(target)]
+    if existing:
+        raise InputError(f"--out {path}: {existing[0].name} exists already: remove it, or name another file")
 
 
 def description_path(path: Path) -> Path:
@@ -41,17 +41,17 @@ def description_path(path: Path) -> Path:
     return path.with_suffix(".json")
 
 
-def describe(trained: Trained) -> dict[str, Any]:
-    """What whoever uses the network must know: what it takes, what it answers, what it is and was made with."""
-    signed, model = trained.signature, trained.experiment.model
+def describe_network(trained: TrainedNetwork) -> dict[str, Any]:
+    """Everything needed to use the network: its input, its classes, its architecture, and the versions of libraries."""
+    signature, model = trained.signature, trained.experiment.model
     shape = {"small_images": model.small_images, "width": model.width, "blocks": model.blocks}
     return {
-        "classes": signed.classes,
-        "image_size": signed.preprocessing.image_size,
-        "channels": signed.image_shape[2],
-        "mean": signed.preprocessing.mean,
-        "std": signed.preprocessing.std,
-        "dataset": signed.dataset,
+        "classes": signature.classes,
+        "image_size": signature.preprocessing.image_size,
+        "channels": signature.image_shape[2],
+        "mean": signature.preprocessing.mean,
+        "std": signature.preprocessing.std,
+        "dataset": signature.dataset,
         "network": model.name,
         "network_shape": shape,
         "updates": trained.updates,
@@ -59,26 +59,26 @@ def describe(trained: Trained) -> dict[str, Any]:
     }
 
 
-def export_stablehlo(trained: Trained) -> jax.export.Exported:
-    """uint8 images [b, size, size, channels] of any number b to probabilities float32 [b, classes].
+def export_stablehlo(trained: TrainedNetwork) -> jax.export.Exported:
+    """Export the function of uint8 images [b, size, size, channels], for any b, to float32 probabilities [b, classes].
 
-    The weights and the normalisation are part of it; images have to be scaled to the size before.
+    The weights and the normalisation are included; the caller must scale images to the size.
     """
-    classify, signed = make_classify(trained), trained.signature
-    size = signed.preprocessing.image_size
+    classify, signature = make_classifier(trained), trained.signature
+    size = signature.preprocessing.image_size
     (batch,) = jax.export.symbolic_shape("b")
-    images = jax.ShapeDtypeStruct((batch, size, size, signed.image_shape[2]), jnp.uint8)
+    images = jax.ShapeDtypeStruct((batch, size, size, signature.image_shape[2]), jnp.uint8)
     variables = jax.device_get(trained.variables)
-    whole = jax.jit(lambda images: classify(variables, images))
-    return jax.export.export(whole, platforms=PLATFORMS)(images)
+    function = jax.jit(lambda images: classify(variables, images))
+    return jax.export.export(function, platforms=PLATFORMS)(images)
 
 
-def write_stablehlo(trained: Trained, path: Path) -> None:
-    """Writes the network, serialised, and beside it a `.json` that describes it; each appears whole or not at all."""
+def write_stablehlo(trained: TrainedNetwork, path: Path) -> None:
+    """Write the serialised network and a `.json` file that describes it, each atomically."""
     exported = export_stablehlo(trained)
     content = exported.serialize()
     size, channels = trained.signature.preprocessing.image_size, trained.signature.image_shape[2]
-    description = describe(trained) | {
+    description = describe_network(trained) | {
         "input": {
             "dtype": "uint8",
             "shape": ["b", size, size, channels],
@@ -93,6 +93,6 @@ def write_stablehlo(trained: Trained, path: Path) -> None:
     try:
         write_json(description_path(path), description)
     except OSError:
-        # Half of an export would stand in the way of the next attempt.
+        # An incomplete export would make the next attempt fail.
         path.unlink()
         raise

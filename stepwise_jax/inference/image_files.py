@@ -1,4 +1,4 @@
-"""Image files that a user names one by one, by folder or by pattern, and their pixels as a network takes them."""
+"""Image files named one by one, by folder or by pattern, and their pixels as network input."""
 
 import glob
 import os
@@ -8,50 +8,54 @@ from pathlib import Path
 import numpy as np
 
 from stepwise_jax.data import images
-from stepwise_jax.data.sources.class_folders import entries
+from stepwise_jax.data.sources.class_folders import visible_entries
 
 
-def find(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The files that words stand for, in the order of the words, and the words that stand for none.
+def find_images(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Find the image files that a user names.
 
     Args:
-      words: each a file, a folder (all images below it, sorted by path), or a pattern (`*`, `?`, `[...]`, `**`) for
-        files and folders; hidden files are passed over unless they are named.
+      arguments: each a file, a folder (all images below it, sorted by path), or a pattern (`*`, `?`, `[...]`, `**`) for
+        files and folders; hidden files are skipped unless they are named.
+
+    Returns:
+      The files, in the order of the arguments, and the arguments that match no file.
     """
-    found = {word: _match(word) for word in words}
-    return [path for word in words for path in found[word]], [word for word in words if not found[word]]
+    found = {argument: _match(argument) for argument in arguments}
+    paths = [path for argument in arguments for path in found[argument]]
+    return paths, [argument for argument in arguments if not found[argument]]
 
 
-def _match(word: str) -> list[str]:
-    # A file whose own name holds a bracket is no pattern.
-    matched = [word] if os.path.lexists(word) else sorted(glob.glob(word, recursive=True))
-    return [path for each in matched for path in (sorted(_below(each, set())) if os.path.isdir(each) else [each])]
+def _match(argument: str) -> list[str]:
+    # An existing file is no pattern, even if its name contains a bracket.
+    matched = [argument] if os.path.lexists(argument) else sorted(glob.glob(argument, recursive=True))
+    return [path for each in matched for path in (sorted(_walk(each, set())) if os.path.isdir(each) else [each])]
 
 
-def _below(folder: str, seen: set[str]) -> Iterator[str]:
-    # Links are followed, once: one that leads back up would have no end.
-    place = os.path.realpath(folder)
-    if place in seen:
+def _walk(folder: str, seen: set[str]) -> Iterator[str]:
+    # Each folder is visited once, because a symbolic link may lead back up.
+    real_path = os.path.realpath(folder)
+    if real_path in seen:
         return
-    seen.add(place)
-    for entry in entries(Path(folder)):
+    seen.add(real_path)
+    for entry in visible_entries(Path(folder)):
         path = os.path.join(folder, entry.name)
         if entry.is_dir():
-            yield from _below(path, seen)
+            yield from _walk(path, seen)
         elif entry.name.lower().endswith(images.SUFFIXES):
             yield path
 
 
-def read(path: str, shape: tuple[int, int, int]) -> np.ndarray | str:
-    """An image as uint8 [height, width, channels], decoded and scaled as a data set's are, or why it cannot be.
+def read_image(path: str, shape: tuple[int, int, int]) -> np.ndarray | str:
+    """Read an image as uint8 [height, width, channels], decoded and scaled like a data set's images.
 
-    To be called within `images.bombs_refused()`.
+    Must be called within `images.refuse_decompression_bombs()`.
     """
     pixels = np.empty(shape, np.uint8)
     try:
         encoded = Path(path).read_bytes()
         images.check(encoded)
-        images.read_into(pixels, encoded)
+        images.decode_into(pixels, encoded)
     except OSError as error:
         return error.strerror or str(error)
     except images.UnreadableImageError as error:

@@ -1,4 +1,4 @@
-"""A comparison: arms x seeds, paired, decided before any run starts."""
+"""A comparison: arms x seeds, paired, all decided before any run starts."""
 
 import dataclasses
 import difflib
@@ -10,7 +10,7 @@ from typing import Any
 from stepwise_jax.errors import InputError, require
 from stepwise_jax.experiment.config import ExperimentConfig, PlanConfig
 from stepwise_jax.experiment.config_files import split_row
-from stepwise_jax.experiment.serialization import flatten
+from stepwise_jax.experiment.serialization import flatten_fields
 from stepwise_jax.plans.planning import make_plan
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.studies.jobs import Job
@@ -18,8 +18,8 @@ from stepwise_jax.studies.variants import VARIANTS, default_names
 
 
 @dataclass(frozen=True)
-class Strategy:
-    """One strategy of a comparison, and the words on a command line that make it of the configuration."""
+class Arm:
+    """One arm of a comparison: a strategy, as changes to a configuration."""
 
     name: str
     title: str
@@ -28,52 +28,56 @@ class Strategy:
     changes: Mapping[str, Any]
     """Fields that differ from the configuration, by dotted name."""
 
-    def words(self) -> tuple[str, ...]:
-        """The changes as `--plan.strategy baseline ...`."""
+    def arguments(self) -> tuple[str, ...]:
+        """The changes as command-line arguments: `--plan.strategy baseline ...`."""
         return tuple(word for name, value in self.changes.items() for word in (f"--{name}", str(value)))
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is compared; the first strategy is what the others are compared with."""
+    """A comparison of several arms over several seeds."""
 
     config: str
     experiment: ExperimentConfig
-    strategies: tuple[Strategy, ...]
+    arms: tuple[Arm, ...]
+    """The first is the reference, which the others are compared with."""
     seeds: tuple[int, ...]
 
-    def folder(self, root: Path, strategy: str, seed: int) -> Path:
-        """The run's workdir."""
-        return root / strategy / f"seed{seed}"
+    def run_folder(self, root: Path, arm: str, seed: int) -> Path:
+        """The workdir of the run of an arm and a seed."""
+        return root / arm / f"seed{seed}"
 
 
-def plans(experiments: Mapping[str, ExperimentConfig], examples: Mapping[str, int]) -> dict[str, tuple[Stage, ...]]:
-    """The stages of each strategy.
+def make_plans(
+    experiments: Mapping[str, ExperimentConfig], examples: Mapping[str, int]
+) -> dict[str, tuple[Stage, ...]]:
+    """Plan the stages of each arm.
 
     Args:
-      experiments: by the strategy's name.
+      experiments: by the arm's name.
       examples: M, by the same names.
 
     Raises:
-      InputError: naming the strategy whose plan cannot be made.
+      InputError: naming the arm whose plan cannot be made.
     """
-    made: dict[str, tuple[Stage, ...]] = {}
+    plans: dict[str, tuple[Stage, ...]] = {}
     for name, experiment in experiments.items():
         try:
-            made[name] = make_plan(experiment.plan, examples[name], experiment.optimizer)
+            plans[name] = make_plan(experiment.plan, examples[name], experiment.optimizer)
         except InputError as error:
             raise InputError(f"strategy {name}: {error}") from error
-    return made
+    return plans
 
 
-def duplicates(
+def find_duplicates(
     experiments: Mapping[str, ExperimentConfig], stages: Mapping[str, tuple[Stage, ...]]
 ) -> tuple[tuple[str, str], ...]:
-    """Pairs of strategies that are the same run, the earlier one first."""
+    """Pairs of arms that are the same run, the earlier one first."""
     seen: dict[Any, str] = {}
     found = []
     for name, experiment in experiments.items():
         plan = experiment.plan
+        # The stages say all of a plan except what happens between two stages.
         crossing = PlanConfig(carry=plan.carry, batch_statistics=plan.batch_statistics)
         key = (dataclasses.replace(experiment, reproduces="", plan=crossing), stages[name])
         if key in seen:
@@ -82,82 +86,80 @@ def duplicates(
     return tuple(found)
 
 
-def drop_duplicates(compared: Comparison, pairs: Sequence[tuple[str, str]], named: bool) -> Comparison:
-    """The comparison with each run once.
+def drop_duplicates(comparison: Comparison, pairs: Sequence[tuple[str, str]], named: bool) -> Comparison:
+    """Remove arms that would repeat another arm's run.
 
     Args:
-      compared: what is asked for.
-      pairs: of `duplicates`.
-      named: whether the user named the strategies, and has to be told.
+      comparison: the requested comparison.
+      pairs: of `find_duplicates`.
+      named: whether the user named the arms: then a duplicate is an error.
 
     Raises:
-      InputError: for strategies that the user named.
+      InputError: for duplicates that the user named.
     """
     if pairs and named:
         first, second = pairs[0]
         raise InputError(f"strategies {first} and {second} are the same run here: leave one of them out")
-    doubles = {second for _, second in pairs}
-    left = tuple(each for each in compared.strategies if each.name not in doubles)
-    return dataclasses.replace(compared, strategies=left)
+    duplicates = {second for _, second in pairs}
+    kept = tuple(arm for arm in comparison.arms if arm.name not in duplicates)
+    return dataclasses.replace(comparison, arms=kept)
 
 
-def choose(
+def choose_arms(
     names: Sequence[str], config: str, experiment: ExperimentConfig, rows: Mapping[str, ExperimentConfig]
-) -> tuple[Strategy, ...]:
-    """The strategies called `names`: rows of the configuration file, or variants; none named takes the default seven.
+) -> tuple[Arm, ...]:
+    """The arms called `names`, each a row of the configuration file or a variant; without names, the default seven.
 
     Args:
-      names: `rows` stands for all rows of the file.
+      names: `rows` alone stands for all rows of the file.
       config: the configuration file.
-      experiment: what it holds.
+      experiment: the experiment in it.
       rows: its `get_rows()`.
 
     Raises:
-      InputError: for a name that is neither (with the nearest), a name given twice, or a single strategy.
+      InputError: for an unknown name (quoting the nearest ones), a repeated name, or a single arm.
     """
     if not names:
-        # The file's row of the baseline is the same run, and known to reproduce the paper's.
+        # The file's own baseline row is the same run, and is known to reproduce the paper's.
         own = {"baseline": rows["baseline"]} if "baseline" in rows else {}
-        return tuple(_strategy(name, config, own) for name in default_names(experiment))
-    wanted = list(names)
-    if wanted == ["rows"]:
+        return tuple(_make_arm(name, config, own) for name in default_names(experiment))
+    requested = list(names)
+    if requested == ["rows"]:
         require(bool(rows), "--strategies", "rows", f"the names of strategies: {config} has no get_rows()")
-        wanted = list(rows)
-    for name in wanted:
+        requested = list(rows)
+    for name in requested:
         if name not in rows and name not in VARIANTS:
             known = [*rows, *VARIANTS]
             near = difflib.get_close_matches(name, known, n=3) or known
             raise InputError(
-                f"--strategies: {name!r} is neither a row of {config} nor one of ours, as {', '.join(near)}"
+                f"--strategies: {name!r} is neither a row of {config} nor a known strategy: try {', '.join(near)}"
             )
-    require(len(set(wanted)) == len(wanted), "--strategies", ",".join(wanted), "different names")
-    require(len(wanted) > 1, "--strategies", ",".join(wanted), "at least two names, the first to compare with")
-    return tuple(_strategy(name, config, rows) for name in wanted)
+    require(len(set(requested)) == len(requested), "--strategies", ",".join(requested), "different names")
+    require(len(requested) > 1, "--strategies", ",".join(requested), "at least two names, the first to compare with")
+    return tuple(_make_arm(name, config, rows) for name in requested)
 
 
-def _strategy(name: str, config: str, rows: Mapping[str, ExperimentConfig]) -> Strategy:
+def _make_arm(name: str, config: str, rows: Mapping[str, ExperimentConfig]) -> Arm:
     if name in rows:
         file, _ = split_row(config)
-        return Strategy(name, f"{name} of {Path(file).name}", f"{file}:{name}", {})
-    return Strategy(name, VARIANTS[name].title, config, VARIANTS[name].changes)
+        return Arm(name, f"{name} of {Path(file).name}", f"{file}:{name}", {})
+    return Arm(name, VARIANTS[name].title, config, VARIANTS[name].changes)
 
 
-def reject_ignored_fields(
-    given: ExperimentConfig, experiment: ExperimentConfig, strategies: Sequence[Strategy]
-) -> None:
-    """Refuses fields of the command line that every strategy sets to a value of its own.
+def reject_ignored_fields(given: ExperimentConfig, experiment: ExperimentConfig, arms: Sequence[Arm]) -> None:
+    """Refuse fields of the command line that would have no effect, because every arm sets them itself.
 
     Args:
-      given: what the configuration file holds.
+      given: the experiment in the configuration file.
       experiment: the same with the fields of the command line.
-      strategies: what is compared.
+      arms: of the comparison.
 
     Raises:
       InputError: naming such a field.
     """
-    before = flatten(given)
-    for name, value in flatten(experiment).items():
-        if value != before[name] and all(name in each.changes for each in strategies):
+    before = flatten_fields(given)
+    for name, value in flatten_fields(experiment).items():
+        if value != before[name] and all(name in arm.changes for arm in arms):
             raise InputError(f"--{name} {value}: each of the strategies sets this field itself: leave it out")
 
 
@@ -165,35 +167,33 @@ def make_jobs(
     comparison: Comparison,
     root: Path,
     stages: Mapping[str, Sequence[Stage]],
-    launch: Sequence[str],
+    launcher: Sequence[str],
     fields: Sequence[str],
 ) -> tuple[Job, ...]:
-    """The runs, seed by seed, so that a comparison that is stopped has whole pairs.
+    """The runs, seed by seed, so that a comparison that is stopped early has complete pairs.
 
     Args:
-      comparison: what is compared.
+      comparison: the comparison.
       root: its folder.
-      stages: of each strategy.
-      launch: the words before `train`.
-      fields: the words that change fields of the configuration for every run.
+      stages: of each arm.
+      launcher: the words of the command before `train`.
+      fields: command-line arguments that change fields of the configuration for every run.
     """
     return tuple(
-        Job(
-            name=f"{strategy.name}, seed {seed}",
-            folder=comparison.folder(root, strategy.name, seed),
-            command=(
-                *launch,
-                "train",
-                strategy.config,
-                "--workdir",
-                str(comparison.folder(root, strategy.name, seed)),
-                *fields,
-                *strategy.words(),
-                "--seed",
-                str(seed),
-            ),
-            samples=sum(stage.updates * stage.batch_size for stage in stages[strategy.name]),
-        )
+        _make_job(arm, seed, comparison.run_folder(root, arm.name, seed), stages[arm.name], launcher, fields)
         for seed in comparison.seeds
-        for strategy in comparison.strategies
+        for arm in comparison.arms
+    )
+
+
+def _make_job(
+    arm: Arm, seed: int, folder: Path, stages: Sequence[Stage], launcher: Sequence[str], fields: Sequence[str]
+) -> Job:
+    # The last argument wins: the arm's changes override the fields of all runs.
+    arguments = ("--workdir", str(folder), *fields, *arm.arguments(), "--seed", str(seed))
+    return Job(
+        name=f"{arm.name}, seed {seed}",
+        folder=folder,
+        command=(*launcher, "train", arm.config, *arguments),
+        samples=sum(stage.updates * stage.batch_size for stage in stages),
     )

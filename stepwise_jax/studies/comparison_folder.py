@@ -12,168 +12,163 @@ import numpy as np
 
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import ExperimentConfig
-from stepwise_jax.experiment.serialization import from_json_by_name, to_json
+from stepwise_jax.experiment.serialization import experiment_from_dict_by_name, experiment_to_dict
 from stepwise_jax.plans.stage import Stage
-from stepwise_jax.studies.comparison import Comparison, Strategy
+from stepwise_jax.studies.comparison import Arm, Comparison
 from stepwise_jax.studies.jobs import Failure
-from stepwise_jax.studies.statistics import Difference
-from stepwise_jax.studies.statistics import differences as paired_differences
-from stepwise_jax.workdir import folder as folder_module
+from stepwise_jax.studies.statistics import Difference, paired_differences
 from stepwise_jax.workdir.files import PREDICTIONS, SUMMARY
+from stepwise_jax.workdir.folder import check_finished_run, conflicting_fields
 from stepwise_jax.workdir.json_files import read_json, write_json
 from stepwise_jax.workdir.runs import read_summary
 
-FILE, FAILURES = "comparison.json", "failures.json"
+COMPARISON_FILE, FAILURES_FILE = "comparison.json", "failures.json"
 
 
-def check_finished(
+def check_finished_runs(
     comparison: Comparison,
     root: Path,
     experiments: Mapping[str, ExperimentConfig],
     stages: Mapping[str, tuple[Stage, ...]],
 ) -> None:
-    """Checks that runs that are finished already are those that would be trained now.
+    """Check that the runs that are already finished are the ones that would be trained now.
 
     Args:
-      comparison: what is compared.
+      comparison: the comparison.
       root: its folder, which need not exist yet.
-      experiments: by the strategy's name.
-      stages: of each strategy.
+      experiments: by the arm's name.
+      stages: of each arm.
 
     Raises:
       InputError: naming a run of another experiment, and how it differs.
     """
-    for strategy in comparison.strategies:
+    for arm in comparison.arms:
         for seed in comparison.seeds:
-            experiment = dataclasses.replace(experiments[strategy.name], seed=seed)
-            folder_module.check_finished(
-                comparison.folder(root, strategy.name, seed), experiment, stages[strategy.name]
-            )
+            experiment = dataclasses.replace(experiments[arm.name], seed=seed)
+            check_finished_run(comparison.run_folder(root, arm.name, seed), experiment, stages[arm.name])
 
 
-def open_folder(root: Path, comparison: Comparison) -> Comparison:
-    """Makes the folder, or goes on with the comparison in it, whose strategies and seeds are kept beside these.
+def open_comparison_folder(root: Path, comparison: Comparison) -> Comparison:
+    """Create the folder, or continue the comparison in it.
+
+    Returns:
+      The comparison; an existing one keeps its arms and seeds and gains the new ones.
 
     Raises:
       InputError: if the folder holds something else, or a comparison of another experiment.
     """
-    path = root / FILE
+    path = root / COMPARISON_FILE
     try:
         root.mkdir(parents=True, exist_ok=True)
         if path.exists():
-            comparison = _joined(read(root), comparison, root)
+            comparison = _merge(read_comparison(root), comparison, root)
         elif any(root.iterdir()):
             raise InputError(f"--workdir {root} is not empty and holds no comparison: name a new folder")
-        write_json(path, _document(comparison))
+        write_json(path, _comparison_to_dict(comparison))
     except OSError as error:
         raise InputError(f"--workdir {root} cannot be written: {error.strerror}") from error
     return comparison
 
 
-def _joined(before: Comparison, now: Comparison, root: Path) -> Comparison:
-    named = ("plan.strategy:", "plan.staged:", "seed:")
-    changed = [
-        each
-        for each in folder_module.binding_differences(now.experiment, before.experiment)
-        if not each.startswith(named)
+def _merge(before: Comparison, now: Comparison, root: Path) -> Comparison:
+    set_by_arms = ("plan.strategy:", "plan.staged:", "seed:")
+    conflicts = conflicting_fields(now.experiment, before.experiment)
+    conflicts = [conflict for conflict in conflicts if not conflict.startswith(set_by_arms)]
+    known = {arm.name: arm for arm in before.arms}
+    conflicts += [
+        f"strategy {arm.name}: other fields"
+        for arm in now.arms
+        if arm.name in known and dict(known[arm.name].changes) != dict(arm.changes)
     ]
-    known = {strategy.name: strategy for strategy in before.strategies}
-    changed += [
-        f"strategy {strategy.name}: other fields"
-        for strategy in now.strategies
-        if strategy.name in known and dict(known[strategy.name].changes) != dict(strategy.changes)
-    ]
-    if changed:
-        raise InputError(f"{root} holds another comparison ({'; '.join(changed)}): use another folder for this one")
-    added = tuple(strategy for strategy in now.strategies if strategy.name not in known)
+    if conflicts:
+        raise InputError(f"{root} holds another comparison ({'; '.join(conflicts)}): use another folder for this one")
+    added = tuple(arm for arm in now.arms if arm.name not in known)
     seeds = tuple(sorted({*before.seeds, *now.seeds}))
-    return dataclasses.replace(now, strategies=(*before.strategies, *added), seeds=seeds)
+    return dataclasses.replace(now, arms=(*before.arms, *added), seeds=seeds)
 
 
-def _document(comparison: Comparison) -> dict[str, Any]:
+def _comparison_to_dict(comparison: Comparison) -> dict[str, Any]:
     return {
         "config": comparison.config,
-        "experiment": to_json(comparison.experiment),
+        "experiment": experiment_to_dict(comparison.experiment),
         "seeds": list(comparison.seeds),
         "strategies": [
-            {"name": each.name, "title": each.title, "config": each.config, "changes": dict(each.changes)}
-            for each in comparison.strategies
+            {"name": arm.name, "title": arm.title, "config": arm.config, "changes": dict(arm.changes)}
+            for arm in comparison.arms
         ],
     }
 
 
-def read(root: Path) -> Comparison:
-    """The comparison in a folder.
+def read_comparison(root: Path) -> Comparison:
+    """Read the comparison in a folder.
 
     Raises:
       InputError: where there is none, or its document is damaged.
     """
-    document = read_json(root / FILE)
+    document = read_json(root / COMPARISON_FILE)
     try:
-        strategies = tuple(_recorded_strategy(**each) for each in document["strategies"])
+        arms = tuple(_arm_from_dict(**arm) for arm in document["strategies"])
         seeds = tuple(int(seed) for seed in document["seeds"])
-        if len(strategies) < 2 or not seeds:
+        if len(arms) < 2 or not seeds:
             raise ValueError("nothing is compared")
-        experiment = from_json_by_name(document["experiment"])
-        return Comparison(str(document["config"]), experiment, strategies, seeds)
+        experiment = experiment_from_dict_by_name(document["experiment"])
+        return Comparison(str(document["config"]), experiment, arms, seeds)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{root / FILE} is damaged: it is not what a comparison writes there") from error
+        raise InputError(f"{root / COMPARISON_FILE} is damaged: it is JSON, but no comparison") from error
 
 
-def _recorded_strategy(name: str, title: str, config: str, changes: Mapping[str, Any]) -> Strategy:
-    return Strategy(str(name), str(title), str(config), dict(changes))
+def _arm_from_dict(name: str, title: str, config: str, changes: Mapping[str, Any]) -> Arm:
+    return Arm(str(name), str(title), str(config), dict(changes))
 
 
-def keep_failures(root: Path, failures: Sequence[Failure]) -> None:
-    """Writes down which runs failed in the last attempt, and why."""
-    told = [{"run": each.cell.name, "status": each.status, "message": each.message} for each in failures]
-    write_json(root / FAILURES, {"failures": told})
+def write_failures(root: Path, failures: Sequence[Failure]) -> None:
+    """Record which runs failed in the last attempt, and why."""
+    write_json(root / FAILURES_FILE, {"failures": [failure.to_dict() for failure in failures]})
 
 
 @dataclass(frozen=True)
-class Finished:
+class FinishedRun:
     """A finished run of a comparison."""
 
     summary: Mapping[str, Any]
-    right: np.ndarray
-    """Whether each test image was classified rightly, bool [N]."""
+    correct: np.ndarray
+    """Whether each test image was classified correctly, bool [N]."""
     ids: tuple[str, ...]
 
 
-def finished_runs(comparison: Comparison, root: Path) -> dict[str, dict[int, Finished]]:
-    """The runs that are done, by strategy and seed."""
-    found: dict[str, dict[int, Finished]] = {}
-    for strategy in comparison.strategies:
-        folders = {seed: comparison.folder(root, strategy.name, seed) for seed in comparison.seeds}
-        done = {seed: folder for seed, folder in folders.items() if (folder / SUMMARY).exists()}
-        found[strategy.name] = {seed: _finished(folder) for seed, folder in done.items()}
-    return found
+def read_finished_runs(comparison: Comparison, root: Path) -> dict[str, dict[int, FinishedRun]]:
+    """Read the finished runs, by arm and seed."""
+    runs: dict[str, dict[int, FinishedRun]] = {}
+    for arm in comparison.arms:
+        folders = {seed: comparison.run_folder(root, arm.name, seed) for seed in comparison.seeds}
+        finished = {seed: folder for seed, folder in folders.items() if (folder / SUMMARY).exists()}
+        runs[arm.name] = {seed: _read_finished_run(folder) for seed, folder in finished.items()}
+    return runs
 
 
-def _finished(folder: Path) -> Finished:
+def _read_finished_run(folder: Path) -> FinishedRun:
     summary = read_summary(folder)
     try:
-        # Opened here, as NumPy leaves open what it cannot read.
+        # Opened here because NumPy does not close a file that it opened itself and cannot read.
         with open(folder / PREDICTIONS, "rb") as file, np.load(file, allow_pickle=False) as stored:
             ids, labels, probabilities = stored["ids"], stored["labels"], stored["probabilities"]
-            return Finished(summary, probabilities.argmax(1) == labels, tuple(ids.tolist()))
-    # What NumPy raises for a file that is torn, cut short, or no archive at all.
+            return FinishedRun(summary, probabilities.argmax(1) == labels, tuple(ids.tolist()))
+    # NumPy raises all of these for a file that is torn, cut short, or no archive at all.
     except (OSError, ValueError, KeyError, TypeError, EOFError, IndexError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{folder / PREDICTIONS} is missing or damaged: train the run anew") from error
+        raise InputError(f"{folder / PREDICTIONS} is missing or damaged: train the run again") from error
 
 
-def paired(comparison: Comparison, runs: Mapping[str, Mapping[int, Finished]]) -> tuple[Difference, ...]:
-    """The first strategy against each of the others, over the seeds that both have finished."""
-    reference, *others = (strategy.name for strategy in comparison.strategies)
-    scores = {name: {seed: run.summary["top1"] for seed, run in of_seed.items()} for name, of_seed in runs.items()}
-    # Answers can be compared image by image only where the images are the same.
-    images = {run.ids for of_seed in runs.values() for run in of_seed.values()}
-    right = {name: {seed: run.right for seed, run in of_seed.items()} for name, of_seed in runs.items()}
-    if len(images) != 1:
-        right = {name: {} for name in runs}
+def arm_differences(comparison: Comparison, runs: Mapping[str, Mapping[int, FinishedRun]]) -> tuple[Difference, ...]:
+    """Compare the first arm with each of the others, over the seeds that both have finished."""
+    reference, *others = (arm.name for arm in comparison.arms)
+    scores = {name: {seed: run.summary["top1"] for seed, run in by_seed.items()} for name, by_seed in runs.items()}
+    correct = {name: {seed: run.correct for seed, run in by_seed.items()} for name, by_seed in runs.items()}
+    # Predictions can be compared image by image only where the images are the same.
+    if len({run.ids for by_seed in runs.values() for run in by_seed.values()}) != 1:
+        correct = {name: {} for name in runs}
     return paired_differences(
         scores[reference],
         {name: scores[name] for name in others},
-        {name: right[name] for name in others},
-        right[reference],
+        {name: correct[name] for name in others},
+        correct[reference],
     )

@@ -1,32 +1,33 @@
-"""Jobs: the runs of a study, and what is known of each while it runs."""
+"""Jobs: the runs of a study, and the progress of each."""
 
 import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from stepwise_jax.workdir.files import RECORDS, SUMMARY
 
-_LAST_WORDS = 4096
+_TAIL_BYTES = 4096
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a grid, decided before any of them starts."""
+    """One run of a study, decided before any of them starts."""
 
     name: str
-    """As a person reads it: `baseline, seed 3`."""
+    """As shown to people: `baseline, seed 3`."""
     folder: Path
     """The run's workdir."""
     command: tuple[str, ...]
-    """What trains it, or goes on with it."""
+    """Trains the run, or resumes it."""
     samples: int
-    """Examples that the whole run feeds."""
+    """Examples that the whole run trains on, counting each as often as it is seen."""
 
     @property
     def log(self) -> Path:
-        """What the run's processes said."""
+        """The file that collects the output of the run's processes."""
         return self.folder.with_name(self.folder.name + ".log")
 
     @property
@@ -35,13 +36,13 @@ class Job:
         return (self.folder / SUMMARY).exists()
 
     def samples_done(self) -> int:
-        """Examples that the run has fed up to its last recorded epoch."""
+        """Examples that the run had seen by its last recorded epoch."""
         return self.samples if self.done else min(_examples_seen(self.folder / RECORDS), self.samples)
 
 
 @dataclass(frozen=True)
 class Slot:
-    """A place for one process at a time: a device, or some of the processor's cores."""
+    """Room for one process at a time: a device, or some of the processor's cores."""
 
     environment: Mapping[str, str] = field(default_factory=dict)
     cores: frozenset[int] = frozenset()
@@ -51,33 +52,38 @@ class Slot:
 class Failure:
     """A run that did not finish."""
 
-    cell: Job
+    job: Job
     status: int
     """Exit status; negative for a signal."""
     message: str
 
+    def to_dict(self) -> dict[str, Any]:
+        """The failure as plain JSON data."""
+        return {"run": self.job.name, "status": self.status, "message": self.message}
+
 
 class StudyObserver:
-    """Is told how a grid goes on; the silent one."""
+    """Follows the progress of a study. This base class does nothing."""
 
-    def started(self, cell: Job) -> None:
-        """A run has a process now."""
+    def started(self, job: Job) -> None:
+        """A run's process has started."""
 
-    def ended(self, cell: Job, failure: Failure | None) -> None:
+    def ended(self, job: Job, failure: Failure | None) -> None:
         """A run's process has ended."""
 
-    def moved(self, running: Sequence[Job], finished: int, samples_done: int) -> None:
-        """Called every second or so."""
+    def progressed(self, running: Sequence[Job], finished: int, samples_done: int) -> None:
+        """Called about once a second."""
 
 
 def last_lines(path: Path) -> list[str]:
+    """The lines in the last 4 KiB of a text file."""
     with open(path, "rb") as file:
-        file.seek(max(0, path.stat().st_size - _LAST_WORDS))
+        file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
         return file.read().decode(errors="replace").splitlines()
 
 
 def _examples_seen(path: Path) -> int:
-    """What the last whole epoch on record tells; 0 where there is none among the last lines."""
+    """The count in the last whole epoch on record; 0 where there is none among the last lines."""
     if not path.exists():
         return 0
     for line in reversed(last_lines(path)):

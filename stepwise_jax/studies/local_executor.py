@@ -1,7 +1,7 @@
-"""Many runs, each a process of its own: started where there is room, watched, and continued after anything.
+"""Runs the jobs of a study on this machine, each in a separate process, as many at a time as there are slots.
 
-A run that fails, or is killed, takes no other with it; what is finished stays finished, because each run's folder tells
-how far it is. Several processes may work on one grid: each passes over the runs that another has in hand.
+A run that fails or is killed does not affect the others. A study can be stopped and started again, because each run's
+folder says how far the run is. Several processes may work on one study: each skips the runs that another is training.
 """
 
 import os
@@ -23,13 +23,13 @@ POLL_SECONDS = 1.0
 
 @dataclass
 class _Running:
-    cell: Job
+    job: Job
     slot: Slot
     process: "subprocess.Popen[bytes]"
 
 
 def make_slots(processes: int) -> tuple[Slot, ...]:
-    """Places for `processes` runs at a time: GPUs in turn where there are any, else equal shares of the cores.
+    """Slots for `processes` runs at a time: GPUs in turn where there are any, else equal shares of the cores.
 
     Args:
       processes: at least 1.
@@ -49,15 +49,16 @@ def make_slots(processes: int) -> tuple[Slot, ...]:
 
 
 def _memory_limit(processes: int) -> dict[str, str]:
-    """Shares a GPU's memory among processes, unless the user has shared it out already."""
+    """Environment that divides a GPU's memory among processes, unless the user has already limited it."""
     name = "XLA_PYTHON_CLIENT_MEM_FRACTION"
     return {} if processes == 1 or name in os.environ else {name: f"{0.9 / processes:.2f}"}
 
 
 def default_processes() -> int:
-    """One run a GPU; on a CPU one a core, as long as there are four GiB of memory for each, and eight at most.
+    """How many runs to train at a time.
 
-    One in all on a TPU, whose chips one process holds together.
+    One for each GPU. On a CPU one for each core, as long as each has 4 GiB of memory, and at most 8. One on a TPU,
+    because a single process holds all its chips.
     """
     if _on_tpu():
         return 1
@@ -71,12 +72,12 @@ def _on_tpu() -> bool:
 
 
 def _cores() -> list[int]:
-    """The cores that this process may use; none where a system does not bind processes to cores."""
+    """The cores that this process may use; none where the system cannot bind processes to cores."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
 def _gpus() -> list[str]:
-    """The GPUs that a run may use, by their numbers, without starting JAX in this process."""
+    """The numbers of the GPUs that a run may use, found without starting JAX in this process."""
     if os.environ.get("JAX_PLATFORMS", "").split(",")[0] == "cpu":
         return []
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -85,66 +86,69 @@ def _gpus() -> list[str]:
     return [str(number) for number in range(64) if Path(f"/dev/nvidia{number}").exists()]
 
 
-def run_jobs(cells: Sequence[Job], slots: Sequence[Slot], watcher: StudyObserver, stop: StopRequest) -> list[Failure]:
-    """Runs every cell that is not finished, as many at a time as there are slots; returns those that failed.
+def run_jobs(jobs: Sequence[Job], slots: Sequence[Slot], observer: StudyObserver, stop: StopRequest) -> list[Failure]:
+    """Run every job that is not finished, as many at a time as there are slots.
+
+    Returns:
+      The runs that failed.
 
     Raises:
-      InterruptedRunError: after a signal, when every run has saved its state and ended.
+      InterruptedRunError: after a signal, once every run has saved its state and ended.
     """
-    waiting = deque(cell for cell in cells if not cell.done)
+    waiting = deque(job for job in jobs if not job.done)
     free, running, failures = list(slots), list[_Running](), list[Failure]()
     try:
         while waiting or running:
             if stop:
-                raise InterruptedRunError(f"stopped by {stop.name}: run the same command to go on")
-            _fill(waiting, free, running, watcher)
-            failures += _collect(waiting, free, running, watcher)
-            finished = sum(cell.done for cell in cells)
-            watcher.moved([each.cell for each in running], finished, sum(cell.samples_done() for cell in cells))
+                raise InterruptedRunError(f"stopped by {stop.name}: run the same command to continue")
+            _fill(waiting, free, running, observer)
+            failures += _collect(waiting, free, running, observer)
+            finished = sum(job.done for job in jobs)
+            observer.progressed([each.job for each in running], finished, sum(job.samples_done() for job in jobs))
             time.sleep(POLL_SECONDS if waiting or running else 0)
     finally:
-        _end(running)
+        _stop_all(running)
     return failures
 
 
-def _collect(waiting: deque[Job], free: list[Slot], running: list[_Running], watcher: StudyObserver) -> list[Failure]:
-    """Takes the runs whose process has ended out of `running`; returns those that failed."""
+def _collect(waiting: deque[Job], free: list[Slot], running: list[_Running], observer: StudyObserver) -> list[Failure]:
+    """Remove the runs whose process has ended from `running`; return those that failed."""
     failures = []
     for each in [each for each in running if each.process.poll() is not None]:
         running.remove(each)
         free.append(each.slot)
         failure = _failure(each)
-        if failure and (each.cell.done or lock.in_use(each.cell.folder)):
-            # Another process took the run up while ours was starting.
-            waiting.append(each.cell)
+        if failure and (each.job.done or lock.is_locked(each.job.folder)):
+            # Another process started this run while ours was starting.
+            waiting.append(each.job)
             continue
         failures += [failure] if failure else []
-        watcher.ended(each.cell, failure)
+        observer.ended(each.job, failure)
     return failures
 
 
-def _fill(waiting: deque[Job], free: list[Slot], running: list[_Running], watcher: StudyObserver) -> None:
-    """Starts waiting cells in free slots; one that another process has in hand goes to the end of the queue."""
+def _fill(waiting: deque[Job], free: list[Slot], running: list[_Running], observer: StudyObserver) -> None:
+    """Start waiting jobs in free slots; one that another process is training goes to the end of the queue."""
     for _ in range(len(waiting)):
         if not free:
             return
-        cell = waiting.popleft()
-        if cell.done:
+        job = waiting.popleft()
+        if job.done:
             continue
-        if lock.in_use(cell.folder):
-            waiting.append(cell)
+        if lock.is_locked(job.folder):
+            waiting.append(job)
             continue
         slot = free.pop(0)
-        running.append(_Running(cell, slot, _start(cell, slot)))
-        watcher.started(cell)
+        running.append(_Running(job, slot, _start(job, slot)))
+        observer.started(job)
 
 
-def _start(cell: Job, slot: Slot) -> "subprocess.Popen[bytes]":
-    cell.folder.parent.mkdir(parents=True, exist_ok=True)
-    with open(cell.log, "ab") as log:
-        # A session of its own: Ctrl-C reaches the grid alone, which then asks each run to save and stop.
+def _start(job: Job, slot: Slot) -> "subprocess.Popen[bytes]":
+    job.folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(job.log, "ab") as log:
+        # In a new session: Ctrl-C reaches this process alone, which then makes each run save and stop.
         process = subprocess.Popen(
-            cell.command,
+            job.command,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -152,7 +156,7 @@ def _start(cell: Job, slot: Slot) -> "subprocess.Popen[bytes]":
             start_new_session=True,
         )
     if slot.cores:
-        # Before the interpreter has come to start any thread.
+        # Before the interpreter starts any thread.
         os.sched_setaffinity(process.pid, slot.cores)
     return process
 
@@ -161,10 +165,10 @@ def _failure(ended: _Running) -> Failure | None:
     status = ended.process.returncode
     if status == 0:
         return None
-    told = [line.removeprefix("error: ") for line in last_lines(ended.cell.log) if line.strip()]
+    output = [line.removeprefix("error: ") for line in last_lines(ended.job.log) if line.strip()]
     if status < 0:
-        return Failure(ended.cell, status, f"its process was killed by {_signal_name(-status)}")
-    return Failure(ended.cell, status, told[-1] if told else f"its process ended with status {status}")
+        return Failure(ended.job, status, f"its process was killed by {_signal_name(-status)}")
+    return Failure(ended.job, status, output[-1] if output else f"its process ended with status {status}")
 
 
 def _signal_name(number: int) -> str:
@@ -172,8 +176,8 @@ def _signal_name(number: int) -> str:
     return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
 
 
-def _end(running: Sequence[_Running]) -> None:
-    """Asks every run to save and stop, and waits until it has."""
+def _stop_all(running: Sequence[_Running]) -> None:
+    """Make every run save and stop, and wait until it has."""
     for each in running:
         each.process.send_signal(signal.SIGTERM)
     for each in running:

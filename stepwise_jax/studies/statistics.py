@@ -1,4 +1,4 @@
-"""Paired statistics of strategies over seeds: what one can say, and what one cannot, of a difference in accuracy."""
+"""Paired statistics over seeds: how far a difference in accuracy between two strategies is significant."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ _RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class Interval:
-    """From `low` to `high`, with 95 % confidence."""
+    """A 95 % confidence interval from `low` to `high`."""
 
     low: float
     high: float
@@ -21,44 +21,44 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference:
-    """The reference's accuracy minus another strategy's, over the seeds that both have; fractions."""
+    """The reference's accuracy minus another arm's, as fractions, over the seeds that both have."""
 
     other: str
     by_seed: Mapping[int, float]
     mean: float
     interval: Interval | None
-    """Paired t interval over seeds; None for fewer than two, and where all seeds differ by the same."""
+    """Paired t interval over seeds; None for fewer than two seeds, or where all seeds differ by the same amount."""
     p: float | None
-    """Of the two-sided paired t test; None for fewer than two seeds, and where all differ by the same but not by 0."""
+    """Of the two-sided paired t test; None for fewer than two seeds, or where all differ by the same nonzero amount."""
     p_holm: float | None
-    """`p` with Holm's correction for all the strategies that the reference is compared with."""
+    """`p` with Holm's correction for all the arms that the reference is compared with."""
     image_interval: Interval | None
-    """Percentile bootstrap over test images, seeds as they are: the sampling error of the test set."""
+    """Percentile bootstrap over test images with the seeds held fixed: the sampling error of the test set."""
 
     @property
-    def shown(self) -> bool:
-        """Whether the seeds show a difference at the 5 % level, all comparisons taken together."""
+    def significant(self) -> bool:
+        """Whether the seeds show a difference at the 5 % level, corrected for all comparisons together."""
         return self.p_holm is not None and self.p_holm < SIGNIFICANCE
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean and sample standard deviation, the latter None for a single value."""
+    """Mean and sample standard deviation; None instead of the latter for a single value."""
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
-def differences(
+def paired_differences(
     reference: Mapping[int, float],
     others: Mapping[str, Mapping[int, float]],
-    right: Mapping[str, Mapping[int, np.ndarray]],
-    reference_right: Mapping[int, np.ndarray],
+    correct: Mapping[str, Mapping[int, np.ndarray]],
+    reference_correct: Mapping[int, np.ndarray],
 ) -> tuple[Difference, ...]:
-    """The reference against each other strategy.
+    """Compare the reference with each other arm, seed by seed.
 
     Args:
       reference: the reference's accuracy by seed.
-      others: those of the other strategies, by name and seed; a seed that only one of the two has is left out.
-      right: by name and seed, whether each test image was classified rightly, bool [N], in one order of images.
-      reference_right: the same of the reference.
+      others: the accuracies of the other arms, by name and seed; a seed that only one of the two has is left out.
+      correct: by name and seed, whether each test image was classified correctly, bool [N], all in one order.
+      reference_correct: the same for the reference.
     """
     pairs = {name: _paired(reference, scores) for name, scores in others.items()}
     tested = {name: _t_test(list(pair.values())) for name, pair in pairs.items() if pair}
@@ -71,7 +71,7 @@ def differences(
             interval=tested[name][0],
             p=tested[name][1],
             p_holm=corrected[name],
-            image_interval=_over_images(reference_right, right.get(name, {}), list(pair)),
+            image_interval=_image_interval(reference_correct, correct.get(name, {}), list(pair)),
         )
         for name, pair in pairs.items()
         if pair
@@ -83,12 +83,12 @@ def _paired(reference: Mapping[int, float], other: Mapping[int, float]) -> dict[
 
 
 def _t_test(values: Sequence[float]) -> tuple[Interval | None, float | None]:
-    """The interval of the mean, and p of the test that it is 0."""
+    """The confidence interval of the mean, and the p-value of the hypothesis that it is 0."""
     if len(values) < 2:
         return None, None
     mean = float(np.mean(values))
     if np.std(values) <= 1e-12:
-        # All the same, they leave nothing to estimate from: an interval of no width would claim certainty.
+        # Equal values leave no spread to estimate from: an interval of width 0 would claim certainty.
         return None, 1.0 if abs(mean) <= 1e-12 else None
     found = stats.ttest_1samp(values, 0.0)
     interval = found.confidence_interval(CONFIDENCE)
@@ -96,28 +96,27 @@ def _t_test(values: Sequence[float]) -> tuple[Interval | None, float | None]:
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm's step-down correction (1979): the chance of any false alarm in the family stays below the level.
+    """Holm's step-down correction (1979), which keeps the family-wise error rate below the significance level.
 
-    Tests that could not be made (None) stay so, and do not count.
+    None stands for a test that could not be made: it stays None and does not count.
     """
-    made = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
+    made = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
     corrected: list[float | None] = [None] * len(p_values)
     highest = 0.0
-    for rank, (p, place) in enumerate(made):
+    for rank, (p, index) in enumerate(made):
         highest = max(highest, min(1.0, (len(made) - rank) * p))
-        corrected[place] = highest
+        corrected[index] = highest
     return corrected
 
 
-def _over_images(
+def _image_interval(
     reference: Mapping[int, np.ndarray], other: Mapping[int, np.ndarray], seeds: Sequence[int]
 ) -> Interval | None:
-    known = [seed for seed in seeds if seed in reference and seed in other]
-    if not known or {len(rights[seed]) for rights in (reference, other) for seed in known} != {
-        len(reference[known[0]])
-    }:
+    shared = [seed for seed in seeds if seed in reference and seed in other]
+    sizes = {len(correct[seed]) for correct in (reference, other) for seed in shared}
+    if len(sizes) != 1:
         return None
-    per_image = np.mean([reference[seed].astype(float) - other[seed] for seed in known], axis=0)
+    per_image = np.mean([reference[seed].astype(float) - other[seed] for seed in shared], axis=0)
     if len(per_image) < 2 or np.ptp(per_image) == 0:
         return None
     found = stats.bootstrap(

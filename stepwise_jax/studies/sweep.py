@@ -1,6 +1,6 @@
-"""Eq. 8: which data size, batch size and learning rate give the best accuracy, scored on held-out training images.
+"""Eq. 8: search for the data size, batch size and learning rate that score best on held-out training images.
 
-A sweep is a list of points, each some fields of the experiment by dotted name, with a run for each point and seed in
+A sweep is a list of points. A point sets some fields of the experiment by dotted name, and has a run for each seed, in
 POINT/seedN. The test set is scored once, at the end, by a run of the best point on all training images.
 """
 
@@ -13,58 +13,57 @@ from typing import Any
 
 from stepwise_jax.errors import InputError, require
 from stepwise_jax.experiment.config import ExperimentConfig
-from stepwise_jax.experiment.serialization import flatten, from_json_by_name, to_json
+from stepwise_jax.experiment.serialization import experiment_from_dict_by_name, experiment_to_dict, flatten_fields
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.studies.jobs import Job
 from stepwise_jax.workdir.files import SUMMARY
-from stepwise_jax.workdir.folder import binding_differences, check_finished
+from stepwise_jax.workdir.folder import check_finished_run, conflicting_fields
 from stepwise_jax.workdir.json_files import read_json, write_json
 from stepwise_jax.workdir.runs import read_summary
 
-FILE, RESULTS, BEST = "sweep.json", "results.json", "best"
+SWEEP_FILE, RESULTS_FILE, BEST_FOLDER = "sweep.json", "results.json", "best"
 
 VALIDATION_FRACTION = 0.1
-"""Share of the training set that is held out where the configuration holds none out."""
+"""Share of the training set that is held out if the configuration sets none."""
 
 Point = Mapping[str, str]
-"""Values by dotted name, in the words of the command line."""
+"""Values by dotted name, as written on the command line."""
 
-
-_KEPT = {
+_FIXED_FIELDS = {
     "seed": "--seeds says how many runs a point has",
     "data.validation_fraction": "every point is scored on the same images",
     "evaluation.every_epochs": "every point is scored at the end of its stages",
 }
-"""Fields that a grid does not vary, and why."""
+"""Fields that a grid must not vary, and why."""
 
 
 def point_name(point: Point) -> str:
-    """The folder of a point: `plan.batch_size=24,plan.learning_rate=0.1`."""
+    """The name of a point's folder: `plan.batch_size=24,plan.learning_rate=0.1`."""
     return ",".join(f"{name}={value.replace(' ', '-')}" for name, value in point.items())
 
 
 def parse_grid(experiment: ExperimentConfig, grids: Sequence[str]) -> tuple[Point, ...]:
-    """The points of `FIELD=V1,V2,...` words: every combination of their values; `figure1` stands for three grids.
+    """Parse `FIELD=V1,V2,...` into points: every combination of the values; `figure1` alone stands for three grids.
 
     Raises:
-      InputError: for a word of another form, or a name that is no field.
+      InputError: for text of another form, or a name that is not a field.
     """
     if list(grids) == ["figure1"]:
-        return figure1(experiment)
-    axes = []
+        return figure1_points(experiment)
+    fields, axes = flatten_fields(experiment), []
     for grid in grids:
         name, _, values = grid.partition("=")
-        require(name in flatten(experiment), "--grid", grid, "FIELD=V1,V2,..., FIELD a dotted name of the experiment")
-        require(name not in _KEPT, "--grid", grid, f"of another field: {_KEPT.get(name)}")
+        require(name in fields, "--grid", grid, "FIELD=V1,V2,..., FIELD a dotted name of the experiment")
+        require(name not in _FIXED_FIELDS, "--grid", grid, f"of another field: {_FIXED_FIELDS.get(name)}")
         require(name not in [axis[0][0] for axis in axes], "--grid", grid, "a field that no other --grid has")
-        words = [value.strip() for value in values.split(",") if value.strip()]
-        require(len(words) == len(set(words)) and bool(words), "--grid", grid, "FIELD=V1,V2,... with different values")
-        axes.append([(name, word) for word in words])
+        texts = [value.strip() for value in values.split(",") if value.strip()]
+        require(len(texts) == len(set(texts)) and bool(texts), "--grid", grid, "FIELD=V1,V2,... with different values")
+        axes.append([(name, text) for text in texts])
     return tuple(dict(point) for point in itertools.product(*axes))
 
 
-def figure1(experiment: ExperimentConfig) -> tuple[Point, ...]:
-    """The grids of Figure 1, each along one axis, points that two axes share once.
+def figure1_points(experiment: ExperimentConfig) -> tuple[Point, ...]:
+    """The points of Figure 1: three grids, each along one axis; a point that two grids share is listed once.
 
     M = A to O; b/2, b, 2 b, 3 b and 4 b on set A; lambda = 0.1 to 0.0001 on set O, as the paper names no set there.
     """
@@ -79,70 +78,68 @@ def figure1(experiment: ExperimentConfig) -> tuple[Point, ...]:
     )
 
 
-def words(point: Point) -> tuple[str, ...]:
-    """The point as `--plan.batch_size 24 ...`."""
+def point_arguments(point: Point) -> tuple[str, ...]:
+    """The point as command-line arguments: `--plan.batch_size 24 ...`."""
     return tuple(word for name, value in point.items() for word in (f"--{name}", *value.split()))
 
 
-Planned = Callable[[Sequence[str]], tuple[ExperimentConfig, tuple[Stage, ...]]]
-"""From words `--FIELD VALUE ...` to the experiment with these fields, and its plan."""
+Planner = Callable[[Sequence[str]], tuple[ExperimentConfig, tuple[Stage, ...]]]
+"""A function of arguments `--FIELD VALUE ...` that returns the experiment with these fields, and its plan."""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """What all runs of a sweep share."""
+    """The settings that all runs of a sweep share."""
 
     root: Path
     experiment: ExperimentConfig
     seeds: tuple[int, ...]
     command: tuple[str, ...]
-    """The words up to `train CONFIG --FIELD VALUE ...`."""
-    planned: Planned
+    """The command up to `train CONFIG --FIELD VALUE ...`."""
+    planner: Planner
 
-    def cells(self, point: Point) -> list[Job]:
+    def jobs(self, point: Point) -> list[Job]:
         """The runs of a point, scored on held-out images.
 
         Raises:
-          InputError: if the point's fields do not go together.
+          InputError: if the point's fields contradict each other.
         """
         try:
-            _, stages = self.planned(words(point))
+            _, stages = self.planner(point_arguments(point))
         except InputError as error:
             raise InputError(f"point {point_name(point)}: {error}") from error
-        held_out = (*_validation_words(self.experiment, stages), *words(point))
-        return [self._cell(point_name(point), held_out, seed) for seed in self.seeds]
+        share = self.experiment.data.validation_fraction or VALIDATION_FRACTION
+        arguments = (*_scoring_arguments(share, stages), *point_arguments(point))
+        return [self._job(point_name(point), arguments, seed) for seed in self.seeds]
 
     def final_job(self, point: Point) -> Job:
-        """The run of the best point on all training images, whose test score is taken once, at the end."""
-        _, stages = self.planned(words(point))
-        once = ("--evaluation.every_epochs", str(max(stage.epochs for stage in stages)))
-        # By the point's name: another may be the best once more of them are scored.
-        return self._cell(
-            f"{BEST}/{point_name(point)}", ("--data.validation_fraction", "0.0", *once, *words(point)), self.seeds[0]
-        )
+        """The run of the best point on all training images, which scores the test set once, at the end."""
+        _, stages = self.planner(point_arguments(point))
+        arguments = (*_scoring_arguments(0.0, stages), *point_arguments(point))
+        # The folder carries the point's name because another point may become the best later.
+        return self._job(f"{BEST_FOLDER}/{point_name(point)}", arguments, self.seeds[0])
 
-    def _cell(self, name: str, fields: Sequence[str], seed: int) -> Job:
+    def _job(self, name: str, arguments: Sequence[str], seed: int) -> Job:
         folder = self.root / name / f"seed{seed}"
-        experiment, stages = self.planned(fields)
-        check_finished(folder, dataclasses.replace(experiment, seed=seed), stages)
+        experiment, stages = self.planner(arguments)
+        check_finished_run(folder, dataclasses.replace(experiment, seed=seed), stages)
         return Job(
             name=f"{name}, seed {seed}",
             folder=folder,
-            command=(*self.command, "--workdir", str(folder), *fields, "--seed", str(seed)),
+            command=(*self.command, "--workdir", str(folder), *arguments, "--seed", str(seed)),
             samples=sum(stage.updates * stage.batch_size for stage in stages),
         )
 
 
-def _validation_words(experiment: ExperimentConfig, stages: Sequence[Stage]) -> tuple[str, ...]:
-    """Fields that hold images out for scoring, and score them at the end of each stage alone."""
-    share = experiment.data.validation_fraction or VALIDATION_FRACTION
+def _scoring_arguments(validation_fraction: float, stages: Sequence[Stage]) -> tuple[str, ...]:
+    """Arguments that hold out a share of the training images, and score only at the end of each stage."""
     longest = max(stage.epochs for stage in stages)
-    return "--data.validation_fraction", str(share), "--evaluation.every_epochs", str(longest)
+    return "--data.validation_fraction", str(validation_fraction), "--evaluation.every_epochs", str(longest)
 
 
 @dataclass(frozen=True)
-class Scored:
-    """A point whose runs are finished."""
+class ScoredPoint:
+    """A point with the scores of its finished runs."""
 
     point: Point
     top1: float
@@ -152,55 +149,55 @@ class Scored:
     updates: int
 
 
-def scored(root: Path, points: Iterable[Point], seeds: Sequence[int]) -> tuple[Scored, ...]:
-    """The points of which every seed is finished, best first; equal ones in their own order."""
-    found = []
+def rank_points(root: Path, points: Iterable[Point], seeds: Sequence[int]) -> tuple[ScoredPoint, ...]:
+    """The points whose runs are finished for every seed, best first; ties keep their order."""
+    ranked = []
     for point in points:
         folders = [root / point_name(point) / f"seed{seed}" for seed in seeds]
         if all((folder / SUMMARY).exists() for folder in folders):
             summaries = [read_summary(folder) for folder in folders]
             scores = tuple(float(summary["top1"]) for summary in summaries)
-            found.append(
-                Scored(point, sum(scores) / len(scores), scores, summaries[0]["samples"], summaries[0]["updates"])
+            ranked.append(
+                ScoredPoint(point, sum(scores) / len(scores), scores, summaries[0]["samples"], summaries[0]["updates"])
             )
-    return tuple(sorted(found, key=lambda each: -each.top1))
+    return tuple(sorted(ranked, key=lambda each: -each.top1))
 
 
-def left_for_training(experiment: ExperimentConfig, examples: int) -> int:
-    """Training images of a point of the sweep, where the experiment has `examples`."""
+def examples_without_validation(experiment: ExperimentConfig, examples: int) -> int:
+    """The number of training images of each point, if the experiment has `examples`."""
     data = experiment.data
     if data.validation_fraction or data.train_examples is not None:
         return examples
     return examples - round(VALIDATION_FRACTION * examples)
 
 
-def describe(sweep: Sweep, config: str, points: Sequence[Point], space: Any | None) -> dict[str, Any]:
-    """What decides a sweep, as plain data for `sweep.json`."""
-    searched = None if space is None else {name: _plain(value) for name, value in dataclasses.asdict(space).items()}
+def sweep_to_dict(sweep: Sweep, config: str, points: Sequence[Point], space: Any | None) -> dict[str, Any]:
+    """Everything that determines a sweep, as plain data for `sweep.json`."""
+    search = None if space is None else {name: _to_json(value) for name, value in dataclasses.asdict(space).items()}
     return {
         "config": config,
-        "experiment": to_json(sweep.experiment),
+        "experiment": experiment_to_dict(sweep.experiment),
         "seeds": list(sweep.seeds),
         "points": [dict(point) for point in points],
-        "search": searched,
+        "search": search,
     }
 
 
-def _plain(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def open_folder(root: Path, document: Mapping[str, Any]) -> None:
-    """Makes the sweep's folder, or goes on with the sweep in it.
+def open_sweep_folder(root: Path, document: Mapping[str, Any]) -> None:
+    """Create the sweep's folder, or continue the sweep in it.
 
     Args:
       root: the folder.
-      document: what `describe` makes.
+      document: of `sweep_to_dict`.
 
     Raises:
       InputError: if the folder holds something else, or another sweep.
     """
-    path = root / FILE
+    path = root / SWEEP_FILE
     try:
         root.mkdir(parents=True, exist_ok=True)
         if path.exists():
@@ -214,25 +211,27 @@ def open_folder(root: Path, document: Mapping[str, Any]) -> None:
 
 def _check_same(root: Path, before: Any, now: Mapping[str, Any]) -> None:
     if not isinstance(before, dict) or not before.keys() >= now.keys():
-        raise InputError(f"{root / FILE} is damaged: it is not what a sweep writes there")
+        raise InputError(f"{root / SWEEP_FILE} is damaged: it is JSON, but no sweep")
     changed = [f"other {name}" for name in ("seeds", "points", "search") if before[name] != now[name]]
     try:
-        names = [each["experiment"]["plan"]["strategy"] for each in (now, before)]
-        found = binding_differences(*(from_json_by_name(each["experiment"]) for each in (now, before)))
+        strategies = [each["experiment"]["plan"]["strategy"] for each in (now, before)]
+        conflicts = conflicting_fields(*(experiment_from_dict_by_name(each["experiment"]) for each in (now, before)))
     except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{root / FILE} is damaged: it is not what a sweep writes there") from error
-    # A strategy of the user's own is known by its name here: its runs have its stages on record.
-    changed += [each for each in found if not each.startswith("plan.strategy:")]
-    changed += [f"plan.strategy: {names[0]!r} instead of {names[1]!r}"] if names[0] != names[1] else []
+        raise InputError(f"{root / SWEEP_FILE} is damaged: it is JSON, but no sweep") from error
+    # A user-defined strategy is compared by its name only: each run compares its recorded stages itself.
+    changed += [conflict for conflict in conflicts if not conflict.startswith("plan.strategy:")]
+    if strategies[0] != strategies[1]:
+        changed.append(f"plan.strategy: {strategies[0]!r} instead of {strategies[1]!r}")
     if changed:
         raise InputError(f"{root} holds another sweep ({'; '.join(changed)}): use another folder for this one")
 
 
-Results = Mapping[str, Any]
+SweepResults = Mapping[str, Any]
+"""The document of `results.json`."""
 
 
-def varying(results: Results) -> list[str]:
-    """The fields in which the points differ."""
+def varying_fields(results: SweepResults) -> list[str]:
+    """The fields in which the points differ; all fields if they differ in none."""
     points = [each["point"] for each in results["points"]]
     names = list(dict.fromkeys(name for point in points for name in point))
     return [name for name in names if len({point.get(name) for point in points}) > 1] or names

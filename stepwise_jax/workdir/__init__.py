@@ -1,1 +1,1 @@
-"""The files of one run: records, checkpoints, predictions."""
+"""The files of one run: configuration, records, checkpoints, predictions."""

@@ -1,4 +1,4 @@
-"""The files of a run: their names, and how one is written as a whole or not at all."""
+"""The names of a run's files, and atomic writing."""
 
 import os
 from collections.abc import Iterator
@@ -14,9 +14,9 @@ LOCK = "lock"
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """Opens a file that appears under its name when the block ends: a reader sees the old file or the new one.
+    """Open a file that appears under its name when the block ends: a reader sees the old file or the new one.
 
-    It is on disk by then, also after a power cut. Where the block fails, nothing is left of it.
+    By then the content is on disk, safe from a power cut. If the block fails, nothing of the new file remains.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -26,5 +26,5 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
-        # Half of it would take the room that the next attempt needs.
+        # A partial file would occupy disk space that the next attempt needs.
         temporary.unlink(missing_ok=True)

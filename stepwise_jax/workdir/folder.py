@@ -1,4 +1,4 @@
-"""The folder of a run: the names of its files, and the experiment that it belongs to."""
+"""The folder of a run and its `config.json`: the experiment that the folder belongs to."""
 
 import dataclasses
 import hashlib
@@ -10,16 +10,15 @@ from typing import Any
 
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import ExperimentConfig
-from stepwise_jax.experiment.serialization import differences, from_json, to_json
+from stepwise_jax.experiment.serialization import experiment_from_dict, experiment_to_dict, field_differences
 from stepwise_jax.plans.planning import STRATEGIES
-from stepwise_jax.plans.stage import Stage, stage_document, stage_from_document
+from stepwise_jax.plans.stage import Stage, stage_from_dict, stage_to_dict
 from stepwise_jax.workdir.files import CHECKPOINTS, CONFIG, SUBSETS, SUMMARY
 from stepwise_jax.workdir.json_files import read_json, write_json
 
-# Fields that may change between two processes of one run, because what is computed does not depend on them.
-# Of the file of initial weights its content counts, not its place. A run that stopped because its loss was not finite
-# may be told to go back.
-FREE_FIELDS = (
+# Fields that may change when a run is resumed, because the computation does not depend on them. The initial weights are
+# compared by content, not by path. `on_nan` may change so that a run whose loss was not finite can be resumed.
+CHANGEABLE_FIELDS = (
     "checkpoint.",
     "data.root",
     "data.data_dir",
@@ -34,13 +33,13 @@ FREE_FIELDS = (
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy", "stepwise-jax")
 
 
-def describe(
+def config_document(
     experiment: ExperimentConfig, stages: Sequence[Stage], config_path: str, weights_sha256: str | None, device: str
 ) -> dict[str, Any]:
-    """What `config.json` holds: the whole resolved experiment, and what it ran with."""
+    """The document of `config.json`: the whole resolved experiment, and the software and devices that it ran with."""
     return {
-        "experiment": to_json(experiment),
-        "stages": [stage_document(stage) for stage in stages],
+        "experiment": experiment_to_dict(experiment),
+        "stages": [stage_to_dict(stage) for stage in stages],
         "strategy": describe_strategy(experiment),
         "initial_weights_sha256": weights_sha256,
         "versions": {name: installed_version(name) for name in _LIBRARIES} | {"python": platform.python_version()},
@@ -50,7 +49,7 @@ def describe(
 
 
 def describe_strategy(experiment: ExperimentConfig) -> dict[str, str | None]:
-    """The strategy's name, and for a function of the user's own the hash of the file that it stands in."""
+    """The strategy's name, and for a user-defined function the SHA-256 of its file."""
     strategy = experiment.plan.strategy
     if not callable(strategy):
         return {"name": strategy, "file_sha256": None}
@@ -60,7 +59,7 @@ def describe_strategy(experiment: ExperimentConfig) -> dict[str, str | None]:
 
 
 def installed_version(name: str) -> str | None:
-    """The version of a package; None where it is not installed, as in a clone that is run as it is."""
+    """The version of a package; None if it is not installed, as in a clone that is run in place."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
@@ -68,51 +67,51 @@ def installed_version(name: str) -> str | None:
 
 
 def read_config(workdir: Path) -> dict[str, Any]:
-    """A run's `config.json`.
+    """Read a run's `config.json`.
 
     Raises:
-      InputError: where there is none, or it is damaged.
+      InputError: if it is missing or damaged.
     """
     document = read_json(workdir / CONFIG)
     if not isinstance(document, dict) or not {"experiment", "stages", "strategy"} <= document.keys():
-        raise InputError(f"{workdir / CONFIG} is no run's: it has no experiment, stages and strategy")
+        raise InputError(f"{workdir / CONFIG} does not describe a run: it has no experiment, stages and strategy")
     return document
 
 
-def recorded_experiment(document: dict[str, Any]) -> tuple[ExperimentConfig, tuple[Stage, ...]]:
+def parse_config(document: dict[str, Any]) -> tuple[ExperimentConfig, tuple[Stage, ...]]:
     """The exact experiment and stages of a run from its `config.json`.
 
-    A strategy of the user's own comes back as a function that returns the recorded stages.
+    A user-defined strategy becomes a function that returns the recorded stages.
 
     Raises:
-      InputError: if the document is not what `describe` makes.
+      InputError: if the document is not one of `config_document`.
     """
     parts = {"stages": list, "experiment": dict, "strategy": dict}
     damaged = [name for name, kind in parts.items() if not isinstance(document[name], kind)]
     if damaged or not {"name", "file_sha256"} <= document["strategy"].keys():
-        raise InputError(f"{CONFIG} is damaged: {(damaged or ['strategy'])[0]} is not what a run writes there")
-    stages = tuple(stage_from_document(stage) for stage in document["stages"])
+        raise InputError(f"{CONFIG} is damaged: its {(damaged or ['strategy'])[0]} is not valid")
+    stages = tuple(stage_from_dict(stage) for stage in document["stages"])
 
     def recorded_strategy(*_: object) -> tuple[Stage, ...]:
         return stages
 
     recorded_strategy.__name__ = document["strategy"]["name"]
     own = document["strategy"]["name"] not in STRATEGIES or document["strategy"]["file_sha256"] is not None
-    return from_json(document["experiment"], recorded_strategy if own else None), stages
+    return experiment_from_dict(document["experiment"], recorded_strategy if own else None), stages
 
 
-def recorded(workdir: Path) -> ExperimentConfig | None:
+def read_experiment(workdir: Path) -> ExperimentConfig | None:
     """The experiment of the run in this folder, or None where there is no run yet."""
-    return recorded_experiment(read_config(workdir))[0] if _began(workdir) else None
+    return parse_config(read_config(workdir))[0] if _has_run(workdir) else None
 
 
-def _began(workdir: Path) -> bool:
-    # Subsets are recorded once the data is open: a run that failed before has done nothing that binds a later one.
-    opened = (workdir / SUBSETS).exists() or (workdir / CHECKPOINTS).exists()
-    return (workdir / CONFIG).exists() and opened
+def _has_run(workdir: Path) -> bool:
+    # Subsets are recorded once the data is open. A run that failed before that leaves the folder free for another.
+    started = (workdir / SUBSETS).exists() or (workdir / CHECKPOINTS).exists()
+    return (workdir / CONFIG).exists() and started
 
 
-def continue_or_start(
+def resume_or_start(
     workdir: Path,
     experiment: ExperimentConfig,
     stages: tuple[Stage, ...],
@@ -120,63 +119,63 @@ def continue_or_start(
     weights_sha256: str | None,
     device: str,
 ) -> tuple[Stage, ...]:
-    """The stages to run: the recorded ones where the workdir has a run, else these, recorded now.
+    """The stages to train: the recorded ones if the workdir has a run, else the given ones, which are recorded now.
 
     Args:
       workdir: locked by the caller.
-      experiment: with every open choice resolved.
+      experiment: with every automatic choice resolved.
       stages: the plan.
       config_path: the configuration file, for the record.
-      weights_sha256: digest of the weights that the run starts from; None for random ones.
+      weights_sha256: SHA-256 of the initial weights; None for random ones.
       device: the devices in words, for the record.
 
     Raises:
-      InputError: if the workdir's run is another experiment, with each differing field.
+      InputError: if the workdir holds another experiment, with each field that differs.
     """
-    if not _began(workdir):
-        write_json(workdir / CONFIG, describe(experiment, stages, config_path, weights_sha256, device))
+    if not _has_run(workdir):
+        write_json(workdir / CONFIG, config_document(experiment, stages, config_path, weights_sha256, device))
         return stages
     document = read_config(workdir)
     changed = _changes(document, experiment, stages)
     if document.get("initial_weights_sha256") != weights_sha256:
-        changed.append("model.initial_weights: other weights than the run began with")
-    _refuse(workdir, changed)
-    return recorded_experiment(document)[1]
+        changed.append("model.initial_weights: not the weights that the run started from")
+    _reject_changes(workdir, changed)
+    return parse_config(document)[1]
 
 
-def check_finished(workdir: Path, experiment: ExperimentConfig, stages: tuple[Stage, ...]) -> None:
-    """Checks that the finished run in a folder, if there is one, is of this experiment and plan.
+def check_finished_run(workdir: Path, experiment: ExperimentConfig, stages: tuple[Stage, ...]) -> None:
+    """Check that the finished run in a folder, if there is one, has this experiment and plan.
 
     Raises:
-      InputError: if it is of another, with each differing field.
+      InputError: if it has another, with each field that differs.
     """
     if not (workdir / SUMMARY).exists():
         return
     document = read_config(workdir)
     if not experiment.steps_per_call:
-        chosen = recorded_experiment(document)[0].steps_per_call
+        chosen = parse_config(document)[0].steps_per_call
         experiment = dataclasses.replace(experiment, steps_per_call=chosen)
-    _refuse(workdir, _changes(document, experiment, stages))
+    _reject_changes(workdir, _changes(document, experiment, stages))
 
 
 def _changes(document: dict[str, Any], experiment: ExperimentConfig, stages: tuple[Stage, ...]) -> list[str]:
-    """What differs from a recorded run: fields, or else stages."""
-    recorded, recorded_stages = recorded_experiment(document)
-    changed = binding_differences(experiment, recorded)
+    """The differences from a recorded run: in fields, or else in stages."""
+    recorded, recorded_stages = parse_config(document)
+    changed = conflicting_fields(experiment, recorded)
     if document["strategy"]["name"] == describe_strategy(experiment)["name"]:
-        # A function of the user's own never equals the recorded one: its stages are compared instead.
+        # A user-defined function never equals the recorded one: its stages are compared instead.
         changed = [each for each in changed if not each.startswith(("plan.strategy:", "plan.staged:"))]
     return changed or _stage_differences(stages, recorded_stages)
 
 
-def _refuse(workdir: Path, changed: Sequence[str]) -> None:
+def _reject_changes(workdir: Path, changed: Sequence[str]) -> None:
     if changed:
         raise InputError(f"{workdir} holds another experiment ({'; '.join(changed)}): use another workdir for this one")
 
 
-def binding_differences(ours: ExperimentConfig, theirs: ExperimentConfig) -> list[str]:
-    """One phrase for each field that differs and that what is computed depends on."""
-    return [each for each in differences(ours, theirs) if not each.startswith(FREE_FIELDS)]
+def conflicting_fields(ours: ExperimentConfig, theirs: ExperimentConfig) -> list[str]:
+    """One phrase for each field that differs and that affects the computation."""
+    return [each for each in field_differences(ours, theirs) if not each.startswith(CHANGEABLE_FIELDS)]
 
 
 def _stage_differences(ours: Sequence[Stage], theirs: Sequence[Stage]) -> list[str]:

@@ -1,4 +1,4 @@
-"""JSON documents: written whole or not at all, and read with a sentence for whatever is wrong with them."""
+"""JSON documents: written atomically, and read with a clear message for anything that is wrong with them."""
 
 import json
 import math
@@ -11,34 +11,34 @@ from stepwise_jax.workdir.files import atomic_write
 
 
 def write_json(path: Path, document: Any) -> None:
-    """Writes sorted, indented JSON in one step: a reader sees the old file or the new one, also after a power cut.
+    """Write sorted, indented JSON atomically: a reader sees the old file or the new one, even after a power cut.
 
-    Numbers that are not finite become null, which JSON has no other word for.
+    Numbers that are not finite become null, because JSON cannot express them.
     """
-    text = json.dumps(finite(document), allow_nan=False, ensure_ascii=False, indent=2, sort_keys=True)
+    text = json.dumps(non_finite_to_null(document), allow_nan=False, ensure_ascii=False, indent=2, sort_keys=True)
     with atomic_write(path) as file:
-        # A path that is no text becomes an escape that JSON reads back as it was.
+        # A path that is not valid Unicode becomes an escape, which JSON reads back exactly.
         file.write((text + "\n").encode(errors="backslashreplace"))
 
 
 def read_json(path: Path) -> Any:
-    """A JSON document.
+    """Read a JSON document.
 
     Raises:
-      InputError: where the file is missing or no JSON.
+      InputError: if the file is missing or not JSON.
     """
-    text = read_bytes(path)
+    text = read_run_file(path)
     try:
         return json.loads(text)
     except ValueError as error:
-        raise InputError(f"{path} is damaged: it is no JSON ({error})") from error
+        raise InputError(f"{path} is damaged: it is not JSON ({error})") from error
 
 
-def read_bytes(path: Path) -> bytes:
-    """A file of a run.
+def read_run_file(path: Path) -> bytes:
+    """Read the bytes of a run's file.
 
     Raises:
-      InputError: where it is missing or cannot be read.
+      InputError: if it is missing or cannot be read.
     """
     try:
         return path.read_bytes()
@@ -48,10 +48,10 @@ def read_bytes(path: Path) -> bytes:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def finite(value: Any) -> Any:
-    """The same document with null for numbers that are infinite or NaN."""
+def non_finite_to_null(value: Any) -> Any:
+    """Replace infinite and NaN numbers in a document by None, which JSON writes as null."""
     if isinstance(value, Mapping):
-        return {name: finite(item) for name, item in value.items()}
+        return {name: non_finite_to_null(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
+        return [non_finite_to_null(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""The lock of a run's folder: one process trains in it, others read it meanwhile or are refused."""
+"""Locks on a run's folder: one process may train in it, or several may read its checkpoints."""
 
 import fcntl
 import os
@@ -11,18 +11,18 @@ from stepwise_jax.workdir.files import CHECKPOINTS, CONFIG, LOCK
 
 
 @contextmanager
-def locked(workdir: Path) -> Iterator[None]:
-    """Holds the workdir for this process, creating it where it does not exist; the lock of a dead owner is free.
+def exclusive_lock(workdir: Path) -> Iterator[None]:
+    """Lock the workdir for training, creating it if needed; the lock of a dead process does not count.
 
     Raises:
-      InputError: if the folder cannot be made or written, is no run's folder, or another process trains in it.
+      InputError: if the folder cannot be created or written, holds something else, or another process trains in it.
     """
     _check_names(workdir)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         if any(workdir.iterdir()) and not _is_run(workdir):
             raise InputError(
-                f"--workdir {workdir} is not empty and not a run: name a new folder, or a run to go on with"
+                f"--workdir {workdir} is not empty and holds no run: name a new folder, or a run to resume"
             )
         handle = os.open(workdir / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
@@ -31,7 +31,7 @@ def locked(workdir: Path) -> Iterator[None]:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(handle)
-        raise InputError(f"--workdir {workdir} is in use by another process that trains in it") from error
+        raise InputError(f"--workdir {workdir} is in use: another process is training in it") from error
     try:
         yield
     finally:
@@ -44,14 +44,14 @@ def _check_names(workdir: Path) -> None:
     except UnicodeEncodeError as error:
         raise InputError(f"--workdir {str(workdir)!a} must be UTF-8: checkpoints cannot be written to it") from error
     if workdir.exists() and not workdir.is_dir():
-        raise InputError(f"--workdir {workdir} is a file: it must be a folder, or the name of a new one")
+        raise InputError(f"--workdir {workdir} is a file: it must be a folder, or a new name")
     checkpoints = workdir / CHECKPOINTS
     if checkpoints.exists() and not checkpoints.is_dir():
-        raise InputError(f"{checkpoints} must be a folder: move what is there away")
+        raise InputError(f"{checkpoints} must be a folder: move that file away")
 
 
-def in_use(workdir: Path) -> bool:
-    """Whether a process trains in the folder at this moment."""
+def is_locked(workdir: Path) -> bool:
+    """Whether a process is training in the folder now."""
     try:
         handle = os.open(workdir / LOCK, os.O_RDWR)
     except FileNotFoundError:
@@ -66,16 +66,16 @@ def in_use(workdir: Path) -> bool:
 
 
 @contextmanager
-def shared(workdir: Path) -> Iterator[None]:
-    """Keeps trainers out of a run's folder while it is read; others may read it too. Nothing is written.
+def shared_lock(workdir: Path) -> Iterator[None]:
+    """Lock a run's folder for reading: nobody can train in it meanwhile, others can read. Nothing is written.
 
     Raises:
-      InputError: if another process trains in it, or its files may not be read.
+      InputError: if another process trains in it, or its files cannot be read.
     """
     try:
         handle = os.open(workdir / LOCK, os.O_RDONLY)
     except FileNotFoundError:
-        # A copy of a run without its lock: nobody trains in it.
+        # A copy of a run without its lock file: nobody trains in it.
         yield
         return
     except OSError as error:
@@ -84,7 +84,7 @@ def shared(workdir: Path) -> Iterator[None]:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as error:
         os.close(handle)
-        raise InputError(f"{workdir} is in use by another process that trains in it") from error
+        raise InputError(f"{workdir} is in use: another process is training in it") from error
     try:
         yield
     finally:
@@ -92,5 +92,5 @@ def shared(workdir: Path) -> Iterator[None]:
 
 
 def _is_run(workdir: Path) -> bool:
-    # The lock comes first: a run that was killed before its config.json is still a run.
+    # The lock file is created first: a run that was killed before it wrote config.json is still a run.
     return (workdir / CONFIG).exists() or (workdir / LOCK).exists()

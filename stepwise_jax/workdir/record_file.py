@@ -1,22 +1,22 @@
 """The records of a run on disk: `records.jsonl`.
 
-It is append-only, one JSON object a line, and everything that shows results reads it. A process may be killed at any
-byte, so the last line may be torn; after a resume an epoch may stand twice, and its last row counts. Where the disk is
-full, lines wait in memory: a checkpoint that counts on them is not written before they are.
+The file is append-only, with one JSON object per line; reports and tables are made from it. A process may be killed at
+any byte, so the last line may be incomplete. After a resume an epoch may occur twice: its last row counts. When the
+disk is full, lines wait in memory, and no checkpoint that depends on them is written before they are.
 """
 
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from stepwise_jax.errors import InputError
 from stepwise_jax.workdir.files import RECORDS
-from stepwise_jax.workdir.json_files import finite, read_bytes
+from stepwise_jax.workdir.json_files import non_finite_to_null, read_run_file
 from stepwise_jax.workdir.records import EpochRecord, EventRecord, Row, StageRecord, StoredRecord
 
 _REQUIRED = {
@@ -27,8 +27,8 @@ _REQUIRED = {
 
 
 @dataclass(frozen=True)
-class Records:
-    """A run's rows: one for each stage and each (stage, epoch), in order; events as they happened."""
+class RunRecords:
+    """The rows of `records.jsonl`: sorted, one for each stage and each (stage, epoch); events in the file's order."""
 
     stages: tuple[Row, ...]
     epochs: tuple[Row, ...]
@@ -36,22 +36,22 @@ class Records:
 
 
 class RecordWriter:
-    """Appends to a run's `records.jsonl`; a torn last line is cut off first."""
+    """Appends to a run's `records.jsonl`, after cutting off an incomplete last line."""
 
     def __init__(self, workdir: Path, report: Callable[[str], None] = lambda _: None):
         workdir.mkdir(parents=True, exist_ok=True)
-        _cut_torn_line(workdir / RECORDS)
-        # Unbuffered: what the disk did not take is known to the byte.
+        _cut_incomplete_line(workdir / RECORDS)
+        # Unbuffered: after an error it is known exactly which bytes were not written.
         self._file = open(workdir / RECORDS, "ab", buffering=0)  # noqa: SIM115 (open as long as the writer)
         self._report = report
-        self._waiting, self._refused = b"", False
+        self._waiting, self._failing = b"", False
 
     def append(self, record: StoredRecord) -> None:
-        """Writes one whole line before it returns, so that a process killed later cannot lose it.
+        """Write one whole line before returning, so that a process killed later cannot lose it.
 
-        Where it cannot be written it waits in memory, and `report` is told; each later line tries again.
+        A line that cannot be written waits in memory, and `report` is called with a message; later lines try again.
         """
-        row = {"kind": record.kind, **finite(dataclasses.asdict(record))}
+        row = {"kind": record.kind, **non_finite_to_null(dataclasses.asdict(record))}
         line = json.dumps(row, allow_nan=False, ensure_ascii=False)
         self._waiting += line.encode(errors="backslashreplace") + b"\n"
         self._write_or_wait()
@@ -60,19 +60,19 @@ class RecordWriter:
         try:
             self._write()
         except OSError as error:
-            if not self._refused:
+            if not self._failing:
                 self._report(f"{RECORDS} cannot be written ({error.strerror}): its lines wait in memory")
-            self._refused = True
+            self._failing = True
 
     def _write(self) -> None:
         while self._waiting:
             self._waiting = self._waiting[self._file.write(self._waiting) :]
-        if self._refused:
-            self._report(f"{RECORDS} is written again, nothing is lost")
-        self._refused = False
+        if self._failing:
+            self._report(f"{RECORDS} can be written again; nothing is lost")
+        self._failing = False
 
     def sync(self) -> None:
-        """Forces the records to disk: before a checkpoint that counts on them is committed.
+        """Force the records to disk, which is done before a checkpoint that depends on them.
 
         Raises:
           OSError: if a line cannot be written.
@@ -81,7 +81,7 @@ class RecordWriter:
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Closes the file; a second call does nothing."""
+        """Close the file; a second call does nothing."""
         if not self._file.closed:
             self._write_or_wait()
         self._file.close()
@@ -94,23 +94,23 @@ class RecordWriter:
 
 
 class NullRecordWriter(RecordWriter):
-    """Writes nothing: of a process beside the one whose records are kept."""
+    """Writes nothing; for every process but the first."""
 
     def __init__(self) -> None:
         pass
 
     def append(self, record: StoredRecord) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def sync(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
-def _cut_torn_line(path: Path) -> None:
-    """Cuts the file's last line off where its newline is missing or it is not JSON."""
+def _cut_incomplete_line(path: Path) -> None:
+    """Cut off the last line of a file if its newline is missing or it is no record."""
     if not path.exists():
         return
     text = path.read_bytes()
@@ -123,7 +123,7 @@ def _cut_torn_line(path: Path) -> None:
 
 
 def _parse(line: bytes) -> Row | None:
-    """The row on a line, or None where there is no record on it."""
+    """Parse a line; None if it holds no record."""
     try:
         row = json.loads(line)
     except ValueError:
@@ -132,8 +132,8 @@ def _parse(line: bytes) -> Row | None:
     return row if required is not None and required <= row.keys() else None
 
 
-def read_records(workdir: Path) -> Records:
-    """A run's records, also while it is being written; a torn last line is passed over.
+def read_records(workdir: Path) -> RunRecords:
+    """Read a run's records, also while they are being written; an incomplete last line is skipped.
 
     Args:
       workdir: the run's folder.
@@ -142,31 +142,30 @@ def read_records(workdir: Path) -> Records:
       The last row of each stage and of each (stage, epoch), sorted, and every event.
 
     Raises:
-      InputError: where there is no `records.jsonl`, or one of its lines, not the last, is damaged.
+      InputError: if there is no `records.jsonl`, or a line other than the last is damaged.
     """
     rows = _rows(workdir / RECORDS)
     stages = {row["stage"]: row for row in rows if row["kind"] == "stage"}
     epochs = {(row["stage"], row["epoch"]): row for row in rows if row["kind"] == "epoch"}
     events = tuple(row for row in rows if row["kind"] == "event")
-    return Records(tuple(stages[key] for key in sorted(stages)), tuple(epochs[key] for key in sorted(epochs)), events)
+    return RunRecords(_sorted_by_key(stages), _sorted_by_key(epochs), events)
+
+
+def _sorted_by_key(rows: Mapping[Any, Row]) -> tuple[Row, ...]:
+    return tuple(rows[key] for key in sorted(rows))
 
 
 def _rows(path: Path) -> list[Row]:
-    # Only what ends with a newline is a line: what comes after the last one is torn.
-    *lines, _ = read_bytes(path).split(b"\n")
+    # A line ends with a newline: the text after the last newline is incomplete.
+    *lines, _ = read_run_file(path).split(b"\n")
     rows = [_parse(line) for line in lines]
     if rows and rows[-1] is None:
         rows.pop()
     if None in rows:
-        raise InputError(f"{path}, line {rows.index(None) + 1}: it is damaged, there is no record on it")
+        raise InputError(f"{path}, line {rows.index(None) + 1}: the line is damaged: it holds no record")
     return [row for row in rows if row is not None]
 
 
-def comparable(epoch: Row) -> Row:
-    """An epoch's row without its seconds: what two runs of one experiment have in common, bit for bit."""
-    return {name: value for name, value in epoch.items() if name != "seconds"}
-
-
 def without_seconds(epochs: Iterable[Row]) -> tuple[Row, ...]:
-    """The rows of `Records.epochs` in their comparable form."""
-    return tuple(comparable(epoch) for epoch in epochs)
+    """The rows of epochs without their seconds: two runs of one experiment agree on these bit for bit."""
+    return tuple({name: value for name, value in epoch.items() if name != "seconds"} for epoch in epochs)

@@ -1,7 +1,7 @@
-"""Records: what happens in a run, as plain data.
+"""Records: the progress of a run as plain data.
 
-Those of a stage, an epoch and an event are rows of `records.jsonl` (`record_file`). The others are for observers alone,
-and are not kept.
+Records of stages, epochs and events are rows of `records.jsonl` (`record_file`). The others go to observers only and
+are not stored.
 """
 
 import dataclasses
@@ -11,17 +11,18 @@ from dataclasses import dataclass
 from typing import Any
 
 Row = dict[str, Any]
+"""A stored record as JSON data."""
 
-SECONDS = ("train", "input_wait", "compile", "evaluate", "checkpoint")
-"""What the time of an epoch is split into."""
+TIME_KINDS = ("train", "input_wait", "compile", "evaluate", "checkpoint")
+"""The categories into which the time of an epoch is split."""
 
 
 @dataclass(frozen=True)
 class StageRecord:
-    """Written when a stage starts: its plan, and the subset it trains on."""
+    """Written when a stage starts: its plan and its subset."""
 
     stage: int
-    """Place in the plan, from 1."""
+    """Position in the plan, from 1."""
     name: str
     """The paper's letter: A, B, C, D or O."""
     fraction: float
@@ -40,7 +41,7 @@ class StageRecord:
     noise_scale_exact: float
     """Eq. 5, at the stage's first rate."""
     split: str
-    """How the subset is drawn, `train[:287]` say."""
+    """The subset as a split, for example `train[:287]`."""
     sha256: str
     """Hash of the subset's ordered example ids."""
     kind: str = "stage"
@@ -48,21 +49,21 @@ class StageRecord:
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """Written when an epoch is done. Accuracies are fractions; scores are None where the epoch was not evaluated."""
+    """Written after an epoch. Accuracies are fractions; scores are None if the epoch was not evaluated."""
 
     stage: int
-    """Place in the plan, from 1."""
+    """Position in the plan, from 1."""
     stage_name: str
     epoch: int
     """Within the stage, from 1."""
     step: int
     """Optimiser steps in the whole run so far."""
     examples_seen: int
-    """Examples really fed in the whole run so far."""
+    """Examples trained on in the whole run so far."""
     updates: int
-    """Optimiser steps in the whole run so far, as `step`."""
+    """The same as `step`."""
     learning_rate: float
-    """Of this epoch, for the mean gradient."""
+    """Of this epoch; applies to the mean gradient."""
     batch_size: int
     noise_scale: float
     """Eq. 10, at this epoch's rate."""
@@ -73,13 +74,13 @@ class EpochRecord:
     best_top1: float | None
     """Highest top-1 of the run so far."""
     seconds: Mapping[str, float]
-    """Seconds by kind, one entry for each of `SECONDS`."""
+    """Seconds by kind, one entry for each of `TIME_KINDS`."""
     kind: str = "epoch"
 
 
 @dataclass(frozen=True)
 class EventRecord:
-    """Something that happened in between: start, resume, checkpoint, compile, fallback, done."""
+    """Something that happened: start, resume, checkpoint, compile, fallback, done."""
 
     name: str
     message: str
@@ -94,7 +95,7 @@ StoredRecord = StageRecord | EpochRecord | EventRecord
 
 @dataclass(frozen=True)
 class PreparationRecord:
-    """Something that takes long before training starts: `done` of `total` are ready."""
+    """Progress of a long preparation before training: `done` of `total` are ready."""
 
     done: int
     total: int
@@ -109,19 +110,19 @@ class StartRecord:
     stages: Sequence[Row]
     """The planned stages, as in `config.json`."""
     samples: int
-    """Examples that the whole run feeds."""
+    """Examples that the whole run trains on, counting each as often as it is seen."""
 
 
 @dataclass(frozen=True)
 class StepsRecord:
-    """Some optimizer steps are done; sent after each call of the compiled step."""
+    """Sent after each call of the compiled step, which makes one or several updates."""
 
     epoch: int
     """Within the stage, from 1."""
     epochs: int
     """Of the stage."""
     examples_seen: int
-    """Examples fed in the whole run so far."""
+    """Examples trained on in the whole run so far."""
     images_per_second: float
     """In this epoch; 0 before the first losses have arrived."""
     loss: float | None
@@ -130,8 +131,8 @@ class StepsRecord:
 
 @dataclass(frozen=True)
 class EndRecord:
-    """The run ends, in whatever way."""
+    """The run ends, whether it is finished, stopped or failed."""
 
 
 Record = StoredRecord | PreparationRecord | StartRecord | StepsRecord | EndRecord
-"""What an observer is called with."""
+"""The argument of an observer."""

@@ -1,4 +1,4 @@
-"""A run's folder, finished or not, as everything that shows results reads it."""
+"""Reads the folders of runs, finished or not, for reports and tables."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,21 +9,27 @@ from stepwise_jax.errors import InputError
 from stepwise_jax.formatting import replace_unprintable
 from stepwise_jax.workdir.files import CONFIG, RECORDS, SUMMARY
 from stepwise_jax.workdir.json_files import read_json
-from stepwise_jax.workdir.record_file import Records, read_records
+from stepwise_jax.workdir.record_file import RunRecords, read_records
 from stepwise_jax.workdir.records import Row
+
+# Entries that are checked: of a stage in config.json, of an epoch in records.jsonl, and of summary.json.
+_STAGE_NUMBERS = ("fraction", "examples", "batch_size", "learning_rate", "epochs", "updates", "samples", "noise_scale")
+_EPOCH_NUMBERS = ("stage", "epoch", "step", "examples_seen", "learning_rate", "batch_size", "noise_scale")
+_EPOCH_SCORES = ("train_loss", "test_loss", "top1", "top5", "best_top1")
+_SUMMARY_NUMBERS = ("top1", "top5", "best_top1", "samples", "updates")
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a run's folder tells, finished or not, with at least one finished epoch."""
+    """The contents of a run's folder, finished or not, with at least one finished epoch."""
 
     name: str
-    """The folder's name, with as much of its path as tells it from the other runs."""
+    """The folder's name, with as much of its path as distinguishes it from the other runs."""
     config: Row
     """The document `config.json`."""
-    records: Records
+    records: RunRecords
     summary: Row | None
-    """The document `summary.json`; None where the run is unfinished."""
+    """The document `summary.json`; None if the run is unfinished."""
     folder: Path
 
     @property
@@ -33,10 +39,10 @@ class Run:
 
 
 def read_runs(workdirs: Iterable[Path]) -> tuple[Run, ...]:
-    """The runs in these folders, in order, each folder once.
+    """Read the runs in these folders, in order, each folder once.
 
     Raises:
-      InputError: for a folder that is no run or has no finished epoch.
+      InputError: for a folder that holds no run or has no finished epoch.
     """
     folders = tuple(dict.fromkeys(Path(workdir).resolve() for workdir in workdirs))
     names = _distinct_names(folders)
@@ -46,59 +52,57 @@ def read_runs(workdirs: Iterable[Path]) -> tuple[Run, ...]:
 def _read_run(workdir: Path, name: str) -> Run:
     config = read_json(workdir / CONFIG)
     if not isinstance(config, dict) or not {"experiment", "stages"} <= config.keys():
-        raise InputError(f"{workdir / 'config.json'} is no run's: it has no experiment and stages")
+        raise InputError(f"{workdir / CONFIG} does not describe a run: it has no experiment and stages")
     records = read_records(workdir)
     if not records.epochs:
         raise InputError(f"{workdir} has no finished epoch yet: there is nothing to show")
     summary = read_json(workdir / SUMMARY) if (workdir / SUMMARY).exists() else None
-    damaged = _damaged(config, records, summary)
+    damaged = _damaged_file(config, records, summary)
     if damaged:
-        raise InputError(f"{workdir / damaged} is damaged: it is JSON, but not what a run writes there")
+        raise _invalid(workdir / damaged)
     return Run(name, config, records, summary, workdir)
 
 
 def read_summary(workdir: Path) -> Row:
-    """What a finished run reached.
+    """Read the `summary.json` of a finished run.
 
     Raises:
-      InputError: where `summary.json` is missing, or not what a run writes there.
+      InputError: if it is missing or damaged.
     """
     summary = read_json(workdir / SUMMARY)
-    seconds = summary.get("seconds") if isinstance(summary, dict) else None
-    if not _has_numbers(summary, _REACHED) or not isinstance(seconds, dict) or not _has_numbers(seconds, seconds):
-        raise InputError(f"{workdir / 'summary.json'} is damaged: it is JSON, but not what a run writes there")
+    if not _is_summary(summary):
+        raise _invalid(workdir / SUMMARY)
     return summary
 
 
-_PLANNED = ("fraction", "examples", "batch_size", "learning_rate", "epochs", "updates", "samples", "noise_scale")
-
-_RECORDED = ("stage", "epoch", "step", "examples_seen", "learning_rate", "batch_size", "noise_scale")
-
-_MEASURED = ("train_loss", "test_loss", "top1", "top5", "best_top1")
-
-_REACHED = ("top1", "top5", "best_top1", "samples", "updates")
+def _invalid(path: Path) -> InputError:
+    return InputError(f"{path} is damaged: it is JSON, but entries are missing or of the wrong type")
 
 
-def _damaged(config: Row, records: Records, summary: Any) -> str | None:
-    """The name of the file that lacks what every run writes, or has something else in its place."""
+def _damaged_file(config: Row, records: RunRecords, summary: Any) -> str | None:
+    """The name of the first file that lacks entries of a run, or has values of another type in their place."""
     stages = config["stages"]
-    whole = isinstance(stages, list) and stages and isinstance(config["experiment"], dict)
-    if not whole or not all(_is_stage(stage) for stage in stages):
+    valid = isinstance(stages, list) and stages and isinstance(config["experiment"], dict)
+    if not valid or not all(_is_stage(stage) for stage in stages):
         return CONFIG
     if not all(_is_epoch(row) and 1 <= row["stage"] <= len(stages) for row in records.epochs):
         return RECORDS
-    if summary is not None and not (_has_numbers(summary, _REACHED) and _has_seconds(summary) and "stages" in summary):
+    if summary is not None and not (_is_summary(summary) and "stages" in summary):
         return SUMMARY
     return None
 
 
 def _is_stage(stage: Any) -> bool:
-    return _has_numbers(stage, _PLANNED) and "name" in stage and isinstance(stage.get("milestones", []), list)
+    return _has_numbers(stage, _STAGE_NUMBERS) and "name" in stage and isinstance(stage.get("milestones", []), list)
 
 
 def _is_epoch(row: Row) -> bool:
-    measured = all(isinstance(row[name], int | float | None) for name in _MEASURED)
-    return measured and _has_numbers(row, _RECORDED) and _has_seconds(row)
+    scored = all(isinstance(row[name], int | float | None) for name in _EPOCH_SCORES)
+    return scored and _has_numbers(row, _EPOCH_NUMBERS) and _has_seconds(row)
+
+
+def _is_summary(document: Any) -> bool:
+    return _has_numbers(document, _SUMMARY_NUMBERS) and _has_seconds(document)
 
 
 def _has_seconds(row: Row) -> bool:
@@ -111,7 +115,7 @@ def _has_numbers(row: Any, names: Iterable[str]) -> bool:
 
 
 def _distinct_names(folders: Sequence[Path]) -> list[str]:
-    """The last part of each path, or as many parts as tell all of them apart."""
+    """The last part of each path, or as many parts as make all names different."""
     longest = max((len(folder.parts) for folder in folders), default=1)
     for parts in range(1, longest + 1):
         names = [str(Path(*folder.parts[-parts:])) for folder in folders]

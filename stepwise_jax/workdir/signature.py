@@ -1,4 +1,4 @@
-"""What a trained network takes and what it answers, kept in the workdir so that it can be used without its data set."""
+"""The input and output of a trained network, stored in the workdir so that it can be used without its data set."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,15 +14,15 @@ class Signature(NamedTuple):
 
     preprocessing: Preprocessing
     image_shape: tuple[int, int, int]
-    """Height, width and channels (1 or 3) of the images as the data set keeps them; the device scales them up."""
+    """Height, width and channels (1 or 3) of the images as stored; the device scales them to `image_size`."""
     classes: tuple[str, ...]
     """Names, in the order of the labels."""
     dataset: str
     """As in `data.name`."""
 
 
-def record(folder: Path, signature: Signature) -> None:
-    """Writes `preprocessing.json` into a workdir, once: what a run began with is what it goes on with."""
+def write_signature(folder: Path, signature: Signature) -> None:
+    """Write `preprocessing.json` into a workdir, unless it exists: a resumed run keeps its first signature."""
     path = folder / PREPROCESSING
     if path.exists():
         return
@@ -39,8 +39,8 @@ def record(folder: Path, signature: Signature) -> None:
     write_json(path, document)
 
 
-def read(folder: Path) -> Signature:
-    """What `record` wrote.
+def read_signature(folder: Path) -> Signature:
+    """Read the signature that `write_signature` wrote.
 
     Raises:
       InputError: if it is missing, as in a run of an earlier version, or damaged.
@@ -48,13 +48,13 @@ def read(folder: Path) -> Signature:
     path = folder / PREPROCESSING
     if not path.exists():
         raise InputError(
-            f"{folder} lacks {PREPROCESSING}, which runs write since they can be used without their data set: "
-            f"`python launch.py evaluate {folder}` adds it"
+            f"{folder} lacks {PREPROCESSING}, because an earlier version trained it: "
+            f"`python launch.py evaluate {folder}` adds the file"
         )
     try:
         return _parse(read_json(path))
     except (TypeError, ValueError, KeyError) as error:
-        raise InputError(f"{path} is damaged: `python launch.py evaluate` writes it anew once it is removed") from error
+        raise InputError(f"{path} is damaged: remove it, and `python launch.py evaluate` writes it again") from error
 
 
 def _parse(document: Any) -> Signature:

@@ -23,10 +23,10 @@ _TAGS = {
 
 
 class TensorBoard:
-    """Writes the scalars of each epoch into a folder, by step, and by examples seen in a folder of their own.
+    """Writes the scalars of each epoch by step, and by examples seen into a subfolder.
 
-    `records.jsonl` holds all of it: where an event cannot be written, `report` is called with a sentence, and the files
-    begin anew with the next epoch.
+    `records.jsonl` holds all of them too. If an event cannot be written, `report` is called with a message, and the
+    next epoch starts new files.
     """
 
     def __init__(self, folder: Path, report: Callable[[str], None]):
@@ -34,7 +34,7 @@ class TensorBoard:
         self._scalars: _Scalars | None = None
 
     def __call__(self, record: Record) -> None:
-        """Writes an epoch, and closes the files at the end of a run."""
+        """Write an epoch; close the files at the end of a run."""
         try:
             if isinstance(record, EpochRecord):
                 self._scalars = self._scalars or _Scalars(self._folder, record)
@@ -43,14 +43,14 @@ class TensorBoard:
                 self._scalars.close()
         except OSError as error:
             self._scalars = None
-            self._report(f"TensorBoard's events of an epoch cannot be written ({error.strerror})")
+            self._report(f"the TensorBoard events of an epoch cannot be written ({error.strerror})")
 
 
 class _Scalars:
-    """Two event files.
+    """Two event files, one for each horizontal axis.
 
-    They have folders of their own because a resume hides what was written from its first step on (a session start, in
-    TensorBoard's terms), and that cut goes by one axis for all the tags of a folder.
+    They are in separate folders because a resume writes a session start, which makes TensorBoard hide earlier events
+    from that step on; and that step is on the same axis for all tags of a folder.
     """
 
     def __init__(self, folder: Path, first: EpochRecord):
@@ -63,7 +63,7 @@ class _Scalars:
             if value is not None and math.isfinite(value):
                 _add_scalar(self._by_step, tag, value, record.step)
                 _add_scalar(self._by_examples, f"by_examples/{tag}", value, record.examples_seen)
-        # Without a flush, a killed run would leave its last epochs out of TensorBoard for good.
+        # Without a flush, TensorBoard would never get the last epochs of a killed run.
         self._by_step.flush()
         self._by_examples.flush()
 
@@ -74,7 +74,7 @@ class _Scalars:
 
 def _open_events(folder: Path, first_step: int) -> EventsWriter:
     folder.mkdir(parents=True, exist_ok=True)
-    # Event files are named by the second: a number keeps a quick resume from overwriting the file before it.
+    # Event files are named by the second: the number keeps a quick resume from overwriting the previous file.
     number = sum(1 for _ in folder.glob("events.out.tfevents.*"))
     events = EventsWriter(str(folder / "events"), f".{number:04d}")
     start = SessionLog(status=SessionLog.START)

@@ -13,20 +13,22 @@ import pytest
 
 import launch
 import models
+from stepwise_jax.cli import networks
 from stepwise_jax.experiment.config import ExperimentConfig
+from stepwise_jax.experiment.serialization import override_fields
 from stepwise_jax.functional.preprocessing import Preprocessing
 from stepwise_jax.inference import image_files
-from stepwise_jax.inference.export import PLATFORMS, check_target, describe, export_stablehlo
-from stepwise_jax.inference.predict import make_classify
-from stepwise_jax.inference.trained import Trained
-from stepwise_jax.workdir.folder import recorded
+from stepwise_jax.inference.export import PLATFORMS, check_export_path, describe_network, export_stablehlo
+from stepwise_jax.inference.predict import make_classifier
+from stepwise_jax.inference.trained import TrainedNetwork
+from stepwise_jax.workdir.folder import read_experiment
 from stepwise_jax.workdir.signature import Signature
-from tests.test_launch import DIGITS, fails
+from tests.cli.test_main import DIGITS, fails
 
 RANDOM = np.random.default_rng(0)
 
-# A stranger's program: nothing of ours, and not in a folder where it could be found.
-STRANGER = """
+# A program without stepwise_jax, run in a folder from which it could not be imported.
+JAX_ALONE = """
 import sys
 import jax, numpy as np
 from jax import export
@@ -40,7 +42,7 @@ assert not {"stepwise_jax", "models", "flax"} & set(sys.modules), "it needs more
 
 @pytest.fixture(scope="module")
 def trained(folder_run):
-    return launch._trained(folder_run / "run")
+    return networks.load_trained(folder_run / "run")
 
 
 @pytest.fixture(scope="module")
@@ -56,11 +58,11 @@ def exported(folder_run, tmp_path_factory) -> Path:
 def test_jax_alone_gives_the_probabilities_of_the_run(folder_run, exported, trained, tmp_path):
     kept = np.load(folder_run / "run" / "predictions.npz")
     paths = [str(folder_run / "images" / name) for name in kept["ids"].tolist()]
-    images = np.stack([np.asarray(image_files.read(path, trained.signature.image_shape)) for path in paths])
+    images = np.stack([np.asarray(image_files.read_image(path, trained.signature.image_shape)) for path in paths])
     np.save(tmp_path / "images.npy", images)
     words = [str(exported / "cow.stablehlo"), str(tmp_path / "images.npy"), str(tmp_path / "out.npz")]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("XLA_")}
-    command = [sys.executable, "-c", STRANGER, *words]
+    command = [sys.executable, "-c", JAX_ALONE, *words]
     subprocess.run(command, cwd=tmp_path, env=environment, check=True)
     found = np.load(tmp_path / "out.npz")
     np.testing.assert_allclose(found["all"], kept["probabilities"], rtol=1e-5, atol=1e-5)
@@ -85,7 +87,7 @@ def test_a_clone_that_is_not_installed_exports_too(trained, monkeypatch):
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "version", missing)
-    assert describe(trained)["versions"]["stepwise-jax"] is None
+    assert describe_network(trained)["versions"]["stepwise-jax"] is None
 
 
 def test_other_images_are_refused_when_the_file_is_called(exported):
@@ -113,10 +115,10 @@ def test_the_header_of_safetensors_describes_the_network(exported):
 
 
 def test_training_goes_on_from_the_export_with_its_head(exported, folder_run, trained):
-    experiment = recorded(folder_run / "run")
+    experiment = read_experiment(folder_run / "run")
     assert experiment is not None
     changes = {"model.initial_weights": str(exported / "cow.safetensors"), "model.keep_head": True}
-    variables = launch._initial_variables(launch.override(experiment, changes), 3)
+    variables = networks.initial_variables(override_fields(experiment, changes), 3)
     assert variables is not None
     jax.tree.map(np.testing.assert_array_equal, variables["params"], dict(trained.variables["params"]))
 
@@ -129,7 +131,9 @@ def test_train_takes_the_export(exported, folder_run, tmp_path, capsys):
     words += ["--evaluation.batch_size", "10", "--model.keep_head", "True"]
     words += ["--model.initial_weights", str(exported / "cow.safetensors")]
     assert launch.main(["train", DIGITS, "--workdir", str(tmp_path / "run"), *words]) == 0
-    ours, theirs = (launch._trained(folder).variables["params"] for folder in (tmp_path / "run", folder_run / "run"))
+    ours, theirs = (
+        networks.load_trained(folder).variables["params"] for folder in (tmp_path / "run", folder_run / "run")
+    )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), ours, theirs)
 
 
@@ -142,9 +146,9 @@ def test_a_grey_network_takes_grey_images_of_the_size_that_it_sees(name):
     )
     variables = jax.tree.map(lambda leaf: RANDOM.uniform(0.01, 0.2, leaf.shape).astype(np.float32), shapes)
     signature = Signature(Preprocessing(16, (0.3,) * 3, (0.2,) * 3), (8, 8, 1), tuple("0123456789"), "digits")
-    trained = Trained(ExperimentConfig(), network, variables, 1, signature)
+    trained = TrainedNetwork(ExperimentConfig(), network, variables, 1, signature)
     images = RANDOM.integers(0, 256, (3, 16, 16, 1), dtype=np.uint8)
-    expected = jax.jit(make_classify(trained))(variables, images)
+    expected = jax.jit(make_classifier(trained))(variables, images)
     exported = export_stablehlo(trained)
     assert exported.in_avals[0].shape[1:] == (16, 16, 1)
     np.testing.assert_allclose(exported.call(images), expected, rtol=1e-5, atol=1e-6)
@@ -152,31 +156,33 @@ def test_a_grey_network_takes_grey_images_of_the_size_that_it_sees(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "there", "told"),
+    ("name", "existing", "message"),
     [
         ("x.onnx", None, "its name must end with .stablehlo or .safetensors"),
         ("x", None, "its name must end with .stablehlo or .safetensors"),
         ("none/x.stablehlo", None, "there is no folder none"),
-        ("x.stablehlo", "x.stablehlo", "x.stablehlo is there already"),
-        ("x.stablehlo", "x.json", "x.json is there already"),
-        ("x.safetensors", "x.safetensors", "x.safetensors is there already"),
+        ("x.stablehlo", "x.stablehlo", "x.stablehlo exists already"),
+        ("x.stablehlo", "x.json", "x.json exists already"),
+        ("x.safetensors", "x.safetensors", "x.safetensors exists already"),
     ],
 )
-def test_bad_targets_get_one_sentence_and_change_nothing(folder_run, capsys, tmp_path, monkeypatch, name, there, told):
+def test_bad_targets_get_one_sentence_and_change_nothing(
+    folder_run, capsys, tmp_path, monkeypatch, name, existing, message
+):
     monkeypatch.chdir(tmp_path)
-    if there:
-        (tmp_path / there).write_text("mine")
-    assert told in fails(capsys, "export", str(folder_run / "run"), "--out", name)
-    assert [path.name for path in tmp_path.iterdir()] == ([there] if there else [])
-    assert not there or (tmp_path / there).read_text() == "mine"
+    if existing:
+        (tmp_path / existing).write_text("mine")
+    assert message in fails(capsys, "export", str(folder_run / "run"), "--out", name)
+    assert [path.name for path in tmp_path.iterdir()] == ([existing] if existing else [])
+    assert not existing or (tmp_path / existing).read_text() == "mine"
 
 
 def test_a_json_beside_does_not_hinder_safetensors(tmp_path):
     (tmp_path / "x.json").write_text("mine")
-    check_target(tmp_path / "x.safetensors")
+    check_export_path(tmp_path / "x.safetensors")
 
 
 def test_a_folder_that_is_no_run_gets_one_sentence(capsys, tmp_path):
-    told = fails(capsys, "export", str(tmp_path / "none"), "--out", str(tmp_path / "x.stablehlo"))
-    assert "it is no run" in told
+    message = fails(capsys, "export", str(tmp_path / "none"), "--out", str(tmp_path / "x.stablehlo"))
+    assert "it is no run" in message
     assert list(tmp_path.iterdir()) == []

@@ -11,12 +11,12 @@ from PIL import Image
 import launch
 from stepwise_jax.cli import tables
 from stepwise_jax.inference import image_files, predict
-from stepwise_jax.workdir.lock import locked
-from tests.test_launch import fails
+from stepwise_jax.workdir.lock import exclusive_lock
+from tests.cli.test_main import fails
 
 
 def predicted(capsys, folder, *words, status=0):
-    """The document of `predict --json`, and what stands on stderr."""
+    """The document of `predict --json`, and the text on stderr."""
     assert launch.main(["predict", str(folder / "run"), *map(str, words), "--json"]) == status
     out, err = capsys.readouterr()
     return json.loads(out), err
@@ -27,7 +27,7 @@ def table(rows):
 
 
 def test_from_files_come_the_probabilities_that_the_run_recorded(folder_run, capsys):
-    """End to end: prepared, delivered and scored by training, decoded and classified by `predict`."""
+    """End to end: prepared, loaded and scored by training, decoded and classified by `predict`."""
     kept = np.load(folder_run / "run" / "predictions.npz")
     paths = [folder_run / "images" / name for name in kept["ids"].tolist()]
     rows, _ = predicted(capsys, folder_run, *paths)
@@ -40,7 +40,7 @@ def test_from_files_come_the_probabilities_that_the_run_recorded(folder_run, cap
     assert names == ["cat", "dog", "old cow"]
     found = [[row[name] for name in names] for row in table(rows)]
     np.testing.assert_allclose(found, kept["probabilities"], rtol=1e-4, atol=1e-6)
-    # A network that answers the same whatever it sees would pass too.
+    # A network whose predictions ignore the image would pass too.
     assert np.ptp(kept["probabilities"], axis=0).min() > 0.05
 
 
@@ -68,12 +68,12 @@ def test_lines_are_plain_in_a_pipe(folder_run, capsys, monkeypatch):
     assert launch.main(["predict", str(folder_run / "run"), "cat/00.jpg", "old cow/02.png", "--top", "2"]) == 0
     out, err = capsys.readouterr()
     rows, _ = predicted(capsys, folder_run, "cat/00.jpg", "old cow/02.png", "--top", "2")
-    told = [
+    expected = [
         f"{row['image']}: " + ", ".join(f"{each['name']} {100 * each['probability']:.2f} %" for each in row["classes"])
         for row in rows
     ]
     assert all(len(row["classes"]) == 2 for row in rows)
-    assert out.splitlines() == told
+    assert out.splitlines() == expected
     assert err == ""
 
 
@@ -83,7 +83,7 @@ class Terminal(io.StringIO):
 
 
 def test_on_a_terminal_there_is_a_table():
-    rows = [predict.rank("a [red] name.png", np.array([0.25, 0.75]), ["cat", "[b]dog"], 5)]
+    rows = [predict.rank_classes("a [red] name.png", np.array([0.25, 0.75]), ["cat", "[b]dog"], 5)]
     tables.print_ranked(rows, stream := Terminal())
     assert "a [red] name.png" in stream.getvalue()
     assert "[b]dog 75.00 %, cat 25.00 %" in stream.getvalue()
@@ -91,7 +91,7 @@ def test_on_a_terminal_there_is_a_table():
 
 
 def test_equal_probabilities_keep_the_order_of_the_classes():
-    ranked = predict.rank("x", np.array([0.2, 0.3, 0.2, 0.3]), "abcd", 3)
+    ranked = predict.rank_classes("x", np.array([0.2, 0.3, 0.2, 0.3]), "abcd", 3)
     assert [each["name"] for each in ranked["classes"]] == ["b", "d", "a"]
 
 
@@ -119,7 +119,7 @@ def test_a_batch_without_a_readable_image(folder_run, capsys, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["none.jpg"], "none.jpg: there is no such image file"),
         (["none*", "nothing/"], "none*, nothing/: there is no such image file"),
@@ -127,11 +127,11 @@ def test_a_batch_without_a_readable_image(folder_run, capsys, tmp_path):
         (["x.png", "--top", "0"], "--top 0: it must be at least 1"),
     ],
 )
-def test_no_image_at_all_gets_one_sentence(folder_run, capsys, tmp_path, monkeypatch, words, told):
+def test_no_image_at_all_gets_one_sentence(folder_run, capsys, tmp_path, monkeypatch, words, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     Image.new("RGB", (20, 20)).save("x.png")
-    assert told in fails(capsys, "predict", str(folder_run / "run"), *words)
+    assert message in fails(capsys, "predict", str(folder_run / "run"), *words)
 
 
 def test_what_is_no_trained_run_gets_one_sentence(folder_run, capsys, tmp_path, monkeypatch):
@@ -139,7 +139,7 @@ def test_what_is_no_trained_run_gets_one_sentence(folder_run, capsys, tmp_path, 
     Image.new("RGB", (20, 20)).save("x.png")
     assert "it is no run" in fails(capsys, "predict", "nowhere", "x.png")
     assert not (tmp_path / "nowhere").exists()
-    with locked(folder_run / "run"):
+    with exclusive_lock(folder_run / "run"):
         assert "is in use" in fails(capsys, "predict", str(folder_run / "run"), "x.png")
 
 
@@ -149,7 +149,7 @@ def test_folders_are_searched_to_the_bottom_once(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"")
     (tmp_path / "b" / "up").symlink_to(tmp_path)
-    found, unmatched = image_files.find([str(tmp_path), str(tmp_path / "c" / "[1].bmp"), "no*"])
+    found, unmatched = image_files.find_images([str(tmp_path), str(tmp_path / "c" / "[1].bmp"), "no*"])
     expected = ["a.webp", "b/a/x.png", "b/z.JPG", "c/[1].bmp", "c/[1].bmp"]
     assert found == [str(tmp_path / name) for name in expected]
     assert unmatched == ["no*"]
@@ -161,7 +161,7 @@ def test_every_kind_of_image_serves_a_grey_and_a_colour_network(tmp_path, mode):
     grey = Image.fromarray(levels)
     image = Image.fromarray(levels.astype(np.uint16) * 257) if mode == "I;16" else grey.convert(mode)
     image.save(tmp_path / "x.png")
-    read = {channels: image_files.read(str(tmp_path / "x.png"), (8, 8, channels)) for channels in (1, 3)}
+    read = {channels: image_files.read_image(str(tmp_path / "x.png"), (8, 8, channels)) for channels in (1, 3)}
     expected = np.asarray(grey.convert("1").convert("L")) if mode == "1" else levels
     for channels, pixels in read.items():
         assert isinstance(pixels, np.ndarray)

@@ -1,4 +1,4 @@
-"""What a run leaves behind, and opening its network from the folder alone."""
+"""The files that a run writes for later use, and opening its network from the folder alone."""
 
 import json
 import re
@@ -13,14 +13,14 @@ from conftest import TinyNet
 from stepwise_jax.data import dataset, datasets
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import CheckpointConfig, DataConfig, EvaluationConfig, ExperimentConfig, PlanConfig
-from stepwise_jax.experiment.serialization import override
-from stepwise_jax.inference.predict import make_classify
-from stepwise_jax.inference.trained import open_trained, read_recipe
+from stepwise_jax.experiment.serialization import override_fields
+from stepwise_jax.inference.predict import make_classifier
+from stepwise_jax.inference.trained import open_trained, read_description
 from stepwise_jax.plans import planning
 from stepwise_jax.training import evaluation, loop
 from stepwise_jax.workdir import lock
-from stepwise_jax.workdir.folder import read_config, recorded, recorded_experiment
-from stepwise_jax.workdir.predictions import choose, shrink
+from stepwise_jax.workdir.folder import parse_config, read_config, read_experiment
+from stepwise_jax.workdir.predictions import choose_samples, shrink_images
 
 RANDOM = np.random.default_rng(0)
 
@@ -90,14 +90,14 @@ def test_predictions_name_the_classes_and_samples_are_of_them(run, data_dir):
     predictions, kept = np.load(run / "predictions.npz"), np.load(run / "samples.npz")
     assert predictions["classes"].tolist() == list("0123456789")
     assert predictions["classes"].dtype.kind == "U"
-    rows = choose(predictions["labels"], predictions["probabilities"])
+    rows = choose_samples(predictions["labels"], predictions["probabilities"])
     assert kept["rows"].dtype == np.int64
     np.testing.assert_array_equal(kept["rows"], rows)
     np.testing.assert_array_equal(kept["images"], examples(data_dir, "test").images[rows])
 
 
 def test_a_streamed_run_leaves_the_same(run, data_dir, tmp_path):
-    train(override(config(data_dir), {"data.delivery": "streamed"}), tmp_path / "run")
+    train(override_fields(config(data_dir), {"data.delivery": "streamed"}), tmp_path / "run")
     assert (tmp_path / "run" / "preprocessing.json").read_bytes() == (run / "preprocessing.json").read_bytes()
     ours, theirs = (np.load(folder / "samples.npz") for folder in (tmp_path / "run", run))
     for name in ("rows", "images"):
@@ -108,7 +108,7 @@ def test_a_streamed_run_leaves_the_same(run, data_dir, tmp_path):
 def test_samples_are_the_surest_errors_and_some_from_all_over(examples, right):
     probabilities = RANDOM.dirichlet(np.ones(4), examples)
     labels = np.where(RANDOM.random(examples) < right, probabilities.argmax(1), RANDOM.integers(0, 4, examples))
-    rows = choose(labels, probabilities).tolist()
+    rows = choose_samples(labels, probabilities).tolist()
     listed = enumerate(zip(probabilities.tolist(), labels, strict=True))
     best = [(max(row), place) for place, (row, label) in listed if row.index(max(row)) != label]
     wrong = [place for _, place in sorted(best, reverse=True)][:12]
@@ -124,23 +124,23 @@ def test_samples_are_the_surest_errors_and_some_from_all_over(examples, right):
     [((8, 8, 1), (8, 8, 1)), ((96, 96, 3), (96, 96, 3)), ((192, 384, 3), (48, 96, 3)), ((400, 1, 1), (96, 1, 1))],
 )
 def test_no_side_of_a_sample_is_above_96_pixels(shape, expected):
-    assert shrink(RANDOM.integers(0, 256, (2, *shape), dtype=np.uint8)).shape == (2, *expected)
+    assert shrink_images(RANDOM.integers(0, 256, (2, *shape), dtype=np.uint8)).shape == (2, *expected)
 
 
 def test_shrinking_averages():
     pixels = RANDOM.integers(0, 256, (1, 192, 96, 3), dtype=np.uint8)
     averaged = pixels.reshape(1, 96, 2, 48, 2, 3).mean(axis=(2, 4))
-    np.testing.assert_allclose(shrink(pixels), averaged, atol=0.51)
+    np.testing.assert_allclose(shrink_images(pixels), averaged, atol=0.51)
 
 
 def test_the_opened_network_is_the_one_that_was_scored(run, data_dir):
     trained = open_trained(run, TinyNet())
     predictions = np.load(run / "predictions.npz")
-    found = jax.jit(make_classify(trained))(trained.variables, examples(data_dir, "test").images)
+    found = jax.jit(make_classifier(trained))(trained.variables, examples(data_dir, "test").images)
     np.testing.assert_allclose(found, predictions["probabilities"], rtol=1e-5, atol=1e-7)
     assert trained.signature.classes == tuple("0123456789")
     assert trained.updates == json.loads((run / "summary.json").read_text())["updates"]
-    assert trained.experiment == recorded(run)
+    assert trained.experiment == read_experiment(run)
 
 
 def listing(folder: Path) -> list[tuple[str, int]]:
@@ -160,7 +160,7 @@ def test_opening_passes_over_a_damaged_checkpoint_and_changes_nothing(copy, capl
     before = listing(copy)
     trained = open_trained(copy, TinyNet())
     assert trained.updates == 287 // 32
-    assert re.search("checkpoint 52 is damaged .* it is passed over", caplog.text)
+    assert re.search("checkpoint 52 is damaged .* it is skipped", caplog.text)
     assert listing(copy) == before
 
 
@@ -188,13 +188,13 @@ def damage_all_checkpoints(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "message"),
     [
         (shutil.rmtree, "there is no config.json"),
         (lambda folder: (folder / "config.json").write_text("{"), "config.json is damaged"),
         (lambda folder: shutil.rmtree(folder / "checkpoints"), "has no checkpoint yet: train it first"),
         (lose_checkpoints, "has no checkpoint yet: train it first"),
-        (damage_all_checkpoints, "none of the 2 checkpoints is whole"),
+        (damage_all_checkpoints, "none of the 2 checkpoints is intact"),
         (make_old, "lacks preprocessing.json"),
         (lambda folder: (folder / "preprocessing.json").write_text("{"), "preprocessing.json is damaged"),
         (lambda folder: (folder / "preprocessing.json").write_text("[]"), "preprocessing.json is damaged"),
@@ -204,9 +204,9 @@ def damage_all_checkpoints(folder: Path) -> None:
         (damage_signature(std=[0, 1, 1]), "preprocessing.json is damaged"),
     ],
 )
-def test_what_cannot_be_opened_gets_one_sentence(copy, damage, told):
+def test_what_cannot_be_opened_gets_one_sentence(copy, damage, message):
     damage(copy)
-    with pytest.raises(InputError, match=told) as error:
+    with pytest.raises(InputError, match=message) as error:
         open_trained(copy, TinyNet())
     assert "\n" not in str(error.value)
 
@@ -214,30 +214,30 @@ def test_what_cannot_be_opened_gets_one_sentence(copy, damage, told):
 def test_a_run_of_an_earlier_version_gets_its_preprocessing_by_being_evaluated(copy, data_dir):
     before = (copy / "preprocessing.json").read_bytes()
     make_old(copy)
-    experiment, planned = recorded_experiment(read_config(copy))
+    experiment, planned = parse_config(read_config(copy))
     evaluation.evaluate(experiment, planned, TinyNet(), copy)
     assert (copy / "preprocessing.json").read_bytes() == before
 
 
 def test_a_folder_in_which_a_run_trains_is_in_use(run):
-    with lock.locked(run), pytest.raises(InputError, match="is in use by another process that trains in it"):
+    with lock.exclusive_lock(run), pytest.raises(InputError, match="is in use: another process is training in it"):
         open_trained(run, TinyNet())
     open_trained(run, TinyNet())
 
 
 def test_readers_share_a_folder_and_keep_trainers_out(run):
     with (
-        lock.shared(run),
-        lock.shared(run),
+        lock.shared_lock(run),
+        lock.shared_lock(run),
         pytest.raises(InputError, match="is in use"),
-        lock.locked(run),
+        lock.exclusive_lock(run),
     ):
         pass
-    with lock.locked(run):
+    with lock.exclusive_lock(run):
         pass
 
 
 def test_the_recipe_is_read_without_the_network(run, data_dir):
-    experiment, signature = read_recipe(run)
+    experiment, signature = read_description(run)
     assert experiment.data == config(data_dir).data
     assert len(signature.classes) == 10

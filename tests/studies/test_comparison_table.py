@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from stepwise_jax.studies.comparison_table import chance, points, span, verdict
-from stepwise_jax.studies.statistics import Difference, Interval, differences
+from stepwise_jax.studies.comparison_table import format_interval, format_p_value, format_points, verdict
+from stepwise_jax.studies.statistics import Difference, Interval, paired_differences
 
 
 def difference(other: str, mean: float, p_holm: float | None, seeds: int = 5) -> Difference:
@@ -14,29 +14,28 @@ def difference(other: str, mean: float, p_holm: float | None, seeds: int = 5) ->
 
 
 def test_nothing_finished():
-    assert (
-        verdict("stepwise", []) == "There is nothing to compare stepwise with yet: no seed has both of a pair finished."
-    )
+    text = verdict("stepwise", [])
+    assert text == "There is nothing to compare stepwise with yet: no seed has finished in both arms of a pair."
 
 
 def test_one_seed_shows_nothing_however_large():
-    told = verdict("stepwise", [difference("baseline", 0.2, None, seeds=1)])
-    assert told.startswith("One seed shows no difference, whatever its numbers: baseline (+20.00)")
-    assert "better" not in told
-    assert "Take at least three" in told
+    text = verdict("stepwise", [difference("baseline", 0.2, None, seeds=1)])
+    assert text.startswith("One seed shows no difference, whatever its numbers: baseline (+20.00)")
+    assert "better" not in text
+    assert "Take at least three" in text
 
 
 def test_no_difference_shown():
-    told = verdict("stepwise", [difference("baseline", 0.004, 0.21)])
-    assert told.startswith("No difference shown between stepwise and baseline (+0.40, −0.60 to +1.40).")
-    assert "better" not in told
-    assert "worse" not in told
-    assert "5 paired seeds; Holm-corrected at 5 %" in told
+    text = verdict("stepwise", [difference("baseline", 0.004, 0.21)])
+    assert text.startswith("No difference shown between stepwise and baseline (+0.40, −0.60 to +1.40).")
+    assert "better" not in text
+    assert "worse" not in text
+    assert "5 paired seeds; Holm-corrected at 5 %" in text
 
 
-def test_better_worse_and_open_are_told_apart():
-    told = verdict("s", [difference("a", 0.03, 0.01), difference("b", -0.03, 0.02), difference("c", 0.01, 0.06)])
-    open_, better, worse, how = told.split(". ")
+def test_better_worse_and_open_are_kept_apart():
+    text = verdict("s", [difference("a", 0.03, 0.01), difference("b", -0.03, 0.02), difference("c", 0.01, 0.06)])
+    open_, better, worse, how = text.split(". ")
     assert open_ == "No difference shown between s and c (+1.00, +0.00 to +2.00)"
     assert better == "s is better than a (+3.00, +2.00 to +4.00)"
     assert worse == "s is worse than b (−3.00, −4.00 to −2.00)"
@@ -51,36 +50,36 @@ def test_only_what_is_below_the_level_is_claimed(p, claims):
 def test_the_corrected_p_decides():
     """An interval that leaves out 0 for one comparison alone is no claim for several."""
     one = Difference("a", dict.fromkeys(range(4), 0.01), 0.01, Interval(0.001, 0.019), 0.03, 0.18, None)
-    told = verdict("s", [one])
-    assert told.startswith("No difference shown between s and a (+1.00, +0.10 to +1.90)")
-    assert "better" not in told
+    text = verdict("s", [one])
+    assert text.startswith("No difference shown between s and a (+1.00, +0.10 to +1.90)")
+    assert "better" not in text
 
 
 def test_seeds_that_all_differ_by_the_same_are_no_proof():
-    made = differences({0: 0.5, 1: 0.6}, {"a": {0: 0.4, 1: 0.5}}, {}, {})
-    told = verdict("s", made)
-    assert told.startswith("No difference shown between s and a (+10.00).")
-    assert "2 paired seeds" in told
+    made = paired_differences({0: 0.5, 1: 0.6}, {"a": {0: 0.4, 1: 0.5}}, {}, {})
+    text = verdict("s", made)
+    assert text.startswith("No difference shown between s and a (+10.00).")
+    assert "2 paired seeds" in text
 
 
-def test_pairs_of_several_counts_are_told_as_they_are():
+def test_pairs_of_several_counts_are_reported_as_they_are():
     assert "over 1 to 5 paired seeds" in verdict("s", [difference("a", 0.1, None, 1), difference("b", 0.1, 0.5)])
 
 
-def test_chance_alone_is_told_as_no_difference():
+def test_chance_alone_is_reported_as_no_difference():
     """Of many comparisons of equals, no more than one in twenty or so may claim anything."""
     random, claimed = np.random.default_rng(0), 0
     for _ in range(200):
         scores = random.normal(0.8, 0.01, (4, 5))
         runs = [dict(enumerate(each)) for each in scores.tolist()]
-        made = differences(runs[0], dict(zip("abc", runs[1:], strict=True)), {}, {})
+        made = paired_differences(runs[0], dict(zip("abc", runs[1:], strict=True)), {}, {})
         claimed += "better" in verdict("s", made) or "worse" in verdict("s", made)
     assert claimed <= 20
 
 
 def test_numbers_as_people_read_them():
-    assert points(0.0123) == "+1.23"
-    assert points(-0.0123) == "−1.23"
-    assert span(None) == "–"
-    assert span(Interval(-0.0031, 0.012)) == "−0.31 to +1.20"
-    assert [chance(p) for p in (None, 0.0001, 0.0421, 1.0)] == ["–", "< 0.001", "0.042", "1.000"]
+    assert format_points(0.0123) == "+1.23"
+    assert format_points(-0.0123) == "−1.23"
+    assert format_interval(None) == "–"
+    assert format_interval(Interval(-0.0031, 0.012)) == "−0.31 to +1.20"
+    assert [format_p_value(p) for p in (None, 0.0001, 0.0421, 1.0)] == ["–", "< 0.001", "0.042", "1.000"]

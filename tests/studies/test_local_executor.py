@@ -1,4 +1,4 @@
-"""Many runs as processes, with commands that take a moment: what is run, passed over, told and stopped."""
+"""Many runs as processes, with commands that take a moment: which are run, skipped, reported and stopped."""
 
 import fcntl
 import json
@@ -21,7 +21,7 @@ from stepwise_jax.studies.local_executor import make_slots, run_jobs
 FINISH = "import pathlib, sys; p = pathlib.Path(sys.argv[1]); p.mkdir(parents=True); "
 FINISH += "(p / 'summary.json').write_text('{}')"
 FAIL = "import sys; print('getting there'); sys.exit('error: data.root is \\'x\\': it must exist')"
-# Says when it can be asked to stop, and stops as a run does.
+# Writes a file when it is ready for a signal, and stops as a run does.
 SLEEP = "import pathlib, signal, sys, time; p = pathlib.Path(sys.argv[1]); p.mkdir(parents=True); "
 SLEEP += "signal.signal(signal.SIGTERM, lambda *_: (p.joinpath('saved').write_text(''), sys.exit(75))); "
 SLEEP += "p.joinpath('ready').write_text(''); time.sleep(60)"
@@ -32,7 +32,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(local_executor, "POLL_SECONDS", 0.02)
 
 
-def cell(folder: Path, code: str = FINISH) -> Job:
+def job(folder: Path, code: str = FINISH) -> Job:
     return Job(folder.name, folder, (sys.executable, "-S", "-c", code, str(folder)), 100)
 
 
@@ -41,13 +41,13 @@ class Log(StudyObserver):
         self.rows: list[tuple[str, str]] = []
         self.most, self.finished = 0, 0
 
-    def started(self, cell: Job) -> None:
-        self.rows.append(("started", cell.name))
+    def started(self, job: Job) -> None:
+        self.rows.append(("started", job.name))
 
-    def ended(self, cell: Job, failure: Failure | None) -> None:
-        self.rows.append(("failed" if failure else "done", cell.name))
+    def ended(self, job: Job, failure: Failure | None) -> None:
+        self.rows.append(("failed" if failure else "done", job.name))
 
-    def moved(self, running: Sequence[Job], finished: int, samples_done: int) -> None:
+    def progressed(self, running: Sequence[Job], finished: int, samples_done: int) -> None:
         self.most, self.finished = max(self.most, len(running)), finished
 
 
@@ -73,7 +73,7 @@ def hold() -> Iterator:
 
 
 def test_what_is_finished_is_not_run_again(tmp_path):
-    grid = [cell(tmp_path / name) for name in "abc"]
+    grid = [job(tmp_path / name) for name in "abc"]
     assert run(grid[:1])[1].rows == [("started", "a"), ("done", "a")]
     failures, log = run(grid)
     assert not failures
@@ -82,20 +82,20 @@ def test_what_is_finished_is_not_run_again(tmp_path):
     assert run(grid)[1].rows == []
 
 
-def test_one_that_fails_is_told_and_the_others_go_on(tmp_path):
-    grid = [cell(tmp_path / "a"), cell(tmp_path / "b", FAIL), cell(tmp_path / "c")]
+def test_one_that_fails_is_reported_and_the_others_continue(tmp_path):
+    grid = [job(tmp_path / "a"), job(tmp_path / "b", FAIL), job(tmp_path / "c")]
     failures, _ = run(grid)
-    assert [(each.cell.name, each.status, each.message) for each in failures] == [
+    assert [(each.job.name, each.status, each.message) for each in failures] == [
         ("b", 1, "data.root is 'x': it must exist")
     ]
     assert [each.done for each in grid] == [True, False, True]
     assert "getting there" in (tmp_path / "b.log").read_text()
 
 
-def test_one_that_is_killed_or_silent_is_told_by_its_status(tmp_path):
-    killed = cell(tmp_path / "a", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
-    silent = cell(tmp_path / "b", "import sys; sys.exit(7)")
-    unnamed = cell(tmp_path / "c", "import os, signal; os.kill(os.getpid(), signal.SIGRTMIN + 3)")
+def test_one_that_is_killed_or_silent_is_reported_by_its_status(tmp_path):
+    killed = job(tmp_path / "a", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    silent = job(tmp_path / "b", "import sys; sys.exit(7)")
+    unnamed = job(tmp_path / "c", "import os, signal; os.kill(os.getpid(), signal.SIGRTMIN + 3)")
     messages = [each.message for each in run([killed, silent, unnamed])[0]]
     assert messages == [
         "its process was killed by SIGKILL",
@@ -106,13 +106,13 @@ def test_one_that_is_killed_or_silent_is_told_by_its_status(tmp_path):
 
 def test_as_many_at_a_time_as_there_are_slots(tmp_path):
     slow = FINISH.replace("p.mkdir", "import time; time.sleep(0.3); p.mkdir")
-    _, log = run([cell(tmp_path / name, slow) for name in "abcd"], [Slot(), Slot()])
+    _, log = run([job(tmp_path / name, slow) for name in "abcd"], [Slot(), Slot()])
     assert log.most == 2
     assert [what for what, _ in log.rows].count("done") == 4
 
 
 def test_a_stop_lets_the_runs_save_themselves(tmp_path):
-    grid, stop = [cell(tmp_path / name, SLEEP) for name in "ab"], StopRequest()
+    grid, stop = [job(tmp_path / name, SLEEP) for name in "ab"], StopRequest()
 
     def ask() -> None:
         while not all((tmp_path / name / "ready").exists() for name in "ab"):
@@ -121,7 +121,7 @@ def test_a_stop_lets_the_runs_save_themselves(tmp_path):
 
     asking = threading.Thread(target=ask)
     asking.start()
-    with pytest.raises(InterruptedRunError, match="stopped by SIGTERM: run the same command to go on"):
+    with pytest.raises(InterruptedRunError, match="stopped by SIGTERM: run the same command to continue"):
         run(grid, [Slot(), Slot()], stop)
     asking.join()
     assert all((tmp_path / name / "saved").exists() for name in "ab")
@@ -131,23 +131,23 @@ def test_nothing_is_started_after_a_stop(tmp_path):
     stop = StopRequest()
     stop.name = "SIGINT"
     with pytest.raises(InterruptedRunError):
-        run([cell(tmp_path / "a")], stop=stop)
+        run([job(tmp_path / "a")], stop=stop)
     assert not (tmp_path / "a").exists()
 
 
 def test_no_run_is_left_behind_by_a_grid_that_breaks(tmp_path):
     class Broken(Log):
-        def moved(self, running: Sequence[Job], finished: int, samples_done: int) -> None:
+        def progressed(self, running: Sequence[Job], finished: int, samples_done: int) -> None:
             if (tmp_path / "a" / "ready").exists():
                 raise OSError("the disk is full")
 
     with pytest.raises(OSError, match="disk is full"):
-        run_jobs([cell(tmp_path / "a", SLEEP)], [Slot()], Broken(), StopRequest())
+        run_jobs([job(tmp_path / "a", SLEEP)], [Slot()], Broken(), StopRequest())
     assert (tmp_path / "a" / "saved").exists()
 
 
-def test_a_run_that_another_process_has_in_hand_is_passed_over(tmp_path, hold):
-    grid = [cell(tmp_path / "a"), cell(tmp_path / "b")]
+def test_a_run_that_another_process_trains_is_skipped(tmp_path, hold):
+    grid = [job(tmp_path / "a"), job(tmp_path / "b")]
     handle = hold(tmp_path / "a")
 
     def finish() -> None:
@@ -169,7 +169,7 @@ def test_a_run_that_another_process_lets_go_of_is_taken_up(tmp_path, hold):
     finish = FINISH.replace("mkdir(parents=True)", "mkdir(parents=True, exist_ok=True)")
     handle = hold(tmp_path / "a")
     threading.Timer(0.2, lambda: fcntl.flock(handle, fcntl.LOCK_UN)).start()
-    failures, log = run([cell(tmp_path / "a", finish)])
+    failures, log = run([job(tmp_path / "a", finish)])
     assert not failures
     assert log.rows == [("started", "a"), ("done", "a")]
 
@@ -178,7 +178,7 @@ def test_losing_the_race_for_a_run_is_no_failure(tmp_path, hold):
     """Two grids may start a run at the same moment: the one that comes second waits for the other's."""
     losing = "import pathlib, sys, time; p = pathlib.Path(sys.argv[1]); p.with_name('started').write_text(''); "
     losing += "time.sleep(0.3); sys.exit('error: in use')"
-    contested = cell(tmp_path / "a", losing)
+    contested = job(tmp_path / "a", losing)
 
     def other() -> None:
         while not (tmp_path / "started").exists():
@@ -197,7 +197,7 @@ def test_losing_the_race_for_a_run_is_no_failure(tmp_path, hold):
 
 
 def test_samples_done_follow_the_last_whole_epoch_on_record(tmp_path):
-    one = cell(tmp_path / "a")
+    one = job(tmp_path / "a")
     assert one.samples_done() == 0
     one.folder.mkdir()
     rows = [{"kind": "epoch", "examples_seen": 40}, {"kind": "event", "message": "x"}]
@@ -267,7 +267,7 @@ def test_a_runs_process_has_its_slots_cores_and_environment(tmp_path, monkeypatc
     one_core = min(os.sched_getaffinity(0))
     code = FINISH + "; import os; p.joinpath('saw').write_text(repr((sorted(os.sched_getaffinity(0)), "
     code += "os.environ['GIVEN'], os.environ['SHARED'], os.getpgid(0) == os.getpid())))"
-    failures, _ = run([cell(tmp_path / "a", code)], [Slot(shared, frozenset({one_core}))])
+    failures, _ = run([job(tmp_path / "a", code)], [Slot(shared, frozenset({one_core}))])
     assert not failures
     assert (tmp_path / "a" / "saw").read_text() == repr(([one_core], "by the user", "by the grid", True))
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from stepwise_jax.studies.statistics import Difference, differences, holm, mean_and_deviation
+from stepwise_jax.studies.statistics import Difference, holm, mean_and_deviation, paired_differences
 
 REFERENCE = {0: 0.81, 1: 0.79, 2: 0.84, 3: 0.80, 4: 0.83}
 OTHER = {0: 0.78, 1: 0.80, 2: 0.79, 3: 0.78, 4: 0.81}
 
 
 def compare(reference, others, right=None, reference_right=None) -> dict[str, Difference]:
-    return {each.other: each for each in differences(reference, others, right or {}, reference_right or {})}
+    return {each.other: each for each in paired_differences(reference, others, right or {}, reference_right or {})}
 
 
 def test_interval_and_p_are_scipys_of_the_raw_pairs():
@@ -35,7 +35,7 @@ def test_interval_and_p_by_hand():
     assert found.interval is not None
     assert (100 * found.interval.low, 100 * found.interval.high) == pytest.approx((2.2 - half, 2.2 + half))
     assert found.by_seed == pytest.approx({0: 0.03, 1: -0.01, 2: 0.05, 3: 0.02, 4: 0.02})
-    assert not found.shown
+    assert not found.significant
 
 
 def literal_holm(p_values: list[float], level: float) -> list[bool]:
@@ -92,21 +92,21 @@ def test_seeds_of_one_side_alone_are_left_out():
 def test_one_seed_has_a_mean_and_nothing_else():
     found = compare({3: 0.9}, {"b": {3: 0.8}})["b"]
     assert found.mean == pytest.approx(0.1)
-    assert (found.interval, found.p, found.p_holm, found.shown) == (None, None, None, False)
+    assert (found.interval, found.p, found.p_holm, found.significant) == (None, None, None, False)
     assert mean_and_deviation([0.5]) == (0.5, None)
     assert mean_and_deviation([0.5, 0.7]) == (pytest.approx(0.6), pytest.approx(math.sqrt(0.02)))
 
 
 def test_identical_scores_are_no_difference():
     found = compare(REFERENCE, {"b": dict(REFERENCE)})["b"]
-    assert (found.mean, found.p, found.shown, found.interval) == (0.0, 1.0, False, None)
+    assert (found.mean, found.p, found.significant, found.interval) == (0.0, 1.0, False, None)
 
 
 def test_the_same_difference_in_all_seeds_leaves_nothing_to_test():
     """Two seeds that both differ by a point have no spread: no certainty follows from that."""
     found = compare({0: 0.5, 1: 0.6, 2: 0.9}, {"b": {0: 0.49, 1: 0.59, 2: 0.89}})["b"]
     assert found.mean == pytest.approx(0.01)
-    assert (found.interval, found.p, found.p_holm, found.shown) == (None, None, None, False)
+    assert (found.interval, found.p, found.p_holm, found.significant) == (None, None, None, False)
 
 
 def test_the_interval_over_images_is_that_of_a_mean_of_many():
@@ -151,6 +151,6 @@ def test_no_interval_over_images_where_they_say_nothing(ours, theirs):
 def test_differences_that_are_shown():
     better = {seed: score - 0.05 + 0.002 * (-1) ** seed for seed, score in REFERENCE.items()}
     found = compare(REFERENCE, {"b": better})["b"]
-    assert found.shown
+    assert found.significant
     assert found.interval is not None
     assert found.interval.low > 0

@@ -16,28 +16,28 @@ from stepwise_jax.cli.overrides import parse_fields
 from stepwise_jax.cli.study_tables import print_results
 from stepwise_jax.errors import InputError, InterruptedRunError, StepwiseError
 from stepwise_jax.experiment.config import ExperimentConfig, PlanConfig
-from stepwise_jax.experiment.serialization import field_type, override
+from stepwise_jax.experiment.serialization import field_type, override_fields
 from stepwise_jax.plans.planning import make_plan
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.studies import search, sweep_run
 from stepwise_jax.studies.jobs import Failure, Job
 from stepwise_jax.studies.sweep import (
-    BEST,
-    FILE,
-    RESULTS,
+    BEST_FOLDER,
+    RESULTS_FILE,
+    SWEEP_FILE,
     Point,
     Sweep,
-    describe,
-    figure1,
-    left_for_training,
-    open_folder,
+    examples_without_validation,
+    figure1_points,
+    open_sweep_folder,
     parse_grid,
+    point_arguments,
     point_name,
-    scored,
-    words,
+    rank_points,
+    sweep_to_dict,
 )
-from stepwise_jax.workdir import folder as folder_module
 from stepwise_jax.workdir.files import CONFIG, SUMMARY
+from stepwise_jax.workdir.folder import config_document
 
 EXPERIMENT = ExperimentConfig()
 M = 1000
@@ -51,7 +51,7 @@ def parsed(fields: Sequence[str]) -> tuple[ExperimentConfig, tuple[Stage, ...]]:
 def planned(fields: Sequence[str]) -> tuple[ExperimentConfig, tuple[Stage, ...]]:
     """As `parsed`, at once: fields of one word each."""
     changes = {name.removeprefix("--"): word for name, word in zip(fields[::2], fields[1::2], strict=True)}
-    experiment = override(EXPERIMENT, {name: value_of(name, word) for name, word in changes.items()})
+    experiment = override_fields(EXPERIMENT, {name: value_of(name, word) for name, word in changes.items()})
     return experiment, make_plan(experiment.plan, M, experiment.optimizer)
 
 
@@ -72,17 +72,17 @@ def test_a_grid_is_every_combination():
     assert len(points) == 6
     assert points[0] == {"plan.batch_size": "24", "plan.learning_rate": "0.1"}
     assert len({point_name(point) for point in points}) == 6
-    assert words(points[-1]) == ("--plan.batch_size", "48", "--plan.learning_rate", "0.001")
+    assert point_arguments(points[-1]) == ("--plan.batch_size", "48", "--plan.learning_rate", "0.001")
 
 
 def test_values_of_several_words():
     (point,) = parse_grid(EXPERIMENT, ["plan.fractions=0.5 1"])
-    assert words(point) == ("--plan.fractions", "0.5", "1")
+    assert point_arguments(point) == ("--plan.fractions", "0.5", "1")
     assert point_name(point) == "plan.fractions=0.5-1"
 
 
 @pytest.mark.parametrize(
-    ("grids", "told"),
+    ("grids", "message"),
     [
         (["plan.batchsize=1,2"], "a dotted name of the experiment"),
         (["plan.batch_size"], "different values"),
@@ -95,16 +95,16 @@ def test_values_of_several_words():
         (["evaluation.every_epochs=1,2"], "at the end of its stages"),
     ],
 )
-def test_grids_that_are_none(grids, told):
+def test_grids_that_are_none(grids, message):
     with pytest.raises(InputError, match="--grid is") as caught:
         parse_grid(EXPERIMENT, grids)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_figure_1_goes_along_three_axes():
     points = parse_grid(EXPERIMENT, ["figure1"])
-    assert points == figure1(EXPERIMENT)
-    plans = [planned(words(point))[1] for point in points]
+    assert points == figure1_points(EXPERIMENT)
+    plans = [planned(point_arguments(point))[1] for point in points]
     assert all(len(stages) == 1 for stages in plans)
     seen = [(stage.examples, stage.batch_size, stage.learning_rate) for (stage,) in plans]
     assert len(set(seen)) == len(seen) == 12
@@ -119,7 +119,7 @@ def test_figure_1_goes_along_three_axes():
 
 def test_points_are_scored_on_held_out_images_and_the_best_is_tested(tmp_path):
     sweep = make_sweep(tmp_path, seeds=(3, 4))
-    first, second = sweep.cells({"plan.batch_size": "48"})
+    first, second = sweep.jobs({"plan.batch_size": "48"})
     assert (first.folder, second.folder) == tuple(tmp_path / "plan.batch_size=48" / f"seed{seed}" for seed in (3, 4))
     assert first.command[:3] == ("launch", "train", "mine.py")
     fields, _ = planned(first.command[5:])
@@ -128,29 +128,29 @@ def test_points_are_scored_on_held_out_images_and_the_best_is_tested(tmp_path):
     final = sweep.final_job({"plan.batch_size": "48"})
     fields, _ = planned(final.command[5:])
     assert (fields.data.validation_fraction, fields.plan.batch_size, fields.seed) == (0.0, 48, 3)
-    assert final.folder == tmp_path / BEST / "plan.batch_size=48" / "seed3"
+    assert final.folder == tmp_path / BEST_FOLDER / "plan.batch_size=48" / "seed3"
 
 
 def test_the_configurations_own_share_is_held_out(tmp_path):
-    own = override(EXPERIMENT, {"data.validation_fraction": 0.25})
-    (cell,) = make_sweep(tmp_path, experiment=own).cells({})
-    assert cell.command[cell.command.index("--data.validation_fraction") + 1] == "0.25"
+    own = override_fields(EXPERIMENT, {"data.validation_fraction": 0.25})
+    (job,) = make_sweep(tmp_path, experiment=own).jobs({})
+    assert job.command[job.command.index("--data.validation_fraction") + 1] == "0.25"
 
 
 def test_a_point_whose_fields_do_not_go_together_is_named(tmp_path):
-    sweep = dataclasses.replace(make_sweep(tmp_path), planned=parsed)
+    sweep = dataclasses.replace(make_sweep(tmp_path), planner=parsed)
     with pytest.raises(InputError, match=r"point plan\.batch_size=500: batch_size of stage 1"):
-        sweep.cells({"plan.batch_size": "500"})
+        sweep.jobs({"plan.batch_size": "500"})
     with pytest.raises(InputError, match=r"point plan\.batch_size=many: --plan\.batch_size is 'many'"):
-        sweep.cells({"plan.batch_size": "many"})
-    assert sweep.cells({"plan.batch_size": "48"}) == make_sweep(tmp_path).cells({"plan.batch_size": "48"})
+        sweep.jobs({"plan.batch_size": "many"})
+    assert sweep.jobs({"plan.batch_size": "48"}) == make_sweep(tmp_path).jobs({"plan.batch_size": "48"})
 
 
 def test_images_left_for_training():
-    assert left_for_training(EXPERIMENT, 1437) == 1437 - 144
+    assert examples_without_validation(EXPERIMENT, 1437) == 1437 - 144
     # Sizes of these are without what is held out already.
-    assert left_for_training(override(EXPERIMENT, {"data.validation_fraction": 0.5}), 700) == 700
-    assert left_for_training(override(EXPERIMENT, {"data.train_examples": 500}), 500) == 500
+    assert examples_without_validation(override_fields(EXPERIMENT, {"data.validation_fraction": 0.5}), 700) == 700
+    assert examples_without_validation(override_fields(EXPERIMENT, {"data.train_examples": 500}), 500) == 500
 
 
 def finish(folder: Path, top1: float) -> None:
@@ -164,21 +164,23 @@ def test_ranking(tmp_path):
     for point, scores in zip(points, [(0.5, 0.7), (0.8, 0.6), (0.6, 0.6), (0.9,)], strict=True):
         for seed, top1 in enumerate(scores):
             finish(tmp_path / point_name(point) / f"seed{seed}", top1)
-    found = scored(tmp_path, points, (0, 1))
+    found = rank_points(tmp_path, points, (0, 1))
     # The last has not all its seeds; the first and third are equal.
     assert [each.point["plan.batch_size"] for each in found] == ["2", "1", "3"]
     assert found[0].top1 == pytest.approx(0.7)
     assert found[0].by_seed == (0.8, 0.6)
     (tmp_path / point_name(points[0]) / "seed0" / SUMMARY).write_text('{"top1": null}')
     with pytest.raises(InputError, match=r"summary\.json is damaged"):
-        scored(tmp_path, points, (0, 1))
+        rank_points(tmp_path, points, (0, 1))
 
 
 # The folder
 
 
 def document(root: Path, grid: str = "plan.batch_size=24,48", experiment: ExperimentConfig = EXPERIMENT, **fields):
-    return describe(make_sweep(root, experiment=experiment, **fields), "mine.py", parse_grid(EXPERIMENT, [grid]), None)
+    return sweep_to_dict(
+        make_sweep(root, experiment=experiment, **fields), "mine.py", parse_grid(EXPERIMENT, [grid]), None
+    )
 
 
 def single_set(config: PlanConfig, examples: int) -> tuple[Stage, ...]:
@@ -196,42 +198,48 @@ def single_set(config: PlanConfig, examples: int) -> tuple[Stage, ...]:
 )
 def test_a_sweep_goes_on_in_its_folder(tmp_path, plan):
     experiment = ExperimentConfig(plan=plan)
-    open_folder(tmp_path / "new", document(tmp_path, experiment=experiment))
-    open_folder(tmp_path / "new", document(tmp_path, experiment=experiment))
-    moved = override(experiment, {"data.data_dir": "/elsewhere"})
-    open_folder(tmp_path / "new", document(tmp_path, experiment=moved))
+    open_sweep_folder(tmp_path / "new", document(tmp_path, experiment=experiment))
+    open_sweep_folder(tmp_path / "new", document(tmp_path, experiment=experiment))
+    moved = override_fields(experiment, {"data.data_dir": "/elsewhere"})
+    open_sweep_folder(tmp_path / "new", document(tmp_path, experiment=moved))
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"grid": "plan.batch_size=24"}, "other points"),
         ({"seeds": (0, 1)}, "other seeds"),
-        ({"experiment": override(EXPERIMENT, {"model.width": 4})}, "model.width: 4 instead of None"),
-        ({"experiment": override(EXPERIMENT, {"plan.strategy": "baseline"})}, "plan.strategy: 'baseline' instead of"),
-        ({"experiment": override(EXPERIMENT, {"plan.strategy": single_set})}, "plan.strategy: 'single_set' instead"),
+        ({"experiment": override_fields(EXPERIMENT, {"model.width": 4})}, "model.width: 4 instead of None"),
+        (
+            {"experiment": override_fields(EXPERIMENT, {"plan.strategy": "baseline"})},
+            "plan.strategy: 'baseline' instead of",
+        ),
+        (
+            {"experiment": override_fields(EXPERIMENT, {"plan.strategy": single_set})},
+            "plan.strategy: 'single_set' instead",
+        ),
     ],
 )
-def test_another_sweep_is_refused(tmp_path, changes, told):
-    open_folder(tmp_path, document(tmp_path))
+def test_another_sweep_is_refused(tmp_path, changes, message):
+    open_sweep_folder(tmp_path, document(tmp_path))
     with pytest.raises(InputError, match="holds another sweep") as caught:
-        open_folder(tmp_path, document(tmp_path, **changes))
-    assert told in str(caught.value)
+        open_sweep_folder(tmp_path, document(tmp_path, **changes))
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", "damaged"])
-def test_a_damaged_folder_is_told(tmp_path, content):
-    wanted = document(tmp_path)
-    damaged = json.dumps({**wanted, "experiment": {"plan": 3}}) if content == "damaged" else content
-    (tmp_path / FILE).write_text(damaged)
+def test_a_damaged_folder_is_reported(tmp_path, content):
+    expected = document(tmp_path)
+    damaged = json.dumps({**expected, "experiment": {"plan": 3}}) if content == "damaged" else content
+    (tmp_path / SWEEP_FILE).write_text(damaged)
     with pytest.raises(InputError, match=r"is damaged|does not fit"):
-        open_folder(tmp_path, wanted)
+        open_sweep_folder(tmp_path, expected)
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(InputError, match="is not empty and holds no sweep"):
-        open_folder(tmp_path, document(tmp_path))
+        open_sweep_folder(tmp_path, document(tmp_path))
 
 
 # Execution, with a score in place of training
@@ -244,24 +252,22 @@ class Trainer:
         self.trained: list[str] = []
         self.fails, self.stop_after = fails, stop_after
 
-    def __call__(self, cells: Sequence[Job]) -> list[Failure]:
+    def __call__(self, jobs: Sequence[Job]) -> list[Failure]:
         failures = []
-        for cell in cells:
-            if cell.done:
+        for job in jobs:
+            if job.done:
                 continue
             if len(self.trained) >= self.stop_after:
                 raise InterruptedRunError("stopped")
-            self.trained.append(cell.name)
-            if any(name in cell.name for name in self.fails):
-                failures.append(Failure(cell, 3, "the loss is not finite"))
+            self.trained.append(job.name)
+            if any(name in job.name for name in self.fails):
+                failures.append(Failure(job, 3, "the loss is not finite"))
                 continue
-            fields, stages = planned(cell.command[5:])
+            fields, stages = planned(job.command[5:])
             distance = abs(math.log(fields.plan.learning_rate / 0.003)) + abs(math.log2(fields.plan.batch_size / 48))
-            finish(cell.folder, 1 / (1 + distance))
+            finish(job.folder, 1 / (1 + distance))
             whole = dataclasses.replace(fields, steps_per_call=1)
-            (cell.folder / CONFIG).write_text(
-                json.dumps(folder_module.describe(whole, stages, "mine.py", None, "1 x cpu"))
-            )
+            (job.folder / CONFIG).write_text(json.dumps(config_document(whole, stages, "mine.py", None, "1 x cpu")))
         return failures
 
 
@@ -275,24 +281,24 @@ def test_a_grid_is_ranked_and_its_best_tested_once(tmp_path):
     assert [each["top1"] for each in results["points"]] == sorted((e["top1"] for e in results["points"]), reverse=True)
     assert len(results["points"]) == 3
     assert [each["message"] for each in results["failures"]] == ["the loss is not finite"]
-    assert len([name for name in train.trained if name.startswith(BEST)]) == 1
-    assert json.loads((tmp_path / RESULTS).read_text()) == results
+    assert len([name for name in train.trained if name.startswith(BEST_FOLDER)]) == 1
+    assert json.loads((tmp_path / RESULTS_FILE).read_text()) == results
     again = Trainer()
     assert not sweep_run.run_grid(sweep, parse_grid(EXPERIMENT, GRID), again)["failures"]
     assert again.trained == ["plan.batch_size=24,plan.learning_rate=0.1, seed 0"]
 
 
-def test_no_score_at_all_is_told(tmp_path):
+def test_no_score_at_all_is_reported(tmp_path):
     with pytest.raises(StepwiseError, match=r"no point of the sweep could be scored: .*the loss is not finite"):
         sweep_run.run_grid(make_sweep(tmp_path), parse_grid(EXPERIMENT, GRID), Trainer(fails=["seed"]))
 
 
 def test_results_are_shown_with_every_field_that_varies(tmp_path):
     stream = io.StringIO()
-    train = Trainer(fails=["plan.batch_size=96", BEST])
-    results = sweep_run.run_grid(make_sweep(tmp_path), figure1(EXPERIMENT), train)
+    train = Trainer(fails=["plan.batch_size=96", BEST_FOLDER])
+    results = sweep_run.run_grid(make_sweep(tmp_path), figure1_points(EXPERIMENT), train)
     print_results(results, stream)
-    told = stream.getvalue()
+    output = stream.getvalue()
     for text in (
         "fractions",
         "batch_size",
@@ -301,14 +307,16 @@ def test_results_are_shown_with_every_field_that_varies(tmp_path):
         "best of 11 points",
         "its test run failed",
     ):
-        assert text in told
-    assert "FAILED: plan.strategy=single_set" in told
+        assert text in output
+    assert "FAILED: plan.strategy=single_set" in output
 
 
 # The search
 
 
-def space(samples: int | None = None, experiment: ExperimentConfig = EXPERIMENT, examples: int = M) -> search.Space:
+def space(
+    samples: int | None = None, experiment: ExperimentConfig = EXPERIMENT, examples: int = M
+) -> search.SearchSpace:
     return search.make_space(experiment, examples, samples)
 
 
@@ -323,7 +331,7 @@ def test_the_space_lies_around_the_experiment():
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "message"),
     [
         ({"samples": 199}, "--samples is 199: it must be at least 200"),
         ({"experiment": ExperimentConfig(plan=PlanConfig(milestones=(5,)))}, "plan.milestones is (5,)"),
@@ -333,10 +341,10 @@ def test_the_space_lies_around_the_experiment():
         ),
     ],
 )
-def test_spaces_that_are_none(fields, told):
+def test_spaces_that_are_none(fields, message):
     with pytest.raises(InputError) as caught:
         space(**fields)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("samples", [200, 777, 1000, 12_345])
@@ -346,7 +354,7 @@ def test_every_point_keeps_the_budget(samples, fractions):
     found = space(max(samples, 334), ExperimentConfig(plan=plan))
     for fraction in found.fractions:
         values = {"fraction": fraction, "batch_size": 12, "learning_rate": 0.0123456789}
-        (stage,) = planned(words(search.point_of(found, values)))[1]
+        (stage,) = planned(point_arguments(search.make_point(found, values)))[1]
         assert stage.samples <= found.samples < stage.samples + stage.examples
         assert stage.milestones == ((math.ceil(stage.epochs / 2),) if stage.epochs > 1 else ())
 
@@ -378,7 +386,7 @@ def test_a_search_takes_as_many_points_as_it_may(tmp_path):
     assert (len(score.seen), score.at_once) == (7, [3, 3, 1])
     assert len(set(score.seen)) == 7
     found = study(tmp_path)
-    assert (found.count(), len(found.told()), found.asked()) == (7, 7, [])
+    assert (found.count(), len(found.scored_points()), found.running_points()) == (7, 7, [])
     search.run(found, 7, 3, score)
     assert len(score.seen) == 7
     search.run(study(tmp_path), 9, 3, score)
@@ -389,7 +397,7 @@ def test_a_stopped_search_takes_up_what_was_asked_for(tmp_path):
     first = Scorer(stop_after=4)
     with pytest.raises(InterruptedRunError):
         search.run(study(tmp_path), 8, 2, first)
-    left = [point_name(point) for _, point in study(tmp_path).asked()]
+    left = [point_name(point) for _, point in study(tmp_path).running_points()]
     assert len(left) == 2
     second = Scorer()
     search.run(study(tmp_path), 8, 2, second)
@@ -412,10 +420,10 @@ def test_failed_points_count_and_have_no_score(tmp_path):
     score = Scorer(fails=True)
     search.run(study(tmp_path), 3, 2, score)
     found = study(tmp_path)
-    assert (found.count(), found.told(), found.asked()) == (3, [], [])
+    assert (found.count(), found.scored_points(), found.running_points()) == (3, [], [])
 
 
-def test_a_damaged_journal_is_told(tmp_path):
+def test_a_damaged_journal_is_reported(tmp_path):
     search.run(study(tmp_path), 2, 1, Scorer())
     (tmp_path / search.JOURNAL).write_text('"nonsense"\n')
     with pytest.raises(InputError, match="journal is damaged"):

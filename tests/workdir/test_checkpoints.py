@@ -14,12 +14,18 @@ import pytest
 from stepwise_jax.errors import InputError, SaveError
 from stepwise_jax.experiment.config import OptimizerConfig
 from stepwise_jax.functional.optimizers import make_optimizer
-from stepwise_jax.functional.state import TrainState, state_from
+from stepwise_jax.functional.state import TrainState, state_from_variables
 from stepwise_jax.runtime import sharding
 from stepwise_jax.workdir import checkpoints as checkpoints_module
-from stepwise_jax.workdir.checkpoints import Checkpoints, Place
+from stepwise_jax.workdir.checkpoints import Checkpoints, PositionDocument
 
-PLACE: Place = {"stage": 2, "loss_sum": 0.1 + 0.2, "best_top1": None, "seconds": {"train": 1e-17}, "updates": 10**12}
+POSITION: PositionDocument = {
+    "stage": 2,
+    "loss_sum": 0.1 + 0.2,
+    "best_top1": None,
+    "seconds": {"train": 1e-17},
+    "updates": 10**12,
+}
 NEWEST, BEFORE = 7, 3
 
 
@@ -33,14 +39,14 @@ def a_state(step: int, rows: int = 500) -> TrainState:
     params = jax.tree.map(lambda shape: random.normal(size=shape), shapes, is_leaf=lambda node: isinstance(node, tuple))
     variables = {"params": params, "batch_stats": {"norm": {"mean": random.normal(size=2), "var": random.random(2)}}}
     variables = jax.tree.map(lambda value: jnp.asarray(value, jnp.float32), variables)
-    state = state_from(variables, make_optimizer(OptimizerConfig()))
+    state = state_from_variables(variables, make_optimizer(OptimizerConfig()))
     momentum = jax.tree.map(lambda leaf: leaf + step if leaf.dtype == jnp.float32 else leaf, state.opt_state)
     state = state._replace(step=jnp.int32(step), opt_state=momentum)
     return jax.device_put(state, sharding.replicated(sharding.make_mesh()))
 
 
 def bits(state: TrainState) -> list[tuple[str, str, tuple[int, ...], bytes]]:
-    """Every leaf's place, dtype, shape and bytes."""
+    """Every leaf's path, dtype, shape and bytes."""
     leaves = jax.tree.leaves_with_path(jax.device_get(state))
     arrays = [(jax.tree_util.keystr(path), np.asarray(leaf)) for path, leaf in leaves]
     return [(name, str(leaf.dtype), leaf.shape, leaf.tobytes()) for name, leaf in arrays]
@@ -56,7 +62,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("saved") / "checkpoints"
     with Checkpoints(folder, keep=3) as checkpoints:
         for step in (BEFORE, NEWEST):
-            checkpoints.save(a_state(step), PLACE | {"stage": step})
+            checkpoints.save(a_state(step), POSITION | {"stage": step})
     return folder
 
 
@@ -73,13 +79,13 @@ def test_state_and_place_come_back_exactly_from_the_newest(saved):
     with Checkpoints(saved, keep=3) as checkpoints:
         restored = checkpoints.restore(like, pytest.fail)
     assert restored is not None
-    state, place = restored
+    state, position = restored
     assert isinstance(state, TrainState)
     assert bits(state) == bits(a_state(NEWEST))
-    assert place == PLACE | {"stage": NEWEST}
+    assert position == POSITION | {"stage": NEWEST}
     assert jax.tree.structure(state) == jax.tree.structure(like)
     assert all(a.sharding == b.sharding for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(like), strict=True))
-    assert not any(leaf.aval.weak_type for leaf in jax.tree.leaves(state)), "the first step after it would compile anew"
+    assert not any(leaf.aval.weak_type for leaf in jax.tree.leaves(state)), "the next step would compile again"
 
 
 def test_numbers_that_are_not_finite_and_signed_zeros_survive(tmp_path):
@@ -87,7 +93,7 @@ def test_numbers_that_are_not_finite_and_signed_zeros_survive(tmp_path):
     odd = jnp.asarray([[-0.0, np.nan, np.inf], [-np.inf, 1e-45, 3.4e38]], jnp.float32)
     state = state._replace(params={"odd": odd, "half": jnp.asarray([1.5, np.nan], jnp.bfloat16)})
     with Checkpoints(tmp_path / "odd", keep=2) as checkpoints:
-        checkpoints.save(state, PLACE)
+        checkpoints.save(state, POSITION)
         checkpoints.wait()
         restored = checkpoints.restore(jax.tree.map(jnp.zeros_like, state), pytest.fail)
     assert restored is not None
@@ -97,28 +103,30 @@ def test_numbers_that_are_not_finite_and_signed_zeros_survive(tmp_path):
 def test_only_the_newest_are_kept(tmp_path):
     with Checkpoints(tmp_path / "few", keep=2) as checkpoints:
         for step in (1, 2, 3, 5, 8):
-            checkpoints.save(a_state(step), PLACE)
+            checkpoints.save(a_state(step), POSITION)
     assert committed(tmp_path / "few") == [5, 8]
     with Checkpoints(tmp_path / "few", keep=2) as checkpoints:
-        checkpoints.save(a_state(13), PLACE)
+        checkpoints.save(a_state(13), POSITION)
     assert committed(tmp_path / "few") == [8, 13]
 
 
-@pytest.mark.parametrize("ask", [Checkpoints.begin, lambda each: each.due(1e6), Checkpoints.wait, lambda each: None])
-def test_what_is_saved_later_is_as_it_was_when_that_was_asked(tmp_path, ask):
+@pytest.mark.parametrize(
+    "trigger", [Checkpoints.start_writing, lambda each: each.should_save(1e6), Checkpoints.wait, lambda each: None]
+)
+def test_what_is_saved_later_is_as_it_was_when_that_was_asked(tmp_path, trigger):
     expected = bits(a_state(3))
     with Checkpoints(tmp_path / "later", keep=2) as checkpoints:
         state = a_state(3)
-        checkpoints.save(state, PLACE, later=True)
+        checkpoints.save(state, POSITION, later=True)
         assert checkpoints.steps() == [3]
         assert committed(tmp_path / "later") == []
         jax.block_until_ready(jax.jit(lambda state: jax.tree.map(jnp.zeros_like, state), donate_argnums=0)(state))
-        ask(checkpoints)
+        trigger(checkpoints)
     assert committed(tmp_path / "later") == [3]
     with Checkpoints(tmp_path / "later", keep=2) as checkpoints:
         restored = checkpoints.restore(a_state(0), pytest.fail)
     assert restored is not None
-    assert (bits(restored[0]), restored[1]) == (expected, PLACE)
+    assert (bits(restored[0]), restored[1]) == (expected, POSITION)
 
 
 def test_what_is_saved_later_and_cannot_be_written_is_told_when_it_is_begun(tmp_path, monkeypatch):
@@ -126,27 +134,27 @@ def test_what_is_saved_later_and_cannot_be_written_is_told_when_it_is_begun(tmp_
         raise OSError(errno.ENOSPC, "no room")
 
     with Checkpoints(tmp_path / "later", keep=2) as checkpoints:
-        checkpoints.save(a_state(3), PLACE, later=True)
+        checkpoints.save(a_state(3), POSITION, later=True)
         monkeypatch.setattr(checkpoints._manager, "save", refuse)
         with pytest.raises(SaveError, match="the disk is full"):
-            checkpoints.due(0)
-        # Told once; what comes later can be saved.
+            checkpoints.should_save(0)
+        # Raised once; the next save can succeed.
         assert checkpoints.steps() == []
-        checkpoints.save(a_state(4), PLACE)
+        checkpoints.save(a_state(4), POSITION)
     assert committed(tmp_path / "later") == [4]
 
 
 def test_the_one_that_is_held_stays_beside_the_newest_until_another_is(tmp_path):
     with Checkpoints(tmp_path / "held", keep=2) as checkpoints:
         for step in (1, 2, 3, 5, 8):
-            checkpoints.save(a_state(step), PLACE)
+            checkpoints.save(a_state(step), POSITION)
             if step == 2:
-                checkpoints.hold(2)
+                checkpoints.pin(2)
         checkpoints.wait()
         assert committed(tmp_path / "held") == [2, 5, 8]
-        checkpoints.hold(5)
+        checkpoints.pin(5)
         for step in (13, 21):
-            checkpoints.save(a_state(step), PLACE)
+            checkpoints.save(a_state(step), POSITION)
         checkpoints.wait()
         assert committed(tmp_path / "held") == [5, 13, 21]
         checkpoints.delete_after(5)
@@ -155,13 +163,13 @@ def test_the_one_that_is_held_stays_beside_the_newest_until_another_is(tmp_path)
 
 def test_a_place_that_is_saved_already_is_left_as_it_is(tmp_path):
     with Checkpoints(tmp_path / "once", keep=2) as checkpoints:
-        checkpoints.save(a_state(4), PLACE)
+        checkpoints.save(a_state(4), POSITION)
         checkpoints.wait()
-        checkpoints.save(a_state(4), PLACE | {"stage": 99})
+        checkpoints.save(a_state(4), POSITION | {"stage": 99})
         checkpoints.wait()
         restored = checkpoints.restore(a_state(0), pytest.fail)
     assert restored is not None
-    assert restored[1] == PLACE
+    assert restored[1] == POSITION
 
 
 def test_a_state_whose_memory_is_taken_over_while_it_is_saved_is_saved_whole(tmp_path):
@@ -171,10 +179,10 @@ def test_a_state_whose_memory_is_taken_over_while_it_is_saved_is_saved_whole(tmp
     folder = tmp_path / "donated"
     with Checkpoints(folder, keep=2) as checkpoints:
         for state, before in zip(states, expected, strict=True):
-            checkpoints.save(state, PLACE)
+            checkpoints.save(state, POSITION)
             overwritten = step(state)
             taken = state.params["block"]["kernel"].is_deleted()
-            # From 0.11 on, what a save still reads keeps its memory: the step is given other, and this stays.
+            # From JAX 0.11 on, an array that a save still reads keeps its memory: the step gets other memory.
             assert taken or (not version("jax").startswith("0.10.") and bits(state) == before)
             jax.block_until_ready(overwritten)
     for number in (2, 1):
@@ -231,7 +239,7 @@ def test_damage_to_any_file_of_a_checkpoint_is_survived_or_told(saved, tmp_path,
         assert restored is not None, path
         used = BEFORE if messages else NEWEST
         assert bits(restored[0]) == bits(a_state(used)), path
-        assert restored[1] == PLACE | {"stage": used}, path
+        assert restored[1] == POSITION | {"stage": used}, path
         if messages:
             assert len(messages) == 1
             assert f"checkpoint {NEWEST} is damaged" in messages[0]
@@ -241,7 +249,7 @@ def test_damage_to_any_file_of_a_checkpoint_is_survived_or_told(saved, tmp_path,
 
 
 def spoil(folder: Path, step: int) -> None:
-    """Damages a checkpoint so that it cannot be whole: half of every file of its state is gone."""
+    """Damage a checkpoint beyond use: half of every file of its state is cut off."""
     for path in (folder / str(step) / "state").rglob("*"):
         if path.is_file():
             cut(0.5)(path)
@@ -253,7 +261,7 @@ def test_a_run_goes_on_saving_after_it_fell_back(saved, tmp_path):
     spoil(folder, NEWEST)
     with Checkpoints(folder, keep=3) as checkpoints:
         checkpoints.restore(a_state(0), lambda _: None)
-        checkpoints.save(a_state(NEWEST), PLACE)
+        checkpoints.save(a_state(NEWEST), POSITION)
         checkpoints.wait()
         restored = checkpoints.restore(a_state(0), pytest.fail)
     assert restored is not None
@@ -267,7 +275,7 @@ def test_nothing_whole_is_an_error_and_nothing_is_deleted(saved, tmp_path):
     spoil(folder, BEFORE)
     with (
         Checkpoints(folder, keep=3) as checkpoints,
-        pytest.raises(InputError, match="none of the 2 checkpoints is whole"),
+        pytest.raises(InputError, match="none of the 2 checkpoints is intact"),
     ):
         checkpoints.restore(a_state(0), messages.append)
     assert [message.split(" (")[0] for message in messages] == [
@@ -284,7 +292,7 @@ def test_the_state_of_one_checkpoint_with_the_place_of_another_is_no_checkpoint(
     with Checkpoints(folder, keep=3) as checkpoints:
         restored = checkpoints.restore(a_state(0), messages.append)
     assert restored is not None
-    assert restored[1] == PLACE | {"stage": BEFORE}
+    assert restored[1] == POSITION | {"stage": BEFORE}
     assert bits(restored[0]) == bits(a_state(BEFORE))
     assert len(messages) == 1
 
@@ -299,7 +307,7 @@ def test_a_digit_of_the_place_that_changed_is_noticed(saved, tmp_path):
     with Checkpoints(folder, keep=3) as checkpoints:
         restored = checkpoints.restore(a_state(0), messages.append)
     assert restored is not None
-    assert restored[1] == PLACE | {"stage": BEFORE}
+    assert restored[1] == POSITION | {"stage": BEFORE}
     assert f"checkpoint {NEWEST} is damaged" in messages[0]
 
 
@@ -328,22 +336,22 @@ def test_a_save_is_due_so_many_seconds_after_the_last(tmp_path, monkeypatch):
     now = 100.0
     monkeypatch.setattr(checkpoints_module, "time", SimpleNamespace(monotonic=lambda: now))
     with Checkpoints(tmp_path / "due", keep=2) as checkpoints:
-        assert not checkpoints.due(10)
+        assert not checkpoints.should_save(10)
         now = 109.0
-        assert not checkpoints.due(10)
+        assert not checkpoints.should_save(10)
         now = 110.0
-        assert checkpoints.due(10)
-        checkpoints.save(a_state(1), PLACE)
+        assert checkpoints.should_save(10)
+        checkpoints.save(a_state(1), POSITION)
         checkpoints.wait()
-        assert not checkpoints.due(10)
+        assert not checkpoints.should_save(10)
         now = 120.0
-        assert checkpoints.due(10)
+        assert checkpoints.should_save(10)
 
 
 def test_no_save_is_due_while_one_is_being_written(tmp_path):
     with Checkpoints(tmp_path / "due", keep=2) as checkpoints:
-        checkpoints.save(a_state(1, rows=200_000), PLACE)
+        checkpoints.save(a_state(1, rows=200_000), POSITION)
         deadline = time.monotonic() + 60
-        while not checkpoints.due(0):
+        while not checkpoints.should_save(0):
             assert time.monotonic() < deadline
-        assert committed(tmp_path / "due") == [1], "the save before was still under way"
+        assert committed(tmp_path / "due") == [1], "the previous save was still in progress"

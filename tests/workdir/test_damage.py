@@ -1,4 +1,4 @@
-"""Documents of a run that are valid JSON and still not what a run writes: one sentence, never a traceback."""
+"""Documents of a run that are valid JSON with wrong content: one sentence, never a traceback."""
 
 import json
 from pathlib import Path

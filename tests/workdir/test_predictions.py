@@ -1,4 +1,4 @@
-"""What a network answered is read whole, or what is wrong with the file is told in a sentence."""
+"""Predictions are read back, or an error says what is wrong with the file."""
 
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ def write(folder: Path, **changes: Any) -> Path:
     return folder
 
 
-def test_answers_are_read_with_their_images(tmp_path):
+def test_predictions_are_read_with_their_images(tmp_path):
     found = read_predictions(write(tmp_path))
     assert found is not None
     assert found.labels.tolist() == [0, 1, 2, 0, 1, 2]
@@ -38,39 +38,39 @@ def test_answers_are_read_with_their_images(tmp_path):
     assert [sample.probability for sample in found.samples] == [max(PROBABILITIES[4]), max(PROBABILITIES[1])]
 
 
-def test_names_that_cannot_be_drawn_are_mended(tmp_path):
+def test_names_that_cannot_be_drawn_are_replaced(tmp_path):
     found = read_predictions(write(tmp_path, classes=np.array(["a\nb", "\udcff", "猫 $x$"])))
     assert found is not None
     assert found.classes == ("a\ufffdb", "\ufffd", "猫 $x$")
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"labels": None}, r"predictions\.npz is damaged: it has no labels"),
-        ({"labels": np.array([0, 1, 2, 3, 0, 0])}, "a label is none of its classes"),
-        ({"labels": np.array([0, 1, 2, -1, 0, 0])}, "a label is none of its classes"),
-        ({"labels": np.zeros(COUNT)}, "a label is none of its classes"),
+        ({"labels": np.array([0, 1, 2, 3, 0, 0])}, "a label is not one of its classes"),
+        ({"labels": np.array([0, 1, 2, -1, 0, 0])}, "a label is not one of its classes"),
+        ({"labels": np.zeros(COUNT)}, "a label is not one of its classes"),
         ({"labels": np.array([0, 1])}, "labels and probabilities differ in number"),
-        ({"probabilities": np.zeros(COUNT)}, "probabilities are no matrix"),
-        ({"classes": np.array(["cat"])}, "it has not one name for each class"),
-        ({"labels": np.array([None, 1], object)}, r"predictions\.npz is damaged: it is not what"),
+        ({"probabilities": np.zeros(COUNT)}, "probabilities are not a matrix"),
+        ({"classes": np.array(["cat"])}, "it does not have one name for each class"),
+        ({"labels": np.array([None, 1], object)}, r"predictions\.npz is damaged: its arrays cannot be read"),
         ({"rows": None}, r"samples\.npz is damaged: it has no rows"),
-        ({"rows": np.array([0, COUNT])}, r"samples\.npz is damaged: it has images of other predictions"),
-        ({"rows": np.array([[0, 1]])}, "it has images of other predictions"),
+        ({"rows": np.array([0, COUNT])}, r"samples\.npz is damaged: its images belong to other predictions"),
+        ({"rows": np.array([[0, 1]])}, "its images belong to other predictions"),
         ({"rows": np.array([0])}, "rows and images differ in number"),
         ({"images": np.zeros((2, 5, 4, 3))}, "its images are not uint8"),
         ({"images": np.zeros((2, 5, 4, 2), np.uint8)}, "its images are not uint8"),
         ({"images": np.zeros((2, 5), np.uint8)}, "its images are not uint8"),
     ],
 )
-def test_arrays_that_do_not_fit_are_told(tmp_path, changes, told):
+def test_arrays_that_do_not_fit_are_reported(tmp_path, changes, message):
     write(tmp_path, **changes)
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         read_predictions(tmp_path)
 
 
-def test_a_flipped_byte_is_told(tmp_path):
+def test_a_flipped_byte_is_reported(tmp_path):
     path = tmp_path / "predictions.npz"
     np.savez_compressed(path, labels=np.zeros(600, int), probabilities=np.random.default_rng(0).random((600, 3)))
     content = bytearray(path.read_bytes())

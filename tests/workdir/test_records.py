@@ -17,9 +17,9 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[re
 
 from stepwise_jax import formatting
 from stepwise_jax.errors import InputError
-from stepwise_jax.workdir import json_files, record_file
+from stepwise_jax.workdir import files, json_files, record_file
 from stepwise_jax.workdir.record_file import RecordWriter
-from stepwise_jax.workdir.records import SECONDS, EndRecord, EpochRecord, EventRecord, StageRecord, StoredRecord
+from stepwise_jax.workdir.records import TIME_KINDS, EndRecord, EpochRecord, EventRecord, StageRecord, StoredRecord
 from stepwise_jax.workdir.runs import read_runs
 from stepwise_jax.workdir.tensorboard import TensorBoard
 
@@ -96,7 +96,7 @@ def test_an_epoch_has_the_fields_of_the_contract(tmp_path):
     row = json.loads((tmp_path / "records.jsonl").read_text())
     assert row["kind"] == "epoch"
     assert row.keys() >= CONTRACT
-    assert tuple(row["seconds"]) == SECONDS
+    assert tuple(row["seconds"]) == TIME_KINDS
 
 
 def test_a_record_is_on_disk_before_append_returns(tmp_path):
@@ -132,7 +132,7 @@ def test_lines_that_cannot_be_written_wait_in_order_and_none_is_lost(tmp_path):
         for event in events[6:]:
             writer.append(event)
         writer.sync()
-        assert told[1:] == ["records.jsonl is written again, nothing is lost"]
+        assert told[1:] == ["records.jsonl can be written again; nothing is lost"]
         assert record_file.read_records(tmp_path).events == tuple(dataclasses.asdict(event) for event in events)
 
 
@@ -289,7 +289,7 @@ def test_a_write_that_fails_leaves_the_old_document(tmp_path, monkeypatch):
     def fail(_: int) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(json_files.os, "fsync", fail)
+    monkeypatch.setattr(files.os, "fsync", fail)
     with pytest.raises(OSError, match="no space"):
         json_files.write_json(path, {"top1": 0.6})
     assert json_files.read_json(path) == {"top1": 0.5}
@@ -305,7 +305,12 @@ def test_json_that_is_missing_or_damaged_is_bad_input(tmp_path):
 
 
 def test_numbers_as_people_read_them():
-    assert [formatting.format_percent(value) for value in (0.97222, 1.0, 0, None)] == ["97.22 %", "100.00 %", "0.00 %", "–"]
+    assert [formatting.format_percent(value) for value in (0.97222, 1.0, 0, None)] == [
+        "97.22 %",
+        "100.00 %",
+        "0.00 %",
+        "–",
+    ]
     assert [formatting.format_duration(value) for value in (0.4, 59.6, 3661, 360000)] == [
         "0:00:00",
         "0:01:00",
@@ -335,7 +340,7 @@ def test_a_folder_that_is_no_run_or_has_no_epoch_is_bad_input(tmp_path):
     with pytest.raises(InputError, match=r"there is no config\.json in .*: it is no run"):
         read_runs([tmp_path])
     json_files.write_json(tmp_path / "config.json", [])
-    with pytest.raises(InputError, match="no run's"):
+    with pytest.raises(InputError, match="does not describe a run"):
         read_runs([tmp_path])
     json_files.write_json(tmp_path / "config.json", {"experiment": {}, "stages": []})
     write(tmp_path, EventRecord("start", ""))
