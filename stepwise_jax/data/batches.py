@@ -1,4 +1,4 @@
-"""Batches on the devices: rows of a resident split, or pixels, and how the network's input is gathered."""
+"""Batches on the devices: rows of a resident split or streamed images, and how they become the network's input."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ import numpy as np
 from stepwise_jax.functional.preprocessing import Preprocessing, preprocess
 
 
-class Resident(NamedTuple):
+class ResidentSplit(NamedTuple):
     """A whole split on the device."""
 
     images: jax.Array
@@ -17,8 +17,8 @@ class Resident(NamedTuple):
     """int32 [N]."""
 
 
-class Pixels(NamedTuple):
-    """The images of one batch or several, on the device."""
+class ImageBatch(NamedTuple):
+    """The images and labels of one batch or several, on the device."""
 
     images: jax.Array
     """uint8 [b, H, W, C], or [k, b, H, W, C]."""
@@ -26,16 +26,16 @@ class Pixels(NamedTuple):
     """int32 [b], or [k, b]."""
 
 
-Inputs = jax.Array | Pixels
-"""What one call of a program works on: rows int32 [b] or [k, b] of a resident split, or the pixels themselves."""
+Inputs = jax.Array | ImageBatch
+"""The batch of one call of a program: rows int32 [b] or [k, b] of a resident split, or the images themselves."""
 
 
-def evaluation_batch(wanted: int, examples: int) -> int:
-    """Images in one evaluation call: as wanted, or as the device likes where that is 0; no more than there are.
+def evaluation_batch_size(requested: int, examples: int) -> int:
+    """Images per evaluation call, at most `examples`: as requested, or a good size for the device where that is 0.
 
-    A CPU's caches hold the maps of few images: `benchmarks/evaluation_batches.py` finds its best size.
+    A CPU's caches hold the feature maps of few images: `benchmarks/evaluation_batches.py` finds its best size.
     """
-    return min(wanted or (50 if jax.default_backend() == "cpu" else 250), examples)
+    return min(requested or (50 if jax.default_backend() == "cpu" else 250), examples)
 
 
 def pad_rows(count: int, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -45,15 +45,17 @@ def pad_rows(count: int, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
     return np.minimum(rows, count - 1).reshape(batches, batch_size), (rows < count).reshape(batches, batch_size)
 
 
-def gather(examples: Resident | None, inputs: Inputs, preprocessing: Preprocessing) -> tuple[jax.Array, jax.Array]:
+def gather_batch(
+    examples: ResidentSplit | None, inputs: Inputs, preprocessing: Preprocessing
+) -> tuple[jax.Array, jax.Array]:
     """One batch as network input: images float32 [b, size, size, 3], labels int32 [b].
 
     Args:
-      examples: the split that `inputs` names rows of; None where `inputs` is the pixels themselves.
-      picked: rows int32 [b], or uint8 pixels with labels.
-      preprocessing: what the network is to see.
+      examples: the split that `inputs` indexes; None where `inputs` holds the images themselves.
+      inputs: rows int32 [b], or uint8 images with labels.
+      preprocessing: image size, mean and standard deviation of the network's input.
     """
-    if isinstance(inputs, Pixels):
+    if isinstance(inputs, ImageBatch):
         return preprocess(inputs.images, preprocessing), inputs.labels
     assert examples is not None
     return preprocess(examples.images[inputs], preprocessing), examples.labels[inputs]

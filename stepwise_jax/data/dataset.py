@@ -1,4 +1,4 @@
-"""What the rest of the library sees of a data set: its sizes, its opened form, its decoded examples."""
+"""Types of a prepared data set: its sizes, the opened data set, and its decoded examples."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +24,7 @@ class Dataset:
       version: version of the prepared data.
       class_names: in the order of the labels.
       image_shape: (height, width, channels) if all images have one shape, None otherwise.
-      builder: TFDS's read-only builder; `builder.info.splits` has the arithmetic of subsplits.
+      builder: TFDS's read-only builder; `builder.info.splits` computes subsplits.
       test_split: the name of the test images on disk.
     """
 

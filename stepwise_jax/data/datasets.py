@@ -1,9 +1,9 @@
-"""Data sets: which there are, making one ready once, opening it, and decoding it into memory.
+"""Data sets: which ones exist, and how to prepare, open and load one.
 
-Each data set is one module whose `source` describes it as plain data: those that training itself makes ready are
-entered in `_SOURCES`, those that `prepare` fetches or takes from the user in `published.RECIPES`. On disk they are TFDS
-data sets (array_record) whose names begin with `stepwise_`, so that none is taken for TFDS's own of the same name. Any
-other data set that TFDS has prepared as array_record opens under its TFDS name.
+Each data set is one module whose `source` function describes it as plain data: those that training itself prepares are
+listed in `_SOURCES`, those that the `prepare` command downloads or takes from the user in `catalog.PUBLISHED`. On disk
+they are TFDS data sets (array_record) whose names start with `stepwise_`, so that none is confused with TFDS's own of
+the same name. Any other data set that TFDS has prepared as array_record opens under its TFDS name.
 """
 
 import importlib
@@ -18,11 +18,12 @@ import numpy as np
 from stepwise_jax.data import splits
 from stepwise_jax.data.dataset import Dataset, Examples, Sizes
 from stepwise_jax.data.prepared import locating
-from stepwise_jax.data.progress import Progress, ProgressMeter
+from stepwise_jax.data.progress import ProgressCallback, ProgressMeter
 from stepwise_jax.data.sources import digits
-from stepwise_jax.data.sources.catalog import RECIPES, SIZES
+from stepwise_jax.data.sources.catalog import PUBLISHED, PUBLISHED_SIZES
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import DataConfig
+from stepwise_jax.formatting import program_name
 
 if TYPE_CHECKING:
     from stepwise_jax.data.source import Source
@@ -33,9 +34,9 @@ __all__ = [
     "Sizes",
     "data_dir",
     "image_shape",
-    "index",
+    "labels_and_ids",
     "load",
-    "make_read",
+    "make_image_reader",
     "names",
     "open_dataset",
     "prepare",
@@ -49,117 +50,119 @@ _SOURCES = {"digits": "stepwise_jax.data.sources.digits", "image_folder": "stepw
 
 def names() -> tuple[str, ...]:
     """The data sets that `prepare` can make."""
-    return (*_SOURCES, *RECIPES)
+    return (*_SOURCES, *PUBLISHED)
 
 
 def data_dir(data: DataConfig) -> Path:
-    """Where prepared data sets are kept: `data.data_dir`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    """The folder of prepared data sets: `data.data_dir`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
     return Path(data.data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
 
 
 def sizes(data: DataConfig) -> Sizes:
-    """How many examples an experiment trains on and scores, and of how many classes, without preparing anything.
+    """Number of examples that an experiment trains on and scores, and of classes, without preparing anything.
 
-    The published numbers for the data sets of the paper as long as they are not prepared; files are counted for an
-    image folder, and the metadata read of whatever is prepared.
+    The paper's data sets have their published numbers until they are prepared. An image folder's files are counted;
+    for whatever is prepared, the metadata is read.
 
     Raises:
-      InputError: for an unknown data set, an image folder that cannot be used, or more examples than there are.
+      InputError: for an unknown data set, an unusable image folder, or more examples than there are.
     """
-    return splits.used(data, _stored_sizes(data))
+    return splits.used_sizes(data, _stored_sizes(data))
 
 
 def used_rows(data: DataConfig, dataset: Dataset, split: str) -> tuple[str, range]:
-    """The split on disk and its rows that an experiment uses as "train" or as "test"."""
+    """The split on disk, and its rows, that an experiment uses as "train" or as "test"."""
     from stepwise_jax.data.prepared import building
 
-    return splits.rows(data, split, building.sizes(dataset))
+    return splits.select_rows(data, split, building.stored_sizes(dataset))
 
 
 def _stored_sizes(data: DataConfig) -> Sizes:
-    if data.name == "digits" or (data.name in SIZES and _prepared(data) is None):
-        return SIZES[data.name]
+    if data.name == "digits" or (data.name in PUBLISHED_SIZES and _find_prepared(data) is None):
+        return PUBLISHED_SIZES[data.name]
     if data.name in _SOURCES:
         source = _source(data)
         train, test = (len(source.splits[split].ids) for split in ("train", "test"))
         return Sizes(train, test, len(source.class_names))
     from stepwise_jax.data.prepared import building
 
-    return building.sizes(open_dataset(data))
+    return building.stored_sizes(open_dataset(data))
 
 
-def prepare(data: DataConfig, progress: Progress, fetch: bool = False) -> None:
-    """Makes a data set ready under its `data_dir`, once; returns at once if it is.
+def prepare(data: DataConfig, progress: ProgressCallback, fetch: bool = False) -> None:
+    """Prepare a data set under its `data_dir`; return at once if it is prepared already.
 
-    A folder of images is prepared anew after a file in it was added, removed or written again.
+    An image folder is prepared again after a file in it was added, removed or rewritten.
 
     Args:
       data: which data set.
-      progress: called as `progress(done, total, what)`, several times a second.
-      fetch: whether a published data set may be made too, from `data.root` or else by fetching it. Training does not:
-        it takes them only as they are prepared.
+      progress: called as `progress(done, total, task)`, several times a second.
+      fetch: whether to make a published data set too, from `data.root` or else by downloading it. Training does not:
+        it only uses published data sets that are already prepared.
 
     Raises:
-      InputError: for an unknown data set, images that cannot be read, or a place that cannot be written.
+      InputError: for an unknown data set, unreadable images, or a `data_dir` that cannot be written.
     """
     if data.name not in _SOURCES:
         _prepare_published(data, progress, fetch)
         return
-    if data.name == "digits" and _find(data).exists():
+    if data.name == "digits" and _prepared_folder(data).exists():
         return
     from stepwise_jax.data.prepared import writing
 
-    meter = ProgressMeter(progress, 1, f"{data.name}: looking through the files")
+    meter = ProgressMeter(progress, 1, f"{data.name}: scanning the files")
     with ThreadPoolExecutor(1) as pool:
-        source = meter.result(pool.submit(_source, data))
+        source = meter.wait_for(pool.submit(_source, data))
     writing.prepare(source, data_dir(data), progress)
 
 
-def _prepare_published(data: DataConfig, progress: Progress, fetch: bool) -> None:
-    given = None if data.root is None else Path(data.root)
-    if given and not fetch:
+def _prepare_published(data: DataConfig, progress: ProgressCallback, fetch: bool) -> None:
+    path = None if data.root is None else Path(data.root)
+    if path and not fetch:
         raise InputError(
-            f"data.root is {data.root!r}: only image_folder is trained on from a folder; `python launch.py prepare "
-            f"{data.name} --from {data.root}` makes another data set ready, once"
+            f"data.root is {data.root!r}: only image_folder is trained on from a folder; `{program_name()} prepare "
+            f"{data.name} --from {data.root}` prepares another data set, once"
         )
-    if fetch and data.name in RECIPES:
+    if fetch and data.name in PUBLISHED:
         from stepwise_jax.data.prepared import building
 
-        building.make(data.name, given, data_dir(data), progress)
-    elif fetch and _prepared(data) is None and _stock(data):
+        building.prepare(data.name, path, data_dir(data), progress)
+    elif fetch and _find_prepared(data) is None and _has_tfds_builder(data):
         from stepwise_jax.data.prepared import tfds_builders
 
-        tfds_builders.prepare(data.name, given, data_dir(data))
+        tfds_builders.prepare(data.name, path, data_dir(data))
     open_dataset(data)
 
 
 def open_dataset(data: DataConfig) -> Dataset:
-    """Opens a prepared data set.
+    """Open a prepared data set.
 
     Raises:
       InputError: if it is unknown, not prepared, or cannot be used for classification.
     """
     from stepwise_jax.data.prepared import opening
 
-    folder = _find(data)
+    folder = _prepared_folder(data)
     if not folder.exists():
         raise InputError(f"data.name is {data.name!r}: it is not prepared under {str(data_dir(data))!r}")
     return opening.open_folder(data.name, folder)
 
 
-def verify(dataset: Dataset, progress: Progress) -> None:
-    """Compares all images of a data set of ours with the hashes that were recorded when it was prepared.
+def verify(dataset: Dataset, progress: ProgressCallback) -> None:
+    """Compare all images of a data set that `prepare` wrote with the hashes recorded then.
 
     Raises:
-      InputError: naming what differs, or if nothing is recorded.
+      InputError: naming the differing splits, or if no hash is recorded.
     """
     from stepwise_jax.data.prepared import verification
 
     verification.verify(dataset, progress)
 
 
-def load(dataset: Dataset, split: str, image_size: int, progress: Progress, rows: range | None = None) -> Examples:
-    """A split, or rows of it, decoded into memory, in the order on disk.
+def load(
+    dataset: Dataset, split: str, image_size: int, progress: ProgressCallback, rows: range | None = None
+) -> Examples:
+    """Decode a split, or rows of it, into memory, in the order on disk.
 
     Images of one shape no larger than image_size x image_size stay as they are, for the device to scale up; others
     are scaled here to image_size x image_size pixels.
@@ -167,8 +170,8 @@ def load(dataset: Dataset, split: str, image_size: int, progress: Progress, rows
     Args:
       dataset: an opened data set.
       split: "train" or "test".
-      image_size: height and width, in pixels, that the network sees.
-      progress: called as `progress(done, total, what)`, several times a second.
+      image_size: height and width, in pixels, of the network's input.
+      progress: called as `progress(done, total, task)`, several times a second.
       rows: consecutive rows of the split; all by default.
     """
     from stepwise_jax.data.prepared import reading
@@ -176,76 +179,77 @@ def load(dataset: Dataset, split: str, image_size: int, progress: Progress, rows
     return reading.load(dataset, split, image_size, progress, rows)
 
 
-def index(dataset: Dataset, split: str, rows: range | None = None) -> tuple[np.ndarray, tuple[str, ...]]:
+def labels_and_ids(dataset: Dataset, split: str, rows: range | None = None) -> tuple[np.ndarray, tuple[str, ...]]:
     """Labels, int32 [N], and ids of a split, or of rows of it, in the order on disk, without decoding images."""
     from stepwise_jax.data.prepared import reading
 
-    return reading.index(dataset, split, rows)
+    return reading.labels_and_ids(dataset, split, rows)
 
 
 def image_shape(dataset: Dataset, image_size: int) -> tuple[int, int, int]:
-    """Shape [H, W, C] in which `load` and `make_read` give the images."""
+    """Shape [H, W, C] of the images from `load` and from the function that `make_image_reader` returns."""
     from stepwise_jax.data.prepared import reading
 
     return reading.image_shape(dataset, image_size)
 
 
-def make_read(
+def make_image_reader(
     dataset: Dataset, split: str, image_size: int, rows: range | None = None
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """A function from rows int [n] to decoded images uint8 [n, H, W, C], those of `load`; threads may share it."""
+    """A thread-safe function from rows int [n] to decoded images uint8 [n, H, W, C], the same as from `load`."""
     from stepwise_jax.data.prepared import reading
 
-    return reading.make_read(dataset, split, image_size, rows)
+    return reading.make_image_reader(dataset, split, image_size, rows)
 
 
 def _source(data: DataConfig) -> "Source":
     return importlib.import_module(_SOURCES[data.name]).source(data)
 
 
-def _find(data: DataConfig) -> Path:
+def _prepared_folder(data: DataConfig) -> Path:
+    """The folder of the prepared data set; it may not exist yet for a data set that training prepares itself."""
     if data.name == "digits":
-        # There is but one: a run need not load scikit-learn to find it.
+        # The digits never vary, so a run need not load scikit-learn to find them.
         return locating.prepared_folder(data.name, digits.VERSION, None, data_dir(data))
     if data.name in _SOURCES:
         source = _source(data)
         return locating.prepared_folder(source.name, source.version, source.fingerprint, data_dir(data))
-    folder = _prepared(data)
+    folder = _find_prepared(data)
     if folder is None:
-        raise _missing(data)
+        raise _not_prepared_error(data)
     return folder
 
 
-def _prepared(data: DataConfig) -> Path | None:
-    """Where a data set lies that training does not make: ours of that name if there is one, else TFDS's."""
+def _find_prepared(data: DataConfig) -> Path | None:
+    """The folder of a data set that training does not prepare: ours of that name if it exists, else TFDS's."""
     folder = data_dir(data)
-    if data.name in RECIPES:
-        ours = locating.prepared_folder(data.name, RECIPES[data.name].version, None, folder)
+    if data.name in PUBLISHED:
+        ours = locating.prepared_folder(data.name, PUBLISHED[data.name].version, None, folder)
         if ours.exists():
             return ours
     return locating.find(data.name, folder)
 
 
-def _missing(data: DataConfig) -> InputError:
+def _not_prepared_error(data: DataConfig) -> InputError:
     folder = data_dir(data)
-    if data.name not in RECIPES and _stock(data):
+    if data.name not in PUBLISHED and _has_tfds_builder(data):
         return InputError(
             f"data.name is {data.name!r}: it is not prepared under {str(folder)!r}; prepare it with "
-            f"`python launch.py prepare {data.name}`, which needs the extra 'tensorflow'"
+            f"`{program_name()} prepare {data.name}`, which needs the extra 'tensorflow'"
         )
-    if data.name not in RECIPES:
-        return locating.unknown(data.name, folder, names())
-    recipe = RECIPES[data.name]
-    given = "" if recipe.download else " --from PATH"
-    others = locating.other_versions(data.name, folder)
-    there = f", only as {', '.join(others)}, which is another version's" if others else ""
+    if data.name not in PUBLISHED:
+        return locating.unknown_dataset_error(data.name, folder, names())
+    published = PUBLISHED[data.name]
+    option = "" if published.download else " --from PATH"
+    others = locating.prepared_versions(data.name, folder)
+    note = f", only as {', '.join(others)} by another version of this package" if others else ""
     return InputError(
-        f"data.name is {data.name!r}: version {recipe.version} is not prepared under {str(folder)!r}{there}; "
-        f"prepare it with `python launch.py prepare {data.name}{given}`"
+        f"data.name is {data.name!r}: version {published.version} is not prepared under {str(folder)!r}{note}; "
+        f"prepare it with `{program_name()} prepare {data.name}{option}`"
     )
 
 
-def _stock(data: DataConfig) -> bool:
+def _has_tfds_builder(data: DataConfig) -> bool:
     from stepwise_jax.data.prepared import tfds_builders
 
-    return tfds_builders.knows(data.name)
+    return tfds_builders.has_builder(data.name)

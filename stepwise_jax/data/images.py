@@ -1,4 +1,4 @@
-"""Encoded images: checking them once, and decoding them to RGB the same way everywhere."""
+"""Encoded images: checks them once, and decodes them to RGB the same way everywhere."""
 
 import io
 import warnings
@@ -11,25 +11,25 @@ from PIL import Image
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
-# Images are decoded side by side; OpenCV's own threads within each would only get in one another's way.
+# Images are decoded in parallel; OpenCV's own threads within each image would only compete for the cores.
 cv2.setNumThreads(1)
 
-# What it would log of damaged images, in the middle of a live display, is told by errors.
+# Damaged images raise errors; OpenCV's log lines about them would break a live display.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
-# GIF is taken where a file is misnamed .jpg; formats that start other programs (EPS) are not.
+# GIF is accepted in a file misnamed .jpg; formats that start other programs (EPS) are not.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 
 
 class UnreadableImageError(ValueError):
-    """An image cannot be decoded as a whole; the message says why."""
+    """An image cannot be decoded completely; the message says why."""
 
 
 @contextmanager
-def bombs_refused() -> Iterator[None]:
-    """Within it, images above Pillow's limit of pixels raise, and Pillow's other warnings are silent.
+def refuse_decompression_bombs() -> Iterator[None]:
+    """Raise for images above Pillow's pixel limit, and silence Pillow's other warnings.
 
-    Set once around all threads, as the warning filters are the process's.
+    Enter it once around all threads: warning filters belong to the process.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")
@@ -38,10 +38,10 @@ def bombs_refused() -> Iterator[None]:
 
 
 def check(encoded: bytes) -> tuple[int, int, int]:
-    """The shape (height, width, 3) of an image that decodes as a whole.
+    """Check that an image decodes completely, and return its shape (height, width, 3).
 
-    Pillow and OpenCV both decode it: OpenCV before version 5 takes half a JPEG for the whole, Pillow a PNG without its
-    end, and what one reads the other may not.
+    Both Pillow and OpenCV decode it: OpenCV before version 5 accepts half a JPEG, Pillow accepts a PNG without its end,
+    and either may fail on an image that the other reads.
 
     Raises:
       UnreadableImageError: for truncated, damaged, empty or unknown data, and for decompression bombs.
@@ -53,7 +53,7 @@ def check(encoded: bytes) -> tuple[int, int, int]:
         raise UnreadableImageError("no image, or of an unknown format" if encoded else "empty file") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UnreadableImageError(f"more than {Image.MAX_IMAGE_PIXELS} pixels") from error
-    # Pillow's decoders raise nearly anything on damaged data.
+    # Pillow's decoders raise errors of nearly any type on damaged data.
     except Exception as error:
         raise UnreadableImageError(str(error) or type(error).__name__) from error
     height, width, channels = decode(encoded).shape
@@ -61,7 +61,7 @@ def check(encoded: bytes) -> tuple[int, int, int]:
 
 
 def decode(encoded: bytes, channels: int = 3) -> np.ndarray:
-    """An image as uint8 [H, W, channels], turned upright by its EXIF tag.
+    """Decode an image to uint8 [H, W, channels], turned upright by its EXIF tag.
 
     Greyscale, palette, CMYK and 16-bit images become 8-bit RGB; an alpha channel is dropped.
 
@@ -86,12 +86,17 @@ def _decode(encoded: bytes, channels: int, size_flag: int) -> np.ndarray:
     return image.reshape(*image.shape[:2], channels)
 
 
-def read_into(pixels: np.ndarray, encoded: bytes, shape: tuple[int, ...] | None = None) -> None:
-    """Fills uint8 [height, width, channels] with an encoded image, scaled to that size; `shape` is its own, if known.
+def decode_into(pixels: np.ndarray, encoded: bytes, shape: tuple[int, ...] | None = None) -> None:
+    """Decode an image into `pixels`, scaled to their size.
 
-    A JPEG at least twice as large is decoded at a half, a quarter or an eighth of its size, by averages that its
-    encoding holds, and then scaled bilinearly. Of a photograph, that is half as far from smooth (antialiased) scaling
-    as bilinear scaling of the whole image is, and takes less time.
+    A JPEG at least twice as large is decoded at a half, a quarter or an eighth of its size, from averages that its
+    encoding holds, and then scaled bilinearly. For a photograph, the result differs half as much from smooth
+    (antialiased) scaling as bilinear scaling of the whole image does, and takes less time.
+
+    Args:
+      pixels: uint8 [height, width, channels], filled with the image.
+      encoded: JPEG, PNG, WebP or BMP.
+      shape: the encoded image's own shape, if known.
 
     Raises:
       UnreadableImageError: if nothing can be decoded.
@@ -101,24 +106,24 @@ def read_into(pixels: np.ndarray, encoded: bytes, shape: tuple[int, ...] | None 
     if reduction == 1:
         pixels[:] = resize(decode(encoded, channels), height, width)
     else:
-        reduced = _decode(encoded, channels, _REDUCED[reduction])
+        reduced = _decode(encoded, channels, _REDUCTION_FLAGS[reduction])
         cv2.resize(reduced, (width, height), dst=pixels, interpolation=cv2.INTER_LINEAR)
 
 
-# IMREAD_REDUCED_GRAYSCALE_n: the flags of a size, to which those of a colour are added.
-_REDUCED = {1: 0, 2: 16, 4: 32, 8: 64}
+# Flags of IMREAD_REDUCTION_FLAGS_GRAYSCALE_n by n; the colour flags are added to them.
+_REDUCTION_FLAGS = {1: 0, 2: 16, 4: 32, 8: 64}
 
 
 def _reduction(encoded: bytes, side: int, shape: tuple[int, ...] | None) -> int:
-    """The largest of 1, 2, 4 and 8 by which a JPEG's shorter side may be divided and not fall below `side`."""
+    """The largest of 1, 2, 4 and 8 that divides a JPEG's shorter side without it falling below `side`."""
     if not encoded.startswith(b"\xff\xd8"):
         return 1
     try:
         shorter = min(shape[:2] if shape else _size(encoded))
-    # A header that Pillow cannot read is OpenCV's to judge.
+    # OpenCV may still decode an image whose header Pillow cannot read.
     except Exception:
         return 1
-    return max(reduction for reduction in _REDUCED if shorter >= reduction * side or reduction == 1)
+    return max(reduction for reduction in _REDUCTION_FLAGS if shorter >= reduction * side or reduction == 1)
 
 
 def _size(encoded: bytes) -> tuple[int, int]:
@@ -127,7 +132,7 @@ def _size(encoded: bytes) -> tuple[int, int]:
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """uint8 [H, W, C] scaled to [height, width, C]: by area when it shrinks, else bilinear."""
+    """Scale uint8 [H, W, C] to [height, width, C]: by area if neither side grows, else bilinearly."""
     if image.shape[:2] == (height, width):
         return image
     shrinks = image.shape[0] >= height and image.shape[1] >= width

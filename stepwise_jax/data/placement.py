@@ -1,4 +1,4 @@
-"""Which way the images of a data set take to the devices, and why; its splits, opened for that way."""
+"""Where the images of a data set are kept (on the devices or streamed to them), and why; its splits, opened."""
 
 import os
 from dataclasses import dataclass
@@ -10,71 +10,83 @@ from jax.sharding import Mesh
 
 from stepwise_jax.data import datasets
 from stepwise_jax.data.dataset import Dataset
-from stepwise_jax.data.loaders import Loader, Read, ResidentLoader, StreamingLoader, place_resident
-from stepwise_jax.data.progress import Progress
+from stepwise_jax.data.loaders import ImageReader, Loader, ResidentLoader, StreamingLoader, place_resident
+from stepwise_jax.data.progress import ProgressCallback
 from stepwise_jax.experiment.config import DataConfig
-from stepwise_jax.functional.preprocessing import histograms
+from stepwise_jax.functional.preprocessing import channel_histograms
 from stepwise_jax.runtime import multihost
-from stepwise_jax.runtime.threads import run_ahead
+from stepwise_jax.runtime.threads import map_ahead
 
-SHARE_OF_MEMORY = 0.25
-"""The most of a device's memory that resident images may take: the rest is the network's."""
+MAX_MEMORY_SHARE = 0.25
+"""Largest share of a device's memory for resident images: the network needs the rest."""
 
-_ROWS_AT_ONCE = 64
+_ROWS_PER_READ = 64
 
 
 class Placement(NamedTuple):
-    """The way, and the sentence that says why it was taken."""
+    """How a data set's images reach the devices."""
 
     kind: Literal["replicated", "sharded", "streamed"]
+    """A copy on each device, a share on each device, or sent batch by batch."""
     reason: str
+    """A sentence for the user that explains the choice."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """One split, on its way to the devices."""
+    """One split and the loader that brings it to the devices."""
 
-    feed: Loader
+    loader: Loader
     labels: np.ndarray
     """int32 [N], in the order on disk."""
     ids: tuple[str, ...]
     histograms: np.ndarray | None
-    """How often each channel has each value over all images, int64 [C, 256], where normalisation needs it."""
+    """Counts of each pixel value per channel over all images, int64 [C, 256], where normalisation needs them."""
 
 
-def open_data(data: DataConfig, mesh: Mesh, progress: Progress) -> tuple[Dataset, Placement]:
-    """The data set, prepared if need be, and how it will be delivered."""
-    multihost.first_then_others(lambda: datasets.prepare(data, progress))
+def open_data(data: DataConfig, mesh: Mesh, progress: ProgressCallback) -> tuple[Dataset, Placement]:
+    """Open the data set, preparing it if necessary, and choose its placement."""
+    multihost.on_first_then_others(lambda: datasets.prepare(data, progress))
     dataset = datasets.open_dataset(data)
     count = sum(len(datasets.used_rows(data, dataset, split)[1]) for split in ("train", "test"))
     needed = count * int(np.prod(datasets.image_shape(dataset, data.image_size)))
-    # The memory of hosts may differ, and their choice must not.
-    chosen = multihost.broadcast_from_first(lambda: choose(data.delivery, needed, device_memory(), mesh.size))
-    return dataset, Placement(*chosen)
+    # Hosts may differ in memory, but all must choose the same placement.
+    placement = multihost.broadcast_from_first(
+        lambda: choose_placement(data.delivery, needed, device_memory(), mesh.size)
+    )
+    return dataset, Placement(*placement)
 
 
-def choose(wanted: Literal["auto", "resident", "streamed"], needed: int, memory: int, devices: int) -> Placement:
-    """The way for images of `needed` bytes, decoded, to `devices` of `memory` bytes each.
+def choose_placement(
+    requested: Literal["auto", "resident", "streamed"], needed: int, memory: int, devices: int
+) -> Placement:
+    """Choose the placement of images unless data.delivery, `requested`, decides it.
 
-    A copy on every device where that takes no more than a quarter of its memory, else a share on each if those fit,
+    A copy on every device where that takes at most a quarter of its memory, else a share on each if the shares fit,
     else batch by batch.
+
+    Args:
+      requested: the value of data.delivery.
+      needed: bytes of all images, decoded.
+      memory: bytes of memory of one device.
+      devices: number of devices.
     """
-    limit = int(SHARE_OF_MEMORY * memory)
+    limit = int(MAX_MEMORY_SHARE * memory)
     sizes = f"all images take {_size(needed)}, and {_size(limit)} of a device's {_size(memory)} may be used"
-    if wanted == "streamed":
+    if requested == "streamed":
         return Placement("streamed", "images are streamed, as data.delivery says")
     if needed <= limit:
         return Placement("replicated", f"images stay on the device: {sizes}")
     if needed <= limit * devices and devices > 1:
         return Placement("sharded", f"images stay on the devices, a share on each of {devices}: {sizes}")
-    if wanted == "resident":
+    if requested == "resident":
         kind = "sharded" if devices > 1 else "replicated"
         return Placement(kind, f"images stay on the device, as data.delivery says, although {sizes}")
     return Placement("streamed", f"images are streamed: {sizes}")
 
 
 def device_memory() -> int:
-    """Bytes of memory of one device: an accelerator's own, or this machine's shared among its CPU devices."""
+    """Bytes of memory of one device: an accelerator's own, or an equal share of the host's for each CPU device."""
     statistics = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in statistics:
         return statistics["bytes_limit"]
@@ -82,33 +94,37 @@ def device_memory() -> int:
 
 
 def open_split(
-    data: DataConfig, dataset: Dataset, split: str, delivery: Placement, mesh: Mesh, progress: Progress
+    data: DataConfig, dataset: Dataset, split: str, placement: Placement, mesh: Mesh, progress: ProgressCallback
 ) -> Split:
-    """A split, decoded and placed on the devices, or ready to be streamed there."""
-    if delivery.kind == "streamed":
-        return _streamed(data, dataset, split, mesh)
+    """Open a split: decode it and put it on the devices, or prepare to stream it."""
+    if placement.kind == "streamed":
+        return _open_streamed(data, dataset, split, mesh)
     stored, rows = datasets.used_rows(data, dataset, split)
     examples = datasets.load(dataset, stored, data.image_size, progress, rows)
-    resident = place_resident(examples.images, examples.labels, mesh, sharded=delivery.kind == "sharded")
-    counts = histograms(examples.images) if _counted(data, split) else None
+    resident = place_resident(examples.images, examples.labels, mesh, sharded=placement.kind == "sharded")
+    counts = channel_histograms(examples.images) if _needs_histograms(data, split) else None
     return Split(ResidentLoader(resident, mesh), examples.labels, examples.ids, counts)
 
 
-def _streamed(data: DataConfig, dataset: Dataset, split: str, mesh: Mesh) -> Split:
+def _open_streamed(data: DataConfig, dataset: Dataset, split: str, mesh: Mesh) -> Split:
     stored, rows = datasets.used_rows(data, dataset, split)
-    labels, ids = datasets.index(dataset, stored, rows)
-    read = datasets.make_read(dataset, stored, data.image_size, rows)
-    feed = StreamingLoader(read, labels, datasets.image_shape(dataset, data.image_size), mesh, data.workers)
-    return Split(feed, labels, ids, _count(read, len(labels)) if _counted(data, split) else None)
+    labels, ids = datasets.labels_and_ids(dataset, stored, rows)
+    read_images = datasets.make_image_reader(dataset, stored, data.image_size, rows)
+    loader = StreamingLoader(read_images, labels, datasets.image_shape(dataset, data.image_size), mesh, data.workers)
+    return Split(
+        loader, labels, ids, _count_values(read_images, len(labels)) if _needs_histograms(data, split) else None
+    )
 
 
-def _counted(data: DataConfig, split: str) -> bool:
+def _needs_histograms(data: DataConfig, split: str) -> bool:
     return data.normalisation == "dataset" and split == "train"
 
 
-def _count(read: Read, examples: int) -> np.ndarray:
-    parts = np.array_split(np.arange(examples), -(-examples // _ROWS_AT_ONCE))
-    return np.sum([future.result() for future in run_ahead(lambda rows: histograms(read(rows)), parts)], axis=0)
+def _count_values(read_images: ImageReader, examples: int) -> np.ndarray:
+    parts = np.array_split(np.arange(examples), -(-examples // _ROWS_PER_READ))
+    return np.sum(
+        [future.result() for future in map_ahead(lambda rows: channel_histograms(read_images(rows)), parts)], axis=0
+    )
 
 
 def _size(count: int) -> str:

@@ -1,4 +1,4 @@
-"""Progress of a long task, reported often enough for a live display and no oftener."""
+"""Progress of a long task, reported often enough for a live display and no more often."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -6,46 +6,47 @@ from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from typing import TypeVar
 
-Progress = Callable[[int, int, str], None]
+ProgressCallback = Callable[[int, int, str], None]
+"""Called as `progress(done, total, task)`, several times a second."""
 
-Result = TypeVar("Result")
+_T = TypeVar("_T")
 
-_SECONDS = 0.1
+_INTERVAL_SECONDS = 0.1
 
 
 class ProgressMeter:
-    """Counts what is done and tells `progress(done, total, what)` ten times a second."""
+    """Counts finished items and calls `progress(done, total, task)` at most ten times a second."""
 
-    def __init__(self, progress: Progress, total: int, what: str):
-        self._progress, self._total, self._what = progress, total, what
-        self._done, self._told_at = 0, 0.0
+    def __init__(self, progress: ProgressCallback, total: int, task: str):
+        self._progress, self._total, self._task = progress, total, task
+        self._done, self._reported_at = 0, 0.0
 
     def advance(self, count: int = 1) -> None:
-        """Counts `count` more as done."""
+        """Count `count` more items as done."""
         self._done += count
-        if time.monotonic() - self._told_at >= _SECONDS:
-            self.tell()
+        if time.monotonic() - self._reported_at >= _INTERVAL_SECONDS:
+            self.report()
 
-    def tell(self) -> None:
-        """Reports at once; the last one of `total` counts only when the task is finished."""
-        self._told_at = time.monotonic()
-        self._progress(min(self._done, self._total - 1), self._total, self._what)
+    def report(self) -> None:
+        """Report at once. The last of `total` items only counts when `finish` is called."""
+        self._reported_at = time.monotonic()
+        self._progress(min(self._done, self._total - 1), self._total, self._task)
 
     def finish(self) -> None:
-        """Reports that all is done."""
-        self._progress(self._total, self._total, self._what)
+        """Report that everything is done."""
+        self._progress(self._total, self._total, self._task)
 
-    def result(self, future: "Future[Result]") -> Result:
-        """The future's result, with reports while it is waited for."""
-        while not wait([future], timeout=_SECONDS).done:
-            self.tell()
+    def wait_for(self, future: "Future[_T]") -> _T:
+        """Wait for a future, reporting meanwhile, and return its result."""
+        while not wait([future], timeout=_INTERVAL_SECONDS).done:
+            self.report()
         return future.result()
 
 
 @contextmanager
-def progress_meter(progress: Progress, total: int, what: str) -> Iterator[ProgressMeter]:
+def progress_meter(progress: ProgressCallback, total: int, task: str) -> Iterator[ProgressMeter]:
     """A meter that reports at its start and, unless an error ends the task, at its end."""
-    meter = ProgressMeter(progress, total, what)
-    meter.tell()
+    meter = ProgressMeter(progress, total, task)
+    meter.report()
     yield meter
     meter.finish()

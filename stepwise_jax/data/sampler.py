@@ -1,4 +1,4 @@
-"""The order of examples, as a function of (seed, stage, epoch), and the batches it is cut into."""
+"""The order of the training examples as a function of (seed, stage, epoch), and the batches cut from it."""
 
 import functools
 from collections.abc import Iterator, Sequence
@@ -10,10 +10,10 @@ from stepwise_jax.plans.stage import Stage
 
 
 def epoch_order(seed: int, stage: int, epoch: int, rows: np.ndarray, batch_size: int) -> np.ndarray:
-    """The batches of one epoch, int32 [updates, batch_size]: `rows` in an order new for each (seed, stage, epoch).
+    """The batches of one epoch, int32 [updates, batch_size]: `rows` in another order for each (seed, stage, epoch).
 
     Sorting the counter-based generator's raw output keeps the order the same on every platform and NumPy version,
-    which `Generator.permutation` does not promise. A last batch that is not full is dropped.
+    which `Generator.permutation` does not promise. An incomplete last batch is dropped.
     """
     generator = np.random.Philox(counter=[0, 0, epoch, stage], key=[seed, 0])
     shuffled = rows[np.argsort(generator.random_raw(len(rows)), kind="stable")]
@@ -21,8 +21,8 @@ def epoch_order(seed: int, stage: int, epoch: int, rows: np.ndarray, batch_size:
     return shuffled[: updates * batch_size].reshape(updates, batch_size).astype(np.int32)
 
 
-class Order(Protocol):
-    """Batch after batch of one split, any of which can be asked for."""
+class BatchSampler(Protocol):
+    """The batches of one split, with random access: an array of rows int32 [n, b] is one."""
 
     def __len__(self) -> int: ...
 
@@ -31,18 +31,18 @@ class Order(Protocol):
         ...
 
 
-class PlanOrder:
-    """The batch of every update of a run, by the number of updates before it (Order)."""
+class PlanSampler:
+    """The batch of every update of a run, indexed by the number of updates before it (a `BatchSampler`)."""
 
     def __init__(self, seed: int, stages: Sequence[Stage], subsets: Sequence[np.ndarray]):
         self._seed, self._stages, self._subsets = seed, tuple(stages), tuple(subsets)
         self._ends = np.cumsum([stage.updates for stage in stages])
-        # Two epochs are in use where batches are prepared ahead over an epoch's end.
+        # Two epochs are in use while batches are prefetched across the end of an epoch.
         self._epoch = functools.lru_cache(maxsize=2)(self._shuffled)
 
     @property
-    def largest(self) -> int:
-        """Examples in the largest batch."""
+    def largest_batch(self) -> int:
+        """Number of examples in the largest batch."""
         return max(stage.batch_size for stage in self._stages)
 
     def __len__(self) -> int:
@@ -52,21 +52,25 @@ class PlanOrder:
         if not 0 <= update < len(self):
             raise IndexError(update)
         stage = int(np.searchsorted(self._ends, update, side="right"))
-        within = update - (int(self._ends[stage - 1]) if stage else 0)
-        epoch, step = divmod(within, self._stages[stage].updates_per_epoch)
+        update_in_stage = update - (int(self._ends[stage - 1]) if stage else 0)
+        epoch, step = divmod(update_in_stage, self._stages[stage].updates_per_epoch)
         return self._epoch(stage + 1, epoch + 1)[step]
 
     def _shuffled(self, stage: int, epoch: int) -> np.ndarray:
         return epoch_order(self._seed, stage, epoch, self._subsets[stage - 1], self._stages[stage - 1].batch_size)
 
 
-def calls(numbers: Sequence[int], steps_per_call: int) -> Iterator[Sequence[int]]:
-    """The updates of each call, in order; the last call may be shorter."""
+def split_into_calls(numbers: Sequence[int], steps_per_call: int) -> Iterator[Sequence[int]]:
+    """The updates of each call of the training program, in order; the last call may be shorter."""
     for first in range(0, len(numbers), steps_per_call):
         yield numbers[first : first + steps_per_call]
 
 
-def steps_in_call(updates: int, most: int) -> int:
-    """How many of an epoch's steps one call takes: a divisor near `most`, so that no shorter call compiles too."""
-    most = min(most, updates)
-    return next((k for k in range(most, most // 2, -1) if updates % k == 0), most)
+def steps_in_call(updates: int, max_steps: int) -> int:
+    """Steps per call for an epoch of `updates` steps: a divisor near `max_steps`, so that no shorter call compiles too.
+
+    Returns:
+      The largest divisor of `updates` in the upper half of 1 to `max_steps`, or `max_steps` if there is none.
+    """
+    max_steps = min(max_steps, updates)
+    return next((k for k in range(max_steps, max_steps // 2, -1) if updates % k == 0), max_steps)

@@ -1,4 +1,4 @@
-"""What a data set is made from: the plain data that each of our data sets describes itself by."""
+"""The description, as plain data, from which a data set is prepared."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -11,9 +11,12 @@ from stepwise_jax.errors import InputError
 
 @dataclass(frozen=True)
 class SourceSplit:
-    """The examples of one split: `ids` and, beside them, `labels` (int) in any order.
+    """The examples of one split, in any order.
 
-    `keys` are what TFDS hashes to put examples in order, where its own builder of this data set hashes others than ids.
+    Attributes:
+      ids: a name for each example.
+      labels: a class number for each example.
+      keys: what TFDS hashes to order the examples, if its own builder of this data set hashes something else than ids.
     """
 
     ids: tuple[str, ...]
@@ -27,23 +30,23 @@ class Source:
 
     Attributes:
       name: the data set's name, without a namespace.
-      version: to be raised whenever the prepared form changes; "1.0.0".
+      version: "1.0.0", for example; raise it whenever the prepared files change.
       class_names: in the order of the labels.
       splits: "train" and "test".
-      place: where the images come from, for messages: "data.root is '...'".
-      read: gives an example's image by its id: encoded bytes, or a uint8 array [H, W, C]. Called from several threads.
-      array_shape: shape of the images where `read` gives arrays, None where it gives encoded bytes.
-      size_bytes: about how much all images take.
-      fingerprint: tells apart what may be prepared under one name; None where there is but one.
+      origin: where the images come from, for messages: "data.root is '...'".
+      read: returns an example's image by its id, as encoded bytes or as a uint8 array [H, W, C]; must be thread-safe.
+      array_shape: shape of the images if `read` returns arrays, None if it returns encoded bytes.
+      size_bytes: approximate size of all images.
+      fingerprint: distinguishes data sets that are prepared under one name; None if there is only one.
       unchanged: whether the data are still those that this source was made from.
-      notes: sentences to warn the user with when the data set is prepared.
-      close: gives back what was held for `read`; called once, after the last use.
+      notes: warnings to log when the data set is prepared.
+      close: releases what `read` needs; called once, after the last use.
     """
 
     name: str
     version: str
     class_names: tuple[str, ...]
-    place: str
+    origin: str
     splits: Mapping[str, SourceSplit]
     read: Callable[[str], bytes | np.ndarray]
     array_shape: tuple[int, int, int] | None
@@ -54,37 +57,40 @@ class Source:
     close: Callable[[], None] = lambda: None
 
 
-def check(source: Source) -> None:
-    """Refuses a source that cannot be prepared as it describes itself.
+def check_source(source: Source) -> None:
+    """Check that a source does not contradict itself.
 
     Raises:
-      InputError: for a split without examples, an id that comes twice, a class name that comes twice, or a label
-        without a class.
+      InputError: for a split without examples, a duplicate id, a duplicate class name, or a label without a class.
     """
     empty = [name for name, split in source.splits.items() if not split.ids]
     if empty:
-        raise InputError(f"{source.place}: there are no images for the split {empty[0]!r}")
-    twice = _twice(source.class_names)
-    if twice is not None:
-        raise InputError(f"{source.place}: the class {twice!r} comes twice")
-    twice = _twice([name for split in source.splits.values() for name in split.ids])
-    if twice is not None:
-        raise InputError(f"{source.place}: the image {twice!r} comes twice; each must come once, in one split")
+        raise InputError(f"{source.origin}: there are no images in the split {empty[0]!r}")
+    duplicate = _first_duplicate(source.class_names)
+    if duplicate is not None:
+        raise InputError(f"{source.origin}: the class {duplicate!r} is listed twice")
+    duplicate = _first_duplicate([name for split in source.splits.values() for name in split.ids])
+    if duplicate is not None:
+        raise InputError(f"{source.origin}: the image {duplicate!r} is listed twice; list it once, in one split")
     _check_labels(source)
 
 
-def absent_classes(source: Source) -> tuple[str, ...]:
-    """A sentence for each split that lacks images of some class."""
+def missing_class_notes(source: Source) -> tuple[str, ...]:
+    """A warning for each split that lacks images of some class."""
     notes = []
     for name, split in source.splits.items():
         present = set(split.labels)
-        absent = [class_name for label, class_name in enumerate(source.class_names) if label not in present]
-        if absent:
-            few = ", ".join(absent[:5]) + (" ..." if len(absent) > 5 else "")
-            notes.append(
-                f"{source.name}: no {name} images of {len(absent)} of {len(source.class_names)} classes: {few}"
-            )
+        missing = [class_name for label, class_name in enumerate(source.class_names) if label not in present]
+        if missing:
+            count = f"{len(missing)} of {len(source.class_names)} classes"
+            notes.append(f"{source.name}: no {name} images of {count}: {shorten(missing)}")
     return tuple(notes)
+
+
+def shorten(items: Sequence[str], limit: int = 5) -> str:
+    """The first `limit` items, separated by commas, and the number of the others."""
+    rest = f" and {len(items) - limit} more" if len(items) > limit else ""
+    return ", ".join(items[:limit]) + rest
 
 
 def _check_labels(source: Source) -> None:
@@ -92,11 +98,10 @@ def _check_labels(source: Source) -> None:
     for split in source.splits.values():
         for name, label in zip(split.ids, split.labels, strict=True):
             if not 0 <= label < count:
-                raise InputError(f"{source.place}: the label of {name!r} is {label}: it must lie in 0 to {count - 1}")
+                raise InputError(f"{source.origin}: the label of {name!r} is {label}: it must lie in 0 to {count - 1}")
 
 
-def _twice(names: Sequence[str]) -> str | None:
-    """The first name that comes a second time."""
+def _first_duplicate(names: Sequence[str]) -> str | None:
     if len(set(names)) == len(names):
         return None
     return next(name for name, count in Counter(names).items() if count > 1)

@@ -1,4 +1,4 @@
-"""Splits: which rows train and which are scored, and test splits for data sets that come without one."""
+"""Which rows are trained on and which are scored, and test splits for data sets that come without one."""
 
 import hashlib
 import math
@@ -11,44 +11,46 @@ from stepwise_jax.errors import require
 from stepwise_jax.experiment.config import DataConfig
 
 
-def rows(data: DataConfig, split: str, stored: Sizes) -> tuple[str, range]:
-    """The split on disk and its rows that stand for "train" or for "test".
+def select_rows(data: DataConfig, split: str, stored: Sizes) -> tuple[str, range]:
+    """The split on disk, and its rows, that an experiment uses as "train" or as "test".
 
     Raises:
-      InputError: where data.train_examples and data.validation_fraction ask for more images than there are.
+      InputError: where data.train_examples and data.validation_fraction need more images than there are.
     """
     held_out = _held_out(data, stored)
+    available = stored.train - held_out
     if split == "test":
-        return (
-            ("train", range(stored.train - held_out, stored.train))
-            if held_out
-            else ("test", range(stored.test))
-        )
-    count = stored.train - held_out if data.train_examples is None else data.train_examples
-    left = stored.train - held_out
-    require(1 <= count <= left, "data.train_examples", count, f"at most {left}, the training images that are there")
+        return ("train", range(available, stored.train)) if held_out else ("test", range(stored.test))
+    count = available if data.train_examples is None else data.train_examples
+    require(
+        1 <= count <= available,
+        "data.train_examples",
+        count,
+        f"at most {available}, the number of training images available",
+    )
     return "train", range(count)
 
 
-def used(data: DataConfig, stored: Sizes) -> Sizes:
-    """How many images the experiment trains on and scores, of those on disk."""
-    train, test = (len(rows(data, split, stored)[1]) for split in ("train", "test"))
+def used_sizes(data: DataConfig, stored: Sizes) -> Sizes:
+    """How many of the images on disk the experiment trains on and scores."""
+    train, test = (len(select_rows(data, split, stored)[1]) for split in ("train", "test"))
     return Sizes(train, test, stored.num_classes)
 
 
 def _held_out(data: DataConfig, stored: Sizes) -> int:
+    """Number of training images that data.validation_fraction holds out."""
     if data.validation_fraction == 0:
         return 0
     count = round(data.validation_fraction * stored.train)
-    wanted = f"such that some of {stored.train} training images are held out, and some are not"
-    require(1 <= count < stored.train, "data.validation_fraction", data.validation_fraction, wanted)
+    requirement = f"such that some of {stored.train} training images are held out, and some are not"
+    require(1 <= count < stored.train, "data.validation_fraction", data.validation_fraction, requirement)
     return count
 
 
 def apportion(sizes: Sequence[int], total: int) -> list[int]:
-    """Shares of `total` in proportion to `sizes`, by largest remainder; none above its size less one.
+    """Shares of `total` in proportion to `sizes`, by largest remainder; none exceeds its size minus one.
 
-    Ties go to the earlier entry. The shares sum to `total` unless the limits forbid it.
+    Ties go to the earlier entry. The shares sum to `total` unless the limits prevent it.
     """
     exact = [total * size / sum(sizes) for size in sizes]
     shares = [min(math.floor(share), size - 1) for share, size in zip(exact, sizes, strict=True)]
@@ -60,16 +62,16 @@ def apportion(sizes: Sequence[int], total: int) -> list[int]:
 
 
 def draw_test_split(ids: Sequence[str], labels: Sequence[int], fraction: float) -> np.ndarray:
-    """Which examples are for testing: bool [N], a pure function of names, labels and fraction.
+    """Draw the test examples: bool [N], a pure function of ids, labels and fraction.
 
     ceil(fraction * N) examples, each class in proportion; every class keeps at least one example for training.
     """
-    names, classes = np.array([_hash(name) for name in ids]), np.array(labels)
+    hashes, classes = np.array([_hash(name) for name in ids]), np.array(labels)
     sizes = np.bincount(classes)
     mask = np.zeros(len(ids), bool)
     for label, share in enumerate(apportion(sizes.tolist(), math.ceil(fraction * len(ids)))):
         members = np.flatnonzero(classes == label)
-        mask[members[np.argsort(names[members], kind="stable")[:share]]] = True
+        mask[members[np.argsort(hashes[members], kind="stable")[:share]]] = True
     return mask
 
 

@@ -1,6 +1,6 @@
 """The nested subsets M_1, ..., M_n of the training set (Eq. 6): drawn, counted, and hashed.
 
-Every draw is an order of the training examples of which each M_i is a prefix, so that the subsets are nested by
+Every draw orders the training examples, and each M_i is a prefix of that order, so the subsets are nested by
 construction.
 """
 
@@ -17,7 +17,7 @@ from stepwise_jax.errors import InputError
 if TYPE_CHECKING:
     from stepwise_jax.data.dataset import Dataset
 
-# Sets the random bits of subsets apart from those that the same seed gives elsewhere.
+# Keeps the random bits of subsets distinct from those that the same seed gives elsewhere.
 _STREAM = 0x5B5E75
 
 
@@ -27,7 +27,7 @@ class Subset:
 
     Attributes:
       split: how it was drawn: "train[:287]" (a TFDS subsplit), "seeded:0[:287]", "stratified:0[:287]".
-      rows: int64 [count], places in the training split's order on disk.
+      rows: int64 [count], row numbers in the training split on disk.
       count: M_i, the number of examples.
       class_counts: examples of each class.
       sha256: of the ordered ids; see `hash_ids`.
@@ -48,20 +48,20 @@ def draw(
     counts: Sequence[int],
     builder: Any = None,
 ) -> tuple[Subset, ...]:
-    """Draws nested subsets of the training set.
+    """Draw nested subsets of the training set.
 
     Args:
-      data_draw: "tfds" takes TFDS's subsplits train[:k] of the hash-shuffled data; "seeded" the prefixes of a
-        permutation that is a function of the seed alone; "stratified" those of an order in which every prefix has each
-        class's proportional share to within one example, shuffled within the class by the seed.
-      seed: not used by "tfds".
+      data_draw: "tfds" for TFDS's subsplits train[:k] of the hash-shuffled data; "seeded" for prefixes of a permutation
+        that depends on the seed alone; "stratified" for prefixes of an order in which every prefix has each class's
+        proportional share to within one example, shuffled within each class by the seed.
+      seed: ignored by "tfds".
       labels: int [N], of the training examples in the order on disk.
-      ids: N names in the same order.
-      counts: examples of each subset, not falling.
+      ids: the N examples' ids in the same order.
+      counts: examples of each subset, in ascending order.
       builder: TFDS's, of the prepared data set; needed by "tfds".
 
     Raises:
-      InputError: for counts that fall, or are not between 1 and N.
+      InputError: for counts that decrease, or are not between 1 and N.
     """
     _check_counts(counts, len(labels))
     num_classes = int(np.max(labels)) + 1
@@ -76,7 +76,9 @@ def draw(
 def _check_counts(counts: Sequence[int], examples: int) -> None:
     valid = all(1 <= count <= examples for count in counts) and list(counts) == sorted(counts)
     if not valid:
-        raise InputError(f"subsets of {list(counts)} examples: they must not fall and lie between 1 and {examples}")
+        raise InputError(
+            f"subsets of {list(counts)} examples: they must not decrease, and must lie between 1 and {examples}"
+        )
 
 
 def _subset(split: str, rows: np.ndarray, labels: np.ndarray, ids: Sequence[str], num_classes: int) -> Subset:
@@ -86,12 +88,12 @@ def _subset(split: str, rows: np.ndarray, labels: np.ndarray, ids: Sequence[str]
 
 
 def hash_ids(ids: Sequence[str]) -> str:
-    """SHA-256 (hexadecimal) of names in order, each as UTF-8 and ended by a zero byte."""
+    """SHA-256 (hexadecimal) of ids in order, each as UTF-8 followed by a zero byte."""
     return hashlib.sha256(b"".join(name.encode() + b"\0" for name in ids)).hexdigest()
 
 
 def _subsplit_rows(builder: Any, count: int) -> np.ndarray:
-    """Places in "train" of the examples of TFDS's subsplit train[:count], by TFDS's own arithmetic."""
+    """Rows of "train" that TFDS's subsplit train[:count] contains, as TFDS itself computes them."""
     if builder is None:
         raise ValueError("the draw 'tfds' needs the builder of the data set")
     train = builder.info.splits["train"]
@@ -106,7 +108,7 @@ def _subsplit_rows(builder: Any, count: int) -> np.ndarray:
 
 
 def seeded_order(seed: int, examples: int) -> np.ndarray:
-    """A permutation, int64 [examples], that is a function of the seed and the number of examples.
+    """A permutation, int64 [examples], that depends on the seed and the number of examples alone.
 
     It sorts Philox's raw bits, a stream that NumPy guarantees never to change, unlike `Generator.permutation`.
     """
@@ -120,37 +122,37 @@ def _bits(seed: int, count: int) -> np.ndarray:
 def stratified_order(seed: int, labels: np.ndarray) -> np.ndarray:
     """A permutation, int64 [N], each prefix of which has every class's share to within one example.
 
-    The j-th of a class's n examples may stand at no place where the class would be a whole example ahead of its share
-    k * n / N, and at none where it would be one behind; of those that may come next, the one that must come first
-    does. Such a schedule always exists (Steiner and Yeomans, 1993).
+    After k examples, a class of n must be less than one example ahead of its share k * n / N, and less than one behind.
+    This gives each example an earliest and a latest position; of the examples that may come next, the one with the
+    earliest deadline does. Such a schedule always exists (Steiner and Yeomans, 1993).
     """
     bits = _bits(seed, len(labels))
     members = [np.flatnonzero(labels == label) for label in range(int(np.max(labels)) + 1)]
     queues = [rows[np.argsort(bits[rows], kind="stable")].tolist() for rows in members]
     order = np.empty(len(labels), np.int64)
-    for place, (label, turn) in enumerate(_turns([len(queue) for queue in queues], seed)):
-        order[place] = queues[label][turn]
+    for position, (label, index) in enumerate(_schedule([len(queue) for queue in queues], seed)):
+        order[position] = queues[label][index]
     return order
 
 
-def _turns(sizes: Sequence[int], seed: int) -> list[tuple[int, int]]:
-    """Which class, and which of its examples, comes at each place: earliest deadline first."""
+def _schedule(sizes: Sequence[int], seed: int) -> list[tuple[int, int]]:
+    """The class, and the index within the class, at each position: earliest deadline first."""
     total = sum(sizes)
-    # Ties in a fixed order of classes would favour the first ones in every small subset.
+    # Breaking ties by class number would favour the first classes in every small subset.
     ties = _bits(seed, total + len(sizes))[total:].tolist()
     released: list[list[tuple[int, int, int, int]]] = [[] for _ in range(total)]
     for label, size in enumerate(sizes):
-        for turn in range(size):
-            deadline = -(-(turn + 1) * total // size)
-            released[turn * total // size].append((deadline, ties[label], label, turn))
+        for index in range(size):
+            deadline = -(-(index + 1) * total // size)
+            released[index * total // size].append((deadline, ties[label], label, index))
     waiting: list[tuple[int, int, int, int]] = []
-    turns = []
+    schedule = []
     for arrivals in released:
         for arrival in arrivals:
             heapq.heappush(waiting, arrival)
-        _, _, label, turn = heapq.heappop(waiting)
-        turns.append((label, turn))
-    return turns
+        _, _, label, index = heapq.heappop(waiting)
+        schedule.append((label, index))
+    return schedule
 
 
 def manifest(
@@ -161,18 +163,18 @@ def manifest(
     test_ids: Sequence[str],
     test_split: str = "test",
 ) -> dict[str, Any]:
-    """What `subsets.json` holds: proof of what each stage was trained on.
+    """The contents of `subsets.json`: proof of the examples that each stage was trained on.
 
-    Hashes are of the ordered ids; `content_sha256` is of all images of a split in the order on disk, taken when the
-    data set was prepared, or None where TFDS prepared it.
+    `sha256` hashes the ordered ids; `content_sha256` hashes all images of a split in the order on disk and was
+    recorded when the data set was prepared; it is None where TFDS prepared it.
 
     Args:
       subsets: one for each stage.
       stage_names: their names, in the same order.
       dataset: the opened data set.
-      train_ids: all training examples' names in the order on disk.
-      test_ids: all test examples' names in the order on disk.
-      test_split: the split on disk that they are from: "train" where some of it is held out.
+      train_ids: ids of all training examples in the order on disk.
+      test_ids: ids of all test examples in the order on disk.
+      test_split: the split on disk that the test examples are from: "train" where some of it is held out.
     """
     content = (dataset.builder.info.metadata or {}).get("content_sha256") or {}
     return {

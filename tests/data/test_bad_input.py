@@ -55,8 +55,8 @@ def stored_and_read(tmp_path: Path, name: str, content: bytes) -> np.ndarray:
     data = DataConfig(name="image_folder", root=str(tmp_path / "root"), data_dir=str(tmp_path / "data"))
     datasets.prepare(data, quiet)
     dataset = datasets.open_dataset(data)
-    read = datasets.make_read(dataset, "train", WIDTH)
-    row = datasets.index(dataset, "train")[1].index(f"train/cat/{name}")
+    read = datasets.make_image_reader(dataset, "train", WIDTH)
+    row = datasets.labels_and_ids(dataset, "train")[1].index(f"train/cat/{name}")
     return read(np.array([row]))[0]
 
 
@@ -124,7 +124,7 @@ def test_images_that_are_none_are_named(tmp_path, capsys, name, content, told):
     (tmp_path / "root/dog" / name).write_bytes(content)
     place = str(tmp_path / "root")
     sentence = refused(capsys, "image_folder", "--from", place, "--data-dir", str(tmp_path / "data"))
-    assert sentence.startswith(f"data.root is {place!r}: 1 image cannot be read as a whole: dog/{name} ({told}")
+    assert sentence.startswith(f"data.root is {place!r}: 1 image cannot be decoded completely: dog/{name} ({told}")
     assert sentence.endswith("; repair or remove them")
     assert not list(tmp_path.glob("data/**/dataset_info.json"))
 
@@ -138,9 +138,9 @@ def made(**changes):
     [
         (SourceSplit(("a", "b"), (0, 2)), SourceSplit(("c",), (0,)), "the label of 'b' is 2: it must lie in 0 to 1"),
         (SourceSplit(("a", "b"), (0, -1)), SourceSplit(("c",), (0,)), "the label of 'b' is -1"),
-        (SourceSplit(("a", "a"), (0, 1)), SourceSplit(("c",), (0,)), "the image 'a' comes twice"),
-        (SourceSplit(("a", "b"), (0, 1)), SourceSplit(("b",), (0,)), "'b' comes twice; each must come once, in one sp"),
-        (SourceSplit(("a", "b"), (0, 1)), SourceSplit((), ()), "there are no images for the split 'test'"),
+        (SourceSplit(("a", "a"), (0, 1)), SourceSplit(("c",), (0,)), "the image 'a' is listed twice"),
+        (SourceSplit(("a", "b"), (0, 1)), SourceSplit(("b",), (0,)), "'b' is listed twice; list it once, in one sp"),
+        (SourceSplit(("a", "b"), (0, 1)), SourceSplit((), ()), "there are no images in the split 'test'"),
     ],
 )
 def test_contradictions_are_refused_before_anything_is_written(tmp_path, train, test, told):
@@ -183,7 +183,7 @@ def test_data_dir_without_the_right_to_write(tmp_path, capsys, monkeypatch):
 _ON_A_SMALL_DISK = """
 import os, sys
 import numpy as np
-sys.path[:0] = ["tests", "."]
+sys.path[:0] = ["tests/data", "."]
 from pathlib import Path
 from test_datasets import source_of
 from test_food101 import food_files
@@ -198,8 +198,8 @@ from stepwise_jax.errors import InputError
 
 disk = Path(sys.argv[1])
 quiet = lambda *_: None
-# As if other programs took the room after it was asked for.
-writing.check_room = food101.check_room = quiet
+# As if other programs used up the space after it was checked.
+writing.check_free_space = food101.check_free_space = quiet
 
 def attempt(function, *arguments):
     try:
@@ -210,7 +210,7 @@ def attempt(function, *arguments):
 
 images = np.random.default_rng(0).integers(0, 256, (60, 300, 300, 3), np.uint8)
 attempt(writing.prepare, source_of(images), disk, quiet)
-attempt(building.make, "food101", Path(sys.argv[2]), disk, quiet)
+attempt(building.prepare, "food101", Path(sys.argv[2]), disk, quiet)
 attempt(writing.prepare, source_of(images[:9]), disk, quiet)
 """
 

@@ -2,9 +2,9 @@ import jax
 import numpy as np
 import pytest
 
-from stepwise_jax.data.batches import Resident, gather, pad_rows
-from stepwise_jax.data.sampler import calls, epoch_order, steps_in_call
-from stepwise_jax.functional.preprocessing import Preprocessing, histograms, make_preprocessing, preprocess
+from stepwise_jax.data.batches import ResidentSplit, gather_batch, pad_rows
+from stepwise_jax.data.sampler import split_into_calls, epoch_order, steps_in_call
+from stepwise_jax.functional.preprocessing import Preprocessing, channel_histograms, make_preprocessing, preprocess
 
 ROWS = np.random.default_rng(0).choice(1000, size=103, replace=False)
 PLAIN = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
@@ -80,14 +80,14 @@ def test_calls_resumed_at_any_step_feed_exactly_what_is_left(steps_per_call):
     order = epoch_order(0, 1, 1, ROWS, 9)
     assert len(order) == 11
     for start in range(len(order) + 1):
-        blocks = list(calls(range(start, len(order)), steps_per_call))
+        blocks = list(split_into_calls(range(start, len(order)), steps_per_call))
         fed = np.concatenate([order[:start], *(order[block] for block in blocks)])
         np.testing.assert_array_equal(fed, order)
         assert all(len(block) == steps_per_call for block in blocks[:-1])
 
 
 def test_calls_resumed_between_two_calls_are_the_same_calls():
-    assert list(calls(range(4, 11), 4)) == list(calls(range(11), 4))[1:]
+    assert list(split_into_calls(range(4, 11), 4)) == list(split_into_calls(range(11), 4))[1:]
 
 
 def test_steps_in_call_is_the_largest_divisor_in_the_upper_half():
@@ -152,7 +152,7 @@ def test_grey_images_are_seen_as_three_equal_channels():
 def test_normalisation_by_the_data_set_is_its_mean_and_standard_deviation(channels):
     stored = images(40, 6, 5, channels)
     stored[..., 0] //= 3
-    made = make_preprocessing("dataset", 32, histograms(stored))
+    made = make_preprocessing("dataset", 32, channel_histograms(stored))
     expected = (
         np.broadcast_to((stored / 255).mean(axis=(0, 1, 2)), 3),
         np.broadcast_to((stored / 255).std(axis=(0, 1, 2)), 3),
@@ -163,14 +163,14 @@ def test_normalisation_by_the_data_set_is_its_mean_and_standard_deviation(channe
 
 def test_a_channel_without_contrast_is_normalised_to_about_nothing():
     flat = np.full((4, 3, 3, 3), 77, np.uint8)
-    made = np.asarray(preprocess(jax.numpy.asarray(flat), make_preprocessing("dataset", 3, histograms(flat))))
+    made = np.asarray(preprocess(jax.numpy.asarray(flat), make_preprocessing("dataset", 3, channel_histograms(flat))))
     assert np.abs(made).max() < 0.1
 
 
 def test_gather_takes_rows_in_their_order_and_repeats_them():
     stored, labels = images(9, 4, 4, 3), np.arange(9, dtype=np.int32) * 11
-    examples = Resident(jax.numpy.asarray(stored), jax.numpy.asarray(labels))
+    examples = ResidentSplit(jax.numpy.asarray(stored), jax.numpy.asarray(labels))
     rows = np.array([8, 0, 0, 3], np.int32)
-    made, classes = gather(examples, jax.numpy.asarray(rows), Preprocessing(4, *PLAIN))
+    made, classes = gather_batch(examples, jax.numpy.asarray(rows), Preprocessing(4, *PLAIN))
     assert classes.tolist() == [88, 0, 0, 33]
     np.testing.assert_allclose(made, stored[rows] / 255, atol=1e-7)

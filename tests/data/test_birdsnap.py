@@ -42,7 +42,7 @@ def write_birds(root: Path, below: str = "download/images", missing=(), lists=("
 
 def found(dataset: Dataset, split: str) -> dict[str, str]:
     """Class names by id."""
-    labels, ids = datasets.index(dataset, split)
+    labels, ids = datasets.labels_and_ids(dataset, split)
     return {name: dataset.class_names[label] for name, label in zip(ids, labels, strict=True)}
 
 
@@ -72,8 +72,8 @@ def test_images_that_are_gone_are_counted(tmp_path, caplog):
     assert found(dataset, "test") == expected(TEST[1:])
     assert found(dataset, "train") == expected(TRAIN[2:])
     assert [record.getMessage() for record in caplog.records] == [
-        "birdsnap: 1 of the 3 test images that the lists name are not there",
-        "birdsnap: 2 of the 9 training images that the lists name are not there",
+        "birdsnap: 1 of the 3 test images that the lists name are missing",
+        "birdsnap: 2 of the 9 training images that the lists name are missing",
         "birdsnap: no test images of 1 of 3 classes: Coopers_Hawk",
         "birdsnap: not the published numbers, but 7 training images instead of 47,386, 2 test images instead of 2,443, "
         "3 classes instead of 500",
@@ -86,7 +86,7 @@ def test_species_of_which_all_images_are_gone_keep_their_class(tmp_path):
     (tmp_path / "b/download/images/Coopers_Hawk").mkdir()
     dataset = prepared("birdsnap", tmp_path / "b", tmp_path / "data")
     assert dataset.class_names == SPECIES
-    assert np.unique(datasets.index(dataset, "train")[0]).tolist() == [0, 2]
+    assert np.unique(datasets.labels_and_ids(dataset, "train")[0]).tolist() == [0, 2]
 
 
 def test_images_in_no_list_are_left_out(tmp_path, caplog):
@@ -97,7 +97,7 @@ def test_images_in_no_list_are_left_out(tmp_path, caplog):
     dataset = prepared("birdsnap", tmp_path / "b", tmp_path / "data")
     assert found(dataset, "train") == expected(TRAIN)
     assert caplog.records[0].getMessage() == (
-        "birdsnap: left out what is no image or in no list: 'Coopers_Hawk/log.txt', 'Coopers_Hawk/9999.jpg'"
+        "birdsnap: left out files that are not images or are in no list: 'Coopers_Hawk/log.txt', 'Coopers_Hawk/9999.jpg'"
     )
 
 
@@ -111,7 +111,7 @@ def test_training_and_plans_take_what_is_prepared(tmp_path):
 
 def test_nothing_given(tmp_path):
     data = DataConfig(name="birdsnap", data_dir=str(tmp_path / "data"))
-    told = r"birdsnap cannot be fetched: give --from PATH, the folder with test_images.txt"
+    told = r"birdsnap cannot be downloaded: give --from PATH, the folder with test_images.txt"
     with pytest.raises(InputError, match=told):
         datasets.prepare(data, lambda *_: None, fetch=True)
     with pytest.raises(InputError, match=r"`python launch.py prepare birdsnap --from PATH`"):
@@ -135,18 +135,18 @@ def test_no_images(tmp_path):
 
 def test_no_test_images(tmp_path):
     write_birds(tmp_path / "b", missing=TEST)
-    refused("birdsnap", tmp_path / "b", tmp_path, r"there are no images for the split 'test'")
+    refused("birdsnap", tmp_path / "b", tmp_path, r"there are no images in the split 'test'")
 
 
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
-        ("test_images", "", r"test_images.txt' must begin with a line of its fields' names, 'path' among them"),
-        ("test_images", "Coopers_Hawk/0561.jpg\n", r"test_images.txt' must begin with a line"),
-        ("images", "url\tmd5\npath\n", r"images.txt' must begin with a line"),
-        ("images", "url\tpath\nhttp://x\n", r"images.txt': the line 'http://x' has no field 'path'"),
-        ("species", "id\tdir\n1\tCoopers_Hawk\n", r"species.txt' does not know the folders 'Acadian_Fly.*', 'Acorn_W"),
-        ("species", "id\tdir\n1\tCoopers_Hawk\n2\tCoopers_Hawk\n", r"species.txt' does not know the folders"),
+        ("test_images", "", r"test_images.txt' must start with a line of column names that includes 'path'"),
+        ("test_images", "Coopers_Hawk/0561.jpg\n", r"test_images.txt' must start with a line"),
+        ("images", "url\tmd5\npath\n", r"images.txt' must start with a line"),
+        ("images", "url\tpath\nhttp://x\n", r"images.txt': the line 'http://x' has no column 'path'"),
+        ("species", "id\tdir\n1\tCoopers_Hawk\n", r"species.txt' does not list the folders 'Acadian_Fly.*', 'Acorn_W"),
+        ("species", "id\tdir\n1\tCoopers_Hawk\n2\tCoopers_Hawk\n", r"species.txt' does not list the folders"),
     ],
 )
 def test_lists_that_cannot_be_right(tmp_path, name, content, told):
@@ -165,5 +165,5 @@ def test_unreadable_images_are_named(tmp_path):
     write_birds(tmp_path / "b")
     (tmp_path / "b/download/images" / TEST[0]).write_bytes(b"<html>Sorry, this photo is gone</html>")
     refused(
-        "birdsnap", tmp_path / "b", tmp_path, r"1 image cannot be read as a whole: Coopers_Hawk/0561.jpg \(no image"
+        "birdsnap", tmp_path / "b", tmp_path, r"1 image cannot be decoded completely: Coopers_Hawk/0561.jpg \(no image"
     )

@@ -205,7 +205,7 @@ def test_order_is_the_one_of_tfds(tmp_path, name):
         # TFDS's own builder of CIFAR keys its examples by their number, and hashes the key with the split's name.
         count = dataset.builder.info.splits[split].num_examples
         order = sorted(range(count), key=hashing.Hasher(split).hash_key)
-        _, ids = datasets.index(dataset, split)
+        _, ids = datasets.labels_and_ids(dataset, split)
         assert list(ids) == [f"{split}_{row:05d}" for row in order]
 
 
@@ -225,7 +225,7 @@ def test_what_prepare_says(tmp_path, capsys, caplog):
     labels = set(Images("cifar10").test[1].tolist())
     absent = [name for label, name in enumerate(NAMES["cifar10"]) if label not in labels]
     assert [record.getMessage() for record in caplog.records] == [
-        f"cifar10: no test images of {len(absent)} of 10 classes: {', '.join(absent[:5])} ...",
+        f"cifar10: no test images of {len(absent)} of 10 classes: {', '.join(absent[:5])} and {len(absent) - 5} more",
         warned + "10,000",
     ]
 
@@ -253,7 +253,7 @@ def test_another_version_is_told(tmp_path):
     dataset = prepared("cifar10", write_folder(tmp_path / "there", binary_files("cifar10")), tmp_path / "data")
     folder = Path(dataset.builder.data_dir)
     folder.rename(folder.with_name("0.9.0"))
-    with pytest.raises(InputError, match=r"version 1.0.0 is not prepared.*only as 0.9.0, which is another version's"):
+    with pytest.raises(InputError, match=r"version 1.0.0 is not prepared.*only as 0.9.0 by another version"):
         datasets.open_dataset(DataConfig(name="cifar10", data_dir=str(tmp_path / "data")))
 
 
@@ -274,7 +274,7 @@ def test_truncated_archive(tmp_path, share):
     path = write_archive(tmp_path / "a.tar.gz", binary_files("cifar10"))
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
-    refused("cifar10", path, tmp_path, r"a.tar.gz' is no whole tar archive")
+    refused("cifar10", path, tmp_path, r"a.tar.gz' is not a complete tar archive")
 
 
 def test_checksum_within_the_archive_that_does_not_fit(tmp_path):
@@ -282,12 +282,12 @@ def test_checksum_within_the_archive_that_does_not_fit(tmp_path):
     content = bytearray(path.read_bytes())
     content[-8] ^= 1
     path.write_bytes(content)
-    refused("cifar10", path, tmp_path, r"a.tar.gz' is no whole tar archive.*CRC")
+    refused("cifar10", path, tmp_path, r"a.tar.gz' is not a complete tar archive.*CRC")
 
 
 def test_no_archive_at_all(tmp_path):
     (tmp_path / "a.tar.gz").write_text("not an archive")
-    refused("cifar10", tmp_path / "a.tar.gz", tmp_path, r"a.tar.gz' is no whole tar archive")
+    refused("cifar10", tmp_path / "a.tar.gz", tmp_path, r"a.tar.gz' is not a complete tar archive")
 
 
 @pytest.mark.parametrize("form", ["archive", "folder"])
@@ -307,7 +307,7 @@ def test_missing_file_is_named(tmp_path, write, form):
     files = FORMS[form]("cifar10")
     lost = next(file for file in files if "data_batch_3" in file)
     del files[lost]
-    refused("cifar10", write(tmp_path / "there", files), tmp_path, rf"lacks {lost}: it is no whole copy")
+    refused("cifar10", write(tmp_path / "there", files), tmp_path, rf"lacks {lost}: the copy of cifar10 is incomplete")
 
 
 def test_links_are_not_followed(tmp_path):
@@ -332,13 +332,13 @@ def test_links_are_not_followed(tmp_path):
 def test_names_that_lead_out_of_an_archive(tmp_path, name):
     path = write_archive(tmp_path / "a.tar.gz", binary_files("cifar10") | {name: b"evil"})
     before = sorted(tmp_path.rglob("*"))
-    refused("cifar10", path, tmp_path, "a name that leads out of it")
+    refused("cifar10", path, tmp_path, "a name that points outside it")
     assert sorted(tmp_path.rglob("*")) == before
     assert not os.path.exists("/tmp/stepwise-outside")
 
 
 def test_absurdly_large_member(tmp_path, monkeypatch):
-    monkeypatch.setattr(cifar.archive, "_LARGEST", 1000)
+    monkeypatch.setattr(cifar.archive, "_MAX_FILE_BYTES", 1000)
     path = write_archive(tmp_path / "a.tar.gz", binary_files("cifar10"))
     refused("cifar10", path, tmp_path, r"holds 'cifar-10-batches-bin/data_batch_1.bin' of 18,438 bytes")
 
@@ -346,7 +346,7 @@ def test_absurdly_large_member(tmp_path, monkeypatch):
 def test_truncated_batch(tmp_path):
     files = binary_files("cifar10")
     files["cifar-10-batches-bin/data_batch_2.bin"] = files["cifar-10-batches-bin/data_batch_2.bin"][:-1]
-    told = r"data_batch_2.bin is damaged: 18,437 bytes are no whole number of records of 3,073 bytes"
+    told = r"data_batch_2.bin is damaged: 18,437 bytes are not a whole number of records of 3,073 bytes"
     refused("cifar10", write_folder(tmp_path / "there", files), tmp_path, told)
 
 

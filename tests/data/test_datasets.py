@@ -49,7 +49,7 @@ def source_of(images: np.ndarray, name: str = "made") -> Source:
         name=name,
         version="1.0.0",
         class_names=("even", "odd"),
-        place="the test",
+        origin="the test",
         splits=splits,
         read=read,
         array_shape=(shape[0], shape[1], shape[2]),
@@ -82,7 +82,7 @@ def test_digits_are_prepared_and_loaded_as_scikit_learn_has_them(tmp_path):
 def test_digits_test_split_is_fixed_and_by_class(tmp_path):
     data = digits(tmp_path)
     datasets.prepare(data, quiet)
-    labels, ids = reading.index(datasets.open_dataset(data), "test")
+    labels, ids = reading.labels_and_ids(datasets.open_dataset(data), "test")
     # Change these only together with the version in digits.py: scores of older runs rest on this split.
     assert np.bincount(labels).tolist() == [36, 37, 35, 37, 36, 36, 36, 36, 35, 36]
     assert ids[:3] == ("digits_0598", "digits_1512", "digits_0577")
@@ -256,7 +256,7 @@ def test_damaged_records_are_told(tmp_path, damage):
     content[30_000] ^= 1
     path.write_bytes({"flipped": content, "shortened": content[:-70_000], "emptied": b""}[damage])
     dataset = datasets.open_dataset(data)
-    for read in (lambda: datasets.load(dataset, "train", 8, quiet), lambda: reading.index(dataset, "train")):
+    for read in (lambda: datasets.load(dataset, "train", 8, quiet), lambda: reading.labels_and_ids(dataset, "train")):
         with pytest.raises(InputError, match=r"is damaged: remove it and prepare it again"):
             read()
 
@@ -297,7 +297,9 @@ def test_validation_images_serve_where_there_are_no_test_images(tmp_path):
     found = datasets.load(dataset, "test", 2, quiet)
     np.testing.assert_array_equal(found.images, expected.images)
     np.testing.assert_array_equal(found.labels, expected.labels)
-    np.testing.assert_array_equal(datasets.make_read(dataset, "test", 2)(np.array([3, 1])), expected.images[[3, 1]])
+    np.testing.assert_array_equal(
+        datasets.make_image_reader(dataset, "test", 2)(np.array([3, 1])), expected.images[[3, 1]]
+    )
 
 
 def test_configurations_and_versions_by_name(tmp_path):
@@ -351,7 +353,7 @@ def test_files_that_end_early_are_not_taken(tmp_path, monkeypatch):
             return 3
 
     monkeypatch.setattr(writing, "ArrayRecordDataSource", Short)
-    with pytest.raises(InputError, match=r"not written as a whole"):
+    with pytest.raises(InputError, match=r"not written completely"):
         datasets.prepare(digits(tmp_path), quiet)
     assert not list(tmp_path.rglob("*1.0.0*"))
 
@@ -371,7 +373,7 @@ from pathlib import Path
 from typing import Any
 import numpy as np
 from stepwise_jax.data.prepared import writing
-sys.path.insert(0, "tests")
+sys.path.insert(0, "tests/data")
 from test_datasets import source_of
 import dataclasses
 source = source_of(np.zeros((40, 2, 2, 1), np.uint8))

@@ -56,7 +56,7 @@ class Server:
             name="file.bin",
             size=len(CONTENT),
             sha256=hashlib.sha256(CONTENT).hexdigest(),
-            room=0,
+            preparation_bytes=0,
         )
         return dataclasses.replace(known, **changes)
 
@@ -117,7 +117,7 @@ def test_fetched_once_with_progress(server, tmp_path):
     assert path == tmp_path / "downloads/file.bin"
     assert path.read_bytes() == CONTENT
     assert names(tmp_path / "downloads") == ["file.bin"]
-    assert calls[0] == (0, 3, "file.bin: fetching, MB")
+    assert calls[0] == (0, 3, "file.bin: downloading, MB")
     assert calls[-1] == (3, 3, "file.bin.part: checking, MB")
     assert fetch(server.published(), tmp_path / "downloads", quiet) == path
     assert server.asked == [None]
@@ -125,7 +125,7 @@ def test_fetched_once_with_progress(server, tmp_path):
 
 def test_a_cut_connection_is_told_and_gone_on_with(server, tmp_path):
     server.at_most = 1_000_000
-    with pytest.raises(InputError, match=r"cannot be fetched \(.*1,?000,?000.*\): try again, which goes on where it"):
+    with pytest.raises(InputError, match=r"cannot be downloaded \(.*1,?000,?000.*\): try again, which resumes the dow"):
         fetch(server.published(), tmp_path, quiet)
     assert names(tmp_path) == ["file.bin.part"]
     server.at_most = None
@@ -187,7 +187,7 @@ def test_a_file_without_end_is_not_fetched_on(server, tmp_path):
 @pytest.mark.parametrize("status", [404, 503])
 def test_what_the_server_answers(server, tmp_path, status):
     server.status = status
-    with pytest.raises(InputError, match=rf"cannot be fetched \(the server answers {status} .*give it with --from"):
+    with pytest.raises(InputError, match=rf"cannot be downloaded \(the server answers {status} .*give it with --from"):
         fetch(server.published(), tmp_path, quiet)
     assert names(tmp_path) == []
 
@@ -197,21 +197,21 @@ def test_no_server(server, tmp_path):
         # Bound, so that nobody else takes the port, and not listening.
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/file.bin"
-        with pytest.raises(InputError, match=r"cannot be fetched \(.*refused"):
+        with pytest.raises(InputError, match=r"cannot be downloaded \(.*refused"):
             fetch(server.published(url=url), tmp_path, quiet)
 
 
 def test_a_server_that_falls_silent(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(download, "_SECONDS", 0.2)
+    monkeypatch.setattr(download, "_TIMEOUT_SECONDS", 0.2)
     server.seconds = 1.0
-    with pytest.raises(InputError, match=r"cannot be fetched \(.*timed out"):
+    with pytest.raises(InputError, match=r"cannot be downloaded \(.*timed out"):
         fetch(server.published(), tmp_path, quiet)
 
 
 def test_room_is_asked_for_first(server, tmp_path, monkeypatch):
     monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 5 << 20}))
     with pytest.raises(InputError, match=r"has 5 MiB free, 11 MiB are needed"):
-        fetch(server.published(room=8 << 20), tmp_path, quiet)
+        fetch(server.published(preparation_bytes=8 << 20), tmp_path, quiet)
     assert server.asked == []
 
 
@@ -262,11 +262,11 @@ def test_two_at_once_fetch_once(server, tmp_path):
 def test_prepare_fetches_checks_and_stores(server, tmp_path, monkeypatch, capsys):
     archive = write_archive(tmp_path / "a.tar.gz", binary_files("cifar10")).read_bytes()
     server.content = archive
-    recipe = catalog.RECIPES["cifar10"]
+    recipe = catalog.PUBLISHED["cifar10"]
     known = server.published(
         name="cifar-10-binary.tar.gz", size=len(archive), sha256=hashlib.sha256(archive).hexdigest()
     )
-    monkeypatch.setitem(catalog.RECIPES, "cifar10", dataclasses.replace(recipe, download=known))
+    monkeypatch.setitem(catalog.PUBLISHED, "cifar10", dataclasses.replace(recipe, download=known))
     words = ["prepare", "cifar10", "--data-dir", str(tmp_path / "data")]
     assert launch.main(words) == 0
     assert capsys.readouterr().out == "cifar10 1.0.0: 30 training and 8 test images, 10 classes\n"
@@ -278,7 +278,7 @@ def test_prepare_fetches_checks_and_stores(server, tmp_path, monkeypatch, capsys
 def test_published_figures_are_those_of_tfds():
     import tensorflow_datasets as tfds
 
-    for name, recipe in catalog.RECIPES.items():
+    for name, recipe in catalog.PUBLISHED.items():
         if recipe.download is not None:
             lines = Path(tfds.core.tfds_path(f"url_checksums/{name}.txt")).read_text().splitlines()
             url, size, sha256, file = lines[0].split("\t")

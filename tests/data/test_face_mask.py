@@ -16,7 +16,7 @@ CLASSES = ("with_mask", "without_mask")
 
 
 def ids(dataset: Dataset, split: str) -> set[str]:
-    return set(datasets.index(dataset, split)[1])
+    return set(datasets.labels_and_ids(dataset, split)[1])
 
 
 def test_one_source_without_a_split(tmp_path):
@@ -24,10 +24,10 @@ def test_one_source_without_a_split(tmp_path):
     dataset = prepared("face_mask", tmp_path / "root", tmp_path / "data")
     assert dataset.class_names == CLASSES
     # ceil(20 * 639 / 3148) images are held out, in proportion by class.
-    assert np.bincount(datasets.index(dataset, "test")[0]).tolist() == [3, 2]
-    assert np.bincount(datasets.index(dataset, "train")[0]).tolist() == [7, 8]
+    assert np.bincount(datasets.labels_and_ids(dataset, "test")[0]).tolist() == [3, 2]
+    assert np.bincount(datasets.labels_and_ids(dataset, "train")[0]).tolist() == [7, 8]
     for split in ("train", "test"):
-        labels, names = datasets.index(dataset, split)
+        labels, names = datasets.labels_and_ids(dataset, split)
         assert [CLASSES[label] for label in labels] == [name.split("/")[0] for name in names]
 
 
@@ -36,11 +36,11 @@ def test_three_sources_with_spellings_of_their_own(tmp_path):
     write_classes(tmp_path / "root/kaggle/data", ("WithMask", "WithoutMask"), 5)
     write_classes(tmp_path / "root/third", ("Mask", "no-mask"), 6)
     dataset = prepared("face_mask", tmp_path / "root", tmp_path / "data")
-    labels = np.concatenate([datasets.index(dataset, split)[0] for split in ("train", "test")])
+    labels = np.concatenate([datasets.labels_and_ids(dataset, split)[0] for split in ("train", "test")])
     assert np.bincount(labels).tolist() == [15, 15]
     names = ids(dataset, "train") | ids(dataset, "test")
     assert {name.rsplit("/", 2)[0] for name in names} == {"observations", "kaggle/data", "third"}
-    labels, found = datasets.index(dataset, "train")
+    labels, found = datasets.labels_and_ids(dataset, "train")
     for label, name in zip(labels, found, strict=True):
         assert CLASSES[label] == ("without_mask" if "o" in name.split("/")[-2].lower() else "with_mask")
 
@@ -75,7 +75,7 @@ def test_numbers_are_compared_with_the_papers(tmp_path, caplog):
     (tmp_path / "root/with_mask/about.txt").write_text("about")
     prepared("face_mask", tmp_path / "root", tmp_path / "data")
     assert [record.getMessage() for record in caplog.records] == [
-        "face_mask: left out what is no image: 'with_mask/about.txt'",
+        "face_mask: left out files that are not images: 'with_mask/about.txt'",
         "face_mask: not the published numbers, but 15 training images instead of 2,509, 5 test images instead of 639",
     ]
 
@@ -87,36 +87,36 @@ def test_one_class_alone(tmp_path):
 
 def test_images_of_neither_class(tmp_path):
     write_classes(tmp_path / "root", (*CLASSES, "mask_weared_incorrect"), 4)
-    refused("face_mask", tmp_path / "root", tmp_path, r"mask_weared_incorrect/000.png' lies in a folder of neither")
+    refused("face_mask", tmp_path / "root", tmp_path, r"mask_weared_incorrect/000.png' is in a folder of neither")
 
 
 def test_images_in_no_folder(tmp_path):
     write_classes(tmp_path / "root", CLASSES, 4)
     write(tmp_path / "root/0.jpg")
-    refused("face_mask", tmp_path / "root", tmp_path, r"root/0.jpg' lies in a folder of neither class")
+    refused("face_mask", tmp_path / "root", tmp_path, r"root/0.jpg' is in a folder of neither class")
 
 
 def test_images_below_a_class(tmp_path):
     write_classes(tmp_path / "root", CLASSES, 4)
     write(tmp_path / "root/with_mask/deeper/0.jpg")
-    refused("face_mask", tmp_path / "root", tmp_path, r"lies below a class folder, not directly in one")
+    refused("face_mask", tmp_path / "root", tmp_path, r"is in a subfolder of a class folder, not directly in one")
 
 
 def test_a_split_of_some_images_alone(tmp_path):
     write_classes(tmp_path / "root/one/test", CLASSES, 2)
     write_classes(tmp_path / "root/two", CLASSES, 2)
-    told = r"some images lie below train or test, and some do not: 'two/with_mask/000.png', 'two"
+    told = r"some images are below train or test, and some are not: 'two/with_mask/000.png', 'two"
     refused("face_mask", tmp_path / "root", tmp_path, told)
 
 
 def test_a_test_folder_alone(tmp_path):
     write_classes(tmp_path / "root/test", CLASSES, 2)
-    refused("face_mask", tmp_path / "root", tmp_path, r"there are no images for the split 'train'")
+    refused("face_mask", tmp_path / "root", tmp_path, r"there are no images in the split 'train'")
 
 
 def test_a_file(tmp_path):
     (tmp_path / "masks.zip").write_bytes(b"PK")
-    refused("face_mask", tmp_path / "masks.zip", tmp_path, r"masks.zip' is no folder: use with_mask/")
+    refused("face_mask", tmp_path / "masks.zip", tmp_path, r"masks.zip' is not a folder: use with_mask/")
 
 
 @pytest.mark.parametrize("name", ["mask", "train"])

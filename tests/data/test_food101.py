@@ -53,7 +53,7 @@ def food_files(lists: str = "both") -> dict[str, bytes]:
 def assert_is_food101(dataset: Dataset) -> None:
     assert dataset.class_names == CLASSES
     for split in PER_CLASS:
-        labels, found = datasets.index(dataset, split)
+        labels, found = datasets.labels_and_ids(dataset, split)
         assert sorted(found) == sorted(ids(split))
         assert [CLASSES[label] for label in labels] == [name.split("/")[0] for name in found]
         skipped = {"image": tfds.decode.SkipDecoding()}
@@ -78,7 +78,7 @@ def test_order_is_the_one_of_tfds(tmp_path):
     dataset = prepared("food101", write_archive(tmp_path / "a.tar.gz", food_files()), tmp_path / "data")
     # TFDS's own builder of Food-101 keys its examples by the lines of the lists.
     expected = sorted(ids("train"), key=hashing.Hasher("train").hash_key)
-    assert list(datasets.index(dataset, "train")[1]) == expected
+    assert list(datasets.labels_and_ids(dataset, "train")[1]) == expected
 
 
 def test_class_names_and_their_order_are_those_of_tfds():
@@ -108,7 +108,7 @@ def test_nothing_is_left_of_what_was_unpacked(tmp_path, monkeypatch):
     assert opened[0].closed
     content = path.read_bytes()
     path.write_bytes(content[:-500])
-    refused("food101", path, tmp_path / "again", "is no whole tar archive")
+    refused("food101", path, tmp_path / "again", "is not a complete tar archive")
     assert opened[1].closed
 
 
@@ -117,7 +117,7 @@ def test_truncated_archive(tmp_path, share):
     path = write_archive(tmp_path / "a.tar.gz", food_files())
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
-    refused("food101", path, tmp_path, r"a.tar.gz' is no whole tar archive")
+    refused("food101", path, tmp_path, r"a.tar.gz' is not a complete tar archive")
 
 
 @pytest.mark.parametrize("write", [write_archive, write_folder])
@@ -155,7 +155,7 @@ def test_image_that_is_a_link_in_the_archive(tmp_path):
 @pytest.mark.parametrize("name", ["../../outside.jpg", "/tmp/stepwise-outside.jpg", "food-101/images/../../../x.jpg"])
 def test_names_that_lead_out_of_an_archive(tmp_path, name):
     path = write_archive(tmp_path / "in/a.tar.gz", food_files() | {name: b"evil"})
-    refused("food101", path, tmp_path, "a name that leads out of it")
+    refused("food101", path, tmp_path, "a name that points outside it")
     assert not list(tmp_path.rglob("outside*"))
     assert not Path("/tmp/stepwise-outside.jpg").exists()
 
@@ -163,8 +163,8 @@ def test_names_that_lead_out_of_an_archive(tmp_path, name):
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("apple_pie/100", r"the image 'apple_pie/100' comes twice"),
-        ("apple_pie/900", r"the image 'apple_pie/900' comes twice; each must come once, in one split"),
+        ("apple_pie/100", r"the image 'apple_pie/100' is listed twice"),
+        ("apple_pie/900", r"the image 'apple_pie/900' is listed twice; list it once, in one split"),
         ("cake/1", r"train.txt names 'cake/1': it must be CLASS/IMAGE, CLASS in meta/classes.txt"),
         ("../secret", r"train.txt names '../secret'"),
         ("apple_pie/..", r"train.txt names 'apple_pie/..'"),
@@ -186,32 +186,32 @@ def test_damaged_json(tmp_path, content):
 
 def test_empty_split(tmp_path):
     files = food_files("txt") | {"food-101/meta/test.txt": b"\n"}
-    refused("food101", write_folder(tmp_path / "there", files), tmp_path, r"there are no images for the split 'test'")
+    refused("food101", write_folder(tmp_path / "there", files), tmp_path, r"there are no images in the split 'test'")
 
 
 def test_class_that_comes_twice(tmp_path):
     files = food_files()
     files["food-101/meta/classes.txt"] += b"baklava\n"
-    refused("food101", write_folder(tmp_path / "there", files), tmp_path, r"the class 'baklava' comes twice")
+    refused("food101", write_folder(tmp_path / "there", files), tmp_path, r"the class 'baklava' is listed twice")
 
 
 def test_wrong_folder_and_wrong_archive(tmp_path):
     (tmp_path / "empty").mkdir()
     refused("food101", tmp_path / "empty", tmp_path, r"empty' is not food101: it must hold food-101/meta and")
     path = write_archive(tmp_path / "a.tar.gz", {"other/file": b"x"})
-    refused("food101", path, tmp_path, r"lacks food-101/meta/classes.txt: it is no whole copy of food101")
+    refused("food101", path, tmp_path, r"lacks food-101/meta/classes.txt: the copy of food101 is incomplete")
 
 
 def test_damaged_images_are_named(tmp_path):
     files = food_files()
     files["food-101/images/baklava/103.jpg"] = files["food-101/images/baklava/103.jpg"][:200]
     files["food-101/images/baklava/104.jpg"] = b""
-    told = r"2 images cannot be read as a whole: baklava/103 \(.*\), baklava/104 \(empty file\)"
+    told = r"2 images cannot be decoded completely: baklava/103 \(.*\), baklava/104 \(empty file\)"
     refused("food101", write_archive(tmp_path / "a.tar.gz", files), tmp_path, told)
 
 
 def test_absurdly_large_image(tmp_path, monkeypatch):
-    monkeypatch.setattr(archive, "_LARGEST", 2000)
+    monkeypatch.setattr(archive, "_MAX_FILE_BYTES", 2000)
     files = food_files()
     files["food-101/images/baklava/103.jpg"] = b"x" * 2001
     refused("food101", write_archive(tmp_path / "a.tar.gz", files), tmp_path, r"103.jpg' of 2,001 bytes")

@@ -90,19 +90,19 @@ def test_split_is_drawn_by_class_where_there_is_none(tmp_path):
     write_classes(tmp_path / "root", ("c",), 5)
     data = folder(tmp_path / "root", test_fraction=0.2)
     assert datasets.sizes(data) == Sizes(20, 5, 3)
-    labels, ids = reading.index(prepared(data), "test")
+    labels, ids = reading.labels_and_ids(prepared(data), "test")
     assert np.bincount(labels).tolist() == [2, 2, 1]
-    again, same = reading.index(prepared(data), "test")
+    again, same = reading.labels_and_ids(prepared(data), "test")
     assert (again.tolist(), same) == (labels.tolist(), ids)
-    assert not set(ids) & set(reading.index(prepared(data), "train")[1])
+    assert not set(ids) & set(reading.labels_and_ids(prepared(data), "train")[1])
 
 
 def test_another_fraction_is_prepared_beside(tmp_path):
     write_classes(tmp_path / "root", count=10)
     small = prepared(folder(tmp_path / "root", test_fraction=0.1))
     large = prepared(folder(tmp_path / "root", test_fraction=0.5))
-    assert len(reading.index(small, "test")[1]) == 2
-    assert len(reading.index(large, "test")[1]) == 10
+    assert len(reading.labels_and_ids(small, "test")[1]) == 2
+    assert len(reading.labels_and_ids(large, "test")[1]) == 10
 
 
 def test_fraction_does_not_matter_to_a_test_folder(root):
@@ -153,13 +153,13 @@ def test_a_changed_folder_is_prepared_again(root, change):
         datasets.open_dataset(data)
     after = prepared(data)
     assert after.builder.data_dir != before.builder.data_dir
-    assert len(reading.index(after, "train")[1]) == {"added": 7, "removed": 5}.get(change, 6)
+    assert len(reading.labels_and_ids(after, "train")[1]) == {"added": 7, "removed": 5}.get(change, 6)
 
 
 def test_proof_tells_contents_and_not_times(root):
     def proof():
         dataset = prepared(folder(root))
-        (_, train), (_, test) = (reading.index(dataset, split) for split in ("train", "test"))
+        (_, train), (_, test) = (reading.labels_and_ids(dataset, split) for split in ("train", "test"))
         return subsets.manifest((), (), dataset, train, test)
 
     before = proof()
@@ -175,7 +175,7 @@ def test_clutter_is_passed_over(root, caplog):
         (root / "train/cat" / name).write_bytes(b"clutter")
     (root / "train/.cache").mkdir()
     (root / "README.txt").write_text("about")
-    assert len(reading.index(prepared(folder(root)), "train")[1]) == 6
+    assert len(reading.labels_and_ids(prepared(folder(root)), "train")[1]) == 6
     assert not caplog.records
 
 
@@ -186,7 +186,7 @@ def test_other_files_are_left_out_with_a_warning(root, caplog):
     datasets.prepare(folder(root), quiet)
     told = [record.getMessage() for record in caplog.records]
     assert told == [
-        "data.root: left out 1 file that is no image: 'train/cat/notes.txt'",
+        "data.root: left out 1 file that is not an image: 'train/cat/notes.txt'",
         "data.root: only train and test are read, not 'val'",
     ]
     datasets.prepare(folder(root), quiet)
@@ -202,14 +202,14 @@ def test_symbolic_links_are_followed(root, tmp_path):
     link.symlink_to(root)
     data = DataConfig(name="image_folder", root=str(link), data_dir=str(tmp_path / "data"))
     assert datasets.sizes(data) == Sizes(9, 4, 3)
-    assert "train/bird/001.png" in reading.index(prepared(data), "train")[1]
+    assert "train/bird/001.png" in reading.labels_and_ids(prepared(data), "train")[1]
 
 
 def test_names_in_any_script(tmp_path):
     write_classes(tmp_path / "根", ("кот", "собака 🐶", 'c\'est "ça"'), 4)
     dataset = prepared(folder(tmp_path / "根"))
     assert dataset.class_names == ('c\'est "ça"', "кот", "собака 🐶")
-    assert any(name.startswith("собака 🐶/") for name in reading.index(dataset, "train")[1])
+    assert any(name.startswith("собака 🐶/") for name in reading.labels_and_ids(dataset, "train")[1])
 
 
 @pytest.mark.parametrize("kept", [0, 0.5, 0.95])
@@ -220,7 +220,7 @@ def test_damaged_images_are_counted_and_named(root, suffix, kept):
         data = path.read_bytes()
         path.write_bytes(data[: int(len(data) * kept)])
     with pytest.raises(
-        InputError, match=r"^data.root is '.*root': 7 images cannot be read as a whole: train/dog/bad\d.*\.\.\."
+        InputError, match=r"^data.root is '.*root': 7 images cannot be decoded completely: train/dog/bad\d.* and 2 more"
     ) as error:
         datasets.prepare(folder(root), quiet)
     assert str(error.value).count("train/dog/bad") == 5
@@ -230,7 +230,7 @@ def test_damaged_images_are_counted_and_named(root, suffix, kept):
 def test_all_images_damaged(root):
     for path in root.rglob("*.png"):
         path.write_bytes(b"no image")
-    with pytest.raises(InputError, match=r": 10 images cannot be read as a whole"):
+    with pytest.raises(InputError, match=r": 10 images cannot be decoded completely"):
         datasets.prepare(folder(root), quiet)
 
 
@@ -241,12 +241,12 @@ def test_broken_link_is_refused(root):
 
 def test_pipe_is_refused(root):
     os.mkfifo(root / "train/cat/pipe.png")
-    refused(folder(root), r"pipe.png' is named like an image and is no file")
+    refused(folder(root), r"pipe.png' is named like an image but is not a file")
 
 
 def test_links_in_a_circle_end(root):
     (root / "train/cat/again").symlink_to(root / "train/cat")
-    refused(folder(root), r"lies below a class folder")
+    refused(folder(root), r"is in a subfolder of a class folder")
 
 
 def test_image_that_is_lost_while_preparing(root, monkeypatch):
@@ -264,7 +264,7 @@ def test_image_that_is_lost_while_preparing(root, monkeypatch):
 
 
 def test_image_that_changes_while_preparing_is_refused(root, monkeypatch):
-    monkeypatch.setattr(progress, "_SECONDS", 0)
+    monkeypatch.setattr(progress, "_INTERVAL_SECONDS", 0)
     changed = []
 
     def touch(done, total, what):
@@ -278,7 +278,7 @@ def test_image_that_changes_while_preparing_is_refused(root, monkeypatch):
 
 
 def test_root_not_given(tmp_path):
-    refused(DataConfig(name="image_folder", data_dir=str(tmp_path / "data")), "data.root is not given")
+    refused(DataConfig(name="image_folder", data_dir=str(tmp_path / "data")), "data.root is not set")
 
 
 def test_root_missing(tmp_path):
@@ -292,7 +292,7 @@ def test_root_is_a_file(tmp_path):
 
 def test_root_is_empty(tmp_path):
     (tmp_path / "root").mkdir()
-    refused(folder(tmp_path / "root"), "holds no class folders")
+    refused(folder(tmp_path / "root"), "has no class folders")
 
 
 def test_images_without_classes(tmp_path):
@@ -302,7 +302,7 @@ def test_images_without_classes(tmp_path):
 
 def test_one_class(tmp_path):
     write_classes(tmp_path / "root", ("cat",))
-    refused(folder(tmp_path / "root"), r"one class only \('cat'\)")
+    refused(folder(tmp_path / "root"), r"only one class \('cat'\)")
 
 
 def test_class_without_images(root):
@@ -313,12 +313,12 @@ def test_class_without_images(root):
 
 def test_test_classes_that_training_lacks(root):
     write_classes(root / "test", ("bird", "fish"), 1)
-    refused(folder(root), r"test has classes that train lacks: 'bird', 'fish'")
+    refused(folder(root), r"test has classes that are missing in train: 'bird', 'fish'")
 
 
 def test_train_without_test(root):
     (root / "test").rename(root / "val")
-    refused(folder(root), r"has a folder train but none called test; beside train it has 'val'")
+    refused(folder(root), r"has a folder train but none called test; besides train it has 'val'")
 
 
 def test_a_class_may_be_called_train(tmp_path):
@@ -335,18 +335,18 @@ def test_a_class_may_be_called_train_and_another_test(tmp_path):
 def test_splits_by_another_name_are_not_taken_for_classes(tmp_path, name):
     write_classes(tmp_path / "root" / name)
     write_classes(tmp_path / "root/validation")
-    refused(folder(tmp_path / "root"), r"000.png' lies below a class folder")
+    refused(folder(tmp_path / "root"), r"000.png' is in a subfolder of a class folder")
 
 
 def test_formats_that_are_not_read(root):
     (root / "train/cat/photo.HEIC").write_bytes(b"heic")
-    refused(folder(root), r"photo.HEIC' is an image of a format that is not read")
+    refused(folder(root), r"photo.HEIC' is an image of an unsupported format")
 
 
 @pytest.mark.parametrize("name", [" cat", "cat ", "c\nat"])
 def test_class_names_that_cannot_be_kept(root, name):
     write(root / "train" / name / "0.png")
-    refused(folder(root), "must not begin or end with a space")
+    refused(folder(root), "must not start or end with a space")
 
 
 def test_file_name_that_is_no_text(root):
@@ -363,7 +363,7 @@ def test_class_of_one_image_stays_in_training(tmp_path):
     write_classes(tmp_path / "root", ("many",), 19)
     write_classes(tmp_path / "root", ("one",), 1)
     dataset = prepared(folder(tmp_path / "root"))
-    assert np.bincount(reading.index(dataset, "train")[0]).tolist() == [15, 1]
+    assert np.bincount(reading.labels_and_ids(dataset, "train")[0]).tolist() == [15, 1]
 
 
 def test_unreadable_folder(root, monkeypatch):

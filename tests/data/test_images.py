@@ -101,14 +101,14 @@ def test_what_is_no_image_is_found(data):
 def test_bombs_are_refused(monkeypatch, share):
     data = encoded(picture(), "PNG")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", int(HEIGHT * WIDTH / share))
-    with images.bombs_refused(), pytest.raises(UnreadableImageError, match="pixels"):
+    with images.refuse_decompression_bombs(), pytest.raises(UnreadableImageError, match="pixels"):
         images.check(data)
 
 
 def test_pillows_warnings_are_silent():
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
-        with images.bombs_refused():
+        with images.refuse_decompression_bombs():
             images.check(encoded(picture().convert("P"), "PNG", transparency=bytes(range(256))))
     assert not seen
 
@@ -147,7 +147,7 @@ def error(made: np.ndarray, encoded: bytes) -> float:
 @pytest.mark.parametrize(("side", "wanted"), [(512, 224), (600, 224), (900, 224), (1000, 64), (3000, 224)])
 def test_large_jpegs_are_nearer_to_smooth_scaling_than_plain_bilinear(side, wanted):
     encoded, pixels = jpeg(photograph(side)), np.empty((wanted, wanted, 3), np.uint8)
-    images.read_into(pixels, encoded)
+    images.decode_into(pixels, encoded)
     whole = np.asarray(images.decode(encoded))
     bilinear = cv2.resize(whole, (wanted, wanted), interpolation=cv2.INTER_LINEAR)
     assert error(pixels, encoded) < min(8.0, 0.6 * error(bilinear, encoded))
@@ -156,7 +156,7 @@ def test_large_jpegs_are_nearer_to_smooth_scaling_than_plain_bilinear(side, want
 @pytest.mark.parametrize("side", [100, 223, 224, 300, 447])
 def test_smaller_jpegs_are_decoded_whole(side):
     encoded, pixels = jpeg(photograph(side)), np.empty((224, 224, 3), np.uint8)
-    images.read_into(pixels, encoded)
+    images.decode_into(pixels, encoded)
     np.testing.assert_array_equal(pixels, images.resize(images.decode(encoded), 224, 224))
 
 
@@ -167,7 +167,7 @@ def test_reduced_jpegs_are_turned_upright(orientation):
     half_dark = np.zeros((400, 600, 3), np.uint8)
     half_dark[:200] = 255
     pixels = np.empty((64, 64, 3), np.uint8)
-    images.read_into(pixels, jpeg(half_dark, exif=exif))
+    images.decode_into(pixels, jpeg(half_dark, exif=exif))
     expected = {1: "top", 3: "bottom", 6: "right", 8: "left"}[orientation]
     sides = {"top": pixels[:24], "bottom": pixels[-24:], "left": pixels[:, :24], "right": pixels[:, -24:]}
     assert max(sides, key=lambda side: sides[side].mean()) == expected
@@ -177,5 +177,5 @@ def test_reduced_jpegs_are_turned_upright(orientation):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_reduced_jpegs_have_the_channels_asked_for(channels):
     pixels = np.empty((32, 32, channels), np.uint8)
-    images.read_into(pixels, jpeg(np.full((200, 200, 3), 90, np.uint8)))
+    images.decode_into(pixels, jpeg(np.full((200, 200, 3), 90, np.uint8)))
     assert np.abs(pixels.astype(int) - 90).max() <= 2

@@ -8,11 +8,11 @@ import pytest
 from conftest import Recorder
 
 from stepwise_jax.data import loaders
-from stepwise_jax.data.batches import Pixels
+from stepwise_jax.data.batches import ImageBatch
 from stepwise_jax.data.loaders import ResidentLoader, StreamingLoader, buffer_length, place_resident
-from stepwise_jax.data.placement import choose
-from stepwise_jax.data.sampler import PlanOrder, epoch_order
-from stepwise_jax.experiment.serialization import flatten
+from stepwise_jax.data.placement import choose_placement
+from stepwise_jax.data.sampler import PlanSampler, epoch_order
+from stepwise_jax.experiment.serialization import flatten_fields
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.runtime import sharding
 from stepwise_jax.workdir.record_file import read_records
@@ -40,8 +40,8 @@ class Reader:
         return IMAGES[rows]
 
 
-def plan_order() -> PlanOrder:
-    return PlanOrder(3, STAGES, SUBSETS)
+def plan_order() -> PlanSampler:
+    return PlanSampler(3, STAGES, SUBSETS)
 
 
 def streamed(reader: Reader, workers: int = 3) -> StreamingLoader:
@@ -80,8 +80,10 @@ def test_streamed_batches_are_the_resident_ones_from_any_update_on(start, steps)
     for first, last in ((start, min(12, len(order))), (max(start, 12), len(order))):
         calls = [range(number, min(number + steps, last)) for number in range(first, last, steps)]
         ahead = streamed(reader)
-        for rows, pixels in zip(resident.calls(order, calls), ahead.calls(order, calls), strict=True):
-            assert isinstance(pixels, Pixels)
+        for rows, pixels in zip(
+            resident.stacked_batches(order, calls), ahead.stacked_batches(order, calls), strict=True
+        ):
+            assert isinstance(pixels, ImageBatch)
             np.testing.assert_array_equal(pixels.images, IMAGES[np.asarray(rows)])
             np.testing.assert_array_equal(pixels.labels, LABELS[np.asarray(rows)])
             assert (pixels.images.dtype, pixels.labels.dtype) == (np.uint8, np.int32)
@@ -91,7 +93,7 @@ def test_streamed_batches_are_the_resident_ones_from_any_update_on(start, steps)
 def test_nothing_before_the_start_is_read():
     order, reader = plan_order(), Reader()
     ahead = streamed(reader)
-    next(ahead.calls(order, [[20]]))
+    next(ahead.stacked_batches(order, [[20]]))
     ahead.close()
     assert {tuple(rows) for rows in reader.rows} <= {tuple(order[update].tolist()) for update in range(20, len(order))}
 
@@ -100,7 +102,7 @@ def test_one_set_of_threads_reads_over_epochs_and_stages_and_every_batch_once():
     order, reader = plan_order(), Reader()
     ahead = streamed(reader, workers=2)
     for first, last in ((0, 6), (6, 12), (12, 19), (19, 26), (26, 33)):
-        assert len(list(ahead.calls(order, ([update] for update in range(first, last))))) == last - first
+        assert len(list(ahead.stacked_batches(order, ([update] for update in range(first, last))))) == last - first
     ahead.close()
     assert sorted(reader.rows) == sorted(order[update].tolist() for update in range(len(order)))
     assert len(reader.threads) <= 2
@@ -110,7 +112,7 @@ def test_batches_wait_within_bounds(monkeypatch):
     reader, order = Reader(), np.arange(50, dtype=np.int32).reshape(25, 2)
     monkeypatch.setattr(loaders, "BUFFER_BYTES", 5 * 2 * 4 * 5 * 3)
     ahead = streamed(reader, workers=2)
-    next(ahead.calls(order, [[0]]))
+    next(ahead.stacked_batches(order, [[0]]))
     time.sleep(0.3)
     assert len(reader.rows) <= 1 + 5 + 2, "one taken, five waiting, one in the hands of each thread"
     ahead.close()
@@ -118,10 +120,10 @@ def test_batches_wait_within_bounds(monkeypatch):
 
 def test_the_largest_batch_of_a_plan_sets_the_bounds(monkeypatch):
     reader, order = Reader(), plan_order()
-    assert order.largest == 7
+    assert order.largest_batch == 7
     monkeypatch.setattr(loaders, "BUFFER_BYTES", 2 * 7 * 4 * 5 * 3)
     ahead = streamed(reader, workers=2)
-    next(ahead.calls(order, [[0]]))
+    next(ahead.stacked_batches(order, [[0]]))
     time.sleep(0.3)
     assert len(reader.rows) <= 1 + 2 + 2
     ahead.close()
@@ -139,7 +141,7 @@ def test_an_image_that_cannot_be_read_is_told_where_it_is_needed():
 
     ahead = StreamingLoader(broken, LABELS, (4, 5, 3), MESH, 2)
     with pytest.raises(ValueError, match=r"image \d+ is damaged"):
-        next(ahead.calls(plan_order(), [[0]]))
+        next(ahead.stacked_batches(plan_order(), [[0]]))
     ahead.close()
 
 
@@ -157,7 +159,7 @@ def test_an_image_that_cannot_be_read_is_told_where_it_is_needed():
     ],
 )
 def test_the_way_goes_by_size_unless_it_is_given(wanted, needed, devices, kind):
-    assert choose(wanted, needed, 100, devices).kind == kind
+    assert choose_placement(wanted, needed, 100, devices).kind == kind
 
 
 @pytest.mark.parametrize("steps_per_call", [1, 4])
@@ -178,4 +180,4 @@ def test_the_way_is_told_and_may_change_between_two_processes_of_a_run(train, tm
     first = train(tmp_path, display=display, **{"data.delivery": "streamed"})
     assert any("streamed" in message for message in display.messages)
     assert train(tmp_path, **{"data.delivery": "resident", "data.workers": 2}) == first
-    assert "data.delivery" in flatten(experiment)
+    assert "data.delivery" in flatten_fields(experiment)

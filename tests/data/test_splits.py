@@ -12,7 +12,7 @@ from stepwise_jax.data import datasets, splits, subsets
 from stepwise_jax.data.dataset import Sizes
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import DataConfig
-from stepwise_jax.experiment.serialization import override
+from stepwise_jax.experiment.serialization import override_fields
 
 DRAWS = ("tfds", "seeded", "stratified")
 STORED = Sizes(1437, 360, 10)
@@ -41,8 +41,8 @@ def sha256(ids) -> str:
 )
 def test_rows(data_dir, fields, train, test):
     config = data(data_dir, **fields)
-    assert splits.rows(config, "train", STORED) == train
-    assert splits.rows(config, "test", STORED) == test
+    assert splits.select_rows(config, "train", STORED) == train
+    assert splits.select_rows(config, "test", STORED) == test
     assert datasets.sizes(config) == Sizes(len(train[1]), len(test[1]), 10)
     opened = datasets.open_dataset(config)
     assert [datasets.used_rows(config, opened, split) for split in ("train", "test")] == [train, test]
@@ -54,7 +54,7 @@ def test_rows(data_dir, fields, train, test):
         ({"train_examples": 1438}, "data.train_examples is 1438: it must be at most 1437"),
         (
             {"train_examples": 1437, "validation_fraction": 0.1},
-            "data.train_examples is 1437: it must be at most 1293, the training images that are there",
+            "data.train_examples is 1437: it must be at most 1293, the number of training images available",
         ),
         ({"validation_fraction": 0.0001}, "data.validation_fraction is 0.0001"),
         ({"validation_fraction": 0.9999}, "data.validation_fraction is 0.9999"),
@@ -77,11 +77,11 @@ def test_rows_are_read_alone_and_in_the_same_order(data_dir):
     np.testing.assert_array_equal(part.images, whole.images[1200:])
     np.testing.assert_array_equal(part.labels, whole.labels[1200:])
     assert part.ids == whole.ids[1200:]
-    labels, ids = datasets.index(opened, "train", range(1200, 1437))
+    labels, ids = datasets.labels_and_ids(opened, "train", range(1200, 1437))
     np.testing.assert_array_equal(labels, part.labels)
     assert ids == part.ids
     inputs = np.array([3, 0, 200])
-    streamed = datasets.make_read(opened, "train", 8, range(1200, 1437))(inputs)
+    streamed = datasets.make_image_reader(opened, "train", 8, range(1200, 1437))(inputs)
     np.testing.assert_array_equal(streamed, whole.images[1200 + inputs])
 
 
@@ -90,13 +90,13 @@ def test_subsets_stay_within_the_training_rows(data_dir, kind):
     config = data(data_dir, train_examples=500, validation_fraction=0.3, subset_draw=kind)
     opened = datasets.open_dataset(config)
     (split, rows), (scored, held_out) = (datasets.used_rows(config, opened, each) for each in ("train", "test"))
-    labels, ids = datasets.index(opened, split, rows)
+    labels, ids = datasets.labels_and_ids(opened, split, rows)
     counts = [100, 250, 500]
     drawn = subsets.draw(kind, 3, labels, ids, counts, opened.builder)
     parts = [{ids[row] for row in subset.rows} for subset in drawn]
     assert [len(part) for part in parts] == counts
     assert parts[0] < parts[1] < parts[2] == set(ids)
-    assert not parts[2] & set(datasets.index(opened, scored, held_out)[1])
+    assert not parts[2] & set(datasets.labels_and_ids(opened, scored, held_out)[1])
     for subset in drawn:
         assert subset.class_counts == tuple(np.bincount(labels[subset.rows], minlength=10))
 
@@ -107,7 +107,7 @@ def test_a_run_trains_on_its_share_and_scores_what_is_held_out(train, data_dir, 
     fields |= {"plan.epochs_per_stage": 1, "plan.batch_size": 15}
     summary = train(tmp_path, **fields)
     opened = datasets.open_dataset(data(data_dir))
-    ids, labels = datasets.index(opened, "train")[1], datasets.index(opened, "train")[0]
+    ids, labels = datasets.labels_and_ids(opened, "train")[1], datasets.labels_and_ids(opened, "train")[0]
     held_out = round(0.2 * 1437)
     recorded = json.loads((tmp_path / "subsets.json").read_text())
     content = opened.builder.info.metadata["content_sha256"]
@@ -162,6 +162,6 @@ def test_another_share_is_another_experiment(train, tmp_path):
 
 
 def test_fields_are_replaced_by_name(experiment):
-    changed = override(experiment, {"data.train_examples": 100, "data.validation_fraction": 0.5})
+    changed = override_fields(experiment, {"data.train_examples": 100, "data.validation_fraction": 0.5})
     assert (changed.data.train_examples, changed.data.validation_fraction) == (100, 0.5)
     assert experiment.data.train_examples is None

@@ -27,7 +27,7 @@ def digits(tmp_path):
 
 
 def drawn(dataset, data_draw, counts=COUNTS, seed=0):
-    labels, ids = reading.index(dataset, "train")
+    labels, ids = reading.labels_and_ids(dataset, "train")
     return subsets.draw(data_draw, seed, labels, ids, counts, dataset.builder), labels, ids
 
 
@@ -121,7 +121,7 @@ def test_counts_that_cannot_be_are_refused(counts):
 
 def test_manifest_tells_what_each_stage_saw(digits):
     parts, labels, ids = drawn(digits, "stratified")
-    test_ids = reading.index(digits, "test")[1]
+    test_ids = reading.labels_and_ids(digits, "test")[1]
     told = subsets.manifest(parts, ["A", "B", "C", "D", "O"], digits, ids, test_ids)
     assert told["dataset"] == "digits"
     examples = datasets.load(digits, "test", 8, quiet)

@@ -53,7 +53,8 @@ def test_without_tensorflow_the_extra_is_named(tmp_path, capsys):
     assert prepare("mnist", tmp_path) == 2
     told = capsys.readouterr().err
     assert (
-        "mnist is a data set of TFDS's own, which only TensorFlow can prepare: install the extra 'tensorflow'" in told
+        "mnist is one of TFDS's own data sets, and only TensorFlow can prepare them: install the extra 'tensorflow'"
+        in told
     )
     assert not (tmp_path / "data").exists()
 

@@ -67,7 +67,7 @@ def test_other_images_are_found_and_their_split_named(tmp_path, capsys):
     shutil.copy(next((tmp_path / "b/stepwise_digits/1.0.0").glob("*-test.*")), folder)
     status, out, told = verified(capsys, tmp_path / "a", "digits")
     assert (status, out) == (2, "")
-    assert f"{str(folder)!r} is not as it was prepared: test has SHA-256 " in told
+    assert f"{str(folder)!r} has changed since it was prepared: test has SHA-256 " in told
     assert "train has" not in told
 
 
@@ -100,4 +100,4 @@ def test_what_records_no_hash_is_told(tmp_path, capsys, kept):
     (folder / "metadata.json").write_text(json.dumps(kept))
     status, _, told = verified(capsys, tmp_path, "theirs")
     assert status == 2
-    assert "records no hash of its images" in told
+    assert "has no recorded hash of its images" in told

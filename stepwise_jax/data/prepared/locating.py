@@ -1,4 +1,4 @@
-"""Where a data set that TFDS has prepared lies on disk."""
+"""Where prepared data sets are on disk."""
 
 import difflib
 import re
@@ -8,41 +8,41 @@ from pathlib import Path
 from stepwise_jax.errors import InputError
 
 NAMESPACE = "stepwise_"
-"""Before our data sets' names on disk, so that none is taken for TFDS's own data set of that name."""
+"""Prefix of our data sets' names on disk, so that none is confused with TFDS's own data set of that name."""
 
 _NAME = re.compile(r"(?P<name>[A-Za-z]\w*)(/(?P<config>\w[\w.\-]*))?(:(?P<version>\d+\.\d+\.\d+))?")
 
 
 def prepared_folder(name: str, version: str, fingerprint: str | None, data_dir: Path) -> Path:
-    """Where a data set of ours is prepared: data_dir/stepwise_NAME[/FINGERPRINT]/VERSION."""
+    """The folder of a data set of ours: data_dir/stepwise_NAME[/FINGERPRINT]/VERSION."""
     return data_dir / (NAMESPACE + name) / (fingerprint or "") / version
 
 
 def find(name: str, data_dir: Path) -> Path | None:
-    """The folder of data set NAME[/CONFIG][:VERSION] under `data_dir`, at its newest version; None if it has none.
+    """The folder of data set NAME[/CONFIG][:VERSION] under `data_dir`, in its newest version; None if there is none.
 
     Raises:
-      InputError: if it is prepared in several configurations and none is named.
+      InputError: if it is prepared in several configurations and the name gives none.
     """
     parts = _NAME.fullmatch(name)
     if parts is None:
         return None
     folder = data_dir / parts["name"] / (parts["config"] or "")
     versions = _versions(folder, parts["version"]) or _versions(_only_config(name, folder), parts["version"])
-    return max(versions, key=_numbers, default=None)
+    return max(versions, key=_version_numbers, default=None)
 
 
-def other_versions(name: str, data_dir: Path) -> list[str]:
+def prepared_versions(name: str, data_dir: Path) -> list[str]:
     """The versions in which a data set of ours is prepared."""
     return sorted(path.name for path in _versions(data_dir / (NAMESPACE + name), None))
 
 
 def _versions(folder: Path, version: str | None) -> list[Path]:
-    found = [path.parent for path in folder.glob("*/dataset_info.json") if _numbers(path.parent)]
+    found = [path.parent for path in folder.glob("*/dataset_info.json") if _version_numbers(path.parent)]
     return [path for path in found if version in (None, path.name)]
 
 
-def _numbers(path: Path) -> tuple[int, ...]:
+def _version_numbers(path: Path) -> tuple[int, ...]:
     return tuple(map(int, path.name.split("."))) if re.fullmatch(r"\d+\.\d+\.\d+", path.name) else ()
 
 
@@ -54,11 +54,11 @@ def _only_config(name: str, folder: Path) -> Path:
     return configs[0] if configs else folder / "none"
 
 
-def unknown(name: str, data_dir: Path, makeable: Sequence[str]) -> InputError:
-    """The error that tells of a data set that is not there, with the nearest names."""
+def unknown_dataset_error(name: str, data_dir: Path, preparable: Sequence[str]) -> InputError:
+    """The error for a data set that does not exist, with the nearest names."""
     folders = [path.name for path in data_dir.iterdir() if path.is_dir()] if data_dir.is_dir() else []
-    theirs = [folder for folder in folders if not folder.startswith(NAMESPACE)]
-    near = difflib.get_close_matches(name, [*makeable, *theirs])
-    known = f"prepare can make {', '.join(makeable)}"
+    others = [folder for folder in folders if not folder.startswith(NAMESPACE)]
+    near = difflib.get_close_matches(name, [*preparable, *others])
+    known = f"prepare can make {', '.join(preparable)}"
     hint = f"did you mean {', '.join(dict.fromkeys(near))}?" if near else known
-    return InputError(f"data.name is {name!r}: no such data set, nor one prepared under {str(data_dir)!r}; {hint}")
+    return InputError(f"data.name is {name!r}: no such data set is known or prepared under {str(data_dir)!r}; {hint}")

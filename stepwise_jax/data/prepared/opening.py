@@ -13,59 +13,61 @@ from stepwise_jax.errors import InputError
 
 
 def open_folder(name: str, folder: Path) -> Dataset:
-    """The data set that is prepared in a folder NAME[/CONFIG]/VERSION.
+    """Open the data set that is prepared in a folder NAME[/CONFIG]/VERSION.
 
     Raises:
-      InputError: if files are missing or damaged, or there are no images and labels to classify, or no train and test
-        split, or the files are not array_record.
+      InputError: if files are missing or damaged, images, labels, or the train or test split are missing, or the files
+        are not array_record.
     """
     foreign = _foreign_classes(folder)
     if foreign:
-        told = f"its features.json names {foreign[0]}, which is not TFDS's: code is not loaded for data"
-        raise InputError(f"data.name is {name!r}: {str(folder)!r} is refused: {told}")
+        raise InputError(
+            f"data.name is {name!r}: {str(folder)!r} is refused: its features.json names {foreign[0]}, which is not "
+            "TFDS's, and opening data must not load code"
+        )
     try:
         builder = tfds.builder_from_directory(folder)
         names, shape = _class_names(builder.info), _image_shape(builder.info)
     # Damaged metadata raises what its parser raises: JSON's, protobuf's or TFDS's own errors.
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        told = f"cannot be opened: {reason}; remove the folder and prepare it again"
-        raise InputError(f"data.name is {name!r}: {str(folder)!r} {told}") from error
-    fault = features_fault(builder.info) or _files_fault(builder.info)
-    if fault:
-        raise InputError(f"data.name is {name!r}: {str(folder)!r} {fault}")
+        message = f"cannot be opened: {reason}; remove the folder and prepare it again"
+        raise InputError(f"data.name is {name!r}: {str(folder)!r} {message}") from error
+    problem = feature_problem(builder.info) or _file_problem(builder.info)
+    if problem:
+        raise InputError(f"data.name is {name!r}: {str(folder)!r} {problem}")
     return Dataset(name, str(builder.version), names, shape, builder, _test_split(builder.info))
 
 
 def _foreign_classes(folder: Path) -> list[str]:
-    """The classes outside of TFDS that a prepared data set asks for: TFDS would import their modules."""
+    """The classes outside TFDS that a prepared data set names: TFDS would import their modules."""
     try:
         document = json.loads((folder / "features.json").read_bytes())
     except (OSError, ValueError):
-        # Opening it tells what is wrong.
+        # Opening the data set reports the problem.
         return []
     return [name for name in _named_classes(document) if not name.startswith("tensorflow_datasets.core.features.")]
 
 
 def _named_classes(value: Any) -> Iterator[str]:
     if isinstance(value, dict):
-        # By protobuf's two spellings, and as older versions wrote it.
+        # Protobuf's two spellings, and that of older versions.
         for key in ("pythonClassName", "python_class_name", "type"):
             if isinstance(value.get(key), str):
                 yield value[key]
-        for each in value.values():
-            yield from _named_classes(each)
+        for child in value.values():
+            yield from _named_classes(child)
     elif isinstance(value, list):
-        for each in value:
-            yield from _named_classes(each)
+        for child in value:
+            yield from _named_classes(child)
 
 
-def features_fault(info: Any) -> str | None:
-    """What keeps the features from being classified, if anything does."""
+def feature_problem(info: Any) -> str | None:
+    """Why the features cannot be used for classification; None if they can."""
     features: dict[str, Any] = dict(info.features.items())
     image, label = features.get("image"), features.get("label")
-    stored = isinstance(image, (tfds.features.Tensor, tfds.features.Image))
-    if not stored or features["image"].np_dtype != np.uint8:
+    is_image = isinstance(image, (tfds.features.Tensor, tfds.features.Image))
+    if not is_image or features["image"].np_dtype != np.uint8:
         return f"has no feature 'image' of 8 bits to train on: it has {', '.join(features)}"
     if not isinstance(label, tfds.features.ClassLabel):
         return f"has no feature 'label' of classes to train on: it has {', '.join(features)}"
@@ -75,8 +77,8 @@ def features_fault(info: Any) -> str | None:
     return None
 
 
-def _files_fault(info: Any) -> str | None:
-    """What keeps the files from being read, if anything does."""
+def _file_problem(info: Any) -> str | None:
+    """Why the files cannot be read; None if they can."""
     if "train" not in info.splits or _test_split(info) not in info.splits:
         return f"has the splits {', '.join(info.splits) or '(none)'}: train and test (or validation) are needed"
     if info.file_format.value != "array_record":
@@ -86,7 +88,7 @@ def _files_fault(info: Any) -> str | None:
 
 
 def _test_split(info: Any) -> str:
-    # TFDS gives some data sets' test images, Food-101's among them, the name of validation images.
+    # TFDS stores the test images of some data sets, such as Food-101, under the name validation.
     return "validation" if "validation" in info.splits and "test" not in info.splits else "test"
 
 

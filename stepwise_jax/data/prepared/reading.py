@@ -1,4 +1,4 @@
-"""Reads the records of an opened data set, and decodes them into memory."""
+"""Reads the records of an opened data set and decodes them."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -10,19 +10,19 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from stepwise_jax.data import images
 from stepwise_jax.data.dataset import Dataset, Examples
-from stepwise_jax.data.progress import Progress, progress_meter
+from stepwise_jax.data.progress import ProgressCallback, progress_meter
 from stepwise_jax.errors import InputError
-from stepwise_jax.runtime.threads import chunk_length, run_ahead
+from stepwise_jax.runtime.threads import chunk_length, map_ahead
 
-_Example: Any = getattr(tf_example_pb2, "Example")  # noqa: B009 - the class is made at import, unseen by checkers
+_Example: Any = getattr(tf_example_pb2, "Example")  # noqa: B009 - the class is created at import, which type checkers cannot see
 
-_MOST_AT_ONCE = 1024
+_MAX_CHUNK = 1024
 
 
-class Records:
-    """The undecoded examples of one split, or of consecutive rows of it, from 0 on. May be shared by threads.
+class RecordReader:
+    """Reads undecoded examples of one split, or of consecutive rows of it, which are numbered from 0. Thread-safe.
 
-    TFDS's records are parsed here, as its own parser of features takes ten times as long.
+    Records are parsed here because TFDS's own feature parser takes ten times as long.
     """
 
     def __init__(self, dataset: Dataset, split: str, rows: range | None = None):
@@ -39,18 +39,18 @@ class Records:
         return len(self._rows)
 
     def chunks(self) -> list[range]:
-        """All rows, in parts that are worth reading at once."""
+        """All rows, in chunks large enough to be read together."""
         count, size = len(self), self._bytes / len(self._source)
-        length = chunk_length(size, _MOST_AT_ONCE)
+        length = chunk_length(size, _MAX_CHUNK)
         return [range(start, min(start + length, count)) for start in range(0, count, length)]
 
     def read(self, rows: Sequence[int]) -> list[tuple[bytes | np.ndarray, int, str]]:
-        """Image (encoded bytes, or uint8 [H, W, C]), label and id of each row; the id is the place if there is none."""
+        """Image (encoded bytes, or uint8 [H, W, C]), label and id of each row; without a stored id, SPLIT_ROW."""
         try:
             stored = [self._rows[row] for row in rows]
             records = self._source.__getitems__(stored)
             return [self._parse(record, row) for record, row in zip(records, stored, strict=True)]
-        # What array_record raises for a checksum that is wrong, and the parser for a field that is not there.
+        # array_record raises these for a wrong checksum, and the parser for a missing field.
         except (RuntimeError, LookupError, ValueError) as error:
             raise InputError(f"{str(self._folder)!r} is damaged: remove it and prepare it again ({error})") from error
 
@@ -72,71 +72,73 @@ def _text(field: Any) -> str:
     return str(field.int64_list.value[0])
 
 
-def index(dataset: Dataset, split: str, rows: range | None = None) -> tuple[np.ndarray, tuple[str, ...]]:
+def labels_and_ids(dataset: Dataset, split: str, rows: range | None = None) -> tuple[np.ndarray, tuple[str, ...]]:
     """Labels, int32 [N], and ids of a split, or of rows of it, in the order on disk, without decoding images."""
-    records = Records(dataset, split, rows)
-    read = [(label, name) for chunk in records.chunks() for _, label, name in records.read(chunk)]
-    return np.array([label for label, _ in read], np.int32), tuple(name for _, name in read)
+    reader = RecordReader(dataset, split, rows)
+    pairs = [(label, name) for chunk in reader.chunks() for _, label, name in reader.read(chunk)]
+    return np.array([label for label, _ in pairs], np.int32), tuple(name for _, name in pairs)
 
 
 def image_shape(dataset: Dataset, image_size: int) -> tuple[int, int, int]:
-    """Shape [H, W, C] in which images are kept: their own if they share one within image_size x image_size pixels."""
+    """Shape [H, W, C] of decoded images: their own if all share one within image_size x image_size pixels."""
     if dataset.image_shape and max(dataset.image_shape[:2]) <= image_size:
         return dataset.image_shape
     return image_size, image_size, dataset.builder.info.features["image"].shape[2]
 
 
-def make_read(
+def make_image_reader(
     dataset: Dataset, split: str, image_size: int, rows: range | None = None
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """A function from rows int [n] to decoded images uint8 [n, H, W, C], that threads may share.
+    """A thread-safe function from rows int [n] to decoded images uint8 [n, H, W, C].
 
-    It gives the images that `load` gives, and raises as it does.
+    It gives the same images as `load` and raises the same errors.
     """
-    records, shape = Records(dataset, split, rows), image_shape(dataset, image_size)
+    reader, shape = RecordReader(dataset, split, rows), image_shape(dataset, image_size)
 
-    def read(rows: np.ndarray) -> np.ndarray:
+    def read_images(rows: np.ndarray) -> np.ndarray:
         pixels = np.empty((len(rows), *shape), np.uint8)
-        for place, (image, _, name) in enumerate(records.read(rows.tolist())):
-            _fit(pixels[place], name, image, dataset.image_shape)
+        for number, (image, _, name) in enumerate(reader.read(rows.tolist())):
+            _fill(pixels[number], name, image, dataset.image_shape)
         return pixels
 
-    return read
+    return read_images
 
 
-def load(dataset: Dataset, split: str, image_size: int, progress: Progress, rows: range | None = None) -> Examples:
-    """A split, or rows of it, decoded into memory; see `stepwise_jax.data.datasets.load`."""
-    records = Records(dataset, split, rows)
-    pixels = np.empty((len(records), *image_shape(dataset, image_size)), np.uint8)
-    labels = np.empty(len(records), np.int32)
+def load(
+    dataset: Dataset, split: str, image_size: int, progress: ProgressCallback, rows: range | None = None
+) -> Examples:
+    """Decode a split, or rows of it, into memory; see `stepwise_jax.data.datasets.load`."""
+    reader = RecordReader(dataset, split, rows)
+    pixels = np.empty((len(reader), *image_shape(dataset, image_size)), np.uint8)
+    labels = np.empty(len(reader), np.int32)
     ids: list[str] = []
-    with progress_meter(progress, len(records), f"{dataset.name}: decoding {split} images") as meter:
-        for future in run_ahead(partial(_decode, records, pixels, labels, dataset.image_shape), records.chunks()):
-            names = meter.result(future)
+    with progress_meter(progress, len(reader), f"{dataset.name}: decoding {split} images") as meter:
+        for future in map_ahead(partial(_decode, reader, pixels, labels, dataset.image_shape), reader.chunks()):
+            names = meter.wait_for(future)
             ids += names
             meter.advance(len(names))
     return Examples(pixels, labels, tuple(ids))
 
 
 def _decode(
-    records: Records, pixels: np.ndarray, labels: np.ndarray, own: tuple[int, ...] | None, rows: range
+    reader: RecordReader, pixels: np.ndarray, labels: np.ndarray, shape: tuple[int, ...] | None, rows: range
 ) -> list[str]:
-    """Fills some rows of `pixels` and `labels`; the ids of these rows."""
+    """Fill some rows of `pixels` and `labels`; return the ids of these rows."""
     names = []
-    for row, (image, label, name) in zip(rows, records.read(rows), strict=True):
-        _fit(pixels[row], name, image, own)
+    for row, (image, label, name) in zip(rows, reader.read(rows), strict=True):
+        _fill(pixels[row], name, image, shape)
         labels[row] = label
         names.append(name)
     return names
 
 
-def _fit(pixels: np.ndarray, name: str, image: bytes | np.ndarray, own: tuple[int, ...] | None) -> None:
-    """Fills `pixels` [H, W, C] with an image of any size."""
+def _fill(pixels: np.ndarray, name: str, image: bytes | np.ndarray, shape: tuple[int, ...] | None) -> None:
+    """Fill `pixels` [H, W, C] with an image of any size, whose own `shape` may be known."""
     if not isinstance(image, bytes):
         pixels[:] = images.resize(image, *pixels.shape[:2])
         return
     try:
-        images.read_into(pixels, image, own)
+        images.decode_into(pixels, image, shape)
     except images.UnreadableImageError as error:
         raise InputError(
             f"the prepared image {name!r} cannot be decoded: {error}; prepare the data set again"

@@ -1,38 +1,42 @@
-"""Whether a prepared data set still holds what was put into it."""
+"""Checks that a prepared data set still holds the images that were stored."""
 
 import hashlib
 
 import numpy as np
 
 from stepwise_jax.data.dataset import Dataset
-from stepwise_jax.data.prepared.reading import Records
-from stepwise_jax.data.progress import Progress, progress_meter
+from stepwise_jax.data.prepared.reading import RecordReader
+from stepwise_jax.data.progress import ProgressCallback, progress_meter
 from stepwise_jax.errors import InputError
 
 
-def verify(dataset: Dataset, progress: Progress) -> None:
-    """Hashes all images anew, and compares with the `content_sha256` that was recorded when they were prepared.
+def verify(dataset: Dataset, progress: ProgressCallback) -> None:
+    """Hash all images again and compare with the `content_sha256` recorded when they were prepared.
 
     Raises:
-      InputError: naming the splits that differ, if records cannot be read, a label has no class, or no hash is
+      InputError: naming the splits that differ; or if records cannot be read, a label has no class, or no hash is
         recorded.
     """
     folder, recorded = str(dataset.builder.data_dir), (dataset.builder.info.metadata or {}).get("content_sha256")
     if not recorded:
-        raise InputError(f"{folder!r} records no hash of its images: only what `prepare` itself wrote can be verified")
+        raise InputError(
+            f"{folder!r} has no recorded hash of its images: only data sets written by `prepare` can be verified"
+        )
     found = {split: _content_sha256(dataset, split, progress) for split in recorded}
     differing = [split for split in recorded if found[split] != recorded[split]]
     if differing:
-        told = ", ".join(f"{split} has SHA-256 {found[split]} instead of {recorded[split]}" for split in differing)
-        raise InputError(f"{folder!r} is not as it was prepared: {told}; remove it and prepare it again")
+        differences = ", ".join(
+            f"{split} has SHA-256 {found[split]} instead of {recorded[split]}" for split in differing
+        )
+        raise InputError(f"{folder!r} has changed since it was prepared: {differences}; remove it and prepare it again")
 
 
-def _content_sha256(dataset: Dataset, split: str, progress: Progress) -> str:
+def _content_sha256(dataset: Dataset, split: str, progress: ProgressCallback) -> str:
     """SHA-256 over the SHA-256 of each image, in the order on disk."""
-    records, digest, classes = Records(dataset, split), hashlib.sha256(), len(dataset.class_names)
-    with progress_meter(progress, len(records), f"{dataset.name}: hashing {split} images") as meter:
-        for rows in records.chunks():
-            for image, label, name in records.read(rows):
+    reader, digest, classes = RecordReader(dataset, split), hashlib.sha256(), len(dataset.class_names)
+    with progress_meter(progress, len(reader), f"{dataset.name}: hashing {split} images") as meter:
+        for rows in reader.chunks():
+            for image, label, name in reader.read(rows):
                 if not 0 <= label < classes:
                     raise InputError(f"{dataset.name}: the label of {name!r} is {label}, not in 0 to {classes - 1}")
                 content = image.tobytes() if isinstance(image, np.ndarray) else image

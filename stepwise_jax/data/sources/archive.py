@@ -1,4 +1,4 @@
-"""Reads the files of a tar archive one after the other. No file is ever written under a name that an archive gives."""
+"""Reads the files of a tar archive one by one. No file is ever written under a name from the archive."""
 
 import lzma
 import tarfile
@@ -8,58 +8,64 @@ from pathlib import Path, PurePosixPath
 
 from stepwise_jax.errors import InputError
 
-# Above the largest file of any archive that is read here, CIFAR-100's 153.7 MB of training images.
-_LARGEST = 256 << 20
+# More than the largest file of any supported archive: CIFAR-100's 153.7 MB of training images.
+_MAX_FILE_BYTES = 256 << 20
 
 _BLOCK = 1 << 20
 
 _DAMAGED = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, ValueError)
 
 
-def files(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
-    """Names (without a leading "./") and contents of the regular files whose names are wanted, in the archive's order.
+def files(path: Path, select: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
+    """Yield the names (without a leading "./") and contents of regular files, in the archive's order.
 
-    Links, devices and pipes are passed over, never followed.
+    Links, devices and pipes are skipped, never followed.
+
+    Args:
+      path: the archive.
+      select: whether to read the file of a given name.
 
     Raises:
-      InputError: if the archive cannot be read to its very end, holds a name that leads out of it, or an absurdly
-        large file.
+      InputError: if the archive cannot be read to its end, holds a name that points outside it, or a file that is
+        far too large.
     """
     try:
         with tarfile.open(path) as archive:
             for member in archive:
                 name = _checked_name(path, member.name)
-                if member.isreg() and wanted(name):
+                if member.isreg() and select(name):
                     yield name, _content(path, archive, member)
             _drain(archive)
     except InputError:
         raise
     except OSError as error:
-        told = f"cannot be read: {error.strerror}" if error.strerror else f"is no whole tar archive ({error})"
-        raise InputError(f"{str(path)!r} {told}") from error
+        message = f"cannot be read: {error.strerror}" if error.strerror else f"is not a complete tar archive ({error})"
+        raise InputError(f"{str(path)!r} {message}") from error
     except _DAMAGED as error:
-        raise InputError(f"{str(path)!r} is no whole tar archive ({_reason(error)})") from error
+        raise InputError(f"{str(path)!r} is not a complete tar archive ({_reason(error)})") from error
 
 
 def _checked_name(path: Path, name: str) -> str:
     pure = PurePosixPath(name)
     if pure.is_absolute() or ".." in pure.parts:
-        raise InputError(f"{str(path)!r} holds {name!r}, a name that leads out of it: it is no original archive")
+        raise InputError(f"{str(path)!r} holds {name!r}, a name that points outside it: it is not the original archive")
     return str(pure)
 
 
 def _content(path: Path, archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    if member.size > _LARGEST:
-        raise InputError(f"{str(path)!r} holds {member.name!r} of {member.size:,} bytes: it is no original archive")
+    if member.size > _MAX_FILE_BYTES:
+        raise InputError(
+            f"{str(path)!r} holds {member.name!r} of {member.size:,} bytes: it is not the original archive"
+        )
     stream = archive.extractfile(member)
     content = stream.read() if stream else b""
     if len(content) != member.size:
-        raise EOFError(f"{member.name} is cut off")
+        raise EOFError(f"{member.name} is truncated")
     return content
 
 
 def _drain(archive: tarfile.TarFile) -> None:
-    """Reads what lies behind the last file: only at its end does gzip compare its checksum."""
+    """Read on to the end of the stream, where gzip compares its checksum."""
     stream = archive.fileobj
     while stream is not None and stream.read(_BLOCK):
         pass

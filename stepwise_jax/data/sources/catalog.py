@@ -1,10 +1,10 @@
-"""The published data sets of the paper and of this project: sizes, known without having them, and how each is made."""
+"""The published data sets of the paper and of this project: their sizes, and how each is downloaded and prepared."""
 
 from dataclasses import dataclass
 
 from stepwise_jax.data.dataset import Sizes
 
-SIZES = {
+PUBLISHED_SIZES = {
     "digits": Sizes(1437, 360, 10),
     "cifar10": Sizes(50_000, 10_000, 10),
     "cifar100": Sizes(50_000, 10_000, 100),
@@ -17,32 +17,32 @@ SIZES = {
 
 @dataclass(frozen=True)
 class Download:
-    """A file to fetch.
+    """A file to download.
 
     Attributes:
       url: where it is published.
-      name: what it is called.
+      name: file name.
       size: bytes.
       sha256: hexadecimal.
-      room: bytes that preparing takes once the file is there, about.
+      preparation_bytes: approximate disk space that preparing takes after the download.
     """
 
     url: str
     name: str
     size: int
     sha256: str
-    room: int
+    preparation_bytes: int
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How a published data set is made.
+class PublishedDataset:
+    """How a published data set is prepared.
 
     Attributes:
-      version: of the prepared form; that of the module's `Source`.
-      module: its `source(name, path, scratch, progress)` describes what a file or folder holds.
-      takes: what that file or folder is.
-      download: where it comes from if the user has none; None where nobody may pass it on.
+      version: version of the prepared data; the same as in the module's `Source`.
+      module: its function `source(name, path, scratch, progress)` describes the contents of a file or folder.
+      takes: a description of that file or folder, for messages.
+      download: the file to download if the user has none; None if it may not be redistributed.
     """
 
     version: str
@@ -52,8 +52,8 @@ class Recipe:
 
 
 # Sizes and checksums are those of TensorFlow Datasets 4.9.10, url_checksums/{cifar10,cifar100,food101}.txt.
-RECIPES = {
-    "cifar10": Recipe(
+PUBLISHED = {
+    "cifar10": PublishedDataset(
         "1.0.0",
         "stepwise_jax.data.sources.cifar",
         "cifar-10-binary.tar.gz or cifar-10-python.tar.gz, or the folder of one of them",
@@ -65,7 +65,7 @@ RECIPES = {
             200_000_000,
         ),
     ),
-    "cifar100": Recipe(
+    "cifar100": PublishedDataset(
         "1.0.0",
         "stepwise_jax.data.sources.cifar",
         "cifar-100-binary.tar.gz or cifar-100-python.tar.gz, or the folder of one of them",
@@ -77,7 +77,7 @@ RECIPES = {
             200_000_000,
         ),
     ),
-    "food101": Recipe(
+    "food101": PublishedDataset(
         "1.0.0",
         "stepwise_jax.data.sources.food101",
         "food-101.tar.gz, or the folder that it was extracted to",
@@ -86,16 +86,16 @@ RECIPES = {
             "food-101.tar.gz",
             4_996_278_331,
             "d97d15e438b7f4498f96086a4f7e2fa42a32f2712e87d3295441b2b6314053a4",
-            # Unpacked and, beside that, prepared.
+            # The unpacked and the prepared images.
             10_400_000_000,
         ),
     ),
-    "birdsnap": Recipe(
+    "birdsnap": PublishedDataset(
         "1.0.0",
         "stepwise_jax.data.sources.birdsnap",
         "the folder with test_images.txt and, below images/ or download/images/, a folder per species",
     ),
-    "face_mask": Recipe(
+    "face_mask": PublishedDataset(
         "1.0.0",
         "stepwise_jax.data.sources.face_mask",
         "a folder with folders with_mask and without_mask, or with several sources that each have these",

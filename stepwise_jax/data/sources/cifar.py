@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100, from either of their two published archives or what these were extracted to."""
+"""CIFAR-10 and CIFAR-100, from either of their two published archives or a folder extracted from one."""
 
 import io
 import pickle
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from stepwise_jax.data.progress import Progress
+from stepwise_jax.data.progress import ProgressCallback
 from stepwise_jax.data.source import Source, SourceSplit
 from stepwise_jax.data.sources import archive
 from stepwise_jax.errors import InputError
@@ -18,49 +18,49 @@ _SHAPE = (32, 32, 3)
 
 _PIXELS = 32 * 32 * 3
 
-Batch = tuple[np.ndarray, np.ndarray]
+CifarBatch = tuple[np.ndarray, np.ndarray]
 """Pixels, uint8 [N, 3072], channel by channel; labels, int64 [N]."""
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """One published form: the files below `folder`, and how names and batches are read from them."""
+    """One published format: the files below `folder`, and how to read class names and batches from them."""
 
     folder: str
     train: tuple[str, ...]
     test: tuple[str, ...]
     names: str
     read_names: Callable[[bytes], tuple[str, ...]]
-    read_batch: Callable[[bytes], Batch]
+    read_batch: Callable[[bytes], CifarBatch]
 
     def files(self) -> tuple[str, ...]:
         return (*self.train, *self.test, self.names)
 
 
-def source(name: str, path: Path, scratch: Path, progress: Progress) -> Source:
-    """cifar10 or cifar100: uint8 [32, 32, 3], keys and ids those of TFDS, so that train[:k] is TFDS's train[:k].
+def source(name: str, path: Path, scratch: Path, progress: ProgressCallback) -> Source:
+    """cifar10 or cifar100: uint8 [32, 32, 3] with the keys and ids of TFDS, so that train[:k] is TFDS's train[:k].
 
     Args:
       name: "cifar10" or "cifar100".
-      path: the binary or the python archive (.tar.gz), or the folder that one was extracted to.
-      scratch: not used; all is held in memory.
-      progress: not used; reading takes a second or two.
+      path: the binary or the python archive (.tar.gz), or a folder extracted from one.
+      scratch: unused; everything is held in memory.
+      progress: unused; reading takes a second or two.
 
     Raises:
-      InputError: if it is neither, or files are missing or damaged.
+      InputError: if the path holds something else, or files are missing or damaged.
     """
     del scratch, progress
-    layout, files = _find(name, path)
-    class_names = _parsed(path, layout, layout.names, layout.read_names, files)
+    layout, files = _find_layout(name, path)
+    class_names = _parse(path, layout, layout.names, layout.read_names, files)
     batches = {
-        split: _joined([_parsed(path, layout, file, layout.read_batch, files) for file in names])
+        split: _concatenate([_parse(path, layout, file, layout.read_batch, files) for file in names])
         for split, names in (("train", layout.train), ("test", layout.test))
     }
     return Source(
         name=name,
         version="1.0.0",
         class_names=class_names,
-        place=repr(str(path)),
+        origin=repr(str(path)),
         splits={split: _split(split, labels) for split, (_, labels) in batches.items()},
         read=lambda example: _image(batches, example),
         array_shape=_SHAPE,
@@ -73,29 +73,29 @@ def _split(split: str, labels: np.ndarray) -> SourceSplit:
     return SourceSplit(ids, tuple(labels.tolist()), tuple(map(str, range(len(labels)))))
 
 
-def _image(batches: Mapping[str, Batch], example: str) -> np.ndarray:
+def _image(batches: Mapping[str, CifarBatch], example: str) -> np.ndarray:
     split, row = example.split("_")
     return np.ascontiguousarray(batches[split][0][int(row)].reshape(3, 32, 32).transpose(1, 2, 0))
 
 
-def _find(name: str, path: Path) -> tuple[_Layout, Mapping[str, bytes]]:
-    """The layout that `path` holds, and the contents of its files by name."""
+def _find_layout(name: str, path: Path) -> tuple[_Layout, Mapping[str, bytes]]:
+    """The layout of the files at `path`, and their contents by name."""
     found = _from_folder(name, path) if path.is_dir() else _from_archive(name, path)
     for layout in _LAYOUTS[name]:
         if layout in found:
             missing = [file for file in layout.files() if file not in found[layout]]
             if missing:
-                raise InputError(f"{str(path)!r} lacks {layout.folder}/{missing[0]}: it is no whole copy of {name}")
+                raise InputError(f"{str(path)!r} lacks {layout.folder}/{missing[0]}: the copy of {name} is incomplete")
             return layout, found[layout]
     known = " or ".join(f"{layout.folder}/" for layout in _LAYOUTS[name])
     raise InputError(f"{str(path)!r} is not {name}: it must hold {known}, as the published archives do")
 
 
 def _from_archive(name: str, path: Path) -> dict[_Layout, dict[str, bytes]]:
-    places = {f"{layout.folder}/{file}": (layout, file) for layout in _LAYOUTS[name] for file in layout.files()}
+    members = {f"{layout.folder}/{file}": (layout, file) for layout in _LAYOUTS[name] for file in layout.files()}
     found: dict[_Layout, dict[str, bytes]] = {}
-    for member, content in archive.files(path, places.__contains__):
-        layout, file = places[member]
+    for member, content in archive.files(path, members.__contains__):
+        layout, file = members[member]
         found.setdefault(layout, {})[file] = content
     return found
 
@@ -113,15 +113,15 @@ def _from_folder(name: str, path: Path) -> dict[_Layout, dict[str, bytes]]:
     return found
 
 
-def _parsed(path: Path, layout: _Layout, file: str, parse: Callable[[bytes], Any], files: Mapping[str, bytes]) -> Any:
+def _parse(path: Path, layout: _Layout, file: str, parse: Callable[[bytes], Any], files: Mapping[str, bytes]) -> Any:
     try:
         return parse(files[file])
-    # A pickle that is none, or another one, raises nearly anything.
+    # Unpickling anything but the expected data raises errors of nearly any type.
     except Exception as error:
         raise InputError(f"{str(path)!r}: {layout.folder}/{file} is damaged: {error}") from error
 
 
-def _joined(batches: list[Batch]) -> Batch:
+def _concatenate(batches: list[CifarBatch]) -> CifarBatch:
     return np.concatenate([pixels for pixels, _ in batches]), np.concatenate([labels for _, labels in batches])
 
 
@@ -129,11 +129,11 @@ def _binary_names(content: bytes) -> tuple[str, ...]:
     return tuple(line.strip() for line in content.decode().splitlines() if line.strip())
 
 
-def _binary_batch(content: bytes, labels: int) -> Batch:
-    """Records of `labels` bytes, the last of which is the class, and 3,072 pixels."""
+def _binary_batch(content: bytes, labels: int) -> CifarBatch:
+    """Parse records of `labels` label bytes, the last of which is the class, and 3,072 pixel bytes."""
     length = labels + _PIXELS
     if not content or len(content) % length:
-        raise ValueError(f"{len(content):,} bytes are no whole number of records of {length:,} bytes")
+        raise ValueError(f"{len(content):,} bytes are not a whole number of records of {length:,} bytes")
     records = np.frombuffer(content, np.uint8).reshape(-1, length)
     return records[:, labels:], records[:, labels - 1].astype(np.int64)
 
@@ -142,16 +142,16 @@ def _python_names(content: bytes, key: str) -> tuple[str, ...]:
     return tuple(_text(name) for name in _unpickled(content)[key])
 
 
-def _python_batch(content: bytes, key: str) -> Batch:
+def _python_batch(content: bytes, key: str) -> CifarBatch:
     fields = _unpickled(content)
     pixels, labels = fields["data"].values(), fields[key]
     if pixels.shape != (len(labels), _PIXELS) or not all(type(label) is int for label in labels):
-        raise ValueError(f"it must hold {_PIXELS:,} pixels and one whole number for each image")
+        raise ValueError(f"it must hold {_PIXELS:,} pixels and one integer label for each image")
     return pixels, np.array(labels, np.int64)
 
 
 def _unpickled(content: bytes) -> dict[str, Any]:
-    fields = _Unpickler(io.BytesIO(content), encoding="bytes").load()
+    fields = _CifarUnpickler(io.BytesIO(content), encoding="bytes").load()
     return {_text(key): value for key, value in fields.items()}
 
 
@@ -160,7 +160,7 @@ def _text(value: str | bytes) -> str:
 
 
 class _Array:
-    """Stands for a NumPy array within a pickle, and keeps what the pickle says of it."""
+    """Replaces a NumPy array within a pickle, and keeps the state that the pickle stores for it."""
 
     def __init__(self, *arguments: Any):
         del arguments
@@ -171,10 +171,10 @@ class _Array:
 
     def values(self) -> np.ndarray:
         """The bytes of the array, in its shape."""
-        _, shape, _, by_columns, content = self._state
+        _, shape, _, fortran_order, content = self._state
         if not isinstance(content, bytes):
-            raise ValueError("its array is no array of bytes")
-        return np.frombuffer(content, np.uint8).reshape(shape, order="F" if by_columns else "C")
+            raise ValueError("its array does not hold bytes")
+        return np.frombuffer(content, np.uint8).reshape(shape, order="F" if fortran_order else "C")
 
 
 def _encoded(text: str, encoding: str) -> bytes:
@@ -182,28 +182,28 @@ def _encoded(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-_STAND_INS = {
+_REPLACEMENTS = {
     ("numpy.core.multiarray", "_reconstruct"): _Array,
     ("numpy._core.multiarray", "_reconstruct"): _Array,
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Array,
-    # How protocol 2 writes bytes under Python 3.
+    # Python 3 writes bytes this way in protocol 2.
     ("_codecs", "encode"): _encoded,
 }
 
 
-class _Unpickler(pickle._Unpickler):  # pyright: ignore[reportAttributeAccessIssue]
-    """Reads a pickle of plain data and arrays; whatever else it names is refused.
+class _CifarUnpickler(pickle._Unpickler):  # pyright: ignore[reportAttributeAccessIssue]
+    """Reads a pickle of plain data and arrays, and raises if it names anything else.
 
-    A pickle may call what it names, so that none of Python's own functions are within its reach, nor NumPy's, which
-    allocate what they are told to; as the quick unpickler in C does, which is why this is the one in Python.
+    A pickle can call whatever it names, so it reaches none of Python's functions, and none of NumPy's, which would
+    allocate any size. The fast unpickler in C allocates any size too, hence the one written in Python.
     """
 
     def find_class(self, module: str, name: str) -> Any:
-        """One of our stand-ins."""
-        if (module, name) not in _STAND_INS:
+        """The replacement for a class or function."""
+        if (module, name) not in _REPLACEMENTS:
             raise pickle.UnpicklingError(f"it names {module}.{name}, which no CIFAR file does")
-        return _STAND_INS[module, name]
+        return _REPLACEMENTS[module, name]
 
 
 _BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))

@@ -1,4 +1,4 @@
-"""Folders of images that are named by class: what is in them, and what may not be."""
+"""Reads folders of images that are named by class, and rejects contents that cannot be used."""
 
 import hashlib
 import os
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from stepwise_jax.data.images import SUFFIXES
+from stepwise_jax.data.source import SourceSplit, shorten
 from stepwise_jax.errors import InputError
 
 _OTHER_IMAGES = (".gif", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".ppm", ".pgm", ".tga")
@@ -15,7 +16,7 @@ _OTHER_IMAGES = (".gif", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jxl", ".j
 _CLUTTER = ("thumbs.db", "desktop.ini", "__macosx")
 
 
-class File(NamedTuple):
+class ImageFile(NamedTuple):
     """One image: `id` is its path below the root, with forward slashes."""
 
     id: str
@@ -24,29 +25,28 @@ class File(NamedTuple):
     mtime_ns: int
 
 
-def read_class(root: Path, path: Path, layout: str) -> tuple[list[File], list[str]]:
-    """The images of one class, sorted by name, and the names of the files that are none.
+def read_class_folder(root: Path, path: Path, layout: str) -> tuple[list[ImageFile], list[str]]:
+    """The images of one class, sorted by name, and the names of the other files.
 
     Args:
-      root: what ids are below.
+      root: the folder that ids are relative to.
       path: the class's folder.
-      layout: how images must lie, for messages.
+      layout: the expected layout of the folders, for messages.
 
     Raises:
-      InputError: for a folder without images, with images in folders of its own, of formats that are not read, or that
-        cannot be read.
+      InputError: for a folder that has no images or cannot be read, images in subfolders, or unsupported formats.
     """
     _check_class_name(path)
     prefix, class_name = path.relative_to(root).as_posix(), path.name
     files, others = [], []
-    for entry in entries(path):
+    for entry in visible_entries(path):
         name = f"{prefix}/{entry.name}"
         if entry.is_dir():
-            _refuse_nested(Path(entry.path), layout)
+            _check_not_nested(Path(entry.path), layout)
         elif _is_image(entry.name):
             files.append(_file(entry, name, class_name))
         elif entry.name.lower().endswith(_OTHER_IMAGES):
-            raise InputError(f"{entry.path!r} is an image of a format that is not read: convert it to PNG or JPEG")
+            raise InputError(f"{entry.path!r} is an image of an unsupported format: convert it to PNG or JPEG")
         else:
             others.append(name)
     if not files:
@@ -54,7 +54,7 @@ def read_class(root: Path, path: Path, layout: str) -> tuple[list[File], list[st
     return files, others
 
 
-def _file(entry: os.DirEntry[str], name: str, class_name: str) -> File:
+def _file(entry: os.DirEntry[str], name: str, class_name: str) -> ImageFile:
     try:
         name.encode()
         status = entry.stat()
@@ -63,37 +63,37 @@ def _file(entry: os.DirEntry[str], name: str, class_name: str) -> File:
     except OSError as error:
         raise InputError(f"{entry.path!r} cannot be read: {error.strerror}") from error
     if not stat.S_ISREG(status.st_mode):
-        raise InputError(f"{entry.path!r} is named like an image and is no file")
-    return File(name, class_name, status.st_size, status.st_mtime_ns)
+        raise InputError(f"{entry.path!r} is named like an image but is not a file")
+    return ImageFile(name, class_name, status.st_size, status.st_mtime_ns)
 
 
 def _check_class_name(path: Path) -> None:
-    # TFDS keeps class names one to a line, without the spaces around them.
+    # TFDS stores class names one per line, without surrounding spaces.
     if path.name != path.name.strip() or len(path.name.splitlines()) != 1:
         raise InputError(
-            f"class folder {str(path)!r}: its name must not begin or end with a space or hold a line break"
+            f"class folder {str(path)!r}: its name must not start or end with a space or contain a line break"
         )
 
 
-def _refuse_nested(folder: Path, layout: str) -> None:
+def _check_not_nested(folder: Path, layout: str) -> None:
     for path, names, files in os.walk(folder):
         names[:] = [name for name in names if not _is_clutter(name)]
         found = [name for name in files if _is_image(name)]
         if found:
             nested = os.path.join(path, found[0])
-            raise InputError(f"{nested!r} lies below a class folder, not directly in one: use {layout}")
+            raise InputError(f"{nested!r} is in a subfolder of a class folder, not directly in one: use {layout}")
 
 
-def fingerprint(files: Iterable[File], fraction: float | None) -> str:
-    """Changes whenever a file is added, removed, renamed, or written again, or the drawn split changes."""
+def fingerprint(files: Iterable[ImageFile], fraction: float | None) -> str:
+    """A hash that changes whenever a file is added, removed, renamed or rewritten, or the test fraction changes."""
     digest = hashlib.sha256(repr(fraction).encode())
     for file in files:
         digest.update(f"\0{file.id}\0{file.size}\0{file.mtime_ns}".encode())
     return digest.hexdigest()[:16]
 
 
-def entries(path: Path) -> list[os.DirEntry[str]]:
-    """What a folder holds, sorted by name, without hidden files and file managers' clutter."""
+def visible_entries(path: Path) -> list[os.DirEntry[str]]:
+    """The contents of a folder, sorted by name, without hidden files and file managers' clutter."""
     try:
         with os.scandir(path) as found:
             return sorted((entry for entry in found if not _is_clutter(entry.name)), key=lambda entry: entry.name)
@@ -103,12 +103,12 @@ def entries(path: Path) -> list[os.DirEntry[str]]:
 
 def folder_names(path: Path) -> list[str]:
     """Names of the folders in a folder, sorted."""
-    return [entry.name for entry in entries(path) if entry.is_dir()]
+    return [entry.name for entry in visible_entries(path) if entry.is_dir()]
 
 
 def image_names(path: Path) -> list[str]:
     """Names of the images in a folder, sorted."""
-    return [entry.name for entry in entries(path) if not entry.is_dir() and _is_image(entry.name)]
+    return [entry.name for entry in visible_entries(path) if not entry.is_dir() and _is_image(entry.name)]
 
 
 def _is_clutter(name: str) -> bool:
@@ -119,7 +119,12 @@ def _is_image(name: str) -> bool:
     return name.lower().endswith(SUFFIXES)
 
 
-def abbreviate(names: Sequence[str]) -> str:
-    """The first few names, and how many more there are."""
-    rest = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(map(repr, names[:5])) + rest
+def split(files: Sequence[ImageFile], class_names: Sequence[str]) -> SourceSplit:
+    """A split of these images, labelled by the position of their class in `class_names`."""
+    index = {name: label for label, name in enumerate(class_names)}
+    return SourceSplit(tuple(file.id for file in files), tuple(index[file.class_name] for file in files))
+
+
+def quote_names(names: Sequence[str]) -> str:
+    """The first few names in quotes, and the number of the others."""
+    return shorten([repr(name) for name in names])

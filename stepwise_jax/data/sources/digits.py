@@ -1,4 +1,4 @@
-"""The digits of scikit-learn's wheel: 1,797 greyscale scans of 8x8 pixels, for demonstrations without a download."""
+"""The digits that come with scikit-learn: 1,797 greyscale scans of 8x8 pixels, which need no download."""
 
 import functools
 
@@ -26,7 +26,7 @@ def source(data: DataConfig) -> Source:
         name="digits",
         version=VERSION,
         class_names=tuple(map(str, range(10))),
-        place="scikit-learn's digits",
+        origin="scikit-learn's digits",
         splits=splits,
         read=lambda name: images[int(name.removeprefix("digits_"))],
         array_shape=(8, 8, 1),
@@ -40,7 +40,7 @@ def _split(ids: list[str], labels: np.ndarray, rows: np.ndarray) -> SourceSplit:
 
 @functools.cache
 def _scans() -> tuple[np.ndarray, np.ndarray]:
-    # Imported here: scikit-learn takes a second that other data sets need not wait for.
+    # Imported here because scikit-learn takes a second to load, and other data sets do not need it.
     from sklearn.datasets import load_digits
 
     levels, labels = load_digits(return_X_y=True)

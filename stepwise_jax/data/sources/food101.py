@@ -1,4 +1,4 @@
-"""Food-101 (Bossard et al., 2014): photographs of 101 dishes, split by the lists that come with them."""
+"""Food-101 (Bossard et al., 2014): photographs of 101 dishes, split by the authors' lists."""
 
 import json
 import os
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from stepwise_jax.data.disk import check_room, write_error
-from stepwise_jax.data.progress import Progress, ProgressMeter
-from stepwise_jax.data.source import Source, SourceSplit
+from stepwise_jax.data.disk import check_free_space, write_error
+from stepwise_jax.data.progress import ProgressCallback, ProgressMeter
+from stepwise_jax.data.source import Source, SourceSplit, shorten
 from stepwise_jax.data.sources import archive
 from stepwise_jax.errors import InputError
 
@@ -21,7 +21,7 @@ _IMAGES, _META = "images", "meta"
 
 _CLASSES = "meta/classes.txt"
 
-# Each list comes in two forms that say the same; the first one that is there is read.
+# Each list comes in two equivalent formats; the first one found is read.
 _LISTS = {"train": ("meta/train.json", "meta/train.txt"), "test": ("meta/test.json", "meta/test.txt")}
 
 _META_FILES = (_CLASSES, *_LISTS["train"], *_LISTS["test"])
@@ -29,7 +29,7 @@ _META_FILES = (_CLASSES, *_LISTS["train"], *_LISTS["test"])
 
 @dataclass(frozen=True)
 class _Files:
-    """What lies below food-101/: the lists' contents and the images' sizes by name, and how an image is read."""
+    """The files below food-101/: contents of the lists and sizes of the images by name, and how to read an image."""
 
     lists: Mapping[str, bytes]
     sizes: Mapping[str, int]
@@ -37,17 +37,17 @@ class _Files:
     close: Callable[[], None]
 
 
-def source(name: str, path: Path, scratch: Path, progress: Progress) -> Source:
-    """The original JPEGs, keys and ids ("apple_pie/1005649") those of TFDS, so that train[:k] is TFDS's train[:k].
+def source(name: str, path: Path, scratch: Path, progress: ProgressCallback) -> Source:
+    """The original JPEGs with the keys and ids of TFDS ("apple_pie/1005649"), so that train[:k] is TFDS's train[:k].
 
     Args:
       name: "food101".
-      path: food-101.tar.gz, or the folder that it was extracted to.
-      scratch: a folder for what the archive holds, for as long as the source is not closed.
-      progress: called while an archive is read.
+      path: food-101.tar.gz, or the folder extracted from it.
+      scratch: a folder for the unpacked archive, until the source is closed.
+      progress: called while an archive is unpacked.
 
     Raises:
-      InputError: if it is neither, if images that the lists name are missing, or the lists contradict themselves.
+      InputError: if the path holds something else, listed images are missing, or the lists contradict themselves.
     """
     files = _from_folder(path) if path.is_dir() else _from_archive(path, scratch, progress)
     try:
@@ -63,13 +63,13 @@ def _source(name: str, path: Path, files: _Files) -> Source:
     ids = [example for split in splits.values() for example in split.ids]
     missing = [example for example in ids if _file(example) not in files.sizes]
     if missing:
-        few = ", ".join(map(_file, missing[:3])) + (" ..." if len(missing) > 3 else "")
-        raise InputError(f"{str(path)!r} lacks {len(missing):,} images that its lists name: {few}")
+        listed = shorten([_file(example) for example in missing], 3)
+        raise InputError(f"{str(path)!r} lacks {len(missing):,} images that its lists name: {listed}")
     return Source(
         name=name,
         version="1.0.0",
         class_names=tuple(class_names),
-        place=repr(str(path)),
+        origin=repr(str(path)),
         splits=splits,
         read=lambda example: files.read(_file(example)),
         array_shape=None,
@@ -97,7 +97,7 @@ def _list(path: Path, files: _Files, names: Sequence[str]) -> tuple[str, bytes]:
     for name in names:
         if name in files.lists:
             return name, files.lists[name]
-    raise InputError(f"{str(path)!r} lacks {_FOLDER}/{names[0]}: it is no whole copy of food101")
+    raise InputError(f"{str(path)!r} lacks {_FOLDER}/{names[0]}: the copy of food101 is incomplete")
 
 
 def _lines(path: Path, name: str, content: bytes) -> list[str]:
@@ -108,14 +108,14 @@ def _lines(path: Path, name: str, content: bytes) -> list[str]:
 
 
 def _json_ids(path: Path, name: str, content: bytes) -> list[str]:
-    """The lists of all classes, one after the other."""
+    """The ids of all classes, concatenated."""
     try:
         return [str(example) for examples in json.loads(content).values() for example in examples]
     except (ValueError, AttributeError, TypeError) as error:
         raise InputError(f"{str(path)!r}: {name} is damaged: {error}") from error
 
 
-def _wanted(name: str) -> bool:
+def _is_needed(name: str) -> bool:
     return name in _META_FILES or (name.startswith(f"{_IMAGES}/") and name.endswith(".jpg"))
 
 
@@ -137,40 +137,42 @@ def _from_folder(path: Path) -> _Files:
     return _Files(lists, sizes, lambda name: (root / name).read_bytes(), lambda: None)
 
 
-def _from_archive(path: Path, scratch: Path, progress: Progress) -> _Files:
-    # A compressed archive is only read from its start, and the images are stored in another order. They are put into
-    # one nameless file: it is gone with the process, whatever ends that, and no name from the archive is ever a path.
+def _from_archive(path: Path, scratch: Path, progress: ProgressCallback) -> _Files:
+    # A compressed archive can only be read from its start, and the images are stored in another order. They are copied
+    # to one unnamed file, which vanishes with the process however it ends; no name from the archive becomes a path.
     needed = 2 * path.stat().st_size
     try:
         scratch.mkdir(parents=True, exist_ok=True)
-        check_room(scratch, needed)
+        check_free_space(scratch, needed)
         with ExitStack() as stack:
             file = stack.enter_context(tempfile.TemporaryFile(dir=scratch))
-            lists, places = _unpack(path, file, progress)
+            lists, extents = _unpack(path, file, progress)
             close = stack.pop_all().close
     except OSError as error:
         raise write_error(scratch, error, needed) from error
 
     def read(name: str) -> bytes:
-        offset, size = places[name]
+        offset, size = extents[name]
         return os.pread(file.fileno(), size, offset)
 
-    return _Files(lists, {name: size for name, (_, size) in places.items()}, read, close)
+    return _Files(lists, {name: size for name, (_, size) in extents.items()}, read, close)
 
 
-def _unpack(path: Path, file: BinaryIO, progress: Progress) -> tuple[dict[str, bytes], dict[str, tuple[int, int]]]:
-    """The lists' contents, and where in `file` each image lies now: its offset and size."""
+def _unpack(
+    path: Path, file: BinaryIO, progress: ProgressCallback
+) -> tuple[dict[str, bytes], dict[str, tuple[int, int]]]:
+    """Copy the images to `file`; return the contents of the lists, and each image's offset and size in `file`."""
     meter = ProgressMeter(progress, 101_000, f"{path.name}: unpacking images")
     lists: dict[str, bytes] = {}
-    places: dict[str, tuple[int, int]] = {}
+    extents: dict[str, tuple[int, int]] = {}
     prefix = f"{_FOLDER}/"
-    for member, content in archive.files(path, lambda name: _wanted(name.removeprefix(prefix))):
+    for member, content in archive.files(path, lambda name: _is_needed(name.removeprefix(prefix))):
         name = member.removeprefix(prefix)
         if name.startswith(f"{_META}/"):
             lists[name] = content
         else:
-            places[name] = file.tell(), len(content)
+            extents[name] = file.tell(), len(content)
             file.write(content)
             meter.advance()
     file.flush()
-    return lists, places
+    return lists, extents
