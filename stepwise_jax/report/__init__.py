@@ -1,1 +1,1 @@
-"""Reports and pictures, made from the records of runs. Nothing here imports JAX."""
+"""Reports and figures, made from the records of runs. Nothing here imports JAX."""

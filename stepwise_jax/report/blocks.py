@@ -1,11 +1,11 @@
-"""The blocks that a report consists of, as plain data."""
+"""The blocks of a report, as plain data."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Heading:
-    """A heading; level 1 is the page's own."""
+    """A heading; level 1 is the title of the page."""
 
     text: str
     level: int = 2
@@ -20,21 +20,21 @@ class Paragraph:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the page says, in a sentence that stands out."""
+    """The conclusion of the page, displayed prominently."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Notes:
-    """A list of plain texts."""
+    """A bulleted list of plain text."""
 
     items: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of plain text; all columns but the first are numbers unless `prose`."""
+    """Rows of plain text; all columns except the first are numbers unless `prose` is set."""
 
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -42,8 +42,8 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Panel:
-    """One picture, drawn for a light and for a dark page (SVG)."""
+class PicturePanel:
+    """One figure in two versions, for a light and for a dark page (SVG)."""
 
     description: str
     light: bytes
@@ -52,20 +52,20 @@ class Panel:
 
 @dataclass(frozen=True)
 class Picture:
-    """Panels side by side; `png` and `svg` hold all of them and are written beside the page under `name`."""
+    """Panels side by side; `png` and `svg` contain all of them and are written beside the page as `name`."""
 
     name: str
     description: str
-    panels: tuple[Panel, ...]
+    panels: tuple[PicturePanel, ...]
     png: bytes
     svg: bytes
 
 
 @dataclass(frozen=True)
-class Images:
-    """A grid of small images (PNG) with captions; Markdown leaves them out."""
+class ImageGrid:
+    """A grid of small images (PNG) with captions; Markdown omits them."""
 
     items: tuple[tuple[bytes, str], ...]
 
 
-Block = Heading | Paragraph | Verdict | Notes | Table | Picture | Images
+Block = Heading | Paragraph | Verdict | Notes | Table | Picture | ImageGrid

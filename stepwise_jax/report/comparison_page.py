@@ -1,4 +1,4 @@
-"""A comparison as a page: the verdict, the paired differences, the curves with bands over seeds, and what it cost."""
+"""The page of a comparison: verdict, paired differences, curves with bands over seeds, and cost."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -19,55 +19,55 @@ from stepwise_jax.report.run_section import identity_table
 from stepwise_jax.report.series import group_series
 from stepwise_jax.studies import comparison_folder
 from stepwise_jax.studies.comparison import Comparison
-from stepwise_jax.studies.comparison_table import HEADER, Runs, rows, verdict
+from stepwise_jax.studies.comparison_table import COMPARISON_HEADER, FinishedRuns, comparison_rows, verdict
 from stepwise_jax.studies.statistics import Difference
 from stepwise_jax.workdir.json_files import read_json
 from stepwise_jax.workdir.predictions import read_predictions
-from stepwise_jax.workdir.records import SECONDS
+from stepwise_jax.workdir.records import TIME_KINDS
 from stepwise_jax.workdir.runs import Run, read_runs
 
-_HOW = (
-    "Each difference is the reference's top-1 minus the other strategy's, seed by seed: the two runs of a pair have "
-    "the same initial weights, the same subsets where these depend on the seed, and the same test images. The interval "
-    "over seeds is Student's t of the paired differences; p is of the paired t test with Holm's correction for all "
-    "rows. The interval over images is a percentile bootstrap of the test set with the seeds as they are: what another "
-    "test set of this size might have shown."
+_METHOD_NOTE = (
+    "Each difference is the reference's top-1 minus the other strategy's, paired by seed: the two runs of a pair have "
+    "the same initial weights, the same seed-dependent subsets, and the same test images. The interval over seeds is "
+    "Student's t interval of the paired differences; p comes from the paired t test, with Holm's correction for all "
+    "rows. The interval over images is a percentile bootstrap of the test set for these seeds: it shows how much the "
+    "difference could vary on another test set of this size."
 )
 
 
 def comparison_page(root: Path) -> tuple[Block, ...]:
-    """What there is to say about the comparison in a folder, finished or not.
+    """Return the page of the comparison in a folder, finished or not.
 
     Raises:
-      InputError: if it is damaged, or none of its runs is finished.
+      InputError: if the comparison is damaged, or none of its runs is finished.
     """
-    compared = comparison_folder.read(root)
-    finished = comparison_folder.finished_runs(compared, root)
-    folders = [compared.folder(root, name, seed) for name, of_seed in finished.items() for seed in of_seed]
+    compared = comparison_folder.read_comparison(root)
+    finished = comparison_folder.read_finished_runs(compared, root)
+    folders = [compared.run_folder(root, name, seed) for name, of_seed in finished.items() for seed in of_seed]
     if not folders:
         raise InputError(f"{root} has no finished run yet: there is nothing to show")
-    runs, differences = read_runs(folders), comparison_folder.paired(compared, finished)
-    reference = compared.strategies[0].name
+    runs, differences = read_runs(folders), comparison_folder.arm_differences(compared, finished)
+    reference = compared.arms[0].name
     return (
-        Heading(f"Comparison: {reference} and {_counted(len(compared.strategies) - 1, 'other')}", level=1),
+        Heading(f"Comparison: {reference} and {_counted(len(compared.arms) - 1, 'other')}", level=1),
         Verdict(verdict(reference, differences)),
         Paragraph(_setting(compared, finished, runs[0])),
         *_unfinished(compared, finished, root),
         Heading("Paired differences"),
-        Table(HEADER, tuple(rows(compared, finished, differences))),
+        Table(COMPARISON_HEADER, tuple(comparison_rows(compared, finished, differences))),
         *([_forest(reference, differences)] if differences else []),
-        Paragraph(_HOW),
+        Paragraph(_METHOD_NOTE),
         *paper_blocks(runs),
         Heading("Curves"),
         _curves(compared, root, runs),
-        Heading("What it cost"),
+        Heading("Cost"),
         draw_seconds("seconds", _mean_seconds(finished)),
         _cost_table(compared, finished),
         Heading("The strategies"),
         _strategies_table(compared, finished, runs, root),
         *_first_predictions(compared, finished, root),
-        Heading("What was run"),
-        Paragraph(f"Of {runs[0].name}; the other runs differ in their strategy and seed."),
+        Heading("Configuration"),
+        Paragraph(f"The configuration of {runs[0].name}; the other runs differ in their strategy and seed."),
         identity_table(runs[0]),
     )
 
@@ -76,7 +76,7 @@ def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def _setting(compared: Comparison, finished: Runs, run: Run) -> str:
+def _setting(compared: Comparison, finished: FinishedRuns, run: Run) -> str:
     experiment, plan = compared.experiment, compared.experiment.plan
     images = max(len(each.ids) for of_seed in finished.values() for each in of_seed.values())
     size, examples = experiment.data.image_size, run.stages[-1]["examples"]
@@ -84,64 +84,64 @@ def _setting(compared: Comparison, finished: Runs, run: Run) -> str:
         f"{experiment.model.name} on {experiment.data.name} at {size}×{size} pixels in {experiment.dtype}: M = "
         f"{examples:,} training images, {images:,} images scored, b = {plan.batch_size}, λ = {plan.learning_rate:g}, "
         f"seeds {compared.seeds[0]} to {compared.seeds[-1]}, on {run.config.get('device')}. "
-        f"The reference is {compared.strategies[0].name}."
+        f"The reference is {compared.arms[0].name}."
     )
 
 
-def _unfinished(compared: Comparison, finished: Runs, root: Path) -> list[Block]:
-    """What is missing, and what failed."""
-    planned = len(compared.strategies) * len(compared.seeds)
+def _unfinished(compared: Comparison, finished: FinishedRuns, root: Path) -> list[Block]:
+    """How many runs are missing, and which failed."""
+    planned = len(compared.arms) * len(compared.seeds)
     done = sum(map(len, finished.values()))
-    path = root / comparison_folder.FAILURES
+    path = root / comparison_folder.FAILURES_FILE
     failures = read_json(path)["failures"] if path.exists() and done < planned else []
-    told = [Paragraph(f"{done} of {planned} runs are finished.")] if done < planned else []
+    progress = [Paragraph(f"{done} of {planned} runs are finished.")] if done < planned else []
     failed = [Notes(tuple(f"{each['run']} failed: {each['message']}" for each in failures))] if failures else []
-    return [*told, *failed]
+    return [*progress, *failed]
 
 
 def _forest(reference: str, differences: Sequence[Difference]) -> Picture:
-    described = f"Top-1 of {reference} minus each other strategy's: every seed, the mean and its 95 % interval"
-    return make_picture("differences", described, [(described, partial(_draw_forest, reference, differences))])
+    description = f"Top-1 of {reference} minus each other strategy's: every seed, the mean and its 95 % interval"
+    return make_picture("differences", description, [(description, partial(_draw_forest, reference, differences))])
 
 
 def _draw_forest(reference: str, differences: Sequence[Difference], theme: Theme) -> Figure:
     figure = Figure(figsize=(WIDTH, 1.3 + 0.42 * len(differences)), layout="constrained")
     axes = figure.subplots()
-    axes.axvline(0, color=theme.ink, linewidth=0.8)
-    for place, each in enumerate(differences):
-        color = theme.runs[1] if each.shown else theme.runs[0]
+    axes.axvline(0, color=theme.foreground, linewidth=0.8)
+    for index, each in enumerate(differences):
+        color = theme.palette[1] if each.significant else theme.palette[0]
         if each.image_interval:
             ends = [100 * each.image_interval.low, 100 * each.image_interval.high]
-            axes.plot(ends, [place, place], color=theme.faint, linewidth=8, solid_capstyle="butt", zorder=1)
+            axes.plot(ends, [index, index], color=theme.muted, linewidth=8, solid_capstyle="butt", zorder=1)
         if each.interval:
             ends = [100 * each.interval.low, 100 * each.interval.high]
-            axes.plot(ends, [place, place], color=color, linewidth=1.8, zorder=2)
+            axes.plot(ends, [index, index], color=color, linewidth=1.8, zorder=2)
         seeds = [100 * value for value in each.by_seed.values()]
-        axes.plot(seeds, np.full(len(seeds), place + 0.27), "|", color=theme.ink, markersize=6, alpha=0.7)
-        axes.plot(100 * each.mean, place, "D" if each.shown else "o", color=color, markersize=6, zorder=3)
+        axes.plot(seeds, np.full(len(seeds), index + 0.27), "|", color=theme.foreground, markersize=6, alpha=0.7)
+        axes.plot(100 * each.mean, index, "D" if each.significant else "o", color=color, markersize=6, zorder=3)
     axes.set(yticks=range(len(differences)), ylim=(len(differences) - 0.4, -0.6))
     axes.set_yticklabels([each.other for each in differences])
     axes.set_xlabel(f"points of top-1 by which {reference} is ahead")
     axes.tick_params(axis="y", length=0)
-    axes.grid(axis="x", color=theme.faint, linewidth=0.5, alpha=0.6)
-    told = "line: 95 % over seeds; grey: 95 % over images;\nticks: seeds; diamond: difference shown"
-    figure.suptitle(told, x=0.01, ha="left", fontsize=8)
+    axes.grid(axis="x", color=theme.muted, linewidth=0.5, alpha=0.6)
+    legend = "line: 95 % over seeds; grey: 95 % over images;\nticks: seeds; diamond: difference shown"
+    figure.suptitle(legend, x=0.01, ha="left", fontsize=8)
     return figure
 
 
 def _curves(compared: Comparison, root: Path, runs: Sequence[Run]) -> Picture:
-    places = {
-        compared.folder(root, strategy.name, seed).resolve(): strategy.name
-        for strategy in compared.strategies
+    arms = {
+        compared.run_folder(root, arm.name, seed).resolve(): arm.name
+        for arm in compared.arms
         for seed in compared.seeds
     }
-    return draw_curves(group_series(runs, {run.name: places[run.folder] for run in runs}))
+    return draw_curves(group_series(runs, {run.name: arms[run.folder] for run in runs}))
 
 
-def _mean_seconds(finished: Runs) -> Mapping[str, Mapping[str, float]]:
-    """Seconds by kind of each strategy, the mean over its runs."""
+def _mean_seconds(finished: FinishedRuns) -> Mapping[str, Mapping[str, float]]:
+    """Seconds by kind for each strategy: the mean over its runs."""
     return {
-        name: {kind: _mean([run.summary["seconds"].get(kind, 0.0) for run in of_seed.values()]) for kind in SECONDS}
+        name: {kind: _mean([run.summary["seconds"].get(kind, 0.0) for run in of_seed.values()]) for kind in TIME_KINDS}
         for name, of_seed in finished.items()
         if of_seed
     }
@@ -151,13 +151,13 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _cost_table(compared: Comparison, finished: Runs) -> Table:
-    """Epochs' samples, updates, operations and seconds of one run, and each beside the reference's."""
-    header = ("strategy", "samples", "of the reference", "updates", "of the reference", "FLOPs", "seconds a run")
-    known = [(each.name, list(finished[each.name].values())) for each in compared.strategies if finished[each.name]]
-    first = known[0][1][0].summary
+def _cost_table(compared: Comparison, finished: FinishedRuns) -> Table:
+    """Samples, updates, operations and seconds of one run of each strategy, relative to the reference."""
+    header = ("strategy", "samples", "of the reference", "updates", "of the reference", "FLOPs", "seconds per run")
+    started = [(each.name, list(finished[each.name].values())) for each in compared.arms if finished[each.name]]
+    first = started[0][1][0].summary
     table = []
-    for name, runs in known:
+    for name, runs in started:
         summary = runs[0].summary
         seconds = _mean([sum(run.summary["seconds"].values()) for run in runs])
         samples, updates = summary["samples"], summary["updates"]
@@ -167,19 +167,19 @@ def _cost_table(compared: Comparison, finished: Runs) -> Table:
     return Table(header, tuple(table))
 
 
-def _strategies_table(compared: Comparison, finished: Runs, runs: Sequence[Run], root: Path) -> Table:
+def _strategies_table(compared: Comparison, finished: FinishedRuns, runs: Sequence[Run], root: Path) -> Table:
     plans = {run.folder: run.stages for run in runs}
     table = []
-    for each in compared.strategies:
+    for each in compared.arms:
         seeds = list(finished[each.name])
-        stages = plans[compared.folder(root, each.name, seeds[0]).resolve()] if seeds else ()
-        words = "; ".join(
+        stages = plans[compared.run_folder(root, each.name, seeds[0]).resolve()] if seeds else ()
+        description = "; ".join(
             f"{stage['name']}: {_counted(stage['epochs'], 'epoch')} of {stage['examples']:,}, b {stage['batch_size']}, "
             f"λ {stage['learning_rate']:.3g}{_drops(stage)}"
             for stage in stages
         )
-        table.append((each.name, each.title, words or "–"))
-    return Table(("strategy", "what it is", "stages"), tuple(table), prose=True)
+        table.append((each.name, each.title, description or "–"))
+    return Table(("strategy", "description", "stages"), tuple(table), prose=True)
 
 
 def _drops(stage: Mapping[str, Any]) -> str:
@@ -190,13 +190,13 @@ def _drops(stage: Mapping[str, Any]) -> str:
     )
 
 
-def _first_predictions(compared: Comparison, finished: Runs, root: Path) -> list[Block]:
-    """What the reference's network of the first finished seed answered."""
-    name = compared.strategies[0].name
+def _first_predictions(compared: Comparison, finished: FinishedRuns, root: Path) -> list[Block]:
+    """The test predictions of the reference, for the first finished seed."""
+    name = compared.arms[0].name
     if not finished[name]:
         return []
     seed = min(finished[name])
-    answers = read_predictions(compared.folder(root, name, seed))
-    return (
-        [] if answers is None else [Heading(f"The network of {name}, seed {seed}"), *predictions_blocks(answers, 3, "")]
-    )
+    predictions = read_predictions(compared.run_folder(root, name, seed))
+    if predictions is None:
+        return []
+    return [Heading(f"The network of {name}, seed {seed}"), *predictions_blocks(predictions, 3, "")]

@@ -1,8 +1,9 @@
-"""The part of a page that sets the paper's reported scores beside the measured ones."""
+"""The section that compares the paper's reported scores with the measured ones."""
 
 from collections.abc import Sequence
 
-from stepwise_jax.experiment import paper
+from stepwise_jax.experiment.paper import find_result
+from stepwise_jax.experiment.paper_result import PaperResult
 from stepwise_jax.report.blocks import Block, Heading, Notes, Paragraph, Table
 from stepwise_jax.workdir.runs import Run
 
@@ -10,37 +11,37 @@ _HEADER = ("row", "run", "paper top-1", "measured", "difference", "paper top-5",
 
 
 def paper_blocks(runs: Sequence[Run], level: int = 2) -> list[Block]:
-    """Paper, measured, difference for each run that reproduces a row, and what is wrong in the paper about it."""
-    known = [(run, found) for run in runs if (found := _result(run)) is not None]
-    rows = [row for run, found in known for row in _rows(run, found)]
+    """Compare each run that reproduces a row with the paper, and list the paper's errors about these rows."""
+    known = [(run, result) for run in runs if (result := _find_result(run)) is not None]
+    rows = [row for run, result in known for row in _rows(run, result)]
     if not rows:
         return []
-    told = (
-        "Top-1 and top-5 on the test set in per cent; differences in points. The paper reports one run a row and no "
-        "interval: on 10,000 test images the standard error of a difference of two runs is about 0.7 points."
+    explanation = (
+        "Top-1 and top-5 on the test set in percent; differences in points. The paper reports one run per row and no "
+        "interval. On 10,000 test images, the standard error of the difference between two runs is about 0.7 points."
     )
-    notes = tuple(dict.fromkeys(f"{found.table}: {note}" for _, found in known for note in found.notes))
+    notes = tuple(dict.fromkeys(f"{result.table}: {note}" for _, result in known for note in result.notes))
     return [
-        Heading("Beside the paper", level),
-        Paragraph(told),
+        Heading("Comparison with the paper", level),
+        Paragraph(explanation),
         Table(_HEADER, tuple(rows)),
         *([Notes(notes)] if notes else []),
     ]
 
 
-def _result(run: Run) -> paper.Result | None:
-    return paper.result(str(run.config["experiment"].get("reproduces") or ""))
+def _find_result(run: Run) -> PaperResult | None:
+    return find_result(str(run.config["experiment"].get("reproduces") or ""))
 
 
-def _rows(run: Run, found: paper.Result) -> list[tuple[str, ...]]:
+def _rows(run: Run, result: PaperResult) -> list[tuple[str, ...]]:
     ends = {row["stage"]: row for row in run.records.epochs if row["epoch"] == run.stages[row["stage"] - 1]["epochs"]}
-    title = f"{found.table}, {found.network} on {found.dataset}: {found.row}"
+    title = f"{result.table}, {result.network} on {result.dataset}: {result.row}"
     rows = [
-        _row(f"{title}, stage {each.name}", run, each.top1, each.top5, ends.get(place))
-        for place, each in enumerate(found.stages, start=1)
+        _row(f"{title}, stage {stage.name}", run, stage.top1, stage.top5, ends.get(number))
+        for number, stage in enumerate(result.stages, start=1)
     ]
-    if not found.stages and found.top1 is not None:
-        rows.append(_row(title, run, found.top1, found.top5, ends.get(len(run.stages))))
+    if not result.stages and result.top1 is not None:
+        rows.append(_row(title, run, result.top1, result.top5, ends.get(len(run.stages))))
     return rows
 
 

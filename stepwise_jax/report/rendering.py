@@ -1,4 +1,4 @@
-"""Blocks written as Markdown and as one self-contained HTML file."""
+"""Writes blocks as Markdown and as one self-contained HTML file."""
 
 import base64
 import html
@@ -7,17 +7,27 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stepwise_jax.errors import InputError
-from stepwise_jax.report.blocks import Block, Heading, Images, Notes, Panel, Paragraph, Picture, Table, Verdict
+from stepwise_jax.report.blocks import (
+    Block,
+    Heading,
+    ImageGrid,
+    Notes,
+    Paragraph,
+    Picture,
+    PicturePanel,
+    Table,
+    Verdict,
+)
 
 
-def write(blocks: Sequence[Block], out: Path) -> Path:
-    """Writes `report.md`, `report.html`, and each picture as PNG and SVG.
+def write_page(blocks: Sequence[Block], out: Path) -> Path:
+    """Write `report.md`, `report.html`, and each picture as PNG and SVG.
 
     Returns:
       The path of `report.html`.
 
     Raises:
-      InputError: for a folder that cannot be written.
+      InputError: if the folder cannot be written.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -25,7 +35,7 @@ def write(blocks: Sequence[Block], out: Path) -> Path:
             if isinstance(block, Picture):
                 (out / f"{block.name}.png").write_bytes(block.png)
                 (out / f"{block.name}.svg").write_bytes(block.svg)
-        # A question mark stands for what is no text, a part of a file's name say.
+        # File names may contain bytes that are not text: a question mark replaces them.
         (out / "report.md").write_bytes(to_markdown(blocks).encode(errors="replace"))
         (out / "report.html").write_bytes(to_html(blocks).encode(errors="replace"))
     except OSError as error:
@@ -34,7 +44,7 @@ def write(blocks: Sequence[Block], out: Path) -> Path:
 
 
 def to_markdown(blocks: Sequence[Block]) -> str:
-    """The page as Markdown, next to which its pictures lie."""
+    """Return the page as Markdown, which links to the pictures beside it."""
     return "\n\n".join(filter(None, map(_block_markdown, blocks))) + "\n"
 
 
@@ -54,22 +64,22 @@ def _block_markdown(block: Block) -> str:
             rule = ("---", *("---" if prose else "---:" for _ in header[1:]))
             cells = [[_plain(cell) for cell in row] for row in (header, *rows)]
             return "\n".join(f"| {' | '.join(row)} |" for row in (cells[0], rule, *cells[1:]))
-        case Images():
+        case ImageGrid():
             return ""
 
 
 def _plain(text: str) -> str:
-    """Text whose characters mean nothing to Markdown."""
+    """Escape the characters that have a meaning in Markdown."""
     escaped = re.sub(r"([\\`*_\[\]<>|~#&$])", r"\\\1", " ".join(text.split()))
-    # A dash, a plus or a number with a point begins a list, and a line of dashes or equals signs is a rule.
+    # A dash, a plus or a number with a period would start a list, and a line of dashes or equals signs is a rule.
     return re.sub(r"^(\d*)([-+.)=])(?=\s|$|[-=])", r"\1\\\2", escaped)
 
 
 def to_html(blocks: Sequence[Block]) -> str:
-    """The page as one HTML file that needs no other."""
+    """Return the page as one self-contained HTML file."""
     title = next(block.text for block in blocks if isinstance(block, Heading))
     body = "\n".join(map(_block_html, blocks))
-    # From the end backwards: what has been put in is not searched.
+    # The body first, then the title, which comes before it: inserted text is never searched for a placeholder.
     return _HTML.replace("BODY", body, 1).replace("TITLE", html.escape(title), 1)
 
 
@@ -85,7 +95,7 @@ def _block_html(block: Block) -> str:
             return f"<ul>{''.join(f'<li>{html.escape(item)}</li>' for item in items)}</ul>"
         case Picture(panels=panels):
             return f'<div class="pictures">{"".join(map(_panel_html, panels))}</div>'
-        case Images(items):
+        case ImageGrid(items):
             return f'<div class="samples">{"".join(_image_html(*item) for item in items)}</div>'
         case Table():
             return _table_html(block)
@@ -100,13 +110,13 @@ def _table_html(table: Table) -> str:
         for row in table.rows
     )
     inner = f"<thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody>"
-    # A table that scrolls must be reachable by keyboard.
+    # A table that scrolls must be focusable by keyboard.
     return (
         f'<div class="table" tabindex="0"><table class="{"prose" if table.prose else "numbers"}">{inner}</table></div>'
     )
 
 
-def _panel_html(panel: Panel) -> str:
+def _panel_html(panel: PicturePanel) -> str:
     return (
         "<figure><picture>"
         f'<source media="(prefers-color-scheme: dark)" srcset="{_inlined(panel.dark, "svg+xml")}">'

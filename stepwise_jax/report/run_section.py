@@ -1,4 +1,4 @@
-"""What there is to say about a run: what it reached, its stages, where its time went, and what decided it."""
+"""The section about one run: its scores, stages, time and configuration."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,29 +6,29 @@ from typing import Any
 
 from stepwise_jax.formatting import format_duration, format_percent
 from stepwise_jax.report.blocks import Block, Heading, Paragraph, Table
-from stepwise_jax.report.cost_figures import KINDS, draw_noise, draw_seconds
+from stepwise_jax.report.cost_figures import TIME_KIND_LABELS, draw_noise, draw_seconds
 from stepwise_jax.report.predictions_section import predictions_blocks
 from stepwise_jax.workdir.predictions import read_predictions
-from stepwise_jax.workdir.records import SECONDS, Row
+from stepwise_jax.workdir.records import TIME_KINDS, Row
 from stepwise_jax.workdir.runs import Run
 
 
-def run_blocks(run: Run, place: int, alone: bool) -> list[Block]:
-    """What there is to say about one run, the `place`-th of the page, under its name where it is not alone."""
-    level, mark = (2, "") if alone else (3, f"_{place}")
+def run_blocks(run: Run, number: int, alone: bool) -> list[Block]:
+    """Return the blocks for one run, the `number`-th of the page, under its name if it is not alone."""
+    level, suffix = (2, "") if alone else (3, f"_{number}")
     blocks: list[Block] = [] if alone else [Heading(run.name)]
     blocks += [Heading("Stages", level), stages_table(run)]
-    noise = draw_noise(f"noise{mark}", run)
+    noise = draw_noise(f"noise{suffix}", run)
     blocks += [] if noise is None else [Heading("Noise scale and accuracy", level), noise]
-    answers = read_predictions(run.folder)
-    blocks += [] if answers is None else predictions_blocks(answers, level, mark)
-    blocks += [Heading("What it cost", level), *_cost(run, mark)]
-    return [*blocks, Heading("What was run", level), identity_table(run)]
+    predictions = read_predictions(run.folder)
+    blocks += [] if predictions is None else predictions_blocks(predictions, level, suffix)
+    blocks += [Heading("Cost", level), *_cost(run, suffix)]
+    return [*blocks, Heading("Configuration", level), identity_table(run)]
 
 
-def _cost(run: Run, mark: str) -> list[Block]:
+def _cost(run: Run, suffix: str) -> list[Block]:
     seconds = seconds_by_kind(run)
-    pictures = [draw_seconds(f"seconds{mark}", {run.name: seconds})] if sum(seconds.values()) else []
+    pictures = [draw_seconds(f"seconds{suffix}", {run.name: seconds})] if sum(seconds.values()) else []
     return [Paragraph(_work(run)), Paragraph(_pace(run)), *pictures, time_table(run)]
 
 
@@ -40,8 +40,8 @@ def _work(run: Run) -> str:
     return f"{last['examples_seen']:,} samples in {last['updates']:,} updates{counted}."
 
 
-def verdict(run: Run) -> str:
-    """One sentence: what the run reached, at what cost."""
+def run_verdict(run: Run) -> str:
+    """Return one sentence about the scores that the run reached, and their cost."""
     last = run.records.epochs[-1]
     top1, top5 = scores_reached(run.records.epochs)
     cost = f"{last['examples_seen']:,} samples in {last['updates']:,} updates"
@@ -59,25 +59,25 @@ def verdict(run: Run) -> str:
     )
 
 
-def setting(run: Run) -> str:
-    """One sentence: which network, on which data, where."""
+def setting_sentence(run: Run) -> str:
+    """Return one sentence about the network, the data and the device."""
     fields = flat_fields(run.config["experiment"])
     names = ("model.name", "data.name", "data.image_size", "dtype", "seed")
-    network, data, size, dtype, seed = (shown(fields.get(name)) for name in names)
+    network, data, size, dtype, seed = (format_value(fields.get(name)) for name in names)
     return (
         f"It is {network} on {data} at {size}×{size} pixels in {dtype}, seed {seed}, "
-        f"on {shown(run.config.get('device'))}."
+        f"on {format_value(run.config.get('device'))}."
     )
 
 
 def scores_reached(epochs: Sequence[Row]) -> tuple[float | None, float | None]:
-    """Top-1 and top-5 of the last of these epochs that was evaluated."""
+    """Return top-1 and top-5 of the last evaluated epoch."""
     scores = [(row["top1"], row["top5"]) for row in epochs if row["top1"] is not None]
     return scores[-1] if scores else (None, None)
 
 
 def runs_table(runs: Sequence[Run]) -> Table:
-    """The runs side by side: scores and cost."""
+    """Return a table of the scores and the cost of each run."""
     header = ("run", "top-1", "top-5", "best top-1", "epochs", "samples seen", "updates", "time (h:mm:ss)")
     return Table(header, tuple(_run_row(run) for run in runs))
 
@@ -91,14 +91,14 @@ def _run_row(run: Run) -> tuple[str, ...]:
 
 
 def stages_table(run: Run) -> Table:
-    """The planned stages, and what the test set scored at the end of each."""
+    """Return a table of the planned stages, with the test scores at the end of each."""
     header = ("set", "of the data", "examples", "batch size", "learning rate", "drops after epoch", "epochs")
     header += ("updates", "samples", "noise scale (Eq. 10)", "top-1", "top-5")
-    return Table(header, tuple(_stage_row(run, place, stage) for place, stage in enumerate(run.stages, start=1)))
+    return Table(header, tuple(_stage_row(run, number, stage) for number, stage in enumerate(run.stages, start=1)))
 
 
-def _stage_row(run: Run, place: int, stage: Row) -> tuple[str, ...]:
-    epochs = [row for row in run.records.epochs if row["stage"] == place]
+def _stage_row(run: Run, number: int, stage: Row) -> tuple[str, ...]:
+    epochs = [row for row in run.records.epochs if row["stage"] == number]
     examples, size, rate = stage["examples"], stage["batch_size"], stage["learning_rate"]
     reached = map(format_percent, scores_reached(epochs)) if len(epochs) == stage["epochs"] else ("–", "–")
     return (
@@ -117,21 +117,21 @@ def _stage_row(run: Run, place: int, stage: Row) -> tuple[str, ...]:
 
 
 def seconds_by_kind(run: Run) -> dict[str, float]:
-    """Seconds by kind, of the whole run where it is finished, else of its epochs."""
+    """Return the seconds by kind: of the whole run if it is finished, otherwise of its epochs."""
     if run.summary is not None:
-        return {kind: run.summary["seconds"].get(kind, 0.0) for kind in SECONDS}
-    return {kind: sum(row["seconds"].get(kind, 0.0) for row in run.records.epochs) for kind in SECONDS}
+        return {kind: run.summary["seconds"].get(kind, 0.0) for kind in TIME_KINDS}
+    return {kind: sum(row["seconds"].get(kind, 0.0) for row in run.records.epochs) for kind in TIME_KINDS}
 
 
 def time_table(run: Run) -> Table:
-    """Seconds by kind, and their share of the whole."""
+    """Return a table of the seconds by kind, and their share of the total."""
     seconds = seconds_by_kind(run)
-    whole = sum(seconds.values())
+    total = sum(seconds.values())
     rows = [
-        (KINDS[kind], f"{spent:,.1f}", f"{100 * spent / whole:.1f} %" if whole else "–")
+        (TIME_KIND_LABELS[kind], f"{spent:,.1f}", f"{100 * spent / total:.1f} %" if total else "–")
         for kind, spent in seconds.items()
     ]
-    return Table(("kind", "seconds", "share"), (*rows, ("all", f"{whole:,.1f}", "100.0 %")))
+    return Table(("kind", "seconds", "share"), (*rows, ("all", f"{total:,.1f}", "100.0 %")))
 
 
 def _pace(run: Run) -> str:
@@ -145,15 +145,15 @@ def _pace(run: Run) -> str:
 
 
 def identity_table(run: Run) -> Table:
-    """Everything that decides what was computed, and what it ran on."""
+    """Return a table of everything that determines the result, and of the device."""
     config = run.config
     subsets = "; ".join(f"{row['name']}: {row['split']}, SHA-256 {row['sha256'][:12]}" for row in run.records.stages)
     versions = flat_fields(config.get("versions") or {})
     libraries = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()) if version)
     rows = [
-        ("device", shown(config.get("device"))),
+        ("device", format_value(config.get("device"))),
         ("versions", libraries),
-        ("configuration", shown(config.get("config"))),
+        ("configuration", format_value(config.get("config"))),
     ]
     rows += [
         ("subsets", subsets),
@@ -163,21 +163,21 @@ def identity_table(run: Run) -> Table:
 
 
 def _field(name: str, value: Any) -> str:
-    """A field's value; of a place its last part alone, for a report is shown to others."""
-    places = ("data.root", "data.data_dir", "model.initial_weights")
-    return Path(value).name if name in places and isinstance(value, str) else shown(value)
+    """A field's value; only the last part of a path, because reports are shared with others."""
+    paths = ("data.root", "data.data_dir", "model.initial_weights")
+    return Path(value).name if name in paths and isinstance(value, str) else format_value(value)
 
 
 def flat_fields(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested fields by dotted name."""
+    """Return nested fields by dotted name."""
     flat: dict[str, Any] = {}
     for name, value in document.items():
         flat |= flat_fields(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
     return flat
 
 
-def shown(value: Any) -> str:
-    """A field's value as people read it."""
+def format_value(value: Any) -> str:
+    """Return a field's value as text."""
     if isinstance(value, list | tuple):
-        return ", ".join(map(shown, value))
+        return ", ".join(map(format_value, value))
     return "–" if value is None else str(value)

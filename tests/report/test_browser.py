@@ -13,7 +13,7 @@ import pytest
 from made_runs import make_run
 from PIL import Image
 
-from stepwise_jax.report.blocks import Heading, Images, Notes, Paragraph, Table, Verdict
+from stepwise_jax.report.blocks import Heading, ImageGrid, Notes, Paragraph, Table, Verdict
 from stepwise_jax.report.curves import draw_curves
 from stepwise_jax.report.rendering import to_html
 from stepwise_jax.report.series import group_series
@@ -22,7 +22,7 @@ from stepwise_jax.workdir.runs import read_runs
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 
-# Measured in the page itself, and written into it for --dump-dom to print.
+# Runs in the page, and writes its measurements into the page for --dump-dom to print.
 PROBE = """
 <script>
 window.faults = [];
@@ -31,17 +31,17 @@ window.onload = () => {
   const root = document.documentElement, images = [...document.images];
   const cut = [...document.querySelectorAll("h1, h2, h3, p, li, figcaption")]
     .filter(each => each.scrollWidth > each.clientWidth + 1).map(each => each.textContent);
-  const told = {
+  const measured = {
     overflow: root.scrollWidth - root.clientWidth, width: innerWidth, images: images.length,
     missing: images.filter(each => !each.complete || each.naturalWidth === 0).length,
     background: getComputedStyle(document.body).backgroundColor, cut: cut, faults: window.faults,
     dark: matchMedia("(prefers-color-scheme: dark)").matches,
   };
-  const place = document.createElement("pre");
-  place.id = "probe";
-  place.textContent = JSON.stringify(told);
-  // A narrow page lies in a frame, and only what holds the frame is printed.
-  parent.document.body.append(place);
+  const output = document.createElement("pre");
+  output.id = "probe";
+  output.textContent = JSON.stringify(measured);
+  // A narrow page is inside a frame, and only the outer page is printed.
+  parent.document.body.append(output);
 };
 </script>
 """
@@ -63,7 +63,7 @@ def browse(*options: str) -> str:
 
 
 def in_frame(page_path: Path, width: int, folder: Path) -> Path:
-    """A page that holds another: a window is never narrower than 500 pixels."""
+    """A page that contains another in a frame: a window is never narrower than 500 pixels."""
     path = folder / "frame.html"
     inside = html.escape(page_path.read_text())
     path.write_text(f'<body><iframe srcdoc="{inside}" width="{width}" height="900" style="border: 0"></iframe></body>')
@@ -78,7 +78,7 @@ def image() -> bytes:
 
 @pytest.fixture(scope="module")
 def page_path(tmp_path_factory) -> Path:
-    """Every kind of block, with names as long and as odd as data can have them."""
+    """A page with every kind of block, and very long names."""
     folder = tmp_path_factory.mktemp("browser")
     runs = [make_run(folder / "a run with a long name" / f"seed{seed}", seed=seed) for seed in range(2)]
     long = "a_very_long_strategy_name_that_does_not_break_" * 3
@@ -89,7 +89,7 @@ def page_path(tmp_path_factory) -> Path:
         Notes(("one", long)),
         Table(tuple(f"column {i}" for i in range(14)), ((long, *("1,234,567" for _ in range(13))),)),
         draw_curves(group_series(read_runs(runs))),
-        Images(((image(), "✗ cat, 99 %; it is dog"),) * 5),
+        ImageGrid(((image(), "✗ cat, 99 %; it is dog"),) * 5),
     )
     path = folder / "report.html"
     path.write_text(to_html(blocks).replace("<style>", f"{PROBE}<style>", 1))
@@ -98,20 +98,20 @@ def page_path(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [1400, 420])
-def test_it_fits_and_all_of_it_is_there(page_path, tmp_path, width, dark):
+def test_the_page_fits_and_loads_completely(page_path, tmp_path, width, dark):
     profile = f"--user-data-dir={tmp_path / 'profile'}"
     scheme = f"--blink-settings=preferredColorScheme={0 if dark else 1}"
-    # Time as the page sees it runs ahead until all is loaded.
+    # Virtual time advances until everything is loaded.
     size = (f"--window-size={max(width, 500)},900", "--virtual-time-budget=5000")
     path = page_path if width >= 500 else in_frame(page_path, width, tmp_path)
     dom = browse(profile, scheme, *size, "--dump-dom", f"file://{path}")
     found = re.search(r'<pre id="probe">(.*?)</pre>', dom, re.DOTALL)
     assert found, "the page did not load"
-    told = json.loads(html.unescape(found.group(1)))
-    assert (told["dark"], told["width"]) == (dark, width)
-    assert told["background"] == ("rgb(21, 25, 31)" if dark else "rgb(255, 255, 255)")
-    assert (told["overflow"], told["missing"], told["cut"], told["faults"]) == (0, 0, [], [])
-    assert told["images"] == 2 + 5
+    measured = json.loads(html.unescape(found.group(1)))
+    assert (measured["dark"], measured["width"]) == (dark, width)
+    assert measured["background"] == ("rgb(21, 25, 31)" if dark else "rgb(255, 255, 255)")
+    assert (measured["overflow"], measured["missing"], measured["cut"], measured["faults"]) == (0, 0, [], [])
+    assert measured["images"] == 2 + 5
 
 
 def test_light_and_dark_look_different(page_path, tmp_path):

@@ -1,4 +1,4 @@
-"""What a page says of answers, of the paper, of a comparison and of a sweep, from files that the tests write."""
+"""Pages of predictions, the paper, a comparison and a sweep, from files that the tests write."""
 
 import dataclasses
 import json
@@ -14,7 +14,7 @@ from made_runs import BASELINE, SECONDS, STEPWISE, make_comparison, make_predict
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment import paper
 from stepwise_jax.report import rendering, report
-from stepwise_jax.report.blocks import Block, Heading, Images, Notes, Picture, Table, Verdict
+from stepwise_jax.report.blocks import Block, Heading, ImageGrid, Notes, Picture, Table, Verdict
 from stepwise_jax.report.comparison_page import comparison_page
 from stepwise_jax.report.cost_figures import draw_seconds
 from stepwise_jax.report.paper_section import paper_blocks
@@ -32,11 +32,11 @@ def headings(blocks) -> list[str]:
 
 def after(blocks: tuple[Block, ...] | list[Block], text: str, kind: type) -> Block:
     """The first block of a kind after a heading."""
-    place = next(i for i, block in enumerate(blocks) if isinstance(block, Heading) and block.text == text)
-    return next(block for block in blocks[place:] if isinstance(block, kind))
+    index = next(i for i, block in enumerate(blocks) if isinstance(block, Heading) and block.text == text)
+    return next(block for block in blocks[index:] if isinstance(block, kind))
 
 
-def answers(classes: int, count: int = 2000) -> Predictions:
+def random_predictions(classes: int, count: int = 2000) -> Predictions:
     random = np.random.default_rng(1)
     labels = random.integers(0, classes, count)
     predicted = np.where(random.random(count) < 0.6, labels, random.integers(0, classes, count))
@@ -44,16 +44,16 @@ def answers(classes: int, count: int = 2000) -> Predictions:
 
 
 def test_confusions_and_accuracies_are_counted():
-    found = answers(4)
+    found = random_predictions(4)
     pairs = list(zip(found.labels.tolist(), found.predicted.tolist(), strict=True))
     counts = [[pairs.count((i, j)) for j in range(4)] for i in range(4)]
-    assert found.confusion().tolist() == counts
-    assert found.accuracy().tolist() == pytest.approx([counts[i][i] / sum(counts[i]) for i in range(4)])
+    assert found.confusion_matrix().tolist() == counts
+    assert found.class_accuracy().tolist() == pytest.approx([counts[i][i] / sum(counts[i]) for i in range(4)])
     wrong = sorted((-counts[i][j], i, j) for i in range(4) for j in range(4) if i != j)
     assert most_confused(found, 3) == [(i, j, -times) for times, i, j in wrong[:3]]
 
 
-def test_each_class_is_told_with_its_commonest_mistake():
+def test_each_class_is_listed_with_its_most_common_mistake():
     labels, predicted = np.array([0, 0, 0, 0, 2]), np.array([0, 1, 2, 2, 2])
     blocks = predictions_blocks(Predictions(labels, predicted, ("cat", "dog", "bird"), ()), 2, "")
     table = after(blocks, "Accuracy by class", Table)
@@ -67,11 +67,11 @@ def test_each_class_is_told_with_its_commonest_mistake():
 
 def test_a_class_without_images_has_no_accuracy():
     found = Predictions(np.array([0, 0, 2]), np.array([0, 1, 2]), ("a", "b", "c"), ())
-    np.testing.assert_array_equal(found.accuracy(), [0.5, np.nan, 1.0])
+    np.testing.assert_array_equal(found.class_accuracy(), [0.5, np.nan, 1.0])
 
 
 def test_few_classes_are_drawn_and_many_are_listed():
-    few, many = (predictions_blocks(answers(count), 2, "") for count in (5, 40))
+    few, many = (predictions_blocks(random_predictions(count), 2, "") for count in (5, 40))
     assert [type(block) for block in few] == [Heading, Picture, Table, Heading, Picture]
     assert [type(block) for block in many] == [Heading, Picture, Table, Heading, Table]
     ends, confusions = (block for block in many if isinstance(block, Table))
@@ -81,15 +81,13 @@ def test_few_classes_are_drawn_and_many_are_listed():
     assert len(confusions.rows) == 20
 
 
-def test_a_runs_page_shows_its_answers_and_images(tmp_path):
+def test_the_page_of_a_run_shows_its_predictions_and_images(tmp_path):
     folder = make_run(tmp_path / "run")
     make_predictions(folder, wrong=[3, 4])
     blocks = report.runs_page(read_runs([folder]))
-    assert {"Accuracy by class", "What is taken for what", "Test images", "Noise scale and accuracy"} <= set(
-        headings(blocks)
-    )
-    images = after(blocks, "Test images", Images)
-    assert isinstance(images, Images)
+    assert {"Accuracy by class", "Confusions", "Test images", "Noise scale and accuracy"} <= set(headings(blocks))
+    images = after(blocks, "Test images", ImageGrid)
+    assert isinstance(images, ImageGrid)
     assert [caption for _, caption in images.items] == [
         "✗ cat, 70 %; it is dog",
         "✗ dog, 70 %; it is cat",
@@ -99,7 +97,7 @@ def test_a_runs_page_shows_its_answers_and_images(tmp_path):
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04nothing", b"not numpy"])
-def test_damaged_answers_are_told(tmp_path, damage):
+def test_damaged_predictions_are_reported(tmp_path, damage):
     (tmp_path / "predictions.npz").write_bytes(damage)
     with pytest.raises(InputError, match=r"predictions\.npz is damaged"):
         read_predictions(tmp_path)
@@ -122,11 +120,11 @@ def reproducing(folder: Path, key: str, plan=STEPWISE) -> Path:
     return folder
 
 
-def test_the_paper_stands_beside_what_was_measured(tmp_path):
+def test_the_paper_is_compared_with_the_measured_scores(tmp_path):
     folders = [reproducing(tmp_path / "a", "IV-scratch/stepwise"), reproducing(tmp_path / "b", "I/baseline", BASELINE)]
     runs = read_runs([*folders, make_run(tmp_path / "none")])
     heading, _, table, *rest = paper_blocks(runs)
-    assert heading == Heading("Beside the paper")
+    assert heading == Heading("Comparison with the paper")
     assert isinstance(table, Table)
     assert len(table.rows) == 6
     measured = [row["top1"] for row in runs[0].records.epochs if row["epoch"] == 4]
@@ -134,13 +132,13 @@ def test_the_paper_stands_beside_what_was_measured(tmp_path):
         assert (row[1], row[2], row[3]) == ("a", f"{printed:g}", f"{100 * top1:.2f}")
         assert float(row[4].replace("−", "-")) == pytest.approx(100 * top1 - printed, abs=0.006)
     assert table.rows[5][1:3] == ("b", "64.94")
-    found = paper.result("IV-scratch/stepwise")
+    found = paper.find_result("IV-scratch/stepwise")
     assert found is not None
     notes = [block for block in rest if isinstance(block, Notes)]
     assert all(any(note in item for item in notes[0].items) for note in found.notes)
 
 
-def test_runs_that_reproduce_nothing_have_no_such_part(tmp_path):
+def test_runs_that_reproduce_nothing_have_no_such_section(tmp_path):
     assert paper_blocks(read_runs([reproducing(tmp_path / "a", "no/such row")])) == []
 
 
@@ -154,7 +152,7 @@ def test_seeds_are_one_curve_with_its_range(tmp_path):
         assert high["top1"] == pytest.approx(low["top1"] + 0.02)
 
 
-def test_seeds_that_are_not_equally_far_end_together(tmp_path):
+def test_a_mean_curve_ends_with_the_least_finished_seed(tmp_path):
     folders = [make_run(tmp_path / "x" / f"seed{seed}", seed=seed, epochs=3 + 2 * seed) for seed in range(2)]
     (curve,) = group_series(read_runs(folders))
     assert len(curve.rows) == 3
@@ -166,7 +164,7 @@ def compared(tmp_path_factory) -> Path:
     return make_comparison(tmp_path_factory.mktemp("compared") / "c")
 
 
-def test_a_comparison_says_what_its_seeds_show(compared):
+def test_a_comparison_states_its_verdict(compared):
     blocks = comparison_page(compared)
     (verdict,) = (block for block in blocks if isinstance(block, Verdict))
     table = after(blocks, "Paired differences", Table)
@@ -185,11 +183,11 @@ def test_a_comparison_says_what_its_seeds_show(compared):
     ]
 
 
-def test_a_comparison_without_all_of_its_runs_says_so(compared, tmp_path):
+def test_an_unfinished_comparison_says_so(compared, tmp_path):
     root = make_comparison(tmp_path / "c", seeds=(0, 1))
     (root / "baseline" / "seed1" / "summary.json").unlink()
-    told = {"run": "baseline, seed 1", "status": 3, "message": "the loss is <nan>"}
-    write_json(root / "failures.json", {"failures": [told]})
+    failure = {"run": "baseline, seed 1", "status": 3, "message": "the loss is <nan>"}
+    write_json(root / "failures.json", {"failures": [failure]})
     text = rendering.to_markdown(comparison_page(root))
     assert "3 of 4 runs are finished" in text
     assert r"baseline, seed 1 failed: the loss is \<nan\>" in text
@@ -205,7 +203,7 @@ def test_the_same_comparison_gives_the_same_bytes(compared, tmp_path):
 
 
 def test_a_comparison_is_reported_alone(compared, tmp_path):
-    with pytest.raises(InputError, match="holds many runs"):
+    with pytest.raises(InputError, match="report it alone"):
         report.write_report([compared, compared / "baseline" / "seed0"], tmp_path / "out")
     empty = make_comparison(tmp_path / "c", seeds=(0,))
     for summary in empty.glob("*/*/summary.json"):
@@ -227,7 +225,7 @@ RESULTS = {
 }
 
 
-def test_a_sweep_says_which_point_is_best(tmp_path):
+def test_a_sweep_names_its_best_point(tmp_path):
     write_json(tmp_path / "sweep.json", {})
     write_json(tmp_path / "results.json", RESULTS)
     blocks = sweep_page(tmp_path)
@@ -240,7 +238,7 @@ def test_a_sweep_says_which_point_is_best(tmp_path):
 
 
 @pytest.mark.parametrize("document", [[], {}, {**RESULTS, "points": []}, {**RESULTS, "test": 3}])
-def test_a_damaged_sweep_is_told(tmp_path, document):
+def test_a_damaged_sweep_is_reported(tmp_path, document):
     write_json(tmp_path / "results.json", document)
     with pytest.raises(InputError, match="is damaged"):
         sweep_page(tmp_path)
@@ -248,14 +246,14 @@ def test_a_damaged_sweep_is_told(tmp_path, document):
         sweep_page(tmp_path / "none")
 
 
-def test_a_folder_whose_name_is_no_text_has_a_report(tmp_path):
+def test_a_folder_with_an_undecodable_name_has_a_report(tmp_path):
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/run \xff"))
     make_run(folder, dataclasses.replace(STEPWISE, epochs_per_stage=1, decay_every=1))
     written = report.write_report([folder], tmp_path / "out")
     assert "run \ufffd" in written.read_text()
 
 
-def test_a_run_of_any_name_is_drawn(tmp_path):
+def test_a_run_with_any_name_is_drawn(tmp_path):
     folder = make_run(
         tmp_path / "_$\\frac$ a\x01b 猫", dataclasses.replace(STEPWISE, epochs_per_stage=1, decay_every=1)
     )
@@ -264,8 +262,8 @@ def test_a_run_of_any_name_is_drawn(tmp_path):
     assert xml.etree.ElementTree.fromstring(drawn.svg).tag.endswith("svg")
 
 
-def test_html_and_markdown_escape_what_comes_from_data():
-    blocks = (Heading("<b>"), Verdict("<i>"), Notes(("<u>",)), Table(("<a>",), (("<s>",),)), Images(((b"", "<q>"),)))
+def test_html_and_markdown_escape_data():
+    blocks = (Heading("<b>"), Verdict("<i>"), Notes(("<u>",)), Table(("<a>",), (("<s>",),)), ImageGrid(((b"", "<q>"),)))
     assert not {"<b>", "<i>", "<u>", "<a>", "<s>", "<q>"} & {
         word
         for word in ("<b>", "<i>", "<u>", "<a>", "<s>", "<q>")

@@ -1,18 +1,22 @@
-"""A page says the same in both its forms, and nothing in its blocks is read as a part of either."""
+"""Markdown and HTML have the same content, and text in blocks is never interpreted as markup."""
 
 import pytest
 
 from stepwise_jax.errors import InputError
 from stepwise_jax.report import rendering
-from stepwise_jax.report.blocks import Heading, Images, Notes, Panel, Paragraph, Picture, Table, Verdict
+from stepwise_jax.report.blocks import Heading, ImageGrid, Notes, Paragraph, Picture, PicturePanel, Table, Verdict
 
 TITLE = Heading("A page", level=1)
 PICTURE = Picture(
-    "bars", "two bars", (Panel("left", b"<svg>1", b"<svg>2"), Panel("right", b"<svg>3", b"<svg>4")), b"P", b"S"
+    "bars",
+    "two bars",
+    (PicturePanel("left", b"<svg>1", b"<svg>2"), PicturePanel("right", b"<svg>3", b"<svg>4")),
+    b"P",
+    b"S",
 )
 
 
-def test_both_forms_have_every_block(tmp_path):
+def test_both_formats_have_every_block(tmp_path):
     blocks = (
         TITLE,
         Verdict("It holds."),
@@ -20,9 +24,9 @@ def test_both_forms_have_every_block(tmp_path):
         Notes(("first", "second")),
         Table(("name", "value"), (("a", "1"),)),
         PICTURE,
-        Images(((b"\x89PNG", "a caption"),)),
+        ImageGrid(((b"\x89PNG", "a caption"),)),
     )
-    assert rendering.write(blocks, tmp_path / "new" / "out") == tmp_path / "new" / "out" / "report.html"
+    assert rendering.write_page(blocks, tmp_path / "new" / "out") == tmp_path / "new" / "out" / "report.html"
     markdown = (tmp_path / "new" / "out" / "report.md").read_text()
     assert markdown == (
         "# A page\n\n**It holds.**\n\nText.\n\n- first\n- second\n\n"
@@ -49,17 +53,17 @@ def test_both_forms_have_every_block(tmp_path):
         ("two\n\nlines", "two lines"),
     ],
 )
-def test_text_is_no_markdown(text, written):
+def test_text_is_not_interpreted_as_markdown(text, written):
     assert rendering.to_markdown((Paragraph(text),)) == f"{written}\n"
 
 
-def test_what_is_no_text_is_written_as_question_marks(tmp_path):
-    path = rendering.write((Heading("run \udcff", level=1), Table(("field",), (("\udc80.py",),))), tmp_path)
+def test_undecodable_characters_are_written_as_question_marks(tmp_path):
+    path = rendering.write_page((Heading("run \udcff", level=1), Table(("field",), (("\udc80.py",),))), tmp_path)
     assert "<h1>run ?</h1>" in path.read_text()
     assert "| ?.py |" in path.with_suffix(".md").read_text()
 
 
-def test_a_folder_that_cannot_be_written_is_told(tmp_path):
+def test_a_folder_that_cannot_be_written_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"--out .*file cannot be written"):
-        rendering.write((TITLE,), tmp_path / "file")
+        rendering.write_page((TITLE,), tmp_path / "file")

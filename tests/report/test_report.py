@@ -1,4 +1,4 @@
-"""A report says what the records say, in bytes that depend on nothing else."""
+"""A report agrees with the records, and its bytes depend on nothing else."""
 
 import dataclasses
 import re
@@ -15,7 +15,7 @@ from stepwise_jax.errors import InputError, SaveError
 from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.plans.planning import make_plan
 from stepwise_jax.report import rendering, report, run_section
-from stepwise_jax.report.curves import _accuracy_limits, boundaries, draw_curves, places, write_curves
+from stepwise_jax.report.curves import _accuracy_limits, draw_curves, epoch_ends, stage_boundaries, write_curves
 from stepwise_jax.report.series import group_series
 from stepwise_jax.workdir.record_file import RecordWriter
 from stepwise_jax.workdir.runs import Run, read_runs
@@ -45,12 +45,12 @@ def markdown(runs: Sequence[Run]) -> str:
 
 
 def cells(markdown: str, first: str) -> list[str]:
-    """The cells of the table row that begins with `first`."""
+    """The cells of the table row that starts with `first`."""
     (line,) = re.findall(rf"^\| {re.escape(first)} \|(.*)\|$", markdown, re.MULTILINE)
     return [cell.strip() for cell in line.split("|")]
 
 
-def test_a_run_is_told_in_full(demo):
+def test_a_run_is_reported_in_full(demo):
     text = markdown(read_runs([demo]))
     assert "demo reached 86.00 % top-1 and 93.00 % top-5 on the test set at the end of 5 stages and 20 epochs" in text
     assert "16,224 samples in 412 updates" in text
@@ -75,7 +75,7 @@ def test_the_same_records_give_the_same_bytes(demo, tmp_path):
     assert svg.tag == "{http://www.w3.org/2000/svg}svg"
 
 
-def test_several_runs_stand_side_by_side(several):
+def test_several_runs_are_shown_side_by_side(several):
     text = markdown(several)
     assert cells(text, "demo")[:5] == ["86.00 %", "93.00 %", "86.00 %", "20", "16,224"]
     assert cells(text, "baseline")[:5] == ["76.67 %", "88.33 %", "76.67 %", "6", "8,496"]
@@ -86,25 +86,25 @@ def test_several_runs_stand_side_by_side(several):
 def test_an_unfinished_run_says_so(folder, tmp_path):
     run = make_run(folder / "stopped", epochs=5)
     (only,) = read_runs([run])
-    sentence = run_section.verdict(only)
+    sentence = run_section.run_verdict(only)
     assert sentence.startswith("stopped is unfinished: 5 of 20 epochs are done, in stage B; top-1 is 74.00 %")
     rows = run_section.stages_table(only).rows
     assert [row[-2] for row in rows] == ["70.00 %", "–", "–", "–", "–"]
     assert run_section.time_table(only).rows[0] == ("training", "30.0", "60.0 %")
 
 
-def test_epochs_without_a_score_are_passed_over(folder):
+def test_epochs_without_a_score_are_skipped(folder):
     run = make_run(folder / "sparse", epochs=3)
     with RecordWriter(run) as writer:
         last = epoch_records(make_plan(STEPWISE, EXAMPLES, ExperimentConfig().optimizer))[3]
         writer.append(dataclasses.replace(last, top1=None, top5=None, test_loss=None))
     (only,) = read_runs([run])
-    assert "top-1 is 63.33 % and top-5 81.67 % so far" in run_section.verdict(only)
+    assert "top-1 is 63.33 % and top-5 81.67 % so far" in run_section.run_verdict(only)
     assert draw_curves(group_series([only])).png.startswith(b"\x89PNG")
 
 
 class Page(HTMLParser):
-    """Collects what the tests ask of a page."""
+    """Collects tags, sources and text of a page."""
 
     def __init__(self, text: str):
         super().__init__()
@@ -128,21 +128,21 @@ class Page(HTMLParser):
 
 
 def test_the_page_needs_no_other_file_and_escapes_names(several):
-    shown = Page(rendering.to_html(report.runs_page(several)))
-    assert shown.open == []
+    page = Page(rendering.to_html(report.runs_page(several)))
+    assert page.open == []
     # Curves by epoch and by samples, and for each of the three runs its noise scale and its seconds, light and dark.
-    assert len(shown.sources) == 2 * (2 + 3 * 2)
-    assert all(source.startswith("data:image/svg+xml;base64,") for source in shown.sources)
-    assert not {"script", "link", "b"} & set(shown.tags)
-    assert any(ODD_NAME in words for words in shown.words)
-    assert f"Step-wise training: demo, baseline, {ODD_NAME}" in shown.words
+    assert len(page.sources) == 2 * (2 + 3 * 2)
+    assert all(source.startswith("data:image/svg+xml;base64,") for source in page.sources)
+    assert not {"script", "link", "b"} & set(page.tags)
+    assert any(ODD_NAME in words for words in page.words)
+    assert f"Step-wise training: demo, baseline, {ODD_NAME}" in page.words
 
 
 def test_markdown_escapes_names(several):
     assert r"a \<b\>\&\`\|\_\*\[x\](y) BODY TITLE is unfinished" in markdown(several)
 
 
-def test_what_is_no_run_is_bad_input_before_anything_is_written(demo, tmp_path):
+def test_a_folder_that_is_not_a_run_is_rejected_before_anything_is_written(demo, tmp_path):
     (tmp_path / "empty").mkdir()
     for runs, message in (
         ([demo, tmp_path / "empty"], "no run"),
@@ -154,7 +154,7 @@ def test_what_is_no_run_is_bad_input_before_anything_is_written(demo, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_an_out_that_cannot_be_written_is_bad_input(demo, tmp_path):
+def test_an_out_that_cannot_be_written_is_rejected(demo, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"--out .* cannot be written"):
         report.write_report([demo], tmp_path / "file")
@@ -162,13 +162,13 @@ def test_an_out_that_cannot_be_written_is_bad_input(demo, tmp_path):
 
 def test_epochs_and_samples_are_counted_through_the_run(demo):
     (run,) = group_series(read_runs([demo]))
-    assert boundaries(run, "epoch") == [0, 4, 8, 12, 16, 20]
-    assert boundaries(run, "samples") == [0, 1056, 3168, 6336, 10560, 16224]
-    assert places(run, "epoch") == list(range(1, 21))
-    assert places(run, "samples")[3::4] == boundaries(run, "samples")[1:]
+    assert stage_boundaries(run, "epoch") == [0, 4, 8, 12, 16, 20]
+    assert stage_boundaries(run, "samples") == [0, 1056, 3168, 6336, 10560, 16224]
+    assert epoch_ends(run, "epoch") == list(range(1, 21))
+    assert epoch_ends(run, "samples")[3::4] == stage_boundaries(run, "samples")[1:]
 
 
-def test_accuracies_that_the_first_epochs_dwarf_are_shown_close():
+def test_the_accuracy_axis_excludes_the_first_epochs_if_they_span_most_of_it():
     def limits(fractions: list[float]) -> list[float]:
         return [round(limit, 2) for limit in _accuracy_limits(fractions)]
 
@@ -186,10 +186,10 @@ def test_curves_can_be_drawn_into_a_run_of_one_epoch(folder):
     assert (run / "curves.svg").read_text().count("<svg") == 1
 
 
-def test_curves_that_cannot_be_written_are_told_and_nothing_else_is_lost(tmp_path):
+def test_curves_that_cannot_be_written_are_reported(tmp_path):
     run = make_run(tmp_path / "run", epochs=1)
     (run / "curves.svg").mkdir()
     with pytest.raises(
-        SaveError, match=r"curves\.svg cannot be written \(Is a directory\): training is done and saved"
+        SaveError, match=r"curves\.svg cannot be written \(Is a directory\)\. Training is finished and saved"
     ):
         write_curves(run)
