@@ -1,6 +1,6 @@
 """The networks of the paper, by name: ResNet, ResNeXt, Res2Net, Res2NeXt, in Flax.
 
-`build("res2net50_26w_4s", num_classes=100)` gives a network; `net.init(key, images, train=False)` its variables
+`build("res2net50_26w_4s", num_classes=100)` returns a network; `net.init(key, images, train=False)` its variables
 `{"params", "batch_stats"}` for float images [N, H, W, 3]; `net.apply(variables, images, train=False)` logits [N, 100].
 """
 

@@ -1,7 +1,7 @@
-"""Convolution, with lowerings of its own on CPU and on NVIDIA's GPUs (gpu_convolution.py).
+"""Convolution, with special lowerings on CPUs and on NVIDIA's GPUs (gpu_convolution.py).
 
-XLA's convolutions are fast on accelerators and slow in places on CPU: the gradient of a 3x3 kernel takes up to seven
-times as long as it must, a 1x1 convolution gains from being a product of matrices, and grouped convolutions are up to a
+XLA's convolutions are fast on accelerators, but some are slow on a CPU: the gradient of a 3x3 kernel takes up to seven
+times as long as necessary, a 1x1 convolution is faster as a matrix product, and grouped convolutions are up to a
 hundred times slower than dense ones. The sums are the same; only their order differs.
 """
 
@@ -19,13 +19,13 @@ from .plain_convolution import convolve_plainly
 from .row_products import convolve_by_rows, gradients_by_rows, rows_pay
 
 _PATCH_BYTES = 4_000_000
-"""Patches of a 3x3 kernel are nine times the image: more than this at once leaves the cache and costs page faults."""
+"""Patches of a 3x3 kernel are nine times the image: more than this at once exceeds the cache and causes page faults."""
 
 _PATCHES_PAY = 2e8
-"""Operations from which the gradient of a kernel is a product with patches; below, XLA's own has less to set up."""
+"""Operations from which the gradient of a kernel is a product with patches; below, XLA's has less overhead."""
 
 _DENSE_CHANNELS = 32
-"""Groups are put together to dense convolutions of at least so many channels: thinner products leave a core idle."""
+"""Groups are joined to dense convolutions of at least this many channels: thinner products leave a core idle."""
 
 _Arrays = tuple[jax.Array, ...]
 
@@ -157,7 +157,7 @@ def _images_at_once(batch: int, bytes_per_image: int) -> int:
 
 
 def _patches(padded: jax.Array, size: int, stride: int, height: int, width: int) -> jax.Array:
-    """What the kernel sees at each place: [N, height, width, size * size * C]."""
+    """The kernel's input at each position: [N, height, width, size * size * C]."""
     rows, columns = stride * (height - 1) + 1, stride * (width - 1) + 1
     taps = [
         padded[:, row : row + rows : stride, column : column + columns : stride]
@@ -168,7 +168,7 @@ def _patches(padded: jax.Array, size: int, stride: int, height: int, width: int)
 
 
 def _dense_kernels(kernel: jax.Array, groups: int) -> jax.Array:
-    """Dense kernels [D, H, W, I, O] that do what the grouped `kernel` does: groups side by side, zeros between them."""
+    """Dense kernels [D, H, W, I, O] equivalent to the grouped `kernel`: groups side by side, zeros between them."""
     size, group_width, features = kernel.shape[0], kernel.shape[2], kernel.shape[3]
     together = _groups_together(groups, group_width)
     blocks = kernel.reshape(size, size, group_width, groups // together, together, features // groups)

@@ -20,7 +20,7 @@ __all__ = ["ResNet", "build", "names"]
 
 @dataclasses.dataclass(frozen=True)
 class _Architecture:
-    """What tells one member of the family from another; the fields are those of `ResNet`."""
+    """The architecture of one network; the fields are those of `ResNet`."""
 
     block: type[ResidualBlock]
     blocks: tuple[int, int, int, int]
@@ -65,7 +65,7 @@ _ARCHITECTURES = {
 
 
 def names() -> tuple[str, ...]:
-    """Names that `build` takes: timm's for the paper's networks, and two small ones for images of 8 to 32 pixels."""
+    """Names that `build` accepts: timm's for the paper's networks, and two small ones for images of 8 to 32 pixels."""
     return tuple(_ARCHITECTURES)
 
 
@@ -84,22 +84,22 @@ def build(
     Args:
       name: one of `names()`.
       num_classes: size of the output, at least 2.
-      small_images: take the 3x3 stem at stride 1 without max-pool, for images of 32x32 and below.
+      small_images: use a 3x3 stem at stride 1 without max-pool, for images of 32x32 and below.
       dtype: computation type, float32 or bfloat16; parameters, batch statistics and logits are float32.
       width: features of the first network stage (the paper's networks: 64), to make a network thinner.
       blocks: blocks in each network stage, to make a network shallower.
       zero_init_last_scale: start every block as the identity (Goyal et al., 2017).
 
     Raises:
-      ValueError: for an unknown name (the nearest are named) or a size that makes no network.
+      ValueError: for an unknown name (the message has the nearest ones) or an impossible size.
     """
     architecture = _architecture(name)
     if num_classes < 2:
-        raise ValueError(f"num_classes: {num_classes} is too few to classify; what is right is 2 or more")
+        raise ValueError(f"num_classes: {num_classes} is too few to classify; it must be 2 or more")
     if width is not None and width < 2:
-        raise ValueError(f"width: {width} channels are too few; what is right is 2 or more, as 64")
+        raise ValueError(f"width: {width} channels are too few; it must be 2 or more, such as 64")
     if blocks is not None and (not blocks or min(blocks) < 1):
-        raise ValueError(f"blocks: {tuple(blocks)} leaves a network stage empty; what is right is as (3, 4, 6, 3)")
+        raise ValueError(f"blocks: {tuple(blocks)} leaves a network stage empty; it must be like (3, 4, 6, 3)")
     fields = {f.name: getattr(architecture, f.name) for f in dataclasses.fields(architecture)}
     fields |= {"width": width or architecture.width, "blocks": tuple(blocks or architecture.blocks)}
     return ResNet(
@@ -115,4 +115,4 @@ def _architecture(name: str) -> _Architecture:
     if name in _ARCHITECTURES:
         return _ARCHITECTURES[name]
     nearest = difflib.get_close_matches(name, _ARCHITECTURES, n=3, cutoff=0.4) or list(_ARCHITECTURES)[:3]
-    raise ValueError(f"network: {name!r} is none of ours; what comes nearest is {', '.join(nearest)}")
+    raise ValueError(f"network: {name!r} is no known network; did you mean {', '.join(nearest)}?")

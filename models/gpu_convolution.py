@@ -1,4 +1,4 @@
-"""Convolution on NVIDIA's GPUs, in the shapes that their matrix units take without being padded or repacked first.
+"""Convolution on NVIDIA's GPUs, in shapes that their matrix units take without padding or repacking.
 
 The sums are those of `convolve_plainly`; only their order differs.
 """
@@ -9,16 +9,16 @@ import jax.numpy as jnp
 from .plain_convolution import convolve_padded, convolve_plainly
 
 _ALIGNED_BYTES = 16
-"""What the library's kernels load at once; a pixel that is no multiple of it is padded, in a pass over the map."""
+"""One load of the library's kernels; if a pixel is no multiple of it, the library pads the map in a separate pass."""
 
 _FEW_CHANNELS = 4
-"""Up to so many, most of what is loaded of a pixel would be padding."""
+"""Up to this number of channels, most of each load would be padding."""
 
 _THIN_GROUP = 16
-"""Channels of a group below which groups are joined, zeros between them: the library is slower with thinner ones."""
+"""Groups with fewer channels are joined, with zeros between them: the library is slower with thin groups."""
 
 _JOINED_CHANNELS = 64
-"""Groups are joined until they have so many channels."""
+"""Groups are joined until they have this many channels."""
 
 
 def convolve_on_gpu(x: jax.Array, kernel: jax.Array, stride: int, groups: int) -> jax.Array:
@@ -40,7 +40,7 @@ def convolve_on_gpu(x: jax.Array, kernel: jax.Array, stride: int, groups: int) -
 
 
 def join_groups(kernel: jax.Array, groups: int) -> tuple[jax.Array, int]:
-    """A kernel [K, K, I, O] of fewer groups that does what one of `groups` does, zeros between those that it joins."""
+    """An equivalent kernel [K, K, I, O] of fewer groups, with zeros between the groups that it joins."""
     size, _, width, features = kernel.shape
     if width >= _THIN_GROUP:
         return kernel, groups
@@ -54,8 +54,8 @@ def join_groups(kernel: jax.Array, groups: int) -> tuple[jax.Array, int]:
 def _convolve_squares(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """A convolution at stride 2 as one at stride 1, of squares of 2x2 pixels with four times the channels.
 
-    With the kernel moved by a pixel where its half is odd, each of its taps lies at the same place of a square for
-    every output: the kernel falls into squares as well.
+    If half the kernel is odd, the kernel is shifted by a pixel. Then each of its taps lies at the same position of a
+    square for every output, so that the kernel divides into squares as well.
     """
     size, channels, features = len(kernel), *kernel.shape[2:]
     half, squares = size // 2, (size + 1) // 2
@@ -71,13 +71,13 @@ def _convolve_squares(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _convolve_aligned(x: jax.Array, kernel: jax.Array, stride: int, margins: tuple[int, int]) -> jax.Array:
-    """With zeros for the channels that are missing to whole loads; the compiler adds them where the map is made.
+    """Pads the channels to whole loads with zeros; the compiler adds them where the map is computed.
 
     `margins` are zeros before and after the rows and the columns.
     """
     aligned, features = _ALIGNED_BYTES // x.dtype.itemsize, kernel.shape[-1]
     missing = -x.shape[-1] % aligned
-    # The library takes no margins that differ.
+    # The library takes equal margins only.
     around, within = (margins, (0, 0)) if margins[0] != margins[1] else ((0, 0), margins)
     x = jnp.pad(x, ((0, 0), around, around, (0, missing)))
     kernel = jnp.pad(kernel, ((0, 0), (0, 0), (0, missing), (0, -features % aligned)))

@@ -1,4 +1,4 @@
-"""Weights of a file as what a network starts from, and such files checked and kept in one format."""
+"""Initial weights of a network from a file, and the import of such files into one format."""
 
 import contextlib
 import hashlib
@@ -11,12 +11,12 @@ from .weight_files import read_weights, write_safetensors
 
 
 class ImportedWeights(NamedTuple):
-    """What a weight file held."""
+    """The contents of a weight file."""
 
     parameters: int
-    """Learned numbers, the head's among them."""
+    """Learned numbers, including the head's."""
     num_classes: int | None
-    """Classes of the head; None where the file has none."""
+    """Classes of the head; None if the file has no head."""
 
 
 def load_weights(
@@ -51,7 +51,7 @@ def load_weights(
 
 @contextlib.contextmanager
 def _naming(path: str | pathlib.Path) -> Iterator[None]:
-    """Adds the file to what is wrong with its weights."""
+    """Adds the file's name to an error about its weights."""
     try:
         yield
     except ValueError as error:
@@ -61,16 +61,16 @@ def _naming(path: str | pathlib.Path) -> Iterator[None]:
 def import_weights(name: str, source: str | pathlib.Path, out: str | pathlib.Path) -> ImportedWeights:
     """Check a PyTorch weight file against the network `name`, and write it to `out` as .safetensors.
 
-    The arrays keep PyTorch's names, without what training left beside them, in float32; the header says which network
-    they belong to and the SHA-256 of the file that they came from.
+    The arrays keep PyTorch's names, in float32, without optimiser state and counters; the header names the network and
+    the SHA-256 of the original file.
 
     Args:
       name: one of `names()`, at its own width and depth.
-      source: see `read_weights`; a file without a head will do.
-      out: a file; replaced if it is there.
+      source: see `read_weights`; the file may have no head.
+      out: a file; replaced if it exists.
 
     Raises:
-      ValueError: if the source cannot be read or is no weights of `name`.
+      ValueError: if the source cannot be read or does not hold weights of `name`.
       OSError: if `out` cannot be written.
     """
     state_dict = read_weights(source)

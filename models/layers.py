@@ -1,7 +1,7 @@
 """The layers that hold parameters: convolution and batch normalisation.
 
 Everything is NHWC. Kernels are HWIO and padding is PyTorch's (half the kernel on both sides), so that weights trained
-there mean the same here.
+in PyTorch give the same results.
 """
 
 import math
@@ -18,13 +18,13 @@ from .normalisation import Normalised, at_least_float32, normalise, unbiased
 
 Initializer = Callable[..., jax.Array]
 
-# Networks repeat their blocks: what was traced for one shape is not traced again.
+# Networks repeat their blocks: under `jit`, each shape is traced once.
 _convolve = jax.jit(convolve, static_argnums=(2, 3))
 _normalise = jax.jit(normalise, static_argnums=(4, 5))
 
 
 def he_normal_fan_out(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
-    """He et al. (2015) over the fan out, as PyTorch's reference ResNets are initialised; `shape` is HWIO."""
+    """He et al. (2015) over the fan out, as in PyTorch's reference ResNets; `shape` is HWIO."""
     return _draw(jax.random.normal, key, shape, dtype) * math.sqrt(2 / (shape[0] * shape[1] * shape[-1]))
 
 
@@ -38,14 +38,14 @@ def uniform_within(bound: float) -> Initializer:
 
 
 def _draw(sampler: Callable[..., jax.Array], key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-    # XLA compiles a draw of 3x3x8x9 values on a CPU in 20 seconds, one of a power of two in 0.2.
+    # On a CPU XLA takes 20 seconds to compile a draw of 3x3x8x9 values, but 0.2 for a power of two.
     size = math.prod(shape)
     return sampler(key, (1 << (size - 1).bit_length(),), dtype)[:size].reshape(shape)
 
 
 @jax.custom_vjp
 def rectify(x: jax.Array) -> jax.Array:
-    """A ReLU whose gradient is found from its result: `x` need not be kept, nor computed again from two maps."""
+    """A ReLU whose gradient comes from its result: `x` is neither kept nor recomputed from two maps."""
     return jnp.maximum(x, 0)
 
 
@@ -55,7 +55,7 @@ def _rectify_forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _rectify_backward(result: jax.Array, gradient: jax.Array) -> tuple[jax.Array]:
-    # Without the barrier XLA sees through the result, to the two maps it is the sum of.
+    # Without the barrier XLA would recompute the result from the two maps that it is the sum of.
     return (jnp.where(lax.optimization_barrier(result) > 0, gradient, 0),)
 
 
@@ -69,7 +69,7 @@ class Conv(nn.Module):
       features: output channels.
       size: side of the kernel in pixels.
       stride: step of the window in pixels.
-      groups: cardinality, the number of groups that the channels are divided into.
+      groups: cardinality, the number of groups of channels.
       dtype: computation type; the kernel itself is kept in float32.
     """
 
@@ -88,11 +88,11 @@ class Conv(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation as PyTorch keeps it.
+    """Batch normalisation with PyTorch's conventions.
 
-    The running variance is the unbiased one (flax's own layer keeps the biased one), `momentum` is the weight of the
-    new batch, and everything is computed in float32 under bfloat16. Under `jit` with sharded images the means are
-    over the global batch, because they are ordinary means of a global array.
+    The running variance is unbiased (that of flax's own layer is biased), `momentum` is the weight of the new batch,
+    and everything is computed in float32 under bfloat16. Under `jit` with sharded images the means are over the global
+    batch, because they are ordinary means of a global array.
 
     Attributes:
       momentum: weight of the batch's statistics in the running ones.

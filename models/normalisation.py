@@ -1,9 +1,9 @@
-"""Normalising each channel by the batch's own statistics, with a gradient in closed form (Ioffe and Szegedy, 2015).
+"""Normalisation of each channel by the batch's statistics, with a gradient in closed form (Ioffe and Szegedy, 2015).
 
-What it costs is passes over the maps. On a CPU, XLA hands sums to a library that reads what lies in memory: the sum of
-(x - mean)² makes it write x - mean first, where the sum of x² does not. So there the sums are of x itself, unless a
-channel's mean is so far from zero that too little would be left of their difference. An accelerator has the sums of
-x - c and its square in one pass, with c near the mean.
+Its cost is passes over the maps. On a CPU, XLA passes sums to a library that reads from memory: for the sum of
+(x - mean)² XLA writes x - mean first, for the sum of x² it does not. So a CPU sums x itself, unless a channel's mean is
+so far from zero that the difference of the sums would lose too many digits. An accelerator sums x - c and its square in
+one pass, with c near the mean.
 """
 
 import functools
@@ -17,7 +17,7 @@ from jax import lax
 from jax.sharding import PartitionSpec
 
 _FAR = 100.0
-"""Times the variance: a squared mean beyond it costs the difference of the two sums more than two digits of seven."""
+"""Times the variance: with a larger squared mean the difference of the two sums loses more than two digits of seven."""
 
 Normalised = tuple[jax.Array, jax.Array, jax.Array]
 
@@ -32,7 +32,7 @@ def normalise(
       x: [..., C].
       scale: [C].
       bias: [C].
-      near: [C], somewhere near the channels' means: the nearer, the more digits of the variance are right on an
+      near: [C], values near the channels' means: the nearer, the more digits of the variance are right on an
         accelerator.
       epsilon: added to the variance.
       rectified: whether a ReLU follows.
@@ -64,7 +64,7 @@ def _backward(
         gradient = jnp.where(_scaled(wide, mean, scale * inverse_deviation, bias) > 0, gradient, 0)
     of_bias, covariance = _sums_of_gradient(wide, mean, gradient, inverse_deviation)
     of_scale = covariance * inverse_deviation
-    # Not (x - mean) once more: XLA would keep the forward pass's for it, a map of memory.
+    # Without (x - mean): XLA would keep that map from the forward pass.
     slope = inverse_deviation * of_scale / count
     of_x = scale * inverse_deviation * (gradient - wide * slope + (mean * slope - of_bias / count))
     return of_x.astype(x.dtype), of_scale, of_bias, jnp.zeros_like(mean)
@@ -100,7 +100,7 @@ def _moments(wide: jax.Array, near: jax.Array) -> tuple[jax.Array, jax.Array]:
 def _sums_of_gradient(
     wide: jax.Array, mean: jax.Array, gradient: jax.Array, inverse_deviation: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Of each channel, the sum of the gradient, and of the gradient times (x - mean)."""
+    """For each channel, the sums of the gradient and of the gradient times (x - mean)."""
     axes = _all_but_channels(wide)
 
     def exact(wide: jax.Array, mean: jax.Array, gradient: jax.Array) -> jax.Array:
@@ -121,7 +121,7 @@ def _sums_of_gradient(
 
 
 def _sums(first: jax.Array, second: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Of each channel of two maps."""
+    """The sums of each channel of two maps."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.size < 2 or first.shape[0] % mesh.size:
         return _sums_at_once(first, second)
@@ -129,13 +129,13 @@ def _sums(first: jax.Array, second: jax.Array) -> tuple[jax.Array, jax.Array]:
     def of_share(first: jax.Array, second: jax.Array) -> tuple[jax.Array, jax.Array]:
         return lax.psum(_sums_at_once(first, second), mesh.axis_names)
 
-    # XLA's partitioner does not divide a reduction of two: each device is given its own images, as in convolutions.
+    # XLA's partitioner does not divide a reduction of two arrays: each device gets its own images, as in convolutions.
     images, whole = PartitionSpec(mesh.axis_names), PartitionSpec()
     return jax.shard_map(of_share, in_specs=(images, images), out_specs=(whole, whole))(first, second)
 
 
 def _sums_at_once(first: jax.Array, second: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """In one reduction: half as many kernels to start as two, and one pass."""
+    """The same in one reduction: half as many kernels as in two, and one pass."""
     zero = np.zeros((), first.dtype)[()]
 
     def add(left: tuple[jax.Array, ...], right: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
@@ -145,7 +145,7 @@ def _sums_at_once(first: jax.Array, second: jax.Array) -> tuple[jax.Array, jax.A
 
 
 def unbiased(var: jax.Array, x: jax.Array) -> jax.Array:
-    """The variance of the population that `x` is a sample of, from the sample's own."""
+    """The unbiased variance, from the biased variance of `x`."""
     count = math.prod(x.shape[:-1])
     if count < 2:
         raise ValueError(

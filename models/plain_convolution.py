@@ -1,4 +1,4 @@
-"""Convolution as the library does it, on one device or several."""
+"""XLA's own convolution, on one device or several."""
 
 import functools
 
@@ -10,8 +10,8 @@ from jax.sharding import PartitionSpec
 def convolve_plainly(x: jax.Array, kernel: jax.Array, stride: int = 1, groups: int = 1) -> jax.Array:
     """Convolve images [N, H, W, C] with a square HWIO kernel, padded by half the kernel.
 
-    XLA's partitioner does not divide a grouped convolution by images: where it is traced on a mesh of several devices,
-    each is given its own here.
+    XLA's partitioner does not divide a grouped convolution by images: on a mesh of several devices, each gets its own
+    images here.
 
     Returns:
       [N, ceil(H / stride), ceil(W / stride), O]
@@ -23,7 +23,7 @@ def convolve_plainly(x: jax.Array, kernel: jax.Array, stride: int = 1, groups: i
 def convolve_padded(
     x: jax.Array, kernel: jax.Array, stride: int, groups: int, padding: tuple[tuple[int, int], tuple[int, int]]
 ) -> jax.Array:
-    """`convolve_plainly` with so many zeros before and after the rows and the columns."""
+    """`convolve_plainly` with this padding, zeros before and after the rows and the columns."""
     whole = functools.partial(
         lax.conv_general_dilated,
         window_strides=(stride, stride),

@@ -1,4 +1,4 @@
-"""Pooling. The gradient of max-pooling is our own: XLA's has no deterministic form on GPU and is slow on CPU."""
+"""Pooling. Max-pooling has its own gradient: XLA's is not deterministic on a GPU and is slow on a CPU."""
 
 import jax
 import jax.numpy as jnp
@@ -10,22 +10,22 @@ _TAPS = [(row, column) for row in range(3) for column in range(3)]
 
 @jax.custom_vjp
 def max_pool(x: jax.Array) -> jax.Array:
-    """The largest of each 3x3 window at stride 2, padded by one: [N, H, W, C] to [N, ceil(H/2), ceil(W/2), C].
+    """The maximum of each 3x3 window at stride 2, padded by one: [N, H, W, C] to [N, ceil(H/2), ceil(W/2), C].
 
-    Of equal values the first in reading order takes the gradient, as with XLA and PyTorch.
+    Of equal values the first in row-major order gets the gradient, as in XLA and PyTorch.
     """
     return _largest(x)[0]
 
 
 def _forward(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     largest, place = _largest(x)
-    # An empty array carries the size of `x`, which its own half does not tell.
+    # An empty array carries the size of `x`, which does not follow from the size of the result.
     return largest, (place, jnp.zeros((*x.shape[1:3], 0), x.dtype))
 
 
 def _backward(saved: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array]:
     place, size = saved
-    # Fused into the interleaving below, each quarter would be computed again for every pixel on a CPU.
+    # If a CPU fused this into the interleaving below, it would compute each quarter again for every pixel.
     even_even, even_odd, odd_even, odd_odd = lax.optimization_barrier(_quarters(place, gradient))
     even_rows = jnp.stack([even_even, even_odd], axis=3)
     odd_rows = jnp.stack([odd_even, odd_odd], axis=3)
@@ -39,7 +39,7 @@ max_pool.defvjp(_forward, _backward)
 
 
 def _largest(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The largest value of each window, and which of its nine places it is at."""
+    """The largest value of each window, and its position in the window, 0 to 8."""
     batch, height, width, channels = x.shape
     rows, columns = -(-height // 2), -(-width // 2)
     padding = ((0, 0, 0), (1, 2 * rows - height, 0), (1, 2 * columns - width, 0), (0, 0, 0))
@@ -55,8 +55,8 @@ def _largest(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 def _quarters(place: jax.Array, gradient: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """Gradient of the padded image at its (even, even), (even, odd), (odd, even) and (odd, odd) rows and columns.
 
-    An even row lies in two windows, at the top of one and at the bottom of the one before; an odd row in one, as its
-    middle. The same holds for columns.
+    An even row lies in two windows, at the top of one and at the bottom of the one before; an odd row lies in the
+    middle of one. The same holds for columns.
     """
 
     def of(row: int, column: int) -> jax.Array:
@@ -74,7 +74,7 @@ def avg_pool(x: jax.Array, stride: int) -> jax.Array:
 
 
 def shrink_average(x: jax.Array, stride: int) -> jax.Array:
-    """Mean of disjoint windows of side `stride`; windows over an odd edge average the pixels that they have."""
+    """Mean of disjoint windows of side `stride`; incomplete windows at the edge average the pixels that they have."""
     if stride == 1:
         return x
     missing_height, missing_width = (-x.shape[1] % stride, -x.shape[2] % stride)
@@ -89,7 +89,7 @@ def _pixels_per_window(length: int, stride: int) -> np.ndarray:
 
 
 def _window_sum(x: jax.Array, size: int, stride: int, height: tuple[int, int], width: tuple[int, int]) -> jax.Array:
-    """Sums over windows; on a CPU as a sum of shifted maps, where XLA's own and its gradient are many times slower."""
+    """Sums over windows; on a CPU, where XLA's own and its gradient are many times slower, as a sum of shifted maps."""
     padding = ((0, 0), height, width, (0, 0))
     rows, columns = ((sum(padding[axis]) + x.shape[axis] - size) // stride + 1 for axis in (1, 2))
 

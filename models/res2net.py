@@ -1,6 +1,6 @@
 """Res2Net (Gao et al., 2021): the bottleneck whose 3x3 convolutions form a chain over pieces of the channels.
 
-With cardinality above one it is Res2NeXt. The v1b form differs in the stem and the shortcuts only (`ResNet.v1b`).
+With cardinality above one it is Res2NeXt. The v1b variant differs only in the stem and the shortcuts (`ResNet.v1b`).
 """
 
 import jax
@@ -14,10 +14,10 @@ class Res2NetBottleneck(Bottleneck):
     """A bottleneck of several scales: piece i is convolved after the result of piece i - 1 was added to it."""
 
     def middle(self, x: jax.Array, train: bool, projects: bool) -> jax.Array:
-        """Divide into `scale` pieces, convolve all but the last, put them side by side again.
+        """Split into `scale` pieces, convolve all but the last, and concatenate them.
 
-        A block that projects its shortcut starts a network stage: there the pieces are not chained, and the last is
-        averaged to the others' size, where elsewhere it passes as it is (as in the authors' code; not in the paper).
+        A block that projects its shortcut starts a network stage: there the pieces are not chained, and the last one is
+        average-pooled to the others' size; elsewhere it passes unchanged (as in the authors' code; not in the paper).
         """
         *pieces, last = jnp.split(x, self.scale, axis=-1)
         outputs = []

@@ -20,15 +20,15 @@ from .normalisation import at_least_float32
 
 
 class ResidualBlock(nn.Module):
-    """What all blocks share: the shortcut, the sum and the last ReLU.
+    """The common part of all blocks: the shortcut, the sum and the last ReLU.
 
     Attributes:
-      features: width of the network stage; the block puts out `features * expansion` channels.
+      features: width of the network stage; the block has `features * expansion` output channels.
       stride: 2 in the first block of a network stage that halves the map, else 1.
       cardinality: groups of the 3x3 convolution.
       base_width: channels of a group in a network stage of 64 features (the "26w" of Res2Net, the "4d" of ResNeXt).
       scale: pieces that Res2Net divides the channels into.
-      pooled_shortcut: shrink the shortcut by averaging before its 1x1 convolution (v1b) instead of skipping pixels.
+      pooled_shortcut: downsample the shortcut by averaging before its 1x1 convolution (v1b) instead of skipping pixels.
       zero_init_last_scale: start with `residual(x) = 0` (Goyal et al., 2017).
       dtype: computation type.
     """
@@ -51,15 +51,15 @@ class ResidualBlock(nn.Module):
         return layers.rectify(shortcut + self.residual(x, train))
 
     def residual(self, x: jax.Array, train: bool) -> jax.Array:
-        """What is added to the shortcut; each kind of block has its own."""
+        """The map that is added to the shortcut; each kind of block defines its own."""
         raise NotImplementedError
 
     def projects(self, x: jax.Array) -> bool:
-        """Whether `x` cannot be added as it is: the first block of most network stages."""
+        """Whether the shortcut of `x` needs a projection, as in the first block of most network stages."""
         return self.stride != 1 or x.shape[-1] != self.features * self.expansion
 
     def shortcut(self, x: jax.Array, train: bool) -> jax.Array:
-        """`x` at the shape of the block's output."""
+        """`x` projected to the shape of the block's output."""
         stride = self.stride
         if self.pooled_shortcut:
             x, stride = pooling.shrink_average(x, stride), 1
@@ -71,7 +71,7 @@ class ResidualBlock(nn.Module):
         return layers.Conv(features, size, stride, groups, dtype=self.dtype, name=name)
 
     def norm(self, name: str, last: bool = False, rectified: bool = False) -> layers.BatchNorm:
-        """A batch norm at the block's computation type; the `last` of the residual may start at zero."""
+        """A batch norm at the block's computation type; the `last` one of the residual may start at zero."""
         zero = last and self.zero_init_last_scale
         scale_init = nn.initializers.zeros if zero else nn.initializers.ones
         return layers.BatchNorm(scale_init=scale_init, rectified=rectified, dtype=self.dtype, name=name)
@@ -89,7 +89,7 @@ class BasicBlock(ResidualBlock):
 
 
 class Bottleneck(ResidualBlock):
-    """A 1x1 convolution, a `middle` that sees the neighbourhood, and a 1x1 convolution to four times the features."""
+    """A 1x1 convolution, a spatial `middle`, and a 1x1 convolution to four times the features."""
 
     expansion: ClassVar[int] = 4
 
@@ -115,7 +115,7 @@ class Bottleneck(ResidualBlock):
 
     @property
     def groups(self) -> int:
-        """The cardinality; of a network shrunk below it, the largest part of it that divides the channels."""
+        """The cardinality; in a network with fewer channels, the greatest common divisor of the two."""
         return math.gcd(self.cardinality, self.inner_width)
 
 
@@ -130,7 +130,7 @@ class ResNet(nn.Module):
       base_width: see `ResidualBlock`.
       scale: see `ResidualBlock`.
       width: features of the first network stage.
-      v1b: three 3x3 convolutions for a stem, and pooled shortcuts.
+      v1b: a stem of three 3x3 convolutions, and pooled shortcuts.
       small_images: a 3x3 stem at stride 1 without max-pool, for images of 32x32 and below.
       zero_init_last_scale: see `ResidualBlock`.
       dtype: computation type; parameters, statistics and logits are float32.
@@ -153,7 +153,7 @@ class ResNet(nn.Module):
         """Classify float images [N, H, W, C]: logits, float32 [N, num_classes].
 
         Raises:
-          ValueError: if the images have another rank or type, or are too small to be halved as often as needed.
+          ValueError: if the images have another rank or type, or are too small for the halvings of the network.
         """
         self.check(images)
         x = self.stem(images.astype(self.dtype), train)
@@ -163,7 +163,7 @@ class ResNet(nn.Module):
         return self.head(at_least_float32(x).mean((1, 2)))
 
     def stem(self, x: jax.Array, train: bool) -> jax.Array:
-        """The image at a quarter of its side (at its own for small images), `width` channels."""
+        """The image at a quarter of its side (at full side for small images), with `width` channels."""
         if self.small_images:
             return self.conv_norm_relu(x, train, self.width, 3, 1, "conv1", "bn1")
         if self.v1b:
@@ -177,7 +177,7 @@ class ResNet(nn.Module):
     def conv_norm_relu(
         self, x: jax.Array, train: bool, features: int, size: int, stride: int, conv: str, norm: str
     ) -> jax.Array:
-        """One layer of the stem, whose parts are called `conv` and `norm`."""
+        """One layer of the stem, with modules named `conv` and `norm`."""
         x = layers.Conv(features, size, stride, dtype=self.dtype, name=conv)(x)
         return layers.BatchNorm(rectified=True, dtype=self.dtype, name=norm)(x, train=train)
 
@@ -201,11 +201,11 @@ class ResNet(nn.Module):
         return nn.Dense(self.num_classes, kernel_init=initial, bias_init=initial, name="fc")(x)
 
     def check(self, images: jax.Array | jax.ShapeDtypeStruct) -> None:
-        """Refuse images that the network cannot take, by their shape and type alone."""
+        """Refuse images of a shape or type that the network cannot take."""
         if images.ndim != 4 or not jnp.issubdtype(images.dtype, jnp.floating):
             raise ValueError(
                 f"images: {images.dtype}{list(images.shape)} is no batch of images; "
-                "what is right is floating point [N, H, W, C], scaled and normalised"
+                "they must be floating point [N, H, W, C], scaled and normalised"
             )
         halvings = len(self.blocks) - 1 + (0 if self.small_images else 2)
         smallest = 2 ** max(halvings - 1, 0) + 1

@@ -1,8 +1,8 @@
 """Small convolutions on a CPU as products of whole rows.
 
-Neighbouring pixels of a row times all rows of a kernel are, in one product of matrices, what that row of the image adds
-to the rows of the result around it; shifted maps are then summed. Patches would be nine times the image; here are three
-times the image and three times the result.
+One matrix product of neighbouring pixels of a row with all rows of a kernel gives the contributions of that row of the
+image to the rows of the result around it; the shifted maps are then summed. Patches would take nine times the memory of
+the image; this takes three times the image and three times the result.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,17 +16,17 @@ from jax import lax
 from .contraction import contract_rows
 
 _MOST_BYTES = 80_000_000
-"""Rows and products together; with more, memory takes longer than the products."""
+"""Bytes of rows and products together; above, memory takes longer than the products."""
 
 _WIDE = 256
-"""Output channels from which XLA's own convolution fills both cores, and is as fast."""
+"""From this number of output channels on, XLA's own convolution fills both cores, and is as fast."""
 
 
 def rows_pay(x: jax.Array, kernel: jax.Array, stride: int) -> bool:
-    """Whether this is faster than XLA's convolution of [N, H, W, C] with [K, K, C, O] and its gradients together.
+    """Whether products of rows are faster than XLA's convolution of [N, H, W, C] with [K, K, C, O] and its gradients.
 
-    The rows that the convolution needs are what its gradients need. No where N is a symbol, as in a program exported
-    for any batch: only a number can be weighed.
+    The gradients need the same rows as the convolution. False if N is a symbol, as in a program exported for any batch
+    size: the memory is then unknown.
     """
     if not isinstance(x.shape[0], int):
         return False
@@ -63,7 +63,7 @@ def gradients_by_rows(x: jax.Array, kernel: jax.Array, gradient: jax.Array, stri
 
 
 class _Phase(NamedTuple):
-    """Rows of the image that meet the same rows of the kernel: each `stride`-th from a first one."""
+    """Rows of the image that meet the same rows of the kernel: every `stride`-th row from a first one."""
 
     row: int
     tap: int
@@ -79,7 +79,7 @@ def _phases(x: jax.Array, kernel: jax.Array, stride: int) -> Iterator[_Phase]:
 
 
 def _neighbours(x: jax.Array, size: int, stride: int) -> jax.Array:
-    """What a row of the kernel sees at each place: [N, H, ceil(W / stride), size * C]."""
+    """The input of a row of the kernel at each position: [N, H, ceil(W / stride), size * C]."""
     last = stride * (-(-x.shape[2] // stride) - 1) + 1
     padded = jnp.pad(x, ((0, 0), (0, 0), (size // 2, size // 2), (0, 0)))
     taps = [lax.slice_in_dim(padded, at, at + last, stride, axis=2) for at in range(size)]
@@ -91,7 +91,7 @@ def _sum_over_neighbours(gradient: jax.Array, size: int, stride: int, width: int
     taps, half = jnp.split(gradient, size, axis=-1), size // 2
     columns = []
     for first in range(min(stride, width)):
-        # Tap t at place j saw column stride * j + t - half: those of one remainder are every stride-th tap.
+        # Tap t at position j reads column stride * j + t - half: every stride-th tap reads columns of one remainder.
         seen = range((half + first) % stride, size, stride)
         shifted = [_shift_columns(taps[tap], (tap - half - first) // stride) for tap in seen]
         columns.append(sum(shifted[1:], start=shifted[0]))
@@ -99,7 +99,7 @@ def _sum_over_neighbours(gradient: jax.Array, size: int, stride: int, width: int
 
 
 def _interleave(parts: Sequence[jax.Array], axis: int, length: int) -> jax.Array:
-    """Puts together what every n-th place along an axis has; the last parts may end one place earlier."""
+    """Interleaves n parts along an axis, each with every n-th position; the last parts may be one position shorter."""
     if len(parts) == 1:
         return parts[0]
     most = parts[0].shape[axis]
@@ -115,7 +115,7 @@ def _rows(x: jax.Array, first: int, stride: int) -> jax.Array:
 
 
 def _weights(kernel: jax.Array, first: int, stride: int) -> jax.Array:
-    """Each `stride`-th row of the kernel from the `first`, side by side: [K * C, T * O]."""
+    """Every `stride`-th row of the kernel from the `first`, side by side: [K * C, T * O]."""
     taps = lax.slice_in_dim(kernel, first, None, stride)
     return taps.transpose(1, 2, 0, 3).reshape(kernel.shape[1] * kernel.shape[2], -1)
 

@@ -1,4 +1,4 @@
-"""PyTorch's `state_dict` and Flax's variables, either way, by one table of names. Needs no PyTorch."""
+"""Conversion between PyTorch's `state_dict` and Flax's variables, by one table of names. Needs no PyTorch."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from flax import traverse_util
 from .family import build, names
 from .resnet import ResNet
 
-# Flax's name of a module or leaf -> PyTorch's; the first pattern that matches the whole name counts.
+# Flax's name of a module or leaf -> PyTorch's; the first pattern that matches the whole name applies.
 _NAMES = (
     (r"layer(\d+)_(\d+)", r"layer\1.\2"),
     (r"(convs|bns|conv1)_(\d+)", r"\1.\2"),
@@ -41,8 +41,8 @@ def from_torch(
     Args:
       name: one of `names()`.
       state_dict: arrays (numpy, or whatever numpy takes) by PyTorch's names; `num_batches_tracked` is not needed.
-      num_classes: classes of the network; those of the file by default.
-      keep_head: take the linear head from the file. Otherwise it is the one that `init(jax.random.key(seed), …)` draws.
+      num_classes: classes of the network; by default those of the file.
+      keep_head: take the linear head from the file. Otherwise it is drawn as by `init(jax.random.key(seed), …)`.
       seed: see `keep_head`.
       small_images: see `build`; so are `width` and `blocks`.
       width: see `build`.
@@ -119,7 +119,7 @@ def _paths(net: ResNet, channels: int) -> dict[_Path, tuple[int, ...]]:
 
 
 def _new_head(net: ResNet, channels: int, seed: int) -> dict[_Path, np.ndarray]:
-    # Compiled, everything but the head is dead code: the whole network need not be drawn.
+    # In the compiled function everything but the head is dead code, so the rest of the network is not drawn.
     images = jnp.zeros((1, 64, 64, channels))
     head = jax.jit(lambda key: net.init(key, images, train=False)["params"]["fc"])(jax.random.key(seed))
     return {("params", "fc", leaf): np.asarray(array) for leaf, array in head.items()}
@@ -140,8 +140,8 @@ def _channels_in(state_dict: Mapping[str, Any]) -> int:
 
 
 def _misfit(name: str, state_dict: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]]) -> str | None:
-    """What of the file does not fit the network, or None."""
-    # Kernels first: they say more about what is wrong than the vectors beside them.
+    """The first difference between the file and the network, or None."""
+    # Kernels first: their shapes say more than those of vectors.
     expected = dict(sorted(expected.items(), key=lambda item: -len(item[1])))
     missing = [key for key in expected if key not in state_dict]
     if missing:
@@ -160,7 +160,7 @@ def _head_hint(keys: Sequence[str]) -> str:
 
 
 def _other_name(name: str, state_dict: Mapping[str, Any]) -> str:
-    """A hint for weights that are another network's, at its own size."""
+    """A hint if the weights belong to another network, at its own size."""
     places = {match.groups() for key in state_dict if (match := re.match(r"layer(\d+)\.(\d+)\.", key))}
     blocks = tuple(sum(layer == str(number) for layer, _ in places) for number in range(1, 5))
     networks = {other: build(other, num_classes=2) for other in names() if other != name}

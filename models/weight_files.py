@@ -1,7 +1,7 @@
 """Weight files, read into numpy without PyTorch and without executing anything: .safetensors, and .pth/.pt old and new.
 
-A .pth file holds a pickle, and a pickle can name any function to be called. Here it may name what tensors are made of
-and nothing else: `_Unpickler` hands out stand-ins for those names and refuses every other.
+A .pth file holds a pickle, and a pickle can name any function to be called. Here it may name only the parts of tensors:
+`_Unpickler` returns stand-ins for those names and refuses every other.
 """
 
 import collections
@@ -52,10 +52,10 @@ _NESTED = ("state_dict", "model", "model_state_dict")
 def read_weights(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     """The `state_dict` in a file: arrays by PyTorch's names.
 
-    A `state_dict` nested under `state_dict` or `model` is found, and `module.` before every name is taken off.
+    A `state_dict` nested under `state_dict` or `model` is found, and a `module.` before every name is removed.
 
     Args:
-      path: a .safetensors file, or what `torch.save` wrote (.pth, .pt) in its zip format or the one before.
+      path: a .safetensors file, or a file of `torch.save` (.pth, .pt) in its zip format or the older one.
 
     Raises:
       ValueError: if the file is none of these, is damaged, or names anything beyond tensors.
@@ -68,7 +68,7 @@ def read_weights(path: str | pathlib.Path) -> dict[str, np.ndarray]:
         raise ValueError(f"weights: {path} cannot be read ({error.strerror})") from error
     except _UnreadableError as error:
         raise ValueError(f"weights: {path} {error}") from error
-    except Exception as error:  # whatever a damaged pickle, zip or header raises: it is the file's fault
+    except Exception as error:  # any exception of a damaged pickle, zip or header is due to the file
         raise ValueError(f"weights: {path} is damaged ({type(error).__name__}: {error})") from error
     return _state_dict(found, path)
 
@@ -76,7 +76,7 @@ def read_weights(path: str | pathlib.Path) -> dict[str, np.ndarray]:
 def write_safetensors(path: str | pathlib.Path, arrays: Mapping[str, np.ndarray], **metadata: str) -> None:
     """Write arrays, in the order of their names, as a .safetensors file with `metadata` in its header.
 
-    The file appears whole or not at all: it is written beside its place and moved there.
+    The file appears complete or not at all: it is written under a temporary name and renamed.
 
     Raises:
       OSError: if it cannot be written.
@@ -85,11 +85,11 @@ def write_safetensors(path: str | pathlib.Path, arrays: Mapping[str, np.ndarray]
     header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
     end = 0
     for key in sorted(arrays):
-        begin, end = end, end + arrays[key].nbytes
+        start, end = end, end + arrays[key].nbytes
         header[key] = {
             "dtype": names[arrays[key].dtype],
             "shape": list(arrays[key].shape),
-            "data_offsets": [begin, end],
+            "data_offsets": [start, end],
         }
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
@@ -106,7 +106,7 @@ def write_safetensors(path: str | pathlib.Path, arrays: Mapping[str, np.ndarray]
 
 
 class _UnreadableError(Exception):
-    """A sentence about a file, without the file's name."""
+    """A file cannot be read; the message is a sentence without its subject, the file's name."""
 
 
 def _read(file: BinaryIO) -> Any:
@@ -128,7 +128,7 @@ def _state_dict(found: Any, path: pathlib.Path) -> dict[str, np.ndarray]:
             break
     arrays = {key: value for key, value in found.items() if isinstance(value, np.ndarray)} if found else {}
     if not arrays:
-        raise ValueError(f"weights: {path} holds no state_dict; what is right is one saved bare or under 'state_dict'")
+        raise ValueError(f"weights: {path} holds no state_dict; it must be saved bare or under 'state_dict'")
     prefixed = all(str(key).startswith("module.") for key in arrays)
     return {str(key).removeprefix("module.") if prefixed else str(key): value for key, value in arrays.items()}
 
@@ -148,10 +148,10 @@ def _safetensor(key: str, entry: Mapping[str, Any], data: bytes) -> np.ndarray:
     if entry["dtype"] not in _SAFETENSORS_TYPES:
         raise _UnreadableError(f"holds {key} as {entry['dtype']}; what can be read is {', '.join(_SAFETENSORS_TYPES)}")
     dtype, shape = np.dtype(_SAFETENSORS_TYPES[entry["dtype"]]), tuple(entry["shape"])
-    begin, end = entry["data_offsets"]
-    if not 0 <= begin <= end <= len(data) or end - begin != math.prod(shape) * dtype.itemsize:
-        raise _UnreadableError(f"is damaged: the {end - begin} bytes of {key} at {begin} are no {dtype}{list(shape)}")
-    return np.frombuffer(data[begin:end], dtype).reshape(shape)
+    start, end = entry["data_offsets"]
+    if not 0 <= start <= end <= len(data) or end - start != math.prod(shape) * dtype.itemsize:
+        raise _UnreadableError(f"is damaged: the {end - start} bytes of {key} at {start} are no {dtype}{list(shape)}")
+    return np.frombuffer(data[start:end], dtype).reshape(shape)
 
 
 # torch.save: a pickle of tensors that refer to storages, and the storages' bytes.
@@ -171,9 +171,9 @@ class _Tensor(NamedTuple):
 
 
 class _StandIn:
-    """What a pickle gets for a name that it may use.
+    """A stand-in for a name that a pickle may use.
 
-    Without a `__dict__`, so that no pickle can change it; called, it makes a record and nothing else.
+    It has no `__dict__`, so that no pickle can change it; a call makes a record and nothing else.
     """
 
     __slots__ = ("_make",)
@@ -210,17 +210,17 @@ def _allowed() -> dict[tuple[str, str], Any]:
 
 
 class _Unpickler(pickle._Unpickler):  # pyright: ignore[reportAttributeAccessIssue]
-    """Makes `_Tensor` records and plain containers, and calls nothing that the file brings.
+    """Makes `_Tensor` records and plain containers, and calls nothing from the file.
 
-    It is Python's unpickler in Python: the one in C makes room for as many objects as a dozen bytes tell it to.
+    It is based on Python's unpickler in Python: the one in C lets a dozen bytes allocate any amount of memory.
     """
 
     def find_class(self, module: str, name: str) -> Any:
         allowed = _allowed()
         if (module, name) not in allowed:
             raise _UnreadableError(
-                f"is refused: its pickle asks for {module}.{name}, which no tensor needs and which might do harm; "
-                "what is right is a file of tensors only, best a .safetensors"
+                f"is refused: its pickle names {module}.{name}, which no tensor needs and which might do harm; "
+                "use a file of tensors only, preferably a .safetensors"
             )
         return allowed[module, name]
 
@@ -261,7 +261,7 @@ def _read_old(file: BinaryIO) -> Any:
 
 
 class _RecordingUnpickler(_Unpickler):
-    """Remembers the storages: in the old format their bytes follow the pickle, without their types."""
+    """Records the storages: in the old format their bytes follow the pickle, without their types."""
 
     def __init__(self, file: BinaryIO):
         super().__init__(file)

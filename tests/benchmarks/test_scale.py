@@ -75,7 +75,7 @@ def test_rows_are_measured_by_the_fewest_devices():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["resnet51", "--devices", "1"], "what comes nearest is resnet50"),
+        (["resnet51", "--devices", "1"], "did you mean resnet50"),
         (["resnet18", "--batch-size", "18"], "--batch-size 18: 4 devices cannot share it evenly"),
         (["resnet18", "--devices", "0"], "--devices"),
     ],

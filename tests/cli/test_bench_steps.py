@@ -147,7 +147,7 @@ def test_flops_are_those_of_the_products():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["resnet51"], "what comes nearest is resnet50"),
+        (["resnet51"], "did you mean resnet50"),
         (["resnet18", "--batch-sizes", "0"], "--batch-sizes is '0': it must be positive whole numbers"),
         (["resnet18", "--batch-sizes", "24,x"], "--batch-sizes is '24,x'"),
         (["resnet18", "--batch-sizes", "1"], "at least 2"),

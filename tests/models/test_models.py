@@ -99,7 +99,7 @@ def test_weights_that_do_not_fit_are_named():
 
 
 def test_bad_names_and_sizes_get_a_sentence():
-    with pytest.raises(ValueError, match=r"'res2net50' is none of ours.*res2net50d"):
+    with pytest.raises(ValueError, match=r"'res2net50' is no known network.*res2net50d"):
         models.build("res2net50", num_classes=10)
     with pytest.raises(ValueError, match="num_classes: 1 is too few"):
         models.build("resnet18", num_classes=1)
