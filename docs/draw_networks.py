@@ -23,12 +23,12 @@ def box(axes: Axes, x: float, y: float, width: float, text: str, colour: str) ->
 
 
 def arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], **style: object) -> None:
-    """Where data flows."""
+    """An arrow along the flow of data."""
     axes.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": "#333333", **style})
 
 
 def frame(axes: Axes, title: str) -> None:
-    """What all four share: 1x1, 1x1, the shortcut and the sum."""
+    """The common parts of all four: 1x1, 1x1, the shortcut and the sum."""
     box(axes, 2, 5.4, 3.6, "1x1", REDUCE)
     box(axes, 2, 1.2, 3.6, "1x1", EXPAND)
     axes.text(2, 0.25, "+", ha="center", va="center", fontsize=13, bbox={"boxstyle": "circle", "fc": "white"})
@@ -49,7 +49,7 @@ def one_convolution(axes: Axes, text: str) -> None:
 
 
 def chain(axes: Axes, text: str) -> None:
-    """The middle of Res2Net and Res2NeXt: a chain over the pieces, the last of which passes."""
+    """The middle of Res2Net and Res2NeXt: a chain over the pieces, the last of which passes unchanged."""
     centres = [0.65 + 0.9 * index for index in range(SCALE)]
     heights = [4.0, 3.3, 2.6]
     for index, x in enumerate(centres):

@@ -16,15 +16,15 @@ from stepwise_jax.plans.stage import Stage, learning_rate_at, noise_scale
 
 EXAMPLES = 50_000  # CIFAR-100; every other value is the paper's and a default of PlanConfig
 INK, STAGED, BASELINE = "#010203", "#2f86cc", "#d95f02"
-# An image has no ink of its own: it takes the one that suits the reader's light or dark page.
+# The drawing's colour of text and lines follows the reader's light or dark page.
 STYLE = "<style>svg{color:#24292f}@media(prefers-color-scheme:dark){svg{color:#d8dee4}}</style>"
 
 
 class Epoch(NamedTuple):
-    """One epoch as it is drawn."""
+    """The drawn values of one epoch."""
 
     end: float
-    """Samples fed at its end, in units of M."""
+    """Samples fed until its end, in units of M."""
     percent: float
     """M_i of M."""
     batch_size: float

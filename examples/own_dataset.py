@@ -1,4 +1,4 @@
-"""A data set of your own, described as plain data and prepared once: discs and squares, drawn here.
+"""Your own data set, described as plain data and prepared once: discs and squares, drawn here.
 
 python examples/own_dataset.py --data-dir DATA
 python launch.py train configs/digits.py --data.name stepwise_shapes --data.data_dir DATA --workdir runs/shapes
@@ -20,7 +20,7 @@ SIDE = 16
 
 
 def draw(name: str) -> np.ndarray:
-    """The image of an id such as "train/7", uint8 [16, 16, 3]: a shape of its class, anywhere, on noise."""
+    """The image of an id such as "train/7", uint8 [16, 16, 3]: a shape of its class at a random position, on noise."""
     split, _, row = name.partition("/")
     generator = np.random.default_rng([split == "train", int(row)])
     image = generator.integers(0, 100, (SIDE, SIDE, 3), dtype=np.uint8)
@@ -31,13 +31,13 @@ def draw(name: str) -> np.ndarray:
 
 
 def split(name: str, examples: int) -> SourceSplit:
-    """The ids and labels of a split; discs and squares take turns."""
+    """The ids and labels of a split; discs and squares alternate."""
     rows = range(examples)
     return SourceSplit(ids=tuple(f"{name}/{row}" for row in rows), labels=tuple(row % 2 for row in rows))
 
 
 def shapes(train: int, test: int) -> Source:
-    """The data set; where images are files, `read` returns their encoded bytes and `array_shape` is None."""
+    """The data set; if images are files, `read` returns their encoded bytes and `array_shape` is None."""
     return Source(
         name="shapes",
         version="1.0.0",
@@ -51,7 +51,7 @@ def shapes(train: int, test: int) -> Source:
 
 
 def main() -> int:
-    """Prepares the data set under --data-dir, unless it is there."""
+    """Prepares the data set under --data-dir, unless it is already there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, required=True, help="where prepared data sets are kept")
     options = parser.parse_args()

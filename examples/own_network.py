@@ -1,4 +1,4 @@
-"""A network of your own, trained in the paper's stages on the handwritten digits.
+"""Your own network, trained in the paper's stages on the handwritten digits.
 
 python examples/own_network.py --workdir runs/own_network
 """
@@ -21,7 +21,7 @@ from stepwise_jax.training import loop
 
 
 class OwnNetwork(nn.Module):
-    """Two convolutions with batch norm, the mean over all places, and a classifier."""
+    """Two convolutions with batch norm, the mean over all positions, and a classifier."""
 
     num_classes: int
 
@@ -36,7 +36,7 @@ class OwnNetwork(nn.Module):
 
 
 def main() -> int:
-    """Trains, or goes on where the workdir's run stopped."""
+    """Trains, or resumes the run in the workdir."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workdir", type=Path, required=True, help="folder of the run, new or stopped")
     parser.add_argument("--epochs", type=int, default=10, help="epochs in each stage (default: 10)")

@@ -1,4 +1,4 @@
-"""A strategy of your own: a configuration file like those in configs/.
+"""Your own strategy: a configuration file like those in configs/.
 
 python launch.py plan examples/own_strategy.py
 python launch.py train examples/own_strategy.py --workdir runs/doubling

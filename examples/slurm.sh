@@ -8,7 +8,7 @@
 #SBATCH --open-mode=append
 #SBATCH --signal=TERM@120
 
-# One task a GPU. Two minutes before the time is up every task is told to stop; 75 means that the run can go on.
+# One task for each GPU. Two minutes before the time limit every task gets a signal; 75 means that the run can resume.
 srun --kill-on-bad-exit=1 .venv/bin/python launch.py train "${1:?CONFIG}" --workdir "${2:?DIR}" --distributed
 status=$?
 if [ "$status" -eq 75 ]; then
