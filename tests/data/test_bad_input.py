@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from data_files import quiet, source_of, write_archive, write_classes
 from PIL import Image
-from test_datasets import source_of
-from test_image_folder import write_classes
+from test_food101 import food_files
 from test_images import encoded
 
 import launch
@@ -25,10 +25,6 @@ from stepwise_jax.experiment.config import DataConfig
 
 ROOT = Path(__file__).parents[2]
 HEIGHT, WIDTH = 12, 16
-
-
-def quiet(done, total, what):
-    del done, total, what
 
 
 def refused(capsys, *words: str) -> str:
@@ -108,7 +104,7 @@ def bomb() -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "message"),
     [
         ("bomb.png", bomb(), "more than 89478485 pixels"),
         ("empty.jpg", b"", "empty file"),
@@ -119,12 +115,12 @@ def bomb() -> bytes:
         ("vector.bmp", b"%!PS-Adobe-3.0 EPSF-3.0\n", "no image, or of an unknown format"),
     ],
 )
-def test_images_that_are_none_are_named(tmp_path, capsys, name, content, told):
+def test_files_that_are_not_images_are_named(tmp_path, capsys, name, content, message):
     write_classes(tmp_path / "root", count=5)
     (tmp_path / "root/dog" / name).write_bytes(content)
     place = str(tmp_path / "root")
     sentence = refused(capsys, "image_folder", "--from", place, "--data-dir", str(tmp_path / "data"))
-    assert sentence.startswith(f"data.root is {place!r}: 1 image cannot be decoded completely: dog/{name} ({told}")
+    assert sentence.startswith(f"data.root is {place!r}: 1 image cannot be decoded completely: dog/{name} ({message}")
     assert sentence.endswith("; repair or remove them")
     assert not list(tmp_path.glob("data/**/dataset_info.json"))
 
@@ -134,7 +130,7 @@ def made(**changes):
 
 
 @pytest.mark.parametrize(
-    ("train", "test", "told"),
+    ("train", "test", "message"),
     [
         (SourceSplit(("a", "b"), (0, 2)), SourceSplit(("c",), (0,)), "the label of 'b' is 2: it must lie in 0 to 1"),
         (SourceSplit(("a", "b"), (0, -1)), SourceSplit(("c",), (0,)), "the label of 'b' is -1"),
@@ -143,14 +139,14 @@ def made(**changes):
         (SourceSplit(("a", "b"), (0, 1)), SourceSplit((), ()), "there are no images in the split 'test'"),
     ],
 )
-def test_contradictions_are_refused_before_anything_is_written(tmp_path, train, test, told):
-    with pytest.raises(InputError, match=rf"^the test: .*{told}"):
+def test_contradictions_are_refused_before_anything_is_written(tmp_path, train, test, message):
+    with pytest.raises(InputError, match=rf"^the test: .*{message}"):
         writing.prepare(made(splits={"train": train, "test": test}), tmp_path / "data", quiet)
     assert not (tmp_path / "data").exists()
 
 
 @pytest.mark.parametrize("left", ["nothing", "no metadata", "no features", "one file less"])
-def test_half_prepared_data_are_told(tmp_path, capsys, left):
+def test_half_prepared_data_are_reported(tmp_path, capsys, left):
     words = ("digits", "--data-dir", str(tmp_path))
     assert launch.main(["prepare", *words]) == 0
     folder = tmp_path / "stepwise_digits/1.0.0"
@@ -181,19 +177,13 @@ def test_data_dir_without_the_right_to_write(tmp_path, capsys, monkeypatch):
 
 
 _ON_A_SMALL_DISK = """
-import os, sys
+import sys
 import numpy as np
 sys.path[:0] = ["tests/data", "."]
 from pathlib import Path
-from test_datasets import source_of
-from test_food101 import food_files
-from test_cifar import write_archive
-from stepwise_jax.data.prepared import download
+from data_files import source_of
+from stepwise_jax.data.prepared import building, writing
 from stepwise_jax.data.sources import food101
-from stepwise_jax.data.prepared import building
-from stepwise_jax.data.prepared import writing
-from stepwise_jax.data.sources import catalog
-from stepwise_jax.data import disk as disk_module
 from stepwise_jax.errors import InputError
 
 disk = Path(sys.argv[1])
@@ -231,8 +221,6 @@ def _mounted(tmp_path: Path, options: str, code: str, *words: str) -> list[str]:
 
 
 def test_full_disk(tmp_path):
-    from test_food101 import food_files, write_archive
-
     files = food_files() | {"food-101/images/baklava/1.jpg": os.urandom(5 << 20)}
     archive = write_archive(tmp_path / "a.tar.gz", files)
     lines = _mounted(tmp_path, "size=4m", _ON_A_SMALL_DISK, str(archive))

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from stepwise_jax.data.batches import ResidentSplit, gather_batch, pad_rows
-from stepwise_jax.data.sampler import split_into_calls, epoch_order, steps_in_call
+from stepwise_jax.data.sampler import epoch_order, split_into_calls, steps_in_call
 from stepwise_jax.functional.preprocessing import Preprocessing, channel_histograms, make_preprocessing, preprocess
 
 ROWS = np.random.default_rng(0).choice(1000, size=103, replace=False)
@@ -27,7 +27,7 @@ def test_an_epoch_feeds_every_row_at_most_once_and_drops_only_the_batch_that_is_
     assert set(fed) <= set(ROWS.tolist())
 
 
-def test_the_order_is_new_for_each_seed_stage_and_epoch_and_the_same_when_asked_again():
+def test_the_order_is_new_for_each_seed_stage_and_epoch_and_the_same_when_repeated():
     places = [(0, 1, 1), (1, 1, 1), (0, 2, 1), (0, 1, 2), (1, 2, 3), (3, 2, 1), (2**32 - 1, 1, 1)]
     orders = {place: epoch_order(*place, ROWS, 1).tobytes() for place in places}
     assert len(set(orders.values())) == len(places)
@@ -67,8 +67,8 @@ def test_the_order_sorts_the_published_philox_generator():
 
 def test_the_order_of_one_epoch_is_pinned():
     assert epoch_order(0, 1, 1, np.arange(10), 3).tolist() == [[8, 7, 6], [0, 4, 1], [9, 3, 5]], (
-        "the order of examples has changed: runs that were stopped before go on with another order, and no recorded "
-        "result can be made again. Change the pinned values only together with the version and the changelog"
+        "the order of examples has changed: runs that were stopped before would resume with another order, and no "
+        "recorded result could be reproduced. Change the pinned values only together with the version and the changelog"
     )
 
 

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_cifar import prepared, refused
-from test_image_folder import write
+from data_files import prepared, refused, write_image
 
 from stepwise_jax.data import datasets
 from stepwise_jax.data.dataset import Dataset, Sizes
@@ -36,7 +35,7 @@ def write_birds(root: Path, below: str = "download/images", missing=(), lists=("
     write_lists(root, lists)
     for row, name in enumerate(TRAIN + TEST):
         if name not in missing:
-            write(root / below / name, 10 * row)
+            write_image(root / below / name, 10 * row)
     return root
 
 
@@ -92,12 +91,13 @@ def test_species_of_which_all_images_are_gone_keep_their_class(tmp_path):
 def test_images_in_no_list_are_left_out(tmp_path, caplog):
     caplog.set_level(logging.WARNING)
     write_birds(tmp_path / "b")
-    write(tmp_path / "b/download/images/Coopers_Hawk/9999.jpg")
+    write_image(tmp_path / "b/download/images/Coopers_Hawk/9999.jpg")
     (tmp_path / "b/download/images/Coopers_Hawk/log.txt").write_text("log")
     dataset = prepared("birdsnap", tmp_path / "b", tmp_path / "data")
     assert found(dataset, "train") == expected(TRAIN)
     assert caplog.records[0].getMessage() == (
-        "birdsnap: left out files that are not images or are in no list: 'Coopers_Hawk/log.txt', 'Coopers_Hawk/9999.jpg'"
+        "birdsnap: left out files that are not images or are in no list: "
+        "'Coopers_Hawk/log.txt', 'Coopers_Hawk/9999.jpg'"
     )
 
 
@@ -111,8 +111,8 @@ def test_training_and_plans_take_what_is_prepared(tmp_path):
 
 def test_nothing_given(tmp_path):
     data = DataConfig(name="birdsnap", data_dir=str(tmp_path / "data"))
-    told = r"birdsnap cannot be downloaded: give --from PATH, the folder with test_images.txt"
-    with pytest.raises(InputError, match=told):
+    message = r"birdsnap cannot be downloaded: give --from PATH, the folder with test_images.txt"
+    with pytest.raises(InputError, match=message):
         datasets.prepare(data, lambda *_: None, fetch=True)
     with pytest.raises(InputError, match=r"`python launch.py prepare birdsnap --from PATH`"):
         datasets.open_dataset(data)
@@ -139,7 +139,7 @@ def test_no_test_images(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "message"),
     [
         ("test_images", "", r"test_images.txt' must start with a line of column names that includes 'path'"),
         ("test_images", "Coopers_Hawk/0561.jpg\n", r"test_images.txt' must start with a line"),
@@ -149,10 +149,10 @@ def test_no_test_images(tmp_path):
         ("species", "id\tdir\n1\tCoopers_Hawk\n2\tCoopers_Hawk\n", r"species.txt' does not list the folders"),
     ],
 )
-def test_lists_that_cannot_be_right(tmp_path, name, content, told):
+def test_lists_that_cannot_be_right(tmp_path, name, content, message):
     write_birds(tmp_path / "b")
     (tmp_path / f"b/{name}.txt").write_text(content)
-    refused("birdsnap", tmp_path / "b", tmp_path, told)
+    refused("birdsnap", tmp_path / "b", tmp_path, message)
 
 
 def test_list_that_is_no_text(tmp_path):

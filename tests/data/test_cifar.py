@@ -3,13 +3,13 @@
 import io
 import os
 import pickle
-import struct
 import tarfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from cifar_files import BATCH, NAMES, TEST, Images, binary_files, python2_pickle, python_files
+from data_files import config_of, prepared, quiet, refused, write_archive, write_folder
 from tensorflow_datasets.core import hashing
 
 import launch
@@ -18,130 +18,6 @@ from stepwise_jax.data.dataset import Dataset, Sizes
 from stepwise_jax.data.sources import cifar
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import DataConfig
-
-NAMES = {
-    "cifar10": ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"],
-    "cifar100": [f"fine_{label}" for label in range(100)],
-}
-BATCH, TEST = 6, 8
-
-
-def quiet(done, total, what):
-    del done, total, what
-
-
-class Images:
-    """Random images with labels, batch by batch, as they lie in the files: channel by channel, row by row."""
-
-    def __init__(self, name: str):
-        random = np.random.default_rng(7)
-        classes, batches = len(NAMES[name]), 5 if name == "cifar10" else 1
-        self.train = [self._batch(random, BATCH, classes) for _ in range(batches)]
-        self.test = self._batch(random, TEST, classes)
-
-    @staticmethod
-    def _batch(random: np.random.Generator, count: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
-        return random.integers(0, 256, (count, 3072), np.uint8), random.integers(0, classes, count)
-
-    def split(self, split: str) -> tuple[np.ndarray, np.ndarray]:
-        """Images uint8 [N, 32, 32, 3], labels."""
-        parts = self.train if split == "train" else [self.test]
-        pixels = np.concatenate([pixels for pixels, _ in parts])
-        rgb = np.stack([pixels[:, 1024 * channel :][:, :1024].reshape(-1, 32, 32) for channel in range(3)], -1)
-        return rgb, np.concatenate([labels for _, labels in parts])
-
-
-class Python2Pickler(pickle._Pickler):  # pyright: ignore[reportAttributeAccessIssue]
-    """Writes strings and bytes as Python 2 wrote its only kind of string."""
-
-    dispatch: Any = dict(pickle._Pickler.dispatch)  # pyright: ignore[reportAttributeAccessIssue] # noqa: RUF012
-
-    def save_string(self: Any, value: str | bytes) -> None:
-        content = value.encode() if isinstance(value, str) else value
-        self.write(pickle.BINSTRING + struct.pack("<i", len(content)) + content)
-        self.memoize(value)
-
-    dispatch[str] = dispatch[bytes] = save_string
-
-
-def python2_pickle(value: Any) -> bytes:
-    stream = io.BytesIO()
-    Python2Pickler(stream, 2).dump(value)
-    # NumPy's own name for the place before its version 2.
-    return stream.getvalue().replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n")
-
-
-def binary_files(name: str) -> dict[str, bytes]:
-    images = Images(name)
-
-    def batch(pixels: np.ndarray, labels: np.ndarray) -> bytes:
-        first = [labels] if name == "cifar10" else [labels // 5, labels]
-        return np.concatenate([np.stack(first, 1), pixels], 1).astype(np.uint8).tobytes()
-
-    lines = "".join(f"{label}\n" for label in NAMES[name]).encode()
-    if name == "cifar10":
-        folder = "cifar-10-batches-bin"
-        files = {f"data_batch_{number}.bin": batch(*part) for number, part in enumerate(images.train, 1)}
-        files |= {"test_batch.bin": batch(*images.test), "batches.meta.txt": lines + b"\n", "readme.html": b"<html>"}
-    else:
-        folder = "cifar-100-binary"
-        files = {"train.bin": batch(*images.train[0]), "test.bin": batch(*images.test)}
-        files |= {"fine_label_names.txt": lines, "coarse_label_names.txt": b"coarse\n" * 20}
-    return {f"{folder}/{file}": content for file, content in files.items()}
-
-
-def python_files(name: str, dump=python2_pickle) -> dict[str, bytes]:
-    images, ten = Images(name), name == "cifar10"
-
-    def batch(pixels: np.ndarray, labels: np.ndarray) -> bytes:
-        names = [f"picture_{row}.png" for row in range(len(labels))]
-        fields = {"batch_label": "batch", "data": pixels, "filenames": names}
-        numbers = labels.tolist()
-        return dump(fields | ({"labels": numbers} if ten else {"fine_labels": numbers, "coarse_labels": numbers}))
-
-    if ten:
-        folder = "cifar-10-batches-py"
-        files = {f"data_batch_{number}": batch(*part) for number, part in enumerate(images.train, 1)}
-        files |= {"test_batch": batch(*images.test)}
-        files["batches.meta"] = dump({"num_cases_per_batch": BATCH, "label_names": NAMES[name], "num_vis": 3072})
-    else:
-        folder = "cifar-100-python"
-        files = {"train": batch(*images.train[0]), "test": batch(*images.test)}
-        files["meta"] = dump({"fine_label_names": NAMES[name], "coarse_label_names": ["coarse"] * 20})
-    return {f"{folder}/{file}": content for file, content in files.items()}
-
-
-def write_archive(path: Path, files: dict[str, bytes]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w:gz") as archive:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return path
-
-
-def write_folder(path: Path, files: dict[str, bytes]) -> Path:
-    for name, content in files.items():
-        (path / name).parent.mkdir(parents=True, exist_ok=True)
-        (path / name).write_bytes(content)
-    return path
-
-
-def given(name: str, place: Path, data_dir: Path) -> DataConfig:
-    return DataConfig(name=name, root=str(place), data_dir=str(data_dir))
-
-
-def prepared(name: str, place: Path, data_dir: Path) -> Dataset:
-    data = given(name, place, data_dir)
-    datasets.prepare(data, quiet, fetch=True)
-    return datasets.open_dataset(data)
-
-
-def refused(name: str, place: Path, tmp_path: Path, told: str) -> None:
-    with pytest.raises(InputError, match=told):
-        datasets.prepare(given(name, place, tmp_path / "data"), quiet, fetch=True)
-    assert not list(tmp_path.glob("data/**/dataset_info.json"))
 
 
 def assert_is(dataset: Dataset, name: str) -> None:
@@ -241,15 +117,17 @@ def test_prepared_once(tmp_path, caplog):
 
 def test_training_neither_fetches_nor_reads_what_is_given(tmp_path):
     path = write_archive(tmp_path / "a.tar.gz", binary_files("cifar10"))
-    data = given("cifar10", path, tmp_path / "data")
-    with pytest.raises(InputError, match=r"data.root is .*`python launch.py prepare cifar10 --from .*a.tar.gz` makes"):
+    data = config_of("cifar10", path, tmp_path / "data")
+    with pytest.raises(
+        InputError, match=r"data.root is .*`python launch.py prepare cifar10 --from .*a.tar.gz` prepares"
+    ):
         datasets.prepare(data, quiet)
     with pytest.raises(InputError, match=r"'cifar10'.*prepare it with `python launch.py prepare cifar10`"):
         datasets.prepare(DataConfig(name="cifar10", data_dir=str(tmp_path / "data")), quiet)
     assert not (tmp_path / "data").exists()
 
 
-def test_another_version_is_told(tmp_path):
+def test_another_version_is_named(tmp_path):
     dataset = prepared("cifar10", write_folder(tmp_path / "there", binary_files("cifar10")), tmp_path / "data")
     folder = Path(dataset.builder.data_dir)
     folder.rename(folder.with_name("0.9.0"))
@@ -346,8 +224,8 @@ def test_absurdly_large_member(tmp_path, monkeypatch):
 def test_truncated_batch(tmp_path):
     files = binary_files("cifar10")
     files["cifar-10-batches-bin/data_batch_2.bin"] = files["cifar-10-batches-bin/data_batch_2.bin"][:-1]
-    told = r"data_batch_2.bin is damaged: 18,437 bytes are not a whole number of records of 3,073 bytes"
-    refused("cifar10", write_folder(tmp_path / "there", files), tmp_path, told)
+    message = r"data_batch_2.bin is damaged: 18,437 bytes are not a whole number of records of 3,073 bytes"
+    refused("cifar10", write_folder(tmp_path / "there", files), tmp_path, message)
 
 
 def test_labels_out_of_range(tmp_path):
@@ -355,8 +233,8 @@ def test_labels_out_of_range(tmp_path):
     batch = bytearray(files["cifar-10-batches-bin/data_batch_1.bin"])
     batch[2 * 3073] = 10
     files["cifar-10-batches-bin/data_batch_1.bin"] = bytes(batch)
-    told = r"the label of 'train_00002' is 10: it must lie in 0 to 9"
-    refused("cifar10", write_folder(tmp_path / "there", files), tmp_path, told)
+    message = r"the label of 'train_00002' is 10: it must lie in 0 to 9"
+    refused("cifar10", write_folder(tmp_path / "there", files), tmp_path, message)
 
 
 class Evil:
@@ -382,8 +260,8 @@ def test_pickles_may_name_nothing_harmful(tmp_path, monkeypatch, call, named):
     monkeypatch.chdir(tmp_path)
     files = python_files("cifar10")
     files["cifar-10-batches-py/data_batch_4"] = pickle.dumps({"data": Evil(*call), "labels": []}, 2)
-    told = rf"data_batch_4 is damaged: it names {named}, which no CIFAR file does"
-    refused("cifar10", write_folder(tmp_path / "there", files), tmp_path, told)
+    message = rf"data_batch_4 is damaged: it names {named}, which no CIFAR file does"
+    refused("cifar10", write_folder(tmp_path / "there", files), tmp_path, message)
     assert not (tmp_path / "evil").exists()
 
 

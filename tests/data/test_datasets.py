@@ -1,13 +1,10 @@
-"""Preparing, opening and loading data sets; the digits throughout, as they are always there."""
+"""Preparing, opening and loading data sets; the digits throughout, which are always available."""
 
 import json
 import logging
-import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from data_files import quiet, source_of
 from sklearn.datasets import load_digits
 
-from stepwise_jax.data import datasets, disk
+from stepwise_jax.data import datasets
 from stepwise_jax.data.dataset import Sizes
 from stepwise_jax.data.prepared import reading, writing
-from stepwise_jax.data.source import Source, SourceSplit
 from stepwise_jax.data.splits import apportion, draw_test_split
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import DataConfig
@@ -28,33 +25,8 @@ from stepwise_jax.experiment.config import DataConfig
 ROOT = Path(__file__).parents[2]
 
 
-def quiet(done: int, total: int, what: str) -> None:
-    del done, total, what
-
-
 def digits(tmp_path: Path) -> DataConfig:
     return DataConfig(name="digits", data_dir=str(tmp_path / "data"))
-
-
-def source_of(images: np.ndarray, name: str = "made") -> Source:
-    """A source of arrays, its first four examples in "train" and the rest in "test", two classes by turns."""
-    ids = [f"made_{row}" for row in range(len(images))]
-    splits = {
-        "train": SourceSplit(tuple(ids[:4]), (0, 1, 0, 1)),
-        "test": SourceSplit(tuple(ids[4:]), tuple(row % 2 for row in range(len(ids) - 4))),
-    }
-    shape = images.shape[1:]
-    read = {key: images[row] for row, key in enumerate(ids)}.__getitem__
-    return Source(
-        name=name,
-        version="1.0.0",
-        class_names=("even", "odd"),
-        origin="the test",
-        splits=splits,
-        read=read,
-        array_shape=(shape[0], shape[1], shape[2]),
-        size_bytes=images.nbytes,
-    )
 
 
 def test_digits_are_prepared_and_loaded_as_scikit_learn_has_them(tmp_path):
@@ -121,7 +93,7 @@ def test_preparing_again_touches_nothing(tmp_path):
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
 
     def fail(*_):
-        raise AssertionError("nothing is left to do")
+        raise AssertionError("nothing to prepare")
 
     datasets.prepare(data, fail)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
@@ -154,54 +126,8 @@ def test_stock_tfds_reads_what_is_prepared(tmp_path):
     assert builder.info.features["label"].names == list("0123456789")
 
 
-class _Generator(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """TFDS's own way from examples to files, whose order ours must have."""
-
-    name = "stepwise_made"
-    VERSION = tfds.core.Version("1.0.0")
-    code_path = None
-    url_infos = None
-
-    def _info(self):
-        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict({"id": tfds.features.Text()}))
-
-    def _split_generators(self, dl_manager):
-        return {split: self._generate_examples(split) for split in ("train", "x")}
-
-    def _generate_examples(self, split):
-        for row in range(97):
-            yield f"{split}/{row}", {"id": f"{split}/{row}"}
-
-
-def test_order_on_disk_is_the_one_of_tfds(tmp_path):
-    config = tfds.download.DownloadConfig(try_download_gcs=False)
-    builder: Any = _Generator(data_dir=tmp_path, file_format="array_record")
-    builder.download_and_prepare(download_config=config)
-    for split in ("train", "x"):
-        ids = tuple(f"{split}/{row}" for row in range(97))
-        shards = writing._shards(split, SourceSplit(ids, (0,) * 97), 3)
-        assert [len(shard) for shard in shards] == [33, 32, 32]
-        expected = [example["id"].decode() for example in builder.as_data_source(split)]
-        assert [ids[row] for row in np.concatenate(shards)] == expected
-
-
-def test_several_shards_are_one_split(tmp_path, monkeypatch):
-    monkeypatch.setattr(writing, "_SHARD_BYTES", 200)
-    images = np.arange(9 * 64, dtype=np.uint8).reshape(9, 8, 8, 1)
-    source = source_of(images)
-    writing.prepare(source, tmp_path, quiet)
-    dataset = datasets.open_dataset(DataConfig(name="stepwise_made", data_dir=str(tmp_path)))
-    assert len(dataset.builder.info.splits["train"].shard_lengths) == 3
-    examples = datasets.load(dataset, "train", 8, quiet)
-    assert sorted(examples.ids) == ["made_0", "made_1", "made_2", "made_3"]
-    for image, name, label in zip(examples.images, examples.ids, examples.labels, strict=True):
-        row = int(name.removeprefix("made_"))
-        np.testing.assert_array_equal(image, images[row])
-        assert label == row % 2
-
-
 @pytest.mark.parametrize("name", ["digitz", "image_foldr", "cifar1000"])
-def test_unknown_name_is_told_with_the_nearest(tmp_path, name):
+def test_unknown_name_gets_the_nearest_as_a_hint(tmp_path, name):
     data = DataConfig(name=name, data_dir=str(tmp_path))
     nearest = {"digitz": "digits", "image_foldr": "image_folder", "cifar1000": "cifar100"}[name]
     for use in (datasets.sizes, datasets.open_dataset, lambda data: datasets.prepare(data, quiet)):
@@ -216,8 +142,8 @@ def test_names_that_are_no_names_are_unknown(tmp_path, name):
 
 
 def test_published_but_not_prepared(tmp_path):
-    told = r"'cifar100': version 1.0.0 is not prepared under .*`python launch.py prepare cifar100`"
-    with pytest.raises(InputError, match=told):
+    message = r"'cifar100': version 1.0.0 is not prepared under .*`python launch.py prepare cifar100`"
+    with pytest.raises(InputError, match=message):
         datasets.prepare(DataConfig(name="cifar100", data_dir=str(tmp_path)), quiet)
 
 
@@ -248,7 +174,7 @@ def test_lost_file_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["flipped", "shortened", "emptied"])
-def test_damaged_records_are_told(tmp_path, damage):
+def test_damaged_records_are_reported(tmp_path, damage):
     data = digits(tmp_path)
     datasets.prepare(data, quiet)
     path = next((tmp_path / "data/stepwise_digits/1.0.0").glob("*-train.*"))
@@ -262,7 +188,7 @@ def test_damaged_records_are_told(tmp_path, damage):
 
 
 @pytest.mark.parametrize("name", ["dataset_info.json", "features.json", "metadata.json"])
-def test_damaged_metadata_is_told(tmp_path, name):
+def test_damaged_metadata_is_reported(tmp_path, name):
     data = digits(tmp_path)
     datasets.prepare(data, quiet)
     path = tmp_path / "data/stepwise_digits/1.0.0" / name
@@ -320,12 +246,12 @@ def test_configurations_and_versions_by_name(tmp_path):
     assert found("theirs") == tmp_path / "theirs/one/1.10.0"
 
 
-@pytest.mark.parametrize(("old", "new", "told"), [("image", "picture", "'image'"), ("label", "kind", "'label'")])
-def test_data_set_without_images_or_labels(tmp_path, old, new, told):
+@pytest.mark.parametrize(("old", "new", "message"), [("image", "picture", "'image'"), ("label", "kind", "'label'")])
+def test_data_set_without_images_or_labels(tmp_path, old, new, message):
     writing.prepare(source_of(np.zeros((6, 2, 2, 1), np.uint8)), tmp_path, quiet)
     path = tmp_path / "stepwise_made/1.0.0/features.json"
     path.write_text(path.read_text().replace(f'"{old}": {{', f'"{new}": {{'))
-    with pytest.raises(InputError, match=rf"no feature {told}"):
+    with pytest.raises(InputError, match=rf"no feature {message}"):
         datasets.open_dataset(DataConfig(name="stepwise_made", data_dir=str(tmp_path)))
 
 
@@ -336,83 +262,6 @@ def test_tfrecord_files_are_refused(tmp_path):
     path.write_text(json.dumps(info | {"fileFormat": "tfrecord"}))
     with pytest.raises(InputError, match=r"tfrecord files: prepare it with file_format='array_record'"):
         datasets.open_dataset(DataConfig(name="stepwise_made", data_dir=str(tmp_path)))
-
-
-def test_full_disk_is_told_before_work(tmp_path, monkeypatch):
-    monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
-    with pytest.raises(InputError, match=r"has 0 MiB free, \d+ MiB are needed"):
-        datasets.prepare(digits(tmp_path), quiet)
-
-
-def test_files_that_end_early_are_not_taken(tmp_path, monkeypatch):
-    class Short:
-        def __init__(self, paths):
-            del paths
-
-        def __len__(self):
-            return 3
-
-    monkeypatch.setattr(writing, "ArrayRecordDataSource", Short)
-    with pytest.raises(InputError, match=r"not written completely"):
-        datasets.prepare(digits(tmp_path), quiet)
-    assert not list(tmp_path.rglob("*1.0.0*"))
-
-
-def test_interrupted_by_the_user_leaves_nothing(tmp_path):
-    def interrupt(done, total, what):
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        datasets.prepare(digits(tmp_path), interrupt)
-    assert not list(tmp_path.rglob("*1.0.0*"))
-
-
-_SLOW = """
-import sys, time
-from pathlib import Path
-from typing import Any
-import numpy as np
-from stepwise_jax.data.prepared import writing
-sys.path.insert(0, "tests/data")
-from test_datasets import source_of
-import dataclasses
-source = source_of(np.zeros((40, 2, 2, 1), np.uint8))
-def read(name):
-    time.sleep(float(sys.argv[2]))
-    return source.read(name)
-print("ready", flush=True)
-writing.prepare(dataclasses.replace(source, read=read), Path(sys.argv[1]), lambda *call: print(*call, flush=True))
-"""
-
-
-def _slow(folder: Path, seconds: float) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", _SLOW, str(folder), str(seconds)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-
-
-def test_killed_preparation_leaves_nothing_to_open_and_is_begun_anew(tmp_path):
-    process = _slow(tmp_path, 1.0)
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("stepwise_made/incomplete.*/*train*")):
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
-    assert list(tmp_path.glob("stepwise_made/incomplete.*"))
-    with pytest.raises(InputError):
-        datasets.open_dataset(DataConfig(name="stepwise_made", data_dir=str(tmp_path)))
-    source = source_of(np.zeros((40, 2, 2, 1), np.uint8))
-    writing.prepare(source, tmp_path, quiet)
-    assert sorted(path.name for path in (tmp_path / "stepwise_made").iterdir()) == [".lock", "1.0.0"]
-
-
-def test_two_at_once_work_once(tmp_path):
-    processes = [_slow(tmp_path, 0.02) for _ in range(2)]
-    outputs = [process.communicate(timeout=120)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0]
-    assert sum("checking and storing" in output for output in outputs) == 1
-    assert sorted(path.name for path in (tmp_path / "stepwise_made").iterdir()) == [".lock", "1.0.0"]
 
 
 def test_threads_may_read_one_data_set(tmp_path):

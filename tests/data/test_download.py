@@ -1,4 +1,4 @@
-"""Fetching published files, from a server that the tests start on this machine."""
+"""Downloading published files, from a server that the tests start on this machine."""
 
 import dataclasses
 import hashlib
@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from test_cifar import binary_files, write_archive
+from cifar_files import binary_files
+from data_files import quiet, write_archive
 
 import launch
 from stepwise_jax.data import disk
@@ -27,10 +28,6 @@ from stepwise_jax.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 CONTENT = bytes(range(256)) * 12_000
-
-
-def quiet(done, total, what):
-    del done, total, what
 
 
 @dataclass
@@ -46,8 +43,8 @@ class Server:
     seconds: float = 0.0
     """Between two blocks."""
     lengths: bool = True
-    asked: list[str | None] = field(default_factory=list)
-    """The range of each request."""
+    requests: list[str | None] = field(default_factory=list)
+    """The Range header of each request."""
     port: int = 0
 
     def published(self, **changes) -> Download:
@@ -64,10 +61,10 @@ class Server:
 def _handler(server: Server) -> type[http.server.BaseHTTPRequestHandler]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
-            wanted = self.headers["Range"]
-            server.asked.append(wanted)
-            start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and server.ranges else 0
-            if start >= len(server.content) or (wanted and server.refuses_ranges):
+            requested = self.headers["Range"]
+            server.requests.append(requested)
+            start = int(requested.removeprefix("bytes=").rstrip("-")) if requested and server.ranges else 0
+            if start >= len(server.content) or (requested and server.refuses_ranges):
                 self.send_error(416)
                 return
             self.send_response(206 if start else server.status)
@@ -79,9 +76,9 @@ def _handler(server: Server) -> type[http.server.BaseHTTPRequestHandler]:
             self._send(server.content[start:][: server.at_most])
 
         def _send(self, body: bytes) -> None:
-            for place in range(0, len(body), 1 << 16):
+            for start in range(0, len(body), 1 << 16):
                 try:
-                    self.wfile.write(body[place : place + (1 << 16)])
+                    self.wfile.write(body[start : start + (1 << 16)])
                     self.wfile.flush()
                 except ConnectionError:
                     return
@@ -97,12 +94,12 @@ def _handler(server: Server) -> type[http.server.BaseHTTPRequestHandler]:
 def server(monkeypatch) -> Iterator[Server]:
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.setenv(name, "127.0.0.1")
-    told = Server()
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _handler(told)) as running:
-        told.port = running.server_port
+    server = Server()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _handler(server)) as running:
+        server.port = running.server_port
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
-        yield told
+        yield server
         running.shutdown()
         thread.join()
 
@@ -120,35 +117,35 @@ def test_fetched_once_with_progress(server, tmp_path):
     assert calls[0] == (0, 3, "file.bin: downloading, MB")
     assert calls[-1] == (3, 3, "file.bin.part: checking, MB")
     assert fetch(server.published(), tmp_path / "downloads", quiet) == path
-    assert server.asked == [None]
+    assert server.requests == [None]
 
 
-def test_a_cut_connection_is_told_and_gone_on_with(server, tmp_path):
+def test_a_cut_connection_is_reported_and_resumed(server, tmp_path):
     server.at_most = 1_000_000
     with pytest.raises(InputError, match=r"cannot be downloaded \(.*1,?000,?000.*\): try again, which resumes the dow"):
         fetch(server.published(), tmp_path, quiet)
     assert names(tmp_path) == ["file.bin.part"]
     server.at_most = None
     assert fetch(server.published(), tmp_path, quiet).read_bytes() == CONTENT
-    assert server.asked == [None, "bytes=1000000-"]
+    assert server.requests == [None, "bytes=1000000-"]
 
 
 def test_a_server_without_ranges_sends_all_again(server, tmp_path):
     (tmp_path / "file.bin.part").write_bytes(CONTENT[:1_000_000])
     server.ranges = False
     assert fetch(server.published(), tmp_path, quiet).read_bytes() == CONTENT
-    assert server.asked == ["bytes=1000000-"]
+    assert server.requests == ["bytes=1000000-"]
 
 
-def test_a_server_that_refuses_the_range_is_asked_for_all(server, tmp_path):
+def test_a_server_that_refuses_the_range_gets_a_request_for_all(server, tmp_path):
     (tmp_path / "file.bin.part").write_bytes(CONTENT[:1_000_000])
     server.refuses_ranges = True
     assert fetch(server.published(), tmp_path, quiet).read_bytes() == CONTENT
-    assert server.asked == ["bytes=1000000-", None]
+    assert server.requests == ["bytes=1000000-", None]
 
 
 @pytest.mark.parametrize("length", [1_000_000, len(CONTENT), len(CONTENT) + 1])
-def test_a_part_of_another_file_is_begun_anew(server, tmp_path, length):
+def test_a_part_of_another_file_is_discarded(server, tmp_path, length):
     (tmp_path / "file.bin.part").write_bytes(b"x" * length)
     assert fetch(server.published(), tmp_path, quiet).read_bytes() == CONTENT
     assert names(tmp_path) == ["file.bin"]
@@ -163,8 +160,8 @@ def test_a_damaged_download_is_fetched_again(server, tmp_path):
 def test_a_checksum_that_differs(server, tmp_path):
     server.content = CONTENT[:-1] + b"x"
     found, known = hashlib.sha256(server.content).hexdigest(), hashlib.sha256(CONTENT).hexdigest()
-    told = rf"file.bin is not the file that was published: its SHA-256 is {found} and must be {known}$"
-    with pytest.raises(InputError, match=told):
+    message = rf"file.bin is not the file that was published: its SHA-256 is {found} and must be {known}$"
+    with pytest.raises(InputError, match=message):
         fetch(server.published(), tmp_path, quiet)
     assert names(tmp_path) == []
 
@@ -177,7 +174,7 @@ def test_a_file_of_another_size_is_not_fetched(server, tmp_path, size):
     assert names(tmp_path) == []
 
 
-def test_a_file_without_end_is_not_fetched_on(server, tmp_path):
+def test_a_file_without_end_is_not_downloaded_further(server, tmp_path):
     server.content, server.lengths = CONTENT * 2, False
     with pytest.raises(InputError, match=r"the server sends more than the file's 3,072,000 bytes"):
         fetch(server.published(), tmp_path, quiet)
@@ -185,7 +182,7 @@ def test_a_file_without_end_is_not_fetched_on(server, tmp_path):
 
 
 @pytest.mark.parametrize("status", [404, 503])
-def test_what_the_server_answers(server, tmp_path, status):
+def test_error_status_of_the_server(server, tmp_path, status):
     server.status = status
     with pytest.raises(InputError, match=rf"cannot be downloaded \(the server answers {status} .*give it with --from"):
         fetch(server.published(), tmp_path, quiet)
@@ -208,11 +205,11 @@ def test_a_server_that_falls_silent(server, tmp_path, monkeypatch):
         fetch(server.published(), tmp_path, quiet)
 
 
-def test_room_is_asked_for_first(server, tmp_path, monkeypatch):
+def test_space_is_checked_first(server, tmp_path, monkeypatch):
     monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 5 << 20}))
     with pytest.raises(InputError, match=r"has 5 MiB free, 11 MiB are needed"):
         fetch(server.published(preparation_bytes=8 << 20), tmp_path, quiet)
-    assert server.asked == []
+    assert server.requests == []
 
 
 def test_folder_that_cannot_be_made(server, tmp_path):
@@ -236,7 +233,7 @@ def start(server: Server, folder: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", _FETCH, known.url, str(known.size), known.sha256, folder], cwd=ROOT)
 
 
-def test_killed_fetch_leaves_no_file_and_is_gone_on_with(server, tmp_path):
+def test_killed_fetch_leaves_no_file_and_can_be_resumed(server, tmp_path):
     server.seconds = 0.02
     process = start(server, tmp_path)
     part, deadline = tmp_path / "file.bin.part", time.monotonic() + 60
@@ -249,14 +246,14 @@ def test_killed_fetch_leaves_no_file_and_is_gone_on_with(server, tmp_path):
     assert names(tmp_path) == ["file.bin.part"]
     server.seconds = 0.0
     assert fetch(server.published(), tmp_path, quiet).read_bytes() == CONTENT
-    assert server.asked[1].startswith("bytes=")
+    assert server.requests[1].startswith("bytes=")
 
 
 def test_two_at_once_fetch_once(server, tmp_path):
     server.seconds = 0.005
     processes = [start(server, tmp_path) for _ in range(2)]
     assert [process.wait(60) for process in processes] == [0, 0]
-    assert server.asked == [None]
+    assert server.requests == [None]
 
 
 def test_prepare_fetches_checks_and_stores(server, tmp_path, monkeypatch, capsys):
@@ -272,7 +269,7 @@ def test_prepare_fetches_checks_and_stores(server, tmp_path, monkeypatch, capsys
     assert capsys.readouterr().out == "cifar10 1.0.0: 30 training and 8 test images, 10 classes\n"
     assert names(tmp_path / "data") == ["downloads", "stepwise_cifar10"]
     assert launch.main(words) == 0
-    assert len(server.asked) == 1
+    assert len(server.requests) == 1
 
 
 def test_published_figures_are_those_of_tfds():

@@ -4,8 +4,7 @@ import logging
 
 import numpy as np
 import pytest
-from test_cifar import prepared, refused
-from test_image_folder import write, write_classes
+from data_files import prepared, refused, write_classes, write_image
 
 from stepwise_jax.data import datasets
 from stepwise_jax.data.dataset import Dataset
@@ -64,9 +63,9 @@ def test_split_within_sources(tmp_path):
 def test_the_papers_numbers_are_drawn_from_the_papers_images():
     names = [f"with_mask/{row}.jpg" for row in range(1314)] + [f"without_mask/{row}.jpg" for row in range(1834)]
     labels = [0] * 1314 + [1] * 1834
-    tested = draw_test_split(names, labels, face_mask._TEST_FRACTION)
-    assert tested.sum() == 639
-    assert (~tested).sum() == 2509
+    mask = draw_test_split(names, labels, face_mask._TEST_FRACTION)
+    assert mask.sum() == 639
+    assert (~mask).sum() == 2509
 
 
 def test_numbers_are_compared_with_the_papers(tmp_path, caplog):
@@ -92,21 +91,21 @@ def test_images_of_neither_class(tmp_path):
 
 def test_images_in_no_folder(tmp_path):
     write_classes(tmp_path / "root", CLASSES, 4)
-    write(tmp_path / "root/0.jpg")
+    write_image(tmp_path / "root/0.jpg")
     refused("face_mask", tmp_path / "root", tmp_path, r"root/0.jpg' is in a folder of neither class")
 
 
 def test_images_below_a_class(tmp_path):
     write_classes(tmp_path / "root", CLASSES, 4)
-    write(tmp_path / "root/with_mask/deeper/0.jpg")
+    write_image(tmp_path / "root/with_mask/deeper/0.jpg")
     refused("face_mask", tmp_path / "root", tmp_path, r"is in a subfolder of a class folder, not directly in one")
 
 
 def test_a_split_of_some_images_alone(tmp_path):
     write_classes(tmp_path / "root/one/test", CLASSES, 2)
     write_classes(tmp_path / "root/two", CLASSES, 2)
-    told = r"some images are below train or test, and some are not: 'two/with_mask/000.png', 'two"
-    refused("face_mask", tmp_path / "root", tmp_path, told)
+    message = r"some images are below train or test, and some are not: 'two/with_mask/000.png', 'two"
+    refused("face_mask", tmp_path / "root", tmp_path, message)
 
 
 def test_a_test_folder_alone(tmp_path):

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from data_files import config_of, prepared, quiet, refused, write_archive, write_folder
 from PIL import Image
 from tensorflow_datasets.core import hashing
-from test_cifar import given, prepared, quiet, refused, write_archive, write_folder
 
 from stepwise_jax.data import datasets
 from stepwise_jax.data.dataset import Dataset
@@ -89,7 +89,7 @@ def test_class_names_and_their_order_are_those_of_tfds():
 def test_progress_of_unpacking(tmp_path):
     calls = []
     path = write_archive(tmp_path / "a.tar.gz", food_files())
-    datasets.prepare(given("food101", path, tmp_path / "data"), lambda *call: calls.append(call), fetch=True)
+    datasets.prepare(config_of("food101", path, tmp_path / "data"), lambda *call: calls.append(call), fetch=True)
     assert any(what == "a.tar.gz: unpacking images" for _, _, what in calls)
 
 
@@ -122,16 +122,16 @@ def test_truncated_archive(tmp_path, share):
 
 @pytest.mark.parametrize("write", [write_archive, write_folder])
 @pytest.mark.parametrize(
-    ("lost", "told"),
+    ("lost", "message"),
     [
         ("images/baklava/901.jpg", r"lacks 1 images that its lists name: images/baklava/901.jpg"),
         ("meta/classes.txt", r"lacks food-101/meta/classes.txt"),
         ("meta/train", r"lacks food-101/meta/train.json"),
     ],
 )
-def test_missing_files(tmp_path, write, lost, told):
+def test_missing_files(tmp_path, write, lost, message):
     files = {name: content for name, content in food_files().items() if not name.startswith(f"food-101/{lost}")}
-    refused("food101", write(tmp_path / "there", files), tmp_path, told)
+    refused("food101", write(tmp_path / "there", files), tmp_path, message)
 
 
 def test_image_that_is_a_link_in_the_archive(tmp_path):
@@ -161,7 +161,7 @@ def test_names_that_lead_out_of_an_archive(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
         ("apple_pie/100", r"the image 'apple_pie/100' is listed twice"),
         ("apple_pie/900", r"the image 'apple_pie/900' is listed twice; list it once, in one split"),
@@ -172,10 +172,10 @@ def test_names_that_lead_out_of_an_archive(tmp_path, name):
         ("apple_pie", r"train.txt names 'apple_pie'"),
     ],
 )
-def test_lists_that_cannot_be_right(tmp_path, line, told):
+def test_lists_that_cannot_be_right(tmp_path, line, message):
     files = food_files("txt")
     files["food-101/meta/train.txt"] += f"{line}\n".encode()
-    refused("food101", write_folder(tmp_path / "there", files), tmp_path, told)
+    refused("food101", write_folder(tmp_path / "there", files), tmp_path, message)
 
 
 @pytest.mark.parametrize("content", [b"", b"[1]", b'{"apple_pie": 7}', b"\xff", b'{"apple_pie": ["apple_'])
@@ -206,8 +206,8 @@ def test_damaged_images_are_named(tmp_path):
     files = food_files()
     files["food-101/images/baklava/103.jpg"] = files["food-101/images/baklava/103.jpg"][:200]
     files["food-101/images/baklava/104.jpg"] = b""
-    told = r"2 images cannot be decoded completely: baklava/103 \(.*\), baklava/104 \(empty file\)"
-    refused("food101", write_archive(tmp_path / "a.tar.gz", files), tmp_path, told)
+    message = r"2 images cannot be decoded completely: baklava/103 \(.*\), baklava/104 \(empty file\)"
+    refused("food101", write_archive(tmp_path / "a.tar.gz", files), tmp_path, message)
 
 
 def test_absurdly_large_image(tmp_path, monkeypatch):
@@ -228,4 +228,4 @@ def test_images_shrunk_by_the_network_size(tmp_path):
 
 def test_not_given_and_not_prepared(tmp_path):
     with pytest.raises(InputError, match=r"'food101'.*`python launch.py prepare food101`"):
-        datasets.open_dataset(given("food101", tmp_path, tmp_path / "data"))
+        datasets.open_dataset(config_of("food101", tmp_path, tmp_path / "data"))

@@ -91,7 +91,7 @@ def test_truncated_is_found(form, kept):
 @pytest.mark.parametrize(
     "data", [b"", b"not an image", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"%!PS-Adobe-3.0 EPSF-3.0\n"]
 )
-def test_what_is_no_image_is_found(data):
+def test_files_that_are_not_images_are_found(data):
     for read in (images.check, images.decode):
         with pytest.raises(UnreadableImageError, match=r"."):
             read(data)
@@ -144,12 +144,12 @@ def error(made: np.ndarray, encoded: bytes) -> float:
     return float(np.sqrt(np.square(made - smooth).mean()))
 
 
-@pytest.mark.parametrize(("side", "wanted"), [(512, 224), (600, 224), (900, 224), (1000, 64), (3000, 224)])
-def test_large_jpegs_are_nearer_to_smooth_scaling_than_plain_bilinear(side, wanted):
-    encoded, pixels = jpeg(photograph(side)), np.empty((wanted, wanted, 3), np.uint8)
+@pytest.mark.parametrize(("side", "target"), [(512, 224), (600, 224), (900, 224), (1000, 64), (3000, 224)])
+def test_large_jpegs_are_nearer_to_smooth_scaling_than_plain_bilinear(side, target):
+    encoded, pixels = jpeg(photograph(side)), np.empty((target, target, 3), np.uint8)
     images.decode_into(pixels, encoded)
     whole = np.asarray(images.decode(encoded))
-    bilinear = cv2.resize(whole, (wanted, wanted), interpolation=cv2.INTER_LINEAR)
+    bilinear = cv2.resize(whole, (target, target), interpolation=cv2.INTER_LINEAR)
     assert error(pixels, encoded) < min(8.0, 0.6 * error(bilinear, encoded))
 
 
@@ -175,7 +175,7 @@ def test_reduced_jpegs_are_turned_upright(orientation):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_reduced_jpegs_have_the_channels_asked_for(channels):
+def test_reduced_jpegs_have_the_requested_channels(channels):
     pixels = np.empty((32, 32, channels), np.uint8)
     images.decode_into(pixels, jpeg(np.full((200, 200, 3), 90, np.uint8)))
     assert np.abs(pixels.astype(int) - 90).max() <= 2

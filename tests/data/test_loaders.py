@@ -1,4 +1,4 @@
-"""Streamed batches are the resident ones, wherever they begin, and no more wait than may."""
+"""Streamed batches are the resident ones, wherever they start, and the buffer stays within its limit."""
 
 import threading
 import time
@@ -40,7 +40,7 @@ class Reader:
         return IMAGES[rows]
 
 
-def plan_order() -> PlanSampler:
+def plan_sampler() -> PlanSampler:
     return PlanSampler(3, STAGES, SUBSETS)
 
 
@@ -57,76 +57,78 @@ def test_a_few_images_come_back_to_the_host():
 
 
 def test_the_order_of_a_plan_is_its_epochs_one_after_the_other():
-    order = plan_order()
+    sampler = plan_sampler()
     epochs = [
         epoch_order(3, stage, epoch, SUBSETS[stage - 1], STAGES[stage - 1].batch_size)
         for stage, last in ((1, 2), (2, 3))
         for epoch in range(1, last + 1)
     ]
     batches = [batch.tolist() for epoch in epochs for batch in epoch]
-    assert len(order) == len(batches) == 2 * 6 + 3 * 7
-    assert [order[update].tolist() for update in range(len(order))] == batches
-    assert [order[update].tolist() for update in reversed(range(len(order)))] == batches[::-1]
-    for outside in (-1, len(order)):
+    assert len(sampler) == len(batches) == 2 * 6 + 3 * 7
+    assert [sampler[update].tolist() for update in range(len(sampler))] == batches
+    assert [sampler[update].tolist() for update in reversed(range(len(sampler)))] == batches[::-1]
+    for outside in (-1, len(sampler)):
         with pytest.raises(IndexError):
-            order[outside]
+            sampler[outside]
 
 
 @pytest.mark.parametrize("start", [0, 5, 11, 12, 32])
 @pytest.mark.parametrize("steps", [1, 3])
 def test_streamed_batches_are_the_resident_ones_from_any_update_on(start, steps):
-    order, reader = plan_order(), Reader()
+    sampler, reader = plan_sampler(), Reader()
     resident = ResidentLoader(place_resident(IMAGES, LABELS, MESH, sharded=False), MESH)
-    for first, last in ((start, min(12, len(order))), (max(start, 12), len(order))):
+    for first, last in ((start, min(12, len(sampler))), (max(start, 12), len(sampler))):
         calls = [range(number, min(number + steps, last)) for number in range(first, last, steps)]
-        ahead = streamed(reader)
+        loader = streamed(reader)
         for rows, pixels in zip(
-            resident.stacked_batches(order, calls), ahead.stacked_batches(order, calls), strict=True
+            resident.stacked_batches(sampler, calls), loader.stacked_batches(sampler, calls), strict=True
         ):
             assert isinstance(pixels, ImageBatch)
             np.testing.assert_array_equal(pixels.images, IMAGES[np.asarray(rows)])
             np.testing.assert_array_equal(pixels.labels, LABELS[np.asarray(rows)])
             assert (pixels.images.dtype, pixels.labels.dtype) == (np.uint8, np.int32)
-        ahead.close()
+        loader.close()
 
 
 def test_nothing_before_the_start_is_read():
-    order, reader = plan_order(), Reader()
-    ahead = streamed(reader)
-    next(ahead.stacked_batches(order, [[20]]))
-    ahead.close()
-    assert {tuple(rows) for rows in reader.rows} <= {tuple(order[update].tolist()) for update in range(20, len(order))}
+    sampler, reader = plan_sampler(), Reader()
+    loader = streamed(reader)
+    next(loader.stacked_batches(sampler, [[20]]))
+    loader.close()
+    assert {tuple(rows) for rows in reader.rows} <= {
+        tuple(sampler[update].tolist()) for update in range(20, len(sampler))
+    }
 
 
 def test_one_set_of_threads_reads_over_epochs_and_stages_and_every_batch_once():
-    order, reader = plan_order(), Reader()
-    ahead = streamed(reader, workers=2)
+    sampler, reader = plan_sampler(), Reader()
+    loader = streamed(reader, workers=2)
     for first, last in ((0, 6), (6, 12), (12, 19), (19, 26), (26, 33)):
-        assert len(list(ahead.stacked_batches(order, ([update] for update in range(first, last))))) == last - first
-    ahead.close()
-    assert sorted(reader.rows) == sorted(order[update].tolist() for update in range(len(order)))
+        assert len(list(loader.stacked_batches(sampler, ([update] for update in range(first, last))))) == last - first
+    loader.close()
+    assert sorted(reader.rows) == sorted(sampler[update].tolist() for update in range(len(sampler)))
     assert len(reader.threads) <= 2
 
 
 def test_batches_wait_within_bounds(monkeypatch):
-    reader, order = Reader(), np.arange(50, dtype=np.int32).reshape(25, 2)
+    reader, sampler = Reader(), np.arange(50, dtype=np.int32).reshape(25, 2)
     monkeypatch.setattr(loaders, "BUFFER_BYTES", 5 * 2 * 4 * 5 * 3)
-    ahead = streamed(reader, workers=2)
-    next(ahead.stacked_batches(order, [[0]]))
+    loader = streamed(reader, workers=2)
+    next(loader.stacked_batches(sampler, [[0]]))
     time.sleep(0.3)
-    assert len(reader.rows) <= 1 + 5 + 2, "one taken, five waiting, one in the hands of each thread"
-    ahead.close()
+    assert len(reader.rows) <= 1 + 5 + 2, "one taken, five waiting, one in progress in each thread"
+    loader.close()
 
 
 def test_the_largest_batch_of_a_plan_sets_the_bounds(monkeypatch):
-    reader, order = Reader(), plan_order()
-    assert order.largest_batch == 7
+    reader, sampler = Reader(), plan_sampler()
+    assert sampler.largest_batch == 7
     monkeypatch.setattr(loaders, "BUFFER_BYTES", 2 * 7 * 4 * 5 * 3)
-    ahead = streamed(reader, workers=2)
-    next(ahead.stacked_batches(order, [[0]]))
+    loader = streamed(reader, workers=2)
+    next(loader.stacked_batches(sampler, [[0]]))
     time.sleep(0.3)
     assert len(reader.rows) <= 1 + 2 + 2
-    ahead.close()
+    loader.close()
 
 
 def test_the_buffer_is_bounded_by_bytes_and_never_empty():
@@ -135,18 +137,18 @@ def test_the_buffer_is_bounded_by_bytes_and_never_empty():
     assert buffer_length(16, 2 * loaders.BUFFER_BYTES) == 1
 
 
-def test_an_image_that_cannot_be_read_is_told_where_it_is_needed():
+def test_an_image_that_cannot_be_read_raises_where_it_is_needed():
     def broken(rows: np.ndarray) -> np.ndarray:
         raise ValueError(f"image {rows[0]} is damaged")
 
-    ahead = StreamingLoader(broken, LABELS, (4, 5, 3), MESH, 2)
+    loader = StreamingLoader(broken, LABELS, (4, 5, 3), MESH, 2)
     with pytest.raises(ValueError, match=r"image \d+ is damaged"):
-        next(ahead.stacked_batches(plan_order(), [[0]]))
-    ahead.close()
+        next(loader.stacked_batches(plan_sampler(), [[0]]))
+    loader.close()
 
 
 @pytest.mark.parametrize(
-    ("wanted", "needed", "devices", "kind"),
+    ("requested", "needed", "devices", "kind"),
     [
         ("auto", 25, 1, "replicated"),
         ("auto", 26, 1, "streamed"),
@@ -158,24 +160,21 @@ def test_an_image_that_cannot_be_read_is_told_where_it_is_needed():
         ("streamed", 1, 1, "streamed"),
     ],
 )
-def test_the_way_goes_by_size_unless_it_is_given(wanted, needed, devices, kind):
-    assert choose_placement(wanted, needed, 100, devices).kind == kind
+def test_placement_depends_on_size_unless_it_is_requested(requested, needed, devices, kind):
+    assert choose_placement(requested, needed, 100, devices).kind == kind
 
 
 @pytest.mark.parametrize("steps_per_call", [1, 4])
 def test_a_streamed_run_is_the_resident_run_to_the_bit(train, tmp_path, steps_per_call):
     changes = {"steps_per_call": steps_per_call, "data.normalisation": "dataset"}
-    runs = {
-        delivery: train(tmp_path / delivery, **changes, **{"data.delivery": delivery})
-        for delivery in ("resident", "streamed")
-    }
+    runs = {kind: train(tmp_path / kind, **changes, **{"data.delivery": kind}) for kind in ("resident", "streamed")}
     assert runs["streamed"]["state_sha256"] == runs["resident"]["state_sha256"]
-    told = {delivery: read_records(tmp_path / delivery) for delivery in runs}
-    rows = [[{**row, "seconds": None} for row in records.epochs] for records in told.values()]
+    records_of = {kind: read_records(tmp_path / kind) for kind in runs}
+    rows = [[{**row, "seconds": None} for row in records.epochs] for records in records_of.values()]
     assert rows[0] == rows[1]
 
 
-def test_the_way_is_told_and_may_change_between_two_processes_of_a_run(train, tmp_path, experiment):
+def test_placement_is_reported_and_may_change_between_two_processes_of_a_run(train, tmp_path, experiment):
     display = Recorder()
     first = train(tmp_path, display=display, **{"data.delivery": "streamed"})
     assert any("streamed" in message for message in display.messages)

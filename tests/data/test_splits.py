@@ -49,7 +49,7 @@ def test_rows(data_dir, fields, train, test):
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "message"),
     [
         ({"train_examples": 1438}, "data.train_examples is 1438: it must be at most 1437"),
         (
@@ -64,10 +64,10 @@ def test_rows(data_dir, fields, train, test):
         ({"validation_fraction": -0.1}, "data.validation_fraction is -0.1"),
     ],
 )
-def test_more_than_there_is(data_dir, fields, told):
+def test_more_than_there_is(data_dir, fields, message):
     with pytest.raises(InputError) as caught:
         datasets.sizes(data(data_dir, **fields))
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_rows_are_read_alone_and_in_the_same_order(data_dir):
@@ -130,10 +130,10 @@ def test_a_run_trains_on_its_share_and_scores_what_is_held_out(train, data_dir, 
 def test_resident_and_streamed_runs_are_the_same_to_the_bit(train, tmp_path):
     fields = {"data.train_examples": 300, "data.validation_fraction": 0.2, "data.normalisation": "dataset"}
     fields |= {"plan.epochs_per_stage": 1, "plan.batch_size": 15, "data.subset_draw": "seeded"}
-    runs = {way: train(tmp_path / way, **fields, **{"data.delivery": way}) for way in ("resident", "streamed")}
+    runs = {kind: train(tmp_path / kind, **fields, **{"data.delivery": kind}) for kind in ("resident", "streamed")}
     assert runs["resident"]["state_sha256"] == runs["streamed"]["state_sha256"]
     assert runs["resident"]["top1"] == runs["streamed"]["top1"]
-    documents = [(tmp_path / way / "subsets.json").read_text() for way in runs]
+    documents = [(tmp_path / kind / "subsets.json").read_text() for kind in runs]
     assert documents[0] == documents[1]
 
 

@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from data_files import quiet
 
 from stepwise_jax.data import datasets, subsets
 from stepwise_jax.data.prepared import reading, writing
@@ -13,10 +14,6 @@ from stepwise_jax.experiment.config import DataConfig
 
 DRAWS = ("tfds", "seeded", "stratified")
 COUNTS = (287, 575, 862, 1150, 1437)
-
-
-def quiet(done, total, what):
-    del done, total, what
 
 
 @pytest.fixture
@@ -119,21 +116,21 @@ def test_counts_that_cannot_be_are_refused(counts):
         subsets.draw("seeded", 0, np.array([0, 1, 0, 1]), ("a", "b", "c", "d"), counts)
 
 
-def test_manifest_tells_what_each_stage_saw(digits):
+def test_manifest_lists_what_each_stage_saw(digits):
     parts, labels, ids = drawn(digits, "stratified")
     test_ids = reading.labels_and_ids(digits, "test")[1]
-    told = subsets.manifest(parts, ["A", "B", "C", "D", "O"], digits, ids, test_ids)
-    assert told["dataset"] == "digits"
+    manifest = subsets.manifest(parts, ["A", "B", "C", "D", "O"], digits, ids, test_ids)
+    assert manifest["dataset"] == "digits"
     examples = datasets.load(digits, "test", 8, quiet)
     content = hashlib.sha256(b"".join(hashlib.sha256(image.tobytes()).digest() for image in examples.images))
-    assert told["test"] == {
+    assert manifest["test"] == {
         "count": 360,
         "sha256": subsets.hash_ids(test_ids),
         "content_sha256": content.hexdigest(),
     }
-    assert (told["train"]["count"], told["train"]["sha256"]) == (1437, subsets.hash_ids(ids))
-    assert [stage["name"] for stage in told["stages"]] == ["A", "B", "C", "D", "O"]
-    assert [stage["count"] for stage in told["stages"]] == list(COUNTS)
+    assert (manifest["train"]["count"], manifest["train"]["sha256"]) == (1437, subsets.hash_ids(ids))
+    assert [stage["name"] for stage in manifest["stages"]] == ["A", "B", "C", "D", "O"]
+    assert [stage["count"] for stage in manifest["stages"]] == list(COUNTS)
     expected = {str(label): int(count) for label, count in enumerate(np.bincount(labels))}
-    assert told["stages"][4]["class_counts"] == expected
-    assert told["stages"][0]["sha256"] == parts[0].sha256
+    assert manifest["stages"][4]["class_counts"] == expected
+    assert manifest["stages"][0]["sha256"] == parts[0].sha256

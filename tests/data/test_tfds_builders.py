@@ -9,17 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from test_datasets import source_of
+from data_files import quiet, source_of
 
 import launch
 from stepwise_jax.data import datasets
 from stepwise_jax.data.prepared import tfds_builders, writing
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import DataConfig
-
-
-def quiet(done, total, what):
-    del done, total, what
 
 
 def prepare(name: str, tmp_path: Path, *words: str) -> int:
@@ -51,15 +47,15 @@ class Builder:
 
 def test_without_tensorflow_the_extra_is_named(tmp_path, capsys):
     assert prepare("mnist", tmp_path) == 2
-    told = capsys.readouterr().err
+    message = capsys.readouterr().err
     assert (
         "mnist is one of TFDS's own data sets, and only TensorFlow can prepare them: install the extra 'tensorflow'"
-        in told
+        in message
     )
     assert not (tmp_path / "data").exists()
 
 
-def test_training_tells_how_to_prepare_it(tmp_path):
+def test_error_says_how_to_prepare_it(tmp_path):
     data = DataConfig(name="mnist", data_dir=str(tmp_path))
     for use in (datasets.sizes, datasets.open_dataset, lambda data: datasets.prepare(data, quiet)):
         with pytest.raises(InputError, match=r"`python launch.py prepare mnist`, which needs the extra 'tensorflow'"):
@@ -91,17 +87,17 @@ def test_data_sets_without_labels_are_refused_before_they_are_downloaded(tmp_pat
 
 
 @pytest.mark.usefixtures("tensorflow")
-def test_what_tfds_raises_is_one_sentence(tmp_path, capsys, monkeypatch):
+def test_errors_of_tfds_become_one_sentence(tmp_path, capsys, monkeypatch):
     def fail(name, **options):
         raise AssertionError("Manual directory does not exist:\nput the files there.")
 
     monkeypatch.setattr(tfds_builders.tfds, "builder", fail)
     assert prepare("mnist", tmp_path) == 2
-    told = capsys.readouterr().err
-    assert told == "error: TFDS cannot prepare mnist: Manual directory does not exist: put the files there.\n"
+    message = capsys.readouterr().err
+    assert message == "error: TFDS cannot prepare mnist: Manual directory does not exist: put the files there.\n"
 
 
-def test_names_that_nobody_knows(tmp_path, capsys):
+def test_unknown_names(tmp_path, capsys):
     assert prepare("mnits", tmp_path) == 2
     assert "data.name is 'mnits': no such data set" in capsys.readouterr().err
 

@@ -1,0 +1,149 @@
+"""Writing data sets: order and shards on disk, interruptions, full disks, two processes at once."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from data_files import quiet, source_of
+
+from stepwise_jax.data import datasets, disk
+from stepwise_jax.data.prepared import writing
+from stepwise_jax.data.source import SourceSplit
+from stepwise_jax.errors import InputError
+from stepwise_jax.experiment.config import DataConfig
+
+ROOT = Path(__file__).parents[2]
+
+
+def digits(tmp_path: Path) -> DataConfig:
+    return DataConfig(name="digits", data_dir=str(tmp_path / "data"))
+
+
+class _Generator(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """TFDS's own way from examples to files, whose order ours must have."""
+
+    name = "stepwise_made"
+    VERSION = tfds.core.Version("1.0.0")
+    code_path = None
+    url_infos = None
+
+    def _info(self):
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict({"id": tfds.features.Text()}))
+
+    def _split_generators(self, dl_manager):
+        return {split: self._generate_examples(split) for split in ("train", "x")}
+
+    def _generate_examples(self, split):
+        for row in range(97):
+            yield f"{split}/{row}", {"id": f"{split}/{row}"}
+
+
+def test_order_on_disk_is_the_one_of_tfds(tmp_path):
+    config = tfds.download.DownloadConfig(try_download_gcs=False)
+    builder: Any = _Generator(data_dir=tmp_path, file_format="array_record")
+    builder.download_and_prepare(download_config=config)
+    for split in ("train", "x"):
+        ids = tuple(f"{split}/{row}" for row in range(97))
+        shards = writing._shards(split, SourceSplit(ids, (0,) * 97), 3)
+        assert [len(shard) for shard in shards] == [33, 32, 32]
+        expected = [example["id"].decode() for example in builder.as_data_source(split)]
+        assert [ids[row] for row in np.concatenate(shards)] == expected
+
+
+def test_several_shards_are_one_split(tmp_path, monkeypatch):
+    monkeypatch.setattr(writing, "_SHARD_BYTES", 200)
+    images = np.arange(9 * 64, dtype=np.uint8).reshape(9, 8, 8, 1)
+    source = source_of(images)
+    writing.prepare(source, tmp_path, quiet)
+    dataset = datasets.open_dataset(DataConfig(name="stepwise_made", data_dir=str(tmp_path)))
+    assert len(dataset.builder.info.splits["train"].shard_lengths) == 3
+    examples = datasets.load(dataset, "train", 8, quiet)
+    assert sorted(examples.ids) == ["made_0", "made_1", "made_2", "made_3"]
+    for image, name, label in zip(examples.images, examples.ids, examples.labels, strict=True):
+        row = int(name.removeprefix("made_"))
+        np.testing.assert_array_equal(image, images[row])
+        assert label == row % 2
+
+
+def test_full_disk_is_reported_before_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    with pytest.raises(InputError, match=r"has 0 MiB free, \d+ MiB are needed"):
+        datasets.prepare(digits(tmp_path), quiet)
+
+
+def test_files_that_end_early_are_not_taken(tmp_path, monkeypatch):
+    class Short:
+        def __init__(self, paths):
+            del paths
+
+        def __len__(self):
+            return 3
+
+    monkeypatch.setattr(writing, "ArrayRecordDataSource", Short)
+    with pytest.raises(InputError, match=r"not written completely"):
+        datasets.prepare(digits(tmp_path), quiet)
+    assert not list(tmp_path.rglob("*1.0.0*"))
+
+
+def test_interrupted_by_the_user_leaves_nothing(tmp_path):
+    def interrupt(done, total, what):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        datasets.prepare(digits(tmp_path), interrupt)
+    assert not list(tmp_path.rglob("*1.0.0*"))
+
+
+_SLOW = """
+import sys, time
+from pathlib import Path
+from typing import Any
+import numpy as np
+from stepwise_jax.data.prepared import writing
+sys.path.insert(0, "tests/data")
+from data_files import source_of
+import dataclasses
+source = source_of(np.zeros((40, 2, 2, 1), np.uint8))
+def read(name):
+    time.sleep(float(sys.argv[2]))
+    return source.read(name)
+print("ready", flush=True)
+writing.prepare(dataclasses.replace(source, read=read), Path(sys.argv[1]), lambda *call: print(*call, flush=True))
+"""
+
+
+def _slow(folder: Path, seconds: float) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", _SLOW, str(folder), str(seconds)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+def test_killed_preparation_leaves_nothing_to_open_and_can_be_restarted(tmp_path):
+    process = _slow(tmp_path, 1.0)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("stepwise_made/incomplete.*/*train*")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert list(tmp_path.glob("stepwise_made/incomplete.*"))
+    with pytest.raises(InputError):
+        datasets.open_dataset(DataConfig(name="stepwise_made", data_dir=str(tmp_path)))
+    source = source_of(np.zeros((40, 2, 2, 1), np.uint8))
+    writing.prepare(source, tmp_path, quiet)
+    assert sorted(path.name for path in (tmp_path / "stepwise_made").iterdir()) == [".lock", "1.0.0"]
+
+
+def test_two_at_once_work_once(tmp_path):
+    processes = [_slow(tmp_path, 0.02) for _ in range(2)]
+    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert sum("checking and storing" in output for output in outputs) == 1
+    assert sorted(path.name for path in (tmp_path / "stepwise_made").iterdir()) == [".lock", "1.0.0"]
