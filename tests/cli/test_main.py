@@ -120,7 +120,7 @@ def test_bad_fields_get_one_sentence(capsys, words, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "is no file"),
+        (None, "is neither a file nor a shipped configuration"),
         ("x = 1", "has no function get_config()"),
         ("def get_config(): return 3", "returned int, not an ExperimentConfig"),
         ("def get_config(): return undefined", "line 1: NameError"),

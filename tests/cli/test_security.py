@@ -29,13 +29,13 @@ class Malicious:
 
 
 def test_a_checkpoint_of_pickles_is_damaged_and_never_executed(tmp_path, monkeypatch):
-    from test_checkpoints import PLACE, a_state
+    from tests.workdir.test_checkpoints import POSITION, a_state
 
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "checkpoints"
     with Checkpoints(folder, keep=3) as checkpoints:
         for step in (1, 2):
-            checkpoints.save(a_state(step), PLACE)
+            checkpoints.save(a_state(step), POSITION)
     files = sorted(path.relative_to(folder / "2") for path in (folder / "2").rglob("*") if path.is_file())
     assert len(files) > 5
     refused = 0
@@ -102,7 +102,7 @@ def test_a_prepared_data_set_cannot_have_a_module_imported(data_dir, tmp_path, m
     path.write_text(json.dumps(document))
     words = ["train", DIGITS, "--workdir", str(tmp_path / "run"), "--data.data_dir", str(tmp_path / "data")]
     assert launch.main(words) == 2
-    assert "planted_module.Label, which is not TFDS's: code is not loaded for data" in capsys.readouterr().err
+    assert "planted_module.Label, which is not TFDS's, and opening data must not load code" in capsys.readouterr().err
     assert not (tmp_path / "was_executed").exists()
 
 
