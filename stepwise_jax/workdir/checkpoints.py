@@ -98,7 +98,7 @@ class Checkpoints:
         Args:
           state: the training state.
           position: the run's position.
-          later: only copy the state now; `start_writing`, or the next call of any other method, starts writing. Orbax's
+          later: only copy the state now. `start_writing`, `should_save`, `wait` or the next save starts writing. Orbax's
             threads keep the interpreter busy, which would slow down the start of a stage.
 
         Raises:
