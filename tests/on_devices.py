@@ -31,7 +31,7 @@ from stepwise_jax.experiment.config import (
 )
 from stepwise_jax.functional.optimizers import make_optimizer, set_hyperparameters
 from stepwise_jax.functional.preprocessing import Preprocessing
-from stepwise_jax.functional.state import TrainState, learned, make_initializer
+from stepwise_jax.functional.state import TrainState, learned_state, make_initializer
 from stepwise_jax.plans import planning
 from stepwise_jax.runtime import sharding
 from stepwise_jax.training import loop
@@ -49,7 +49,7 @@ def network(dtype: Any = "float32") -> ResNet:
     return ResNet(BasicBlock, blocks=(1,), num_classes=10, width=4, small_images=True, dtype=dtype)
 
 
-def programs_on(mesh: Mesh, net: Any) -> CompiledFunctions:
+def compiled_on(mesh: Mesh, net: Any) -> CompiledFunctions:
     preprocessing = Preprocessing(SIDE, (0.5,) * 3, (0.3,) * 3)
     return CompiledFunctions(net, make_optimizer(OptimizerConfig()), preprocessing, mesh, Timer(), lambda _: None)
 
@@ -61,7 +61,7 @@ def first_state(net: Any) -> TrainState:
     return jax.device_get(state._replace(opt_state=set_hyperparameters(state.opt_state, learning_rate=0.1)))
 
 
-def feed_on(mesh: Mesh, kind: str) -> Loader:
+def loader_on(mesh: Mesh, kind: str) -> Loader:
     random = np.random.default_rng(0)
     # Each device's share of a batch differs in brightness: statistics over a share would be far off.
     images = random.integers(0, 64, (EXAMPLES, SIDE, SIDE, 3), dtype=np.uint8)
@@ -79,10 +79,10 @@ def furthest(ours: Any, theirs: Any) -> float:
 
 def one_step(state: TrainState, batch_size: int, count: int) -> TrainState:
     mesh = sharding.make_mesh(jax.devices()[:count])
-    feed, rows = feed_on(mesh, "replicated"), np.arange(batch_size, dtype=np.int32)[None]
+    loader, rows = loader_on(mesh, "replicated"), np.arange(batch_size, dtype=np.int32)[None]
     placed = sharding.place(state, sharding.replicated(mesh))
-    (inputs,) = feed.calls(rows, [[0]])
-    after, _ = programs_on(mesh, network()).train(placed, feed.examples, inputs)
+    (inputs,) = loader.stacked_batches(rows, [[0]])
+    after, _ = compiled_on(mesh, network()).train(placed, loader.examples, inputs)
     return jax.device_get(after)
 
 
@@ -95,8 +95,8 @@ def steps() -> dict[str, Any]:
     apart = {}
     for size in sorted(sizes):
         alone, *others = (one_step(state, size, count) for count in COUNTS)
-        apart[size] = [furthest(learned(other), learned(alone)) for other in others]
-        assert furthest(learned(alone), learned(state)) > 1e-2, "the step changed nothing"
+        apart[size] = [furthest(learned_state(other), learned_state(alone)) for other in others]
+        assert furthest(learned_state(alone), learned_state(state)) > 1e-2, "the step changed nothing"
     return apart
 
 
@@ -139,9 +139,9 @@ def compiled(net: Any, kind: str, count: int, batch_size: int) -> Any:
     """The training step of a batch, as XLA compiled it."""
     mesh = sharding.make_mesh(jax.devices()[:count])
     state = sharding.place(first_state(net), sharding.replicated(mesh))
-    feed = feed_on(mesh, kind)
-    inputs = feed.abstract(1, batch_size)
-    return programs_on(mesh, net)._train.lower(state, feed.examples, inputs).compile()
+    loader = loader_on(mesh, kind)
+    inputs = loader.abstract_inputs(1, batch_size)
+    return compiled_on(mesh, net)._train.lower(state, loader.examples, inputs).compile()
 
 
 def collectives(text: str) -> list[str]:

@@ -81,7 +81,7 @@ def first_variables(config: ExperimentConfig) -> dict[str, Any]:
 def main(workdir: Path, data_dir: str, count: int, process: int, coordinator: str, at: Sequence[str]) -> int:
     silence_orbax()
     if count > 1:
-        multihost.start(multihost.DistributedConfig(coordinator, count, process), heartbeat_seconds=20)
+        multihost.initialize(multihost.DistributedConfig(coordinator, count, process), heartbeat_seconds=20)
     jax.config.update("jax_enable_x64", True)
     config = experiment(data_dir)
     net: Any = ResNet(BasicBlock, blocks=(1,), num_classes=10, width=4, small_images=True, dtype="float64")

@@ -1,1 +1,1 @@
-"""The pure functions that training is made of, and that a researcher replaces."""
+"""The pure functions that training consists of, and that a researcher replaces."""

@@ -1,17 +1,17 @@
-"""Random changes of images on the device. The paper makes none; these are for a training step of your own."""
+"""Random image augmentation on the device, for a custom training step. The paper uses none."""
 
 import jax
 import jax.numpy as jnp
 
 
 def random_flip(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Mirrors each image of [b, H, W, C] left to right with probability one half."""
+    """Flip each image of [b, H, W, C] horizontally with probability one half."""
     flipped = jax.random.bernoulli(key, shape=(len(images), 1, 1, 1))
     return jnp.where(flipped, images[:, :, ::-1], images)
 
 
 def random_crop(key: jax.Array, images: jax.Array, padding: int) -> jax.Array:
-    """Moves each image of [b, H, W, C] by up to `padding` pixels in each direction, uniformly; what comes in is 0.
+    """Shift each image of [b, H, W, C] by up to `padding` pixels in each direction, uniformly, and fill with 0.
 
     Zero is black before normalisation, and the mean colour after it.
     """

@@ -1,4 +1,4 @@
-"""SGD as PyTorch's, with its hyperparameters injected, so that a stage can set them without a new compilation."""
+"""SGD with PyTorch's update rule. Its hyperparameters are injected, so a stage can set them without recompiling."""
 
 from typing import Any
 
@@ -12,16 +12,17 @@ from stepwise_jax.runtime.sharding import place
 
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
-    """Decay added to the gradient, then momentum, then the rate; the three numbers live in the optimizer's state.
+    """Create SGD: weight decay added to the gradient, then momentum, then the learning rate.
 
-    The learning rate starts at 0 and is set by `set_hyperparameters` before the first step.
+    The three hyperparameters are part of the optimizer's state. The learning rate starts at 0; `set_hyperparameters`
+    sets it before the first step.
     """
 
-    def decaying(params: Any) -> Any:
+    def decay_mask(params: Any) -> Any:
         return jax.tree.map(lambda leaf: config.decay_on == "all" or leaf.ndim > 1, params)
 
     def sgd(learning_rate: float, momentum: float, weight_decay: float) -> optax.GradientTransformation:
-        decay = optax.add_decayed_weights(weight_decay, mask=decaying)
+        decay = optax.add_decayed_weights(weight_decay, mask=decay_mask)
         return optax.chain(decay, optax.sgd(learning_rate, momentum=momentum))
 
     injected = optax.inject_hyperparams(sgd, hyperparam_dtype=jnp.float32)
@@ -29,18 +30,18 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
 
 
 def set_hyperparameters(opt_state: Any, **values: float) -> Any:
-    """The optimizer's state with e.g. `learning_rate=0.1`.
+    """Return the optimizer's state with other hyperparameters, such as `learning_rate=0.1`.
 
-    The new arrays keep dtype, sharding and strong type: a Python float in their place would compile the step anew.
+    The new arrays keep dtype, sharding and strong type: a Python float would recompile the step.
     """
     hyperparams = dict(opt_state.hyperparams)
     for name, value in values.items():
         old = hyperparams[name]
-        # Of NumPy: an operation of JAX's takes a millisecond, between two stages, while the device waits.
+        # NumPy, because a JAX operation takes a millisecond, between two stages, while the device waits.
         hyperparams[name] = place(np.full(old.shape, value, old.dtype), old.sharding)
     return opt_state._replace(hyperparams=hyperparams)
 
 
 def momentum_buffer(opt_state: Any) -> Any:
-    """The momentum of every parameter, a tree of the parameters' shape."""
+    """Return the momentum of every parameter, as a tree like the parameters."""
     return optax.tree_utils.tree_get(opt_state, "trace")

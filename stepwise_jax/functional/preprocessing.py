@@ -1,4 +1,4 @@
-"""From stored images to network input: scaling and normalization."""
+"""From stored images to network input: scaling and normalisation."""
 
 from typing import Literal, NamedTuple
 
@@ -6,14 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# Of the 1.28 million training images of ImageNet, scaled to 0..1; the values that torchvision and timm use.
+# Statistics of the 1.28 million ImageNet training images, scaled to 0..1; torchvision and timm use the same values.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Preprocessing(NamedTuple):
-    """What turns stored images into network input; plain numbers, so that it can be recorded and exported."""
+    """Parameters of the preprocessing: plain numbers, so that they can be recorded and exported."""
 
     image_size: int
     mean: tuple[float, ...]
@@ -21,15 +21,21 @@ class Preprocessing(NamedTuple):
     std: tuple[float, ...]
 
 
-def histograms(images: np.ndarray) -> np.ndarray:
-    """How often each channel of uint8 images [..., C] has each value: int64 [C, 256]."""
+def channel_histograms(images: np.ndarray) -> np.ndarray:
+    """Histogram of each channel of uint8 images [..., C], as int64 [C, 256]."""
     return np.stack([np.bincount(images[..., c].ravel(), minlength=256) for c in range(images.shape[-1])])
 
 
 def make_preprocessing(
     normalisation: Literal["imagenet", "dataset", "none"], image_size: int, counts: np.ndarray | None = None
 ) -> Preprocessing:
-    """The constants of `data.normalisation`; `counts` are the `histograms` of all training images."""
+    """Create the preprocessing for `data.normalisation`.
+
+    Args:
+      normalisation: with "dataset", mean and deviation come from `counts`.
+      image_size: height and width of the network's input, in pixels.
+      counts: the `channel_histograms` of all training images.
+    """
     if normalisation == "imagenet":
         return Preprocessing(image_size, IMAGENET_MEAN, IMAGENET_STD)
     if normalisation == "none":
@@ -43,7 +49,7 @@ def make_preprocessing(
 
 
 def preprocess(images: jax.Array, preprocessing: Preprocessing) -> jax.Array:
-    """uint8 [b, H, W, 1 or 3] to float32 [b, size, size, 3]: scaled bilinearly, then normalised by channel."""
+    """Resize bilinearly and normalise by channel: uint8 [b, H, W, 1 or 3] to float32 [b, size, size, 3]."""
     size = preprocessing.image_size
     floats = images.astype(jnp.float32) / 255
     if images.shape[1:3] != (size, size):

@@ -13,7 +13,7 @@ from stepwise_jax.functional.state import TrainState
 
 
 class Batch(NamedTuple):
-    """Images ready for the network, and their classes."""
+    """Preprocessed images, and their classes."""
 
     images: jax.Array
     """float [b, H, W, 3], scaled and normalised."""
@@ -27,10 +27,10 @@ TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
 def make_train_step(network: nn.Module, optimizer: optax.GradientTransformation) -> TrainStep:
-    """One step of Eq. 7 in its mean form: the gradient of the batch's mean loss, and the update that follows.
+    """Make one step of Eq. 7 in its mean form: the gradient of the batch's mean loss, then the optimiser's update.
 
     Returns:
-      A pure function `state, batch -> state, {"loss": float32 scalar}`, to be jit-compiled by the caller.
+      A pure function `state, batch -> state, {"loss": float32 scalar}`, for the caller to jit-compile.
     """
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:

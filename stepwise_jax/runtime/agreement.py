@@ -1,4 +1,4 @@
-"""Whether to stop and whether to save, agreed on by all processes of a run at the same step."""
+"""All processes of a run agree at the same step whether to stop and whether to save."""
 
 import signal
 from collections import deque
@@ -13,14 +13,14 @@ from stepwise_jax.runtime.signals import StopRequest
 
 
 class StopAgreement:
-    """Whether to stop and whether to save, known to all processes at the same step: a signal may come to one alone.
+    """An agreement of all processes at the same step to stop or to save: a signal may reach only one of them.
 
-    Each call of the training program is followed by one to `exchange`, which sends what this process knows after it and
-    reads what was sent `LAG` calls before, so that nobody waits. One process needs no agreement: its word counts.
+    After each training call, `exchange` sends the flags of this process and reads the flags sent `LAG` calls before, so
+    that no process waits. A single process needs no agreement: its own flags count.
     """
 
     LAG = 2
-    """Calls between a question and its answer: as many as are under way on the devices at a time."""
+    """Calls between sending flags and reading them: as many as are in flight on the devices."""
 
     def __init__(self, request: StopRequest, mesh: Mesh):
         self._request, self._mesh = request, mesh
@@ -34,41 +34,41 @@ class StopAgreement:
 
     @property
     def name(self) -> str | None:
-        """The signal for which the run stops, on whichever process it came."""
+        """The signal for which the run stops, no matter which process received it."""
         if self._alone:
             return self._request.name
         return signal.Signals(self._signal).name if self._signal else None
 
     def exchange(self, due: bool) -> None:
-        """Tells the others of a signal, and the first process whether a checkpoint is due; takes an answer in."""
+        """Send whether a signal has arrived and whether the first process has a checkpoint due; read earlier flags."""
         if self._alone:
             return
         self._due = False
         self._sent.append(self._send(due))
         if len(self._sent) > self.LAG:
-            self._take(self._sent.popleft())
+            self._read(self._sent.popleft())
 
     def synchronize(self) -> None:
-        """Asks for signals and waits for the answer: where the processes wait for each other anyway."""
+        """Exchange signals and wait for the result, at a point where the processes wait for each other anyway."""
         if not self._alone:
             due = self._due
-            self._take(self._send(due=False))
+            self._read(self._send(due=False))
             self._due = due
 
-    def due(self, due: bool) -> bool:
-        """Whether a checkpoint is due for all, where it is for this process."""
+    def save_is_due(self, due: bool) -> bool:
+        """Return whether a checkpoint is due on all processes; `due` says so for this one."""
         return due if self._alone else self._due
 
     def _send(self, due: bool) -> jax.Array:
         name = self._request.name
-        ours = np.array([[signal.Signals[name] if name else 0, due and is_first_process()]], np.int32)
-        held = np.repeat(ours, len(self._mesh.local_devices), axis=0)
+        flags = np.array([[signal.Signals[name] if name else 0, due and is_first_process()]], np.int32)
+        local = np.repeat(flags, len(self._mesh.local_devices), axis=0)
         sharding, shape = split_along(self._mesh, 0), (self._mesh.size, 2)
-        return self._largest(jax.make_array_from_process_local_data(sharding, held, shape))
+        return self._largest(jax.make_array_from_process_local_data(sharding, local, shape))
 
-    def _take(self, answer: jax.Array) -> None:
-        number, due = np.asarray(answer).tolist()
+    def _read(self, largest: jax.Array) -> None:
+        number, due = np.asarray(largest).tolist()
         self._signal, self._due = max(self._signal, number), bool(due)
         if due:
-            # What was sent since then does not know yet of the checkpoint that is written now.
+            # The flags sent since then do not take the checkpoint into account that is written now.
             self._sent.clear()

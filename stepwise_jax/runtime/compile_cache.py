@@ -1,7 +1,7 @@
-"""Compiled programs kept from run to run: one folder per user and kind of processor, bounded, mended after a crash.
+"""The persistent compilation cache: one folder per user and kind of processor, limited in size, repaired after a crash.
 
-JAX keeps and finds the programs; what it leaves open is decided here: where they lie, how many of them stay, and that
-an entry whose writing was cut short is taken away, which JAX would else complain about for ever.
+JAX reads and writes the entries. This module decides where they are stored and how many are kept, and removes entries
+that were only partly written: JAX would warn about them in every run.
 """
 
 import hashlib
@@ -17,10 +17,10 @@ from pathlib import Path
 import jax
 
 LIMIT_BYTES = 2 << 30
-"""What the kept programs may take; those that were used longest ago go first."""
+"""Maximum size of the cache; the least recently used entries are removed first."""
 
-SETTLED_SECONDS = 60.0
-"""An entry as old as this is no longer being written by another process."""
+MIN_AGE_SECONDS = 60.0
+"""No other process still writes an entry that is this old."""
 
 _CHECKED = ".checked"
 
@@ -30,29 +30,29 @@ _log = logging.getLogger(__name__)
 
 
 def enable() -> None:
-    """Keeps compiled programs from now on, unless the user has chosen a place (JAX_COMPILATION_CACHE_DIR) or none.
+    """Enable the cache, unless the user has set its folder (JAX_COMPILATION_CACHE_DIR) or disabled it.
 
-    It has to come before the first compilation of the process. A folder that cannot be used is told and done without.
+    Call it before the first compilation of the process. If the folder cannot be used, it logs a warning.
     """
-    chosen, wanted = jax.config.jax_compilation_cache_dir, jax.config.jax_enable_compilation_cache  # pyright: ignore
-    if chosen is not None or not wanted:
+    chosen, enabled = jax.config.jax_compilation_cache_dir, jax.config.jax_enable_compilation_cache  # pyright: ignore
+    if chosen is not None or not enabled:
         return
-    folder = place()
+    folder = cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         clean_up(folder, LIMIT_BYTES, time.time())
     except OSError as error:
-        _log.warning("compiled programs are not kept: %s: %s", error.filename or folder, error.strerror)
+        _log.warning("the compilation cache is disabled: %s: %s", error.filename or folder, error.strerror)
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    # Everything is kept: the many programs of a moment each are seconds together.
+    # Cache everything: many programs that compile in a moment take seconds together.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
-def place() -> Path:
-    """The user's folder for this kind of processor, under $XDG_CACHE_HOME or ~/.cache.
+def cache_folder() -> Path:
+    """Return the user's cache folder for this kind of processor, under $XDG_CACHE_HOME or ~/.cache.
 
-    A program compiled for one processor may hold instructions that another with the same home folder has not.
+    A program compiled on one machine may use instructions that another machine with the same home folder lacks.
     """
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return root / "stepwise-jax" / "compiled" / f"{platform.machine()}-{_processor()}"
@@ -63,51 +63,51 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         lines = []
-    told = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
-    return hashlib.sha256(told.encode()).hexdigest()[:8]
+    features = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
+    return hashlib.sha256(features.encode()).hexdigest()[:8]
 
 
 def clean_up(folder: Path, limit: int, now: float) -> None:
-    """Removes entries that are cut short, and the least recently used beyond `limit` bytes.
+    """Remove truncated entries, and the least recently used ones beyond `limit` bytes.
 
     Args:
-      folder: what JAX keeps programs in.
-      limit: bytes that may stay.
-      now: seconds since 1970; entries of the last `SETTLED_SECONDS` are not judged yet.
+      folder: the cache folder.
+      limit: the bytes to keep.
+      now: seconds since 1970; entries of the last `MIN_AGE_SECONDS` are not checked yet.
     """
-    settled = now - SETTLED_SECONDS
+    finished = now - MIN_AGE_SECONDS
     checked = _modified(folder / _CHECKED)
     entries = {path: path.stat() for path in folder.glob("*-cache")}
-    fresh = [path for path, stat in entries.items() if checked < stat.st_mtime <= settled]
-    torn = {path for path in fresh if not is_whole(path.read_bytes())}
-    whole = {path: stat for path, stat in entries.items() if path not in torn}
-    by_use = sorted(whole, key=lambda path: max(whole[path].st_atime, whole[path].st_mtime), reverse=True)
-    _remove([*torn, *_beyond(by_use, [whole[path].st_size for path in by_use], limit)])
+    unchecked = [path for path, stat in entries.items() if checked < stat.st_mtime <= finished]
+    truncated = {path for path in unchecked if not is_intact(path.read_bytes())}
+    intact = {path: stat for path, stat in entries.items() if path not in truncated}
+    by_use = sorted(intact, key=lambda path: max(intact[path].st_atime, intact[path].st_mtime), reverse=True)
+    _remove([*truncated, *_beyond_limit(by_use, [intact[path].st_size for path in by_use], limit)])
     (folder / _CHECKED).touch()
-    os.utime(folder / _CHECKED, (settled, settled))
+    os.utime(folder / _CHECKED, (finished, finished))
 
 
-def _beyond(paths: list[Path], sizes: list[int], limit: int) -> list[Path]:
-    """Those of `paths` that do not fit any more when the ones before them have taken their bytes."""
-    taken, left = 0, []
+def _beyond_limit(paths: list[Path], sizes: list[int], limit: int) -> list[Path]:
+    """Return the paths that no longer fit once all paths before them are counted."""
+    total, excess = 0, []
     for path, size in zip(paths, sizes, strict=True):
-        taken += size
-        if taken > limit:
-            left.append(path)
-    return left
+        total += size
+        if total > limit:
+            excess.append(path)
+    return excess
 
 
-def is_whole(entry: bytes) -> bool:
-    """Whether a kept program can be unpacked, which its checksum decides."""
+def is_intact(entry: bytes) -> bool:
+    """Return whether an entry decompresses, which its checksum verifies."""
     try:
-        _unpack(entry)
+        _decompress(entry)
     except Exception:
         return False
     return True
 
 
-def _unpack(entry: bytes) -> None:
-    # JAX packs with zstandard where Python or a library has it, else with zlib.
+def _decompress(entry: bytes) -> None:
+    # JAX compresses with zstandard if Python or a library has it, else with zlib.
     if not entry.startswith(_ZSTANDARD):
         zlib.decompress(entry)
     elif importlib.util.find_spec("compression") is not None:
@@ -122,5 +122,5 @@ def _modified(path: Path) -> float:
 
 def _remove(paths: Iterable[Path]) -> None:
     for path in paths:
-        # Another process may have been quicker.
+        # Another process may have removed it already.
         path.unlink(missing_ok=True)

@@ -6,51 +6,55 @@ from typing import Any, NamedTuple
 
 import jax
 
-_MOST_TOLD = 160
+from stepwise_jax.errors import is_out_of_memory
+
+_MAX_MESSAGE_LENGTH = 160
 
 
 class InsufficientMemoryError(Exception):
-    """A program needs more memory than the machine has left."""
+    """A program needs more host memory than is available."""
 
 
-def describe() -> dict[str, Any]:
-    """`{"device", "devices", "versions"}` of this process."""
+def describe_environment() -> dict[str, Any]:
+    """Return `{"device", "devices", "versions"}` of this process."""
     versions = {name: version(name) for name in ("jax", "jaxlib", "flax")}
     return {"device": jax.devices()[0].device_kind, "devices": jax.device_count(), "versions": versions}
 
 
-def device_memory() -> tuple[int, int] | None:
-    """Bytes in use on the first device now, and at most so far; None where the device does not count them."""
-    counted = jax.local_devices()[0].memory_stats() or {}
-    if "peak_bytes_in_use" not in counted:
+def device_memory_use() -> tuple[int, int] | None:
+    """Return the bytes in use on the first device, and their peak so far; None if the device does not count them."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" not in stats:
         return None
-    return counted["bytes_in_use"], counted["peak_bytes_in_use"]
+    return stats["bytes_in_use"], stats["peak_bytes_in_use"]
 
 
-def peak_since(before: tuple[int, int] | None) -> int | None:
-    """The most bytes that came on top of what `device_memory` said before.
+def peak_memory_since(before: tuple[int, int] | None) -> int | None:
+    """Return the peak of the bytes in use above those in use `before`, as returned by `device_memory_use`.
 
-    None where the device does not count, or where the peak is an earlier one: it cannot be set back.
+    None if the device does not count them, or if the peak is from before: it cannot be reset.
     """
-    now = device_memory()
+    now = device_memory_use()
     if before is None or now is None or now[1] <= before[1]:
         return None
     return now[1] - before[0]
 
 
-def check_room(needed: int) -> None:
-    """Refuses what would not fit in the host's memory, where the system ends a process that takes too much.
+def check_host_memory(needed: int) -> None:
+    """Refuse a program that would not fit in host memory: the system kills a process that takes too much.
 
     Raises:
-      NoRoomError: where the first device lies in the host's memory and less than `needed` bytes of it are left.
+      InsufficientMemoryError: on a CPU, if fewer than `needed` bytes of host memory are available.
     """
-    left = memory_left()
-    if jax.default_backend() == "cpu" and left is not None and needed > left:
-        raise InsufficientMemoryError(f"a step takes {needed / 2**30:.1f} GiB, and {left / 2**30:.1f} GiB are left")
+    available = available_host_memory()
+    if jax.default_backend() == "cpu" and available is not None and needed > available:
+        raise InsufficientMemoryError(
+            f"a step needs {needed / 2**30:.1f} GiB, and {available / 2**30:.1f} GiB are available"
+        )
 
 
-def memory_left() -> int | None:
-    """Bytes of the host's memory that a process can still take, or None where the system does not say."""
+def available_host_memory() -> int | None:
+    """Return the bytes of host memory that are available, or None if the system does not say."""
     try:
         with open("/proc/meminfo") as lines:
             found = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
@@ -60,58 +64,58 @@ def memory_left() -> int | None:
         return os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE") if pages in os.sysconf_names else None
 
 
-def told(error: Exception) -> str:
-    """What went wrong, in a line."""
+def describe_failure(error: Exception) -> str:
+    """Describe a failure in one line."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    no_room = isinstance(error, (InsufficientMemoryError, MemoryError)) or "RESOURCE_EXHAUSTED" in lines[0]
-    text = lines[0] if len(lines[0]) <= _MOST_TOLD else lines[0][: _MOST_TOLD - 1] + "…"
-    return f"out of memory: {text}" if no_room else text
+    no_memory = isinstance(error, (InsufficientMemoryError, MemoryError)) or is_out_of_memory(error)
+    text = lines[0] if len(lines[0]) <= _MAX_MESSAGE_LENGTH else lines[0][: _MAX_MESSAGE_LENGTH - 1] + "…"
+    return f"out of memory: {text}" if no_memory else text
 
 
-class Peak(NamedTuple):
-    """Of one device."""
+class PeakPerformance(NamedTuple):
+    """The published peak performance of one device."""
 
     bfloat16: float | None
-    """Floating-point operations a second, or None where the device has no such unit."""
+    """Floating-point operations per second, or None if the device has no such unit."""
     float32: float
-    """Floating-point operations a second."""
+    """Floating-point operations per second."""
     bandwidth: float
-    """Bytes a second between the device's memory and its cores."""
+    """Bytes per second between the device's memory and its cores."""
 
     def flops(self, precision: str) -> float | None:
-        """Operations a second at "bfloat16" or "float32"."""
+        """Return the operations per second at "bfloat16" or "float32"."""
         return self.bfloat16 if precision == "bfloat16" else self.float32
 
 
-# The first name that a device's kind contains is its own: the longer names come first.
+# The first name that is part of a device's kind applies, so longer names come first.
 _PEAKS = {
-    "H200": Peak(989e12, 494e12, 4.8e12),
-    "H100 PCIe": Peak(756e12, 378e12, 2.0e12),
-    "H100 NVL": Peak(835e12, 417e12, 3.9e12),
-    "H100": Peak(989e12, 494e12, 3.35e12),
-    "A100-SXM4-40GB": Peak(312e12, 156e12, 1.555e12),
-    "A100-PCIE-40GB": Peak(312e12, 156e12, 1.555e12),
-    "A100 80GB PCIe": Peak(312e12, 156e12, 1.935e12),
-    "A100": Peak(312e12, 156e12, 2.039e12),
-    "NVIDIA L4": Peak(121e12, 60e12, 300e9),
-    "T4": Peak(None, 8.1e12, 300e9),
-    "TPU v4": Peak(275e12, 275e12, 1.2e12),
-    "TPU v5 lite": Peak(197e12, 197e12, 819e9),
-    "TPU v5": Peak(459e12, 459e12, 2.765e12),
-    "TPU v6 lite": Peak(918e12, 918e12, 1.64e12),
+    "H200": PeakPerformance(989e12, 494e12, 4.8e12),
+    "H100 PCIe": PeakPerformance(756e12, 378e12, 2.0e12),
+    "H100 NVL": PeakPerformance(835e12, 417e12, 3.9e12),
+    "H100": PeakPerformance(989e12, 494e12, 3.35e12),
+    "A100-SXM4-40GB": PeakPerformance(312e12, 156e12, 1.555e12),
+    "A100-PCIE-40GB": PeakPerformance(312e12, 156e12, 1.555e12),
+    "A100 80GB PCIe": PeakPerformance(312e12, 156e12, 1.935e12),
+    "A100": PeakPerformance(312e12, 156e12, 2.039e12),
+    "NVIDIA L4": PeakPerformance(121e12, 60e12, 300e9),
+    "T4": PeakPerformance(None, 8.1e12, 300e9),
+    "TPU v4": PeakPerformance(275e12, 275e12, 1.2e12),
+    "TPU v5 lite": PeakPerformance(197e12, 197e12, 819e9),
+    "TPU v5": PeakPerformance(459e12, 459e12, 2.765e12),
+    "TPU v6 lite": PeakPerformance(918e12, 918e12, 1.64e12),
 }
 
-_LONGER = ("NVIDIA L40", "TPU v4 lite")
-"""Kinds that contain a name above and are other devices."""
+_OTHER_DEVICES = ("NVIDIA L40", "TPU v4 lite")
+"""Kinds that contain a name above but are other devices."""
 
 
-def find(device_kind: str) -> Peak | None:
-    """The published peak of a device by `jax.Device.device_kind`, or None where this table does not have it."""
-    if any(name in device_kind for name in _LONGER):
+def find_peak(device_kind: str) -> PeakPerformance | None:
+    """Return the published peak of a device by `jax.Device.device_kind`, or None if it is not in the table."""
+    if any(name in device_kind for name in _OTHER_DEVICES):
         return None
     return next((peak for name, peak in _PEAKS.items() if name in device_kind), None)
 
 
 def describe_device() -> str:
-    """The devices in words: `1 x cpu`, `8 x NVIDIA H200`."""
+    """Describe the devices, such as `1 x cpu` or `8 x NVIDIA H200`."""
     return f"{jax.device_count()} x {jax.devices()[0].device_kind}"

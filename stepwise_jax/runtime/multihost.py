@@ -1,8 +1,8 @@
-"""Several processes that train one run together: how they begin, what they tell each other, and how they end.
+"""Several processes that train one run together: how they start, communicate and exit.
 
-Every process runs the same program on its own devices. The first one alone writes the workdir. What must not differ is
-decided by the first and told to the others, and what fails on one is raised on all of them, at the same place. All
-functions here do what is asked at once where there is one process.
+Every process runs the same program on its own devices. Only the first one writes the workdir. The first process makes
+every decision that must be the same everywhere and broadcasts it. An error in one process is raised on all of them, at
+the same point. With a single process, the functions of this module communicate with nobody and return at once.
 """
 
 import functools
@@ -21,89 +21,90 @@ from jax.experimental import multihost_utils
 
 from stepwise_jax.errors import InputError, StepwiseError, first_line, require
 
-Result = TypeVar("Result")
+_Output = TypeVar("_Output")
 
 HEARTBEAT_SECONDS = 100
-"""How long a process may not be heard of before it is taken for dead, by default."""
+"""Default time without a heartbeat after which a process counts as dead."""
 
 _CONNECT_SECONDS = 300
 
-_GO_ON = "run the same command to go on"
+_RESUME = "run the same command to continue"
 
 
 class DistributedConfig(NamedTuple):
-    """Where this process stands among those of a run; None is found out from the cluster around it."""
+    """The arguments of `jax.distributed.initialize`; with None, JAX detects them from the cluster."""
 
-    coordinator: str | None = None
+    coordinator_address: str | None = None
     """`HOST:PORT` of the first process."""
-    processes: int | None = None
-    process: int | None = None
+    num_processes: int | None = None
+    process_id: int | None = None
     """From 0."""
 
 
-def start(place: DistributedConfig, heartbeat_seconds: int = HEARTBEAT_SECONDS) -> None:
-    """Joins the other processes; before JAX has looked for devices.
+def initialize(config: DistributedConfig, heartbeat_seconds: int = HEARTBEAT_SECONDS) -> None:
+    """Connect to the other processes, before JAX initialises its devices.
 
-    Where the others do not come in time, JAX ends the process by SIGABRT: what it waits for is told before.
+    If the others do not connect in time, JAX ends the process with SIGABRT. So this first prints what it waits for.
 
     Raises:
-      InputError: where the place makes no sense, or no cluster is found that would tell it.
-      StepwiseError: where the address cannot be used.
+      InputError: if the configuration is invalid, or no cluster is detected that could complete it.
+      StepwiseError: if the address cannot be used.
     """
-    _check(place, heartbeat_seconds)
-    where = f"at {place.coordinator} " if place.coordinator else ""
+    _check_config(config, heartbeat_seconds)
+    where = f"at {config.coordinator_address} " if config.coordinator_address else ""
     print(
         f"waiting {where}for the other processes of this run, {_CONNECT_SECONDS} s at most", file=sys.stderr, flush=True
     )
-    # The service's own handler of SIGTERM would stand in the way of ours.
+    # The service's handler of SIGTERM would replace ours.
     jax.config.update("jax_enable_preemption_service", False)
-    join = functools.partial(
+    connect = functools.partial(
         jax.distributed.initialize,
-        place.coordinator,
-        place.processes,
-        place.process,
+        config.coordinator_address,
+        config.num_processes,
+        config.process_id,
         initialization_timeout=_CONNECT_SECONDS,
         heartbeat_timeout_seconds=heartbeat_seconds,
     )
     try:
-        # Not in this thread: a signal's handler runs here, and would wait for the library to return.
-        with ThreadPoolExecutor(1, "join") as joining:
-            joining.submit(join).result()
+        # In another thread: signal handlers run in this one, and would have to wait for the library to return.
+        with ThreadPoolExecutor(1, "connect") as executor:
+            executor.submit(connect).result()
     except ValueError as error:
         raise InputError(
-            f"--distributed: no cluster tells this process its place ({error}): start it by srun, mpirun, on a TPU pod "
-            "or in Kubernetes, or name --coordinator, --processes and --process-id"
+            f"--distributed: no cluster detected ({error}): start the process with srun or mpirun, on a TPU pod or in "
+            "Kubernetes, or give --coordinator, --processes and --process-id"
         ) from error
     except RuntimeError as error:
-        raise StepwiseError(f"the processes cannot be joined {where}({first_line(error)})") from error
+        raise StepwiseError(f"the processes cannot connect {where}({first_line(error)})") from error
 
 
-def _check(place: DistributedConfig, heartbeat_seconds: int) -> None:
+def _check_config(config: DistributedConfig, heartbeat_seconds: int) -> None:
     require(heartbeat_seconds >= 1, "--heartbeat", heartbeat_seconds, "at least 1 second")
-    if set(place) == {None}:
+    if set(config) == {None}:
         return
-    if None in place:
+    if None in config:
         words = ("--coordinator", "--processes", "--process-id")
-        missing = " and ".join(word for word, value in zip(words, place, strict=True) if value is None)
-        raise InputError(f"{missing} must be named too: --coordinator, --processes and --process-id belong together")
-    assert place.coordinator is not None
-    assert place.processes is not None
-    assert place.process is not None
-    host, _, port = place.coordinator.rpartition(":")
+        missing = " and ".join(word for word, value in zip(words, config, strict=True) if value is None)
+        raise InputError(f"{missing} must be given, too: --coordinator, --processes and --process-id belong together")
+    address, processes, process = config
+    assert address is not None
+    assert processes is not None
+    assert process is not None
+    host, _, port = address.rpartition(":")
     is_port = port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16
-    require(bool(host) and is_port, "--coordinator", place.coordinator, "HOST:PORT of the first process")
-    require(place.processes >= 1, "--processes", place.processes, "at least 1")
-    inside = 0 <= place.process < place.processes
-    require(inside, "--process-id", place.process, f"between 0 and {place.processes - 1}")
+    require(bool(host) and is_port, "--coordinator", address, "HOST:PORT of the first process")
+    require(processes >= 1, "--processes", processes, "at least 1")
+    inside = 0 <= process < processes
+    require(inside, "--process-id", process, f"between 0 and {processes - 1}")
 
 
 def is_first_process() -> bool:
-    """Whether this process is the one that writes the workdir."""
+    """Return whether this is the process that writes the workdir."""
     return jax.process_index() == 0
 
 
-def gather(document: Any) -> list[Any]:
-    """What every process hands in, as plain JSON data, in the order of the processes."""
+def gather_from_all(document: Any) -> list[Any]:
+    """Gather plain JSON data from every process, in the order of the processes."""
     if jax.process_count() == 1:
         return [document]
     content = np.frombuffer(json.dumps(document).encode(), np.uint8)
@@ -114,11 +115,11 @@ def gather(document: Any) -> list[Any]:
     return [json.loads(row[:length].tobytes()) for row, length in zip(rows, lengths, strict=True)]
 
 
-def on_all_processes(work: Callable[[], Result]) -> Result:
-    """What `work` returns here, once it is done on every process.
+def on_all_processes(work: Callable[[], _Output]) -> _Output:
+    """Run `work` on every process; return its result here once all of them are done.
 
     Raises:
-      StepwiseError: on every process where it fails on one.
+      StepwiseError: on every process if it fails on one.
     """
     if jax.process_count() == 1:
         return work()
@@ -126,42 +127,42 @@ def on_all_processes(work: Callable[[], Result]) -> Result:
     try:
         result = work()
     except Exception as error:
-        failure = _described(error)
-    failures = gather(failure and [getattr(failure, "status", 1), str(failure)])
-    for process, told in enumerate(failures):
-        if told is not None:
-            raise _failed_everywhere(process, *told)
+        failure = _as_stepwise_error(error)
+    failures = gather_from_all(failure and [getattr(failure, "status", 1), str(failure)])
+    for process, status_and_message in enumerate(failures):
+        if status_and_message is not None:
+            raise _error_of_process(process, *status_and_message)
     return result  # pyright: ignore[reportReturnType]
 
 
-def first_then_others(work: Callable[[], Result]) -> Result:
-    """`work` on the first process, and then on the others, which find what the first one made.
+def on_first_then_others(work: Callable[[], _Output]) -> _Output:
+    """Run `work` on the first process and then on the others, which find the files of the first one.
 
     Raises:
-      StepwiseError: on every process where it fails on one.
+      StepwiseError: on every process if it fails on one.
     """
     if jax.process_count() == 1:
         return work()
-    made = on_all_processes(work if is_first_process() else _nothing)
-    found = on_all_processes(_nothing if is_first_process() else work)
-    return made if is_first_process() else found  # pyright: ignore[reportReturnType]
+    first = on_all_processes(work if is_first_process() else _do_nothing)
+    others = on_all_processes(_do_nothing if is_first_process() else work)
+    return first if is_first_process() else others  # pyright: ignore[reportReturnType]
 
 
-def broadcast_from_first(work: Callable[[], Result]) -> Result:
-    """What `work` returns on the first process, which alone does it; the others get it as JSON has it.
+def broadcast_from_first(work: Callable[[], _Output]) -> _Output:
+    """Run `work` on the first process only; the others receive its result through JSON.
 
     Raises:
-      StepwiseError: on every process where it fails.
+      StepwiseError: on every process if it fails.
     """
     if jax.process_count() == 1:
         return work()
-    made = on_all_processes(work if is_first_process() else _nothing)
-    return gather(made)[0]
+    result = on_all_processes(work if is_first_process() else _do_nothing)
+    return gather_from_all(result)[0]
 
 
-def check_same(what: str, value: Any) -> None:
-    """Raises a `StepwiseError` on every process where a value is not the same on all of them."""
-    values = gather(value)
+def check_same_on_all_processes(what: str, value: Any) -> None:
+    """Raise a `StepwiseError` on every process if a value is not the same on all of them."""
+    values = gather_from_all(value)
     if any(each != values[0] for each in values):
         error = StepwiseError(f"{what} differ among the processes: {values}")
         error.on_all_processes = True
@@ -169,12 +170,12 @@ def check_same(what: str, value: Any) -> None:
 
 
 @contextmanager
-def entered_by_first(opened: Callable[[], AbstractContextManager[Any]]) -> Iterator[None]:
-    """A context that the first process alone is in; where it cannot be opened, every process raises that."""
+def enter_on_first_process(make_context: Callable[[], AbstractContextManager[Any]]) -> Iterator[None]:
+    """Enter a context on the first process only; if that fails, every process raises the error."""
     with ExitStack() as stack:
 
         def enter() -> None:
-            stack.enter_context(opened())
+            stack.enter_context(make_context())
 
         broadcast_from_first(enter)
         yield
@@ -182,13 +183,13 @@ def entered_by_first(opened: Callable[[], AbstractContextManager[Any]]) -> Itera
 
 @contextmanager
 def exit_on_local_failure(finish: Callable[[], None]) -> Iterator[None]:
-    """Ends this process at once where the block fails here and the others do not know it.
+    """Exit this process at once if the block fails here and the other processes do not know it.
 
-    What one usually does at the end, to wait for a save or to part from the others, would wait for them, and they for
-    this process. They notice that it is gone, and end as well.
+    A normal exit, which waits for saves and disconnects, would deadlock: the others are waiting for this process. They
+    notice that it is gone, and exit as well.
 
     Args:
-      finish: called before the process says why it ends.
+      finish: called before the error message is printed.
     """
     try:
         yield
@@ -196,36 +197,36 @@ def exit_on_local_failure(finish: Callable[[], None]) -> Iterator[None]:
         if not is_local_failure(error):
             raise
         finish()
-        described = _described(error)
-        told = f"error: process {jax.process_index()} of {jax.process_count()}: {described}"
-        print(told, file=sys.stderr, flush=True)
-        os._exit(described.status)
+        failure = _as_stepwise_error(error)
+        message = f"error: process {jax.process_index()} of {jax.process_count()}: {failure}"
+        print(message, file=sys.stderr, flush=True)
+        os._exit(failure.status)
 
 
 def is_local_failure(error: BaseException) -> bool:
-    """Whether the other processes do not know of an error, so that nothing may be waited for."""
+    """Return whether the other processes do not know of an error, so that this one must not wait for them."""
     return jax.process_count() > 1 and not getattr(error, "on_all_processes", False)
 
 
-def _nothing() -> None:
-    """For a process that has nothing to do."""
+def _do_nothing() -> None:
+    """Do nothing while another process works."""
 
 
-def _described(error: Exception) -> StepwiseError:
-    """An error as one sentence; of one that nobody foresaw the place is printed too."""
+def _as_stepwise_error(error: Exception) -> StepwiseError:
+    """Convert an error to one sentence; for an unexpected one, print the traceback, too."""
     if isinstance(error, StepwiseError):
         return error
     if isinstance(error, OSError):
         return StepwiseError(f"{error.filename or 'the output'}: {error.strerror or error}")
     reason = first_line(error)
-    # By its kind alone an error of what joins processes on CPUs does not say where it comes from.
+    # The type of an error of Gloo, which connects processes on CPUs, does not show its origin.
     if isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in reason:
-        return StepwiseError(f"training together failed, as it does when a process has died ({reason}): {_GO_ON}")
+        return StepwiseError(f"the processes lost their connection, as when one of them has died ({reason}): {_RESUME}")
     traceback.print_exception(error)
     return StepwiseError(reason)
 
 
-def _failed_everywhere(process: int, status: int, message: str) -> StepwiseError:
+def _error_of_process(process: int, status: int, message: str) -> StepwiseError:
     elsewhere = f"process {process}: " if process != jax.process_index() else ""
     error = InputError(elsewhere + message) if status == InputError.status else StepwiseError(elsewhere + message)
     error.status, error.on_all_processes = status, True

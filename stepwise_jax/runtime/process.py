@@ -15,83 +15,83 @@ from stepwise_jax.runtime.signals import block_signals, unblock_signals
 
 
 def silence_orbax() -> None:
-    """Keeps a process's stderr to our sentences; errors themselves are raised as ever."""
+    """Keep the log messages of Orbax and asyncio off stderr; errors are still raised."""
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    # Writes that wait while another one fails are never begun.
+    # Writes that are queued while another one fails never start.
     warnings.filterwarnings("ignore", message="coroutine .* was never awaited", category=RuntimeWarning)
     ignore_abandoned_reads()
 
 
 def ignore_abandoned_reads() -> None:
-    """Keeps Python from telling of what nobody waits for any more, when it comes to its end or is collected."""
-    shown = sys.unraisablehook
+    """Suppress Python's messages about asynchronous reads that were abandoned."""
+    previous_hook = sys.unraisablehook
 
     def hook(unraisable: Any) -> None:
-        # TensorStore's threads report to whoever waited for them, and print that nobody does any more.
-        said = str(unraisable.exc_value)
-        closed = said == "Event loop is closed" or (said.startswith("coroutine") and said.endswith("never awaited"))
-        # Where one read of a checkpoint fails, the others are given up on the way.
-        given_up = isinstance(getattr(unraisable.exc_value, "__cause__", None), GeneratorExit)
-        if not closed and not given_up:
-            shown(unraisable)
+        # TensorStore's threads report their results to an event loop, and print an error if it is closed.
+        text = str(unraisable.exc_value)
+        closed = text == "Event loop is closed" or (text.startswith("coroutine") and text.endswith("never awaited"))
+        # If one read of a checkpoint fails, the other reads are abandoned.
+        abandoned = isinstance(getattr(unraisable.exc_value, "__cause__", None), GeneratorExit)
+        if not closed and not abandoned:
+            previous_hook(unraisable)
 
     sys.unraisablehook = hook
 
 
 def exit_process(status: int) -> NoReturn:
-    """Ends the process, without waiting for what compiles in the background, nor for threads of a save that failed.
+    """Exit without waiting for compilations in the background or for threads of a failed save.
 
-    Either may take minutes, and nobody needs it any more.
+    Either may take minutes, and nobody needs the result.
     """
     if threads.is_busy() or any(type(thread).__name__ == "_SignalingThread" for thread in threading.enumerate()):
         sys.stdout.flush()
         sys.stderr.flush()
-        _part()
+        _disconnect()
         os._exit(status)
     sys.exit(status)
 
 
-def _part() -> None:
-    """Tells the other processes of a run, where there are any, that this one leaves: they would wait for it."""
+def _disconnect() -> None:
+    """Disconnect from the other processes of a run, if any: they would wait for this one."""
     jax = sys.modules.get("jax")
     if jax is not None and jax.distributed.is_initialized():
         jax.distributed.shutdown()
 
 
-_ALLOCATIONS = (50_000, 20, 50)
-"""Beside those of a kind that are still there: of new objects, then of younger collections."""
+_GC_THRESHOLDS = (50_000, 20, 50)
+"""The arguments of `gc.set_threshold`: new objects per young collection, then younger collections per older one."""
 
 
 def collect_garbage_rarely() -> None:
-    """Has Python go through its objects a hundredth as often.
+    """Make Python's garbage collector run a hundred times less often.
 
-    JAX traces into a great many small objects that stay: going through all of them takes a third of a second by the end
-    of a deep network's tracing, and fell where a stage began.
+    JAX's tracing creates many small objects that stay alive. By the end of tracing a deep network, a full collection
+    takes a third of a second, and it used to happen at the start of a stage.
     """
-    gc.set_threshold(*_ALLOCATIONS)
+    gc.set_threshold(*_GC_THRESHOLDS)
 
 
-ENVIRONMENT = {
-    # Huge pages where Linux gives them on request; never a block by mmap where the heap will do, and none handed back.
+MALLOC_SETTINGS = {
+    # Use huge pages if Linux grants them; allocate from the heap, not by mmap; return no memory to the system.
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1099511627776",
 }
 
 
 def with_malloc_settings(environment: Mapping[str, str]) -> dict[str, str]:
-    """`environment` with `ENVIRONMENT`, or as it is where the user has set GLIBC_TUNABLES or another system runs."""
-    return {**environment, **ENVIRONMENT} if _is_open(environment) else dict(environment)
+    """Return `environment` with `MALLOC_SETTINGS`; unchanged if the user has set GLIBC_TUNABLES, or not on Linux."""
+    return {**environment, **MALLOC_SETTINGS} if _can_set(environment) else dict(environment)
 
 
 def restart_with_malloc_settings() -> None:
-    """Replaces this process by itself with those settings, if it has not got them.
+    """Restart this process with `MALLOC_SETTINGS`, unless it has them.
 
-    A training step on a CPU takes hundreds of megabytes and gives them back. If they went back to the system, the next
+    A training step on a CPU allocates and frees hundreds of megabytes. If they were returned to the system, the next
     step would wait for as many cleared pages.
     """
-    if not _is_open(os.environ):
+    if not _can_set(os.environ):
         return unblock_signals()
-    # Until the new process has its own handlers, a signal would end it without a word, or not at all.
+    # Until the new process has its own handlers, a signal would end it without a message, or not at all.
     block_signals()
     try:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], with_malloc_settings(os.environ))
@@ -100,18 +100,18 @@ def restart_with_malloc_settings() -> None:
 
 
 def compute_in_main_thread() -> None:
-    """Has JAX run what the main thread calls in that thread on a CPU, if this process has those settings.
+    """Make JAX run calls of the main thread in that thread on a CPU, if this process has `MALLOC_SETTINGS`.
 
-    The C library has a heap that is never handed back for the main thread alone. JAX's own threads would map and unmap
-    a step's memory anew each time. It must come before JAX has devices; its environment has no word for it.
+    Only the main thread's heap is never returned to the system. JAX's own threads would map and unmap the memory of
+    each step. Call it before JAX initialises its devices; no environment variable sets this option.
     """
-    if os.environ.items() >= ENVIRONMENT.items():
+    if os.environ.items() >= MALLOC_SETTINGS.items():
         import jax
 
-        # An option that some version no longer has is no reason not to train.
+        # A missing option in another version of JAX must not prevent training.
         with contextlib.suppress(AttributeError):
             jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 
-def _is_open(environment: Mapping[str, str]) -> bool:
-    return sys.platform == "linux" and environment.keys().isdisjoint(ENVIRONMENT)
+def _can_set(environment: Mapping[str, str]) -> bool:
+    return sys.platform == "linux" and environment.keys().isdisjoint(MALLOC_SETTINGS)

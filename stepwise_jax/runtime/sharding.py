@@ -1,4 +1,4 @@
-"""One mesh with one axis, over which the examples of a batch are sharded; state is replicated."""
+"""A mesh with one axis, along which batches are sharded; the state is replicated."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -16,25 +16,25 @@ _R = TypeVar("_R")
 
 
 def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
-    """All devices of all processes along the data axis, or those given."""
+    """Create a mesh of the given devices along the data axis; by default, all devices of all processes."""
     devices = jax.devices() if devices is None else devices
     return jax.make_mesh((len(devices),), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,), devices=devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """A copy on every device."""
+    """Return the sharding of an array with a copy on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def split_along(mesh: Mesh, dimension: int) -> NamedSharding:
-    """Spread over the devices along one dimension of an array, whole along those before it."""
+    """Return the sharding of an array that is split over the devices along one dimension only."""
     return NamedSharding(mesh, PartitionSpec(*[None] * dimension, AXIS))
 
 
 def on_mesh(mesh: Mesh, function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """`function` for `jax.jit`, traced where a network can see the mesh.
+    """Wrap `function` for `jax.jit`, so that a network sees the mesh while it is traced.
 
-    `models.convolution` divides by it what XLA's partitioner would compute whole on every device.
+    `models.convolution` uses it to divide work that XLA's partitioner would replicate on every device.
     """
 
     @functools.wraps(function)
@@ -46,9 +46,9 @@ def on_mesh(mesh: Mesh, function: Callable[_P, _R]) -> Callable[_P, _R]:
 
 
 def place(tree: Any, sharding: Sharding) -> Any:
-    """Arrays, which every process holds alike, as arrays of the given placement.
+    """Place arrays, equal on every process, with the given sharding.
 
-    `jax.device_put` would send each of them to all processes first, to compare them.
+    `jax.device_put` would first send each of them to all processes, to compare them.
     """
     if sharding.is_fully_addressable:
         return jax.device_put(tree, sharding)
@@ -56,7 +56,7 @@ def place(tree: Any, sharding: Sharding) -> Any:
     def place_leaf(leaf: Any) -> jax.Array:
         if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
             return jax.device_put(leaf, sharding)
-        held = np.asarray(leaf)
-        return jax.make_array_from_callback(held.shape, sharding, lambda share: held[share])
+        local = np.asarray(leaf)
+        return jax.make_array_from_callback(local.shape, sharding, lambda index: local[index])
 
     return jax.tree.map(place_leaf, tree)

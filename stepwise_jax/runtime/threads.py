@@ -1,4 +1,4 @@
-"""Background threads: work that nobody has to wait for, and work done ahead of its use, in order."""
+"""Background threads: tasks that nobody has to wait for, and tasks that run ahead of their use, in order."""
 
 import atexit
 import concurrent.futures
@@ -14,68 +14,68 @@ _unfinished: "set[Future[Any]]" = set()
 
 
 class BackgroundWorker:
-    """A thread that starts with the first piece of work. What is not begun when it is closed is dropped."""
+    """A thread that starts with the first task. Tasks that have not started when it is closed are dropped."""
 
     def __init__(self, name: str):
         self._name, self._thread = name, None
         self._waiting: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
         self._closed = False
 
-    def submit(self, work: Callable[[], Any]) -> "Future[Any]":
-        """Puts a piece of work at the end of the queue; its future can be cancelled until it is begun."""
+    def submit(self, task: Callable[[], Any]) -> "Future[Any]":
+        """Put a task at the end of the queue; its future can be cancelled until the task starts."""
         future: Future[Any] = Future()
         _unfinished.add(future)
         future.add_done_callback(_unfinished.discard)
-        self._waiting.put((future, work))
+        self._waiting.put((future, task))
         if self._thread is None:
-            # A daemon: compiling cannot be interrupted, and must not keep a process that was asked to stop.
+            # A daemon: compiling cannot be interrupted, and must not keep a process alive that should stop.
             self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             self._thread.start()
         return future
 
     def close(self) -> None:
-        """Begins nothing more; what is begun goes on to its end."""
+        """Start no more tasks; a running task continues to its end."""
         self._closed = True
         self._waiting.put(None)
 
     def _run(self) -> None:
-        while (piece := self._waiting.get()) is not None:
-            future, work = piece
+        while (item := self._waiting.get()) is not None:
+            future, task = item
             if self._closed:
                 future.cancel()
             if future.set_running_or_notify_cancel():
                 try:
-                    future.set_result(work())
+                    future.set_result(task())
                 except BaseException as error:
                     future.set_exception(error)
 
 
 @atexit.register
-def _let_the_last_end() -> None:
-    """Waits for what is begun: an interpreter that ends while a thread is inside the compiler is aborted."""
+def _wait_for_running_tasks() -> None:
+    """Wait for running tasks: an interpreter that exits while a thread is inside the compiler is aborted."""
     concurrent.futures.wait([future for future in tuple(_unfinished) if not future.cancel()])
 
 
 def is_busy() -> bool:
-    """Whether work is going on that outlives whoever asked for it: a process then ends without waiting for it."""
+    """Return whether a background task is unfinished: `exit_process` then exits without waiting for it."""
     return bool(_unfinished)
 
 
-Item = TypeVar("Item")
+_Item = TypeVar("_Item")
 
-Result = TypeVar("Result")
+_Output = TypeVar("_Output")
 
 _CHUNK_BYTES = 4 << 20
 
 
-def run_ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Future[Result]]:
-    """Futures of `function` over the items, in their order, two for each core under way.
+def map_ahead(function: Callable[[_Item], _Output], items: Iterable[_Item]) -> Iterator[Future[_Output]]:
+    """Yield futures of `function` over the items, in order, with two per core in flight.
 
-    Those not yet begun are cancelled when the iterator is closed before its end.
+    Closing the iterator early cancels the futures that have not started.
     """
-    workers = cores()
+    workers = usable_cores()
     pool = ThreadPoolExecutor(workers)
-    waiting: deque[Future[Result]] = deque()
+    waiting: deque[Future[_Output]] = deque()
     try:
         for item in items:
             waiting.append(pool.submit(function, item))
@@ -87,11 +87,11 @@ def run_ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iter
         pool.shutdown(cancel_futures=True)
 
 
-def cores() -> int:
-    """Cores that this process may use."""
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def chunk_length(bytes_each: float, most: int) -> int:
-    """Items for one thread to take at a time: few enough to hold megabytes, enough to be worth its while."""
-    return max(1, min(most, int(_CHUNK_BYTES / max(bytes_each, 1))))
+def chunk_length(item_bytes: float, limit: int) -> int:
+    """Return how many items a thread should take at a time: about four megabytes, at least 1, at most `limit`."""
+    return max(1, min(limit, int(_CHUNK_BYTES / max(item_bytes, 1))))

@@ -11,11 +11,11 @@ from flax import linen as nn
 from stepwise_jax.data.batches import pad_rows
 from stepwise_jax.errors import InputError, InterruptedRunError
 from stepwise_jax.experiment.config import ExperimentConfig
-from stepwise_jax.functional.metrics import Scores, total
+from stepwise_jax.functional.metrics import Scores, scores_from_counts
 from stepwise_jax.functional.state import TrainState
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.runtime.signals import Stopped, until_stopped
-from stepwise_jax.training.progress import Observer, position_from
+from stepwise_jax.training.progress import Observer, position_from_document
 from stepwise_jax.training.session import Session, open_session
 from stepwise_jax.workdir import lock
 
@@ -27,64 +27,64 @@ def evaluate(
     folder: Path,
     observers: Sequence[Observer] = (),
 ) -> dict[str, Any]:
-    """Scores the newest good checkpoint of a run: `{"top1", "top5", "loss", "updates", "stage", "epoch"}`.
+    """Score the newest good checkpoint of a run: `{"top1", "top5", "loss", "updates", "stage", "epoch"}`.
 
     Raises:
-      InputError: if the run has no checkpoint yet, its data has changed, or a process is training in it.
+      InputError: if the run has no checkpoint yet, its data has changed, or a process is training it.
     """
     with (
-        lock.locked(folder),
+        lock.exclusive_lock(folder),
         open_session(experiment, stages, network, None, folder, observers) as session,
     ):
         restored = session.checkpoints.restore(
-            session.initial(), lambda message: session.log.event("fallback", message)
+            session.make_initial_state(), lambda message: session.log.event("fallback", message)
         )
         if restored is None:
             raise InputError(f"{folder} has no checkpoint yet: train it first")
-        state, position = restored[0], position_from(restored[1])
+        state, position = restored[0], position_from_document(restored[1])
         try:
-            scores = score(session, state)
+            scores = score_test_set(session, state)
         except Stopped as error:
             raise InterruptedRunError(f"stopped by {session.stop.name} before all images were scored") from error
     finished = position.stage > len(stages)
-    place = (len(stages), stages[-1].epochs) if finished else (position.stage, position.epoch)
-    return {**scores._asdict(), "updates": position.updates, "stage": place[0], "epoch": place[1]}
+    stage, epoch = (len(stages), stages[-1].epochs) if finished else (position.stage, position.epoch)
+    return {**scores._asdict(), "updates": position.updates, "stage": stage, "epoch": epoch}
 
 
 BATCHES_IN_FLIGHT = 3
 
 
-def score(session: Session, state: TrainState) -> Scores:
-    """Top-1, top-5 and loss of the whole test set, exact for any batch size.
+def score_test_set(session: Session, state: TrainState) -> Scores:
+    """Return top-1, top-5 and loss of the whole test set, exact for any batch size.
 
     Raises:
-      Stopped: if a signal comes meanwhile.
+      Stopped: if a signal arrives meanwhile.
     """
     examples, (rows, masks) = _test_batches(session)
     counts: list[dict[str, jax.Array]] = []
-    for inputs, mask in zip(until_stopped(session.stop, session.test.batches(rows)), masks, strict=True):
-        counts.append(session.programs.count(state, session.test.examples, inputs, mask))
-        # Streamed images would pile up on the device.
+    for inputs, mask in zip(until_stopped(session.stop, session.test_loader.batches(rows)), masks, strict=True):
+        counts.append(session.compiled.evaluate(state, session.test_loader.examples, inputs, mask))
+        # Otherwise streamed images would pile up on the device.
         jax.block_until_ready(counts[-BATCHES_IN_FLIGHT:][0])
-    return total(counts, examples)
+    return scores_from_counts(counts, examples)
 
 
-def predict(session: Session, state: TrainState) -> np.ndarray:
-    """Class probabilities of every test example, float32 [N, C].
+def predict_test_set(session: Session, state: TrainState) -> np.ndarray:
+    """Return the class probabilities of every test example, float32 [N, C].
 
     Raises:
-      Stopped: if a signal comes meanwhile.
+      Stopped: if a signal arrives meanwhile.
     """
     examples, (rows, _) = _test_batches(session)
-    predicted = [
-        np.asarray(session.programs.predict(state, session.test.examples, inputs))
-        for inputs in until_stopped(session.stop, session.test.batches(rows))
+    probabilities = [
+        np.asarray(session.compiled.predict(state, session.test_loader.examples, inputs))
+        for inputs in until_stopped(session.stop, session.test_loader.batches(rows))
     ]
-    return np.concatenate(predicted)[:examples]
+    return np.concatenate(probabilities)[:examples]
 
 
 def _test_batches(session: Session) -> tuple[int, tuple[np.ndarray, np.ndarray]]:
     examples = len(session.test_ids)
     return examples, pad_rows(
-        examples, session.programs.evaluation_batch(session.experiment.evaluation.batch_size, examples)
+        examples, session.compiled.evaluation_batch_size(session.experiment.evaluation.batch_size, examples)
     )

@@ -1,6 +1,6 @@
-"""What the training steps of a plan will need of a device's memory: read off the compiled programs, before any run.
+"""The device memory that a plan needs, from its compiled training steps, before any run.
 
-Everything is abstract: no image is read and no weight is drawn. The numbers are XLA's own, of one device.
+Everything is abstract: no image is read and no weight is initialised. The numbers are XLA's, for one device.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from stepwise_jax.data import datasets, placement
-from stepwise_jax.data.batches import Resident
+from stepwise_jax.data.batches import ResidentSplit
 from stepwise_jax.data.loaders import Loader, ResidentLoader, StreamingLoader
 from stepwise_jax.data.placement import Placement
 from stepwise_jax.data.sampler import steps_in_call
@@ -25,55 +25,56 @@ from stepwise_jax.functional.state import TrainState, make_initializer
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.runtime import sharding
 from stepwise_jax.training import session
-from stepwise_jax.training.step_functions import train_function
+from stepwise_jax.training.step_functions import jit_train_call
 
 
 @dataclasses.dataclass(frozen=True)
 class Footprint:
-    """Bytes on one device of the calls of one batch size."""
+    """Bytes on one device for training with one batch size."""
 
     batch_size: int
     stages: tuple[str, ...]
-    """Names of the stages that have it."""
+    """Names of the stages with this batch size."""
     steps: int
     """Optimiser steps in one call."""
     arguments: int
-    """State, resident training images, and what a call works on."""
+    """State, resident training images, and the inputs of a call."""
     output: int
     donated: int
-    """Of the output, what takes the place of arguments."""
+    """The part of the output that reuses the memory of arguments."""
     temporaries: int
-    """Activations, gradients and whatever else lives within a call."""
+    """Activations, gradients and other temporary arrays of a call."""
     code: int
     total: int
-    """All of these, with the resident test images and the copy of the state that a checkpoint is written from."""
+    """All of these, with the resident test images and the copy of the state from which a checkpoint is written."""
 
 
-class Images(NamedTuple):
-    """How the images of a plan are kept."""
+class ImageStorage(NamedTuple):
+    """How many images there are, their shape, and where they are kept."""
 
     shape: tuple[int, int, int]
-    """Height, width and channels of one, as it is stored or streamed."""
+    """Height, width and channels of an image, as stored or streamed."""
     train: int
+    """Number of training images."""
     test: int
-    """How many there are."""
-    delivered: Placement
+    """Number of test images."""
+    placement: Placement
 
 
 def measure(experiment: ExperimentConfig, stages: Sequence[Stage], network: nn.Module) -> dict[str, Any]:
-    """The document of `plan --memory`: a footprint for each batch size, and what there is of memory.
+    """Return the document of `plan --memory`: a footprint for each batch size, and the memory of the device.
 
     Args:
-      experiment: with `steps_per_call` decided.
+      experiment: with `steps_per_call` resolved.
       stages: the plan.
       network: called as `network.apply(variables, images, train=...)`.
 
     Raises:
-      InputError: if the devices cannot share a batch evenly.
+      InputError: if a batch size does not divide evenly among the devices.
     """
     mesh = sharding.make_mesh()
-    session.check_batches(stages, mesh)
-    images, state = _images(experiment.data, mesh), _abstract_state(experiment, network, mesh)
+    session.check_batch_sizes(stages, mesh)
+    images, state = _image_storage(experiment.data, mesh), _abstract_state(experiment, network, mesh)
     sizes = dict.fromkeys(stage.batch_size for stage in stages)
     footprints = [
         _footprint(experiment, [stage for stage in stages if stage.batch_size == size], network, state, images, mesh)
@@ -83,24 +84,24 @@ def measure(experiment: ExperimentConfig, stages: Sequence[Stage], network: nn.M
         "batches": [dataclasses.asdict(each) for each in footprints],
         "state": _bytes(state),
         "resident_images": _resident_bytes(images, images.train + images.test, mesh),
-        "delivery": images.delivered.reason,
+        "delivery": images.placement.reason,
         "device_memory": placement.device_memory(),
     }
 
 
-def _images(data: DataConfig, mesh: Mesh) -> Images:
+def _image_storage(data: DataConfig, mesh: Mesh) -> ImageStorage:
     sizes = datasets.sizes(data)
     try:
         shape = datasets.image_shape(datasets.open_dataset(data), data.image_size)
     except InputError:
-        # Not prepared yet: images are scaled to what the network sees, unless they are smaller.
+        # Not prepared yet: images are scaled to the network's input size, unless they are smaller.
         shape = (data.image_size, data.image_size, 3)
     needed = (sizes.train + sizes.test) * int(np.prod(shape))
-    return Images(
+    return ImageStorage(
         shape,
         sizes.train,
         sizes.test,
-        placement.choose(data.delivery, needed, placement.device_memory(), mesh.size),
+        placement.choose_placement(data.delivery, needed, placement.device_memory(), mesh.size),
     )
 
 
@@ -116,54 +117,60 @@ def _footprint(
     stages: Sequence[Stage],
     network: nn.Module,
     state: TrainState,
-    images: Images,
+    images: ImageStorage,
     mesh: Mesh,
 ) -> Footprint:
     stage = stages[0]
     steps = steps_in_call(stage.updates_per_epoch, experiment.steps_per_call)
-    feed = _abstract_feed(images, mesh)
-    found = _compile(experiment, network, state, feed, steps, stage.batch_size, mesh).memory_analysis()
+    loader = _abstract_loader(images, mesh)
+    memory = _compile(experiment, network, state, loader, steps, stage.batch_size, mesh).memory_analysis()
     parts = {
-        "arguments": found.argument_size_in_bytes,
-        "output": found.output_size_in_bytes,
-        "temporaries": found.temp_size_in_bytes,
-        "code": found.generated_code_size_in_bytes,
+        "arguments": memory.argument_size_in_bytes,
+        "output": memory.output_size_in_bytes,
+        "temporaries": memory.temp_size_in_bytes,
+        "code": memory.generated_code_size_in_bytes,
     }
-    beside = _resident_bytes(images, images.test, mesh) + _bytes(state)
-    total = sum(parts.values()) - found.alias_size_in_bytes + beside
+    outside_call = _resident_bytes(images, images.test, mesh) + _bytes(state)
+    total = sum(parts.values()) - memory.alias_size_in_bytes + outside_call
     names = tuple(each.name for each in stages)
-    return Footprint(stage.batch_size, names, steps, donated=found.alias_size_in_bytes, total=total, **parts)
+    return Footprint(stage.batch_size, names, steps, donated=memory.alias_size_in_bytes, total=total, **parts)
 
 
-def _abstract_feed(images: Images, mesh: Mesh) -> Loader:
-    if images.delivered.kind == "streamed":
+def _abstract_loader(images: ImageStorage, mesh: Mesh) -> Loader:
+    if images.placement.kind == "streamed":
         return StreamingLoader(lambda rows: rows, np.empty(0, np.int32), images.shape, mesh, 1)
-    sharded = images.delivered.kind == "sharded"
+    sharded = images.placement.kind == "sharded"
     place = sharding.split_along(mesh, 0) if sharded else sharding.replicated(mesh)
     count = -(-images.train // mesh.size) * mesh.size if sharded else images.train
     pixels = jax.ShapeDtypeStruct((count, *images.shape), np.uint8, sharding=place)
     labels = jax.ShapeDtypeStruct((images.train,), np.int32, sharding=sharding.replicated(mesh))
-    return ResidentLoader(Resident(pixels, labels), mesh)  # pyright: ignore[reportArgumentType]
+    return ResidentLoader(ResidentSplit(pixels, labels), mesh)  # pyright: ignore[reportArgumentType]
 
 
 def _compile(
-    experiment: ExperimentConfig, network: nn.Module, state: Any, feed: Loader, steps: int, batch_size: int, mesh: Mesh
+    experiment: ExperimentConfig,
+    network: nn.Module,
+    state: Any,
+    loader: Loader,
+    steps: int,
+    batch_size: int,
+    mesh: Mesh,
 ) -> Any:
-    """The program of a run (`programs.CompiledFunctions`), from shapes alone."""
-    # The numbers of a normalisation by the data set are not known yet, and take no memory.
+    """Compile the training call of a run (`compilation.CompiledFunctions`) from shapes alone."""
+    # The constants of a normalisation by the data set are not known yet, and take no memory.
     normalisation = "none" if experiment.data.normalisation == "dataset" else experiment.data.normalisation
     preprocessing = make_preprocessing(normalisation, experiment.data.image_size, None)
-    function = train_function(network, make_optimizer(experiment.optimizer), preprocessing, mesh)
-    return function.lower(state, feed.examples, feed.abstract(steps, batch_size)).compile()
+    function = jit_train_call(network, make_optimizer(experiment.optimizer), preprocessing, mesh)
+    return function.lower(state, loader.examples, loader.abstract_inputs(steps, batch_size)).compile()
 
 
 def _bytes(tree: Any) -> int:
     return sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def _resident_bytes(images: Images, count: int, mesh: Mesh) -> int:
-    """Of so many images and their labels, on one device."""
-    if images.delivered.kind == "streamed":
+def _resident_bytes(images: ImageStorage, count: int, mesh: Mesh) -> int:
+    """Return the bytes of `count` images and their labels on one device."""
+    if images.placement.kind == "streamed":
         return 0
-    share = -(-count // mesh.size) if images.delivered.kind == "sharded" else count
+    share = -(-count // mesh.size) if images.placement.kind == "sharded" else count
     return share * int(np.prod(images.shape)) + 4 * count

@@ -1,4 +1,4 @@
-"""Where a run is, and who is informed of it: positions in training, observers, and the log that calls them."""
+"""The progress of a run: positions in training, observers, and the log that calls them."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,50 +17,50 @@ from stepwise_jax.workdir.tensorboard import TensorBoard
 
 @dataclass(frozen=True)
 class Position:
-    """A position in training as checkpoints keep it, with the sums of what came before it in its epoch and run."""
+    """A position in training, as stored in checkpoints, with running sums over its epoch and run."""
 
     stage: int = 1
     """From 1; one past the last stage when the run is done."""
     epoch: int = 1
     """From 1 within the stage."""
     step: int = 0
-    """Steps of this epoch that are done; all of them where the epoch is not scored yet."""
+    """Completed steps of this epoch; all of them if only its scores are missing."""
     updates: int = 0
-    """Steps of the run that are done."""
+    """Completed steps of the run."""
     examples_seen: int = 0
     loss_sum: float = 0.0
-    """Over this epoch's steps."""
+    """Sum over this epoch's steps."""
     best_top1: float | None = None
     seconds: dict[str, float] = field(default_factory=dict)
-    """Of this epoch, by kind, in earlier processes too."""
+    """Time of this epoch by kind, earlier processes included."""
     setbacks: tuple[int, ...] = ()
-    """Stages, from 1, that were restarted with a lower rate because the loss was not finite, once for each time."""
+    """Stages, from 1, that restarted with a lower rate after a loss that was not finite, once for each restart."""
 
     def document(self) -> dict[str, Any]:
         """Plain JSON data."""
         return dataclasses.asdict(self) | {"setbacks": list(self.setbacks)}
 
 
-def position_from(document: Mapping[str, Any]) -> Position:
-    """The inverse of `Position.document`; runs of older versions did not record that there were no setbacks."""
+def position_from_document(document: Mapping[str, Any]) -> Position:
+    """Invert `Position.document`; checkpoints of older versions have no `setbacks`."""
     return Position(**{**document, "setbacks": tuple(document.get("setbacks", ()))})
 
 
 def updates_before(stages: Sequence[Stage], number: int) -> int:
-    """Steps of the run that are done when stage `number`, from 1, begins."""
+    """Return the steps of the run before stage `number`, from 1."""
     return sum(stage.updates for stage in stages[: number - 1])
 
 
 class Observer(Protocol):
-    """A function of a record: a display, a logger. It watches a run and cannot steer it."""
+    """A function of a record: a display or a logger. It watches a run and cannot control it."""
 
     def __call__(self, record: Record, /) -> None:
-        """Takes one record; records of kinds that do not concern it are ignored."""
+        """Handle one record; ignore records of other kinds."""
         ...
 
 
-def end(observers: Iterable[Observer]) -> None:
-    """Tells observers that the run ends, so that a display gives the terminal back."""
+def notify_end(observers: Iterable[Observer]) -> None:
+    """Notify observers that the run ends, so that a display restores the terminal."""
     for observer in observers:
         observer(EndRecord())
 
@@ -68,14 +68,14 @@ def end(observers: Iterable[Observer]) -> None:
 class RunLog:
     """Writes the records of a run and calls its observers; a context that ends with an `EndRecord`.
 
-    An observer that raises is dropped, which is noted on the record: training does not depend on it.
+    An observer that raises is dropped, and the records say so: training does not depend on observers.
     """
 
     def __init__(self, folder: Path | None, observers: Sequence[Observer]):
-        """Opens the log.
+        """Open the log.
 
         Args:
-          folder: the run's workdir; None in processes beside the first one, which write nothing.
+          folder: the run's workdir; None in all processes but the first, which write nothing.
           observers: called with every record, in this order.
         """
         self._observers: list[Observer] = list(observers)
@@ -84,20 +84,20 @@ class RunLog:
             self._observers.append(TensorBoard(folder / TENSORBOARD, self._report))
 
     def record(self, record: StoredRecord) -> None:
-        """Writes a record and shows it."""
+        """Write a record and pass it to the observers."""
         self._writer.append(record)
         self.show(record)
 
     def event(self, name: str, message: str) -> None:
-        """Writes and shows an event."""
+        """Write an event and pass it to the observers."""
         self.record(EventRecord(name, message))
 
     def write_event(self, name: str, message: str) -> None:
-        """Writes an event that is not shown."""
+        """Write an event without notifying the observers."""
         self._writer.append(EventRecord(name, message))
 
     def show(self, record: Record) -> None:
-        """Calls every observer, and writes nothing."""
+        """Pass a record to the observers without writing it."""
         for observer in tuple(self._observers):
             try:
                 observer(record)
@@ -106,12 +106,12 @@ class RunLog:
                 name = getattr(observer, "__name__", type(observer).__name__)
                 self.event("observer", f"the observer {name} failed ({describe_error(error)}): it is no longer called")
 
-    def prepared(self, done: int, total: int, what: str) -> None:
-        """Shows that `done` of `total` are ready: a progress callback for the data pipeline."""
+    def show_preparation(self, done: int, total: int, what: str) -> None:
+        """Notify the observers that `done` of `total` items are ready: a progress callback for the data pipeline."""
         self.show(PreparationRecord(done, total, what))
 
     def sync(self) -> None:
-        """Forces the records to disk.
+        """Flush the records to disk.
 
         Raises:
           OSError: if a line cannot be written.
@@ -126,5 +126,5 @@ class RunLog:
         self.show(EndRecord())
 
     def _report(self, message: str) -> None:
-        """Shows what cannot be written."""
+        """Notify the observers of a record that cannot be written."""
         self.show(EventRecord("records", message))

@@ -1,6 +1,6 @@
-"""Saving while training goes on: what cannot be written is told and tried again, and only a run's end insists.
+"""Saving during training: a failed save is reported and retried, and is an error only at the end of a run.
 
-A disk that is full or read-only costs the checkpoints of its time, never the training: the last good one is kept.
+A disk that is full or read-only delays checkpoints, but does not stop training. The last good checkpoint is kept.
 """
 
 import dataclasses
@@ -20,89 +20,92 @@ from stepwise_jax.training.session import Session
 
 
 def is_due(session: Session) -> bool:
-    """Whether a save is due; one that has failed in the background since the last call is told."""
-    with _failure_told(session):
-        return session.checkpoints.due(session.experiment.checkpoint.every_seconds)
+    """Return whether a save is due; report a background save that has failed since the last call."""
+    with _report_failure(session):
+        return session.checkpoints.should_save(session.experiment.checkpoint.every_seconds)
     return False
 
 
 def save(session: Session, state: TrainState, position: Position, *, later: bool = False) -> None:
-    """Starts writing a checkpoint, whose records are on disk before it.
+    """Start to write a checkpoint, after flushing its records to disk.
 
-    A state that is not finite is never written, and at the end of a stage it is what a loss would be one step later.
+    A state that is not finite is never written. At the end of a stage it is an error, as the next loss would be.
 
     Args:
       session: the run.
       state: what to save.
-      position: where it belongs.
-      later: writing begins when `is_due` is asked, or anything else of the checkpoints: after the next call.
+      position: the position of the state.
+      later: start writing only at the next use of the checkpoints, such as `is_due`: after the next training call.
 
     Raises:
-      NonFiniteLossError: for such a state at the end of a stage.
+      NonFiniteLossError: if the state is not finite at the end of a stage.
     """
     if not is_finite(state):
-        _refuse_at_end(session, position)
+        _raise_at_stage_end(session, position)
         session.log.event("unsaved", f"the state after update {position.updates} is not finite: it is not saved")
         return
-    with _failure_told(session):
-        # First the one that was under way, so that its failure does not stand in the way of this one.
+    with _report_failure(session):
+        # Wait for the previous save first, so that its failure does not prevent this one.
         session.checkpoints.wait()
-    with _failure_told(session):
+    with _report_failure(session):
         session.log.sync()
         session.checkpoints.save(state, position.document(), later=later)
 
 
-def _refuse_at_end(session: Session, position: Position) -> None:
+def _raise_at_stage_end(session: Session, position: Position) -> None:
     if (position.epoch, position.step) == (1, 0):
         stage = session.stages[position.stage - 2]
         ended = dataclasses.replace(position, stage=position.stage - 1, epoch=stage.epochs)
-        raise failures.non_finite_loss("the network is no longer finite", stage, ended, position.updates)
+        raise failures.non_finite_loss_error("the network is no longer finite", stage, ended, position.updates)
 
 
 @contextmanager
-def _failure_told(session: Session) -> Iterator[None]:
-    """Tells of what cannot be written, and lets training go on."""
+def _report_failure(session: Session) -> Iterator[None]:
+    """Report a failed write, and let training continue."""
     try:
         yield
     except (SaveError, OSError) as error:
-        told = error if isinstance(error, SaveError) else f"records.jsonl cannot be written ({error.strerror})"
+        message = error if isinstance(error, SaveError) else f"records.jsonl cannot be written ({error.strerror})"
         if jax.process_count() > 1:
-            # The other processes wait where this one failed: all of them end, and can be run again.
-            raise SaveError(f"{told}: run the same command to go on from the last good checkpoint") from error
-        session.log.event("unsaved", f"WARNING: {told}: training goes on, {_kept(session)}, and saving is tried again")
+            # The other processes wait for this one: all of them exit, and the run can be resumed.
+            raise SaveError(f"{message}: run the same command to continue from the last good checkpoint") from error
+        warning = f"WARNING: {message}: training continues, {_last_checkpoint(session)}, and saving will be tried again"
+        session.log.event("unsaved", warning)
 
 
-def _kept(session: Session) -> str:
+def _last_checkpoint(session: Session) -> str:
     steps = session.checkpoints.steps()
     return f"the last good checkpoint, after update {steps[-1]}, is kept" if steps else "there is no checkpoint yet"
 
 
-def stop(session: Session, position: Position) -> NoReturn:
-    """Ends the run for the signal that has come, once what was being saved is on disk.
+def stop_for_signal(session: Session, position: Position) -> NoReturn:
+    """Stop the run after a signal, once the pending save is on disk.
 
     Raises:
-      InterruptedRunError: if the place is on disk; running the same command goes on from there.
-      UnsavedError: if it is not.
+      InterruptedRunError: if the position is on disk; the same command resumes from there.
+      SaveError: if it is not.
     """
-    with _failure_told(session):
+    with _report_failure(session):
         session.checkpoints.wait()
     stopped = f"stopped by {session.stop.name} after {position.updates} updates"
     if position.updates and position.updates not in session.checkpoints.steps():
-        raise SaveError(f"{stopped}, which could not be saved; {_kept(session)}: run the same command to go on")
-    stopped += ": run the same command to go on"
-    # On the record only: the command ends with this sentence.
+        raise SaveError(
+            f"{stopped}, which could not be saved; {_last_checkpoint(session)}: run the same command to continue"
+        )
+    stopped += ": run the same command to continue"
+    # Not shown to observers: the command prints this message when it exits.
     session.log.write_event("stop", stopped)
     raise InterruptedRunError(stopped)
 
 
 def save_final(session: Session, state: TrainState, position: Position) -> None:
-    """Returns when the final state and the records are on disk; what failed before is tried once more.
+    """Return when the final state and the records are on disk, after retrying a save that failed.
 
     Raises:
-      UnsavedError: if the disk still refuses.
+      SaveError: if they still cannot be written.
     """
     try:
-        with _failure_told(session):
+        with _report_failure(session):
             session.checkpoints.wait()
         session.log.sync()
         session.checkpoints.save(state, position.document())
@@ -114,10 +117,10 @@ def save_final(session: Session, state: TrainState, position: Position) -> None:
 
 
 def _advice(session: Session) -> str:
-    return f"{_kept(session)}; make room and run the same command to go on from there"
+    return f"{_last_checkpoint(session)}; free some space and run the same command to continue from there"
 
 
 def is_finite(state: TrainState) -> bool:
-    """Whether every number of a state is finite."""
+    """Return whether every number of a state is finite."""
     leaves = [np.asarray(leaf) for leaf in jax.device_get(jax.tree.leaves(state))]
     return all(np.isfinite(leaf).all() for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.inexact))

@@ -1,4 +1,4 @@
-"""Everything that a run needs, opened and placed before its first step."""
+"""The session of a run: its data, functions, checkpoints and log, opened before the first step."""
 
 import dataclasses
 import math
@@ -19,68 +19,80 @@ from stepwise_jax.data import datasets, subsets
 from stepwise_jax.data.dataset import Dataset
 from stepwise_jax.data.loaders import Loader
 from stepwise_jax.data.placement import Split, open_data, open_split
-from stepwise_jax.data.sampler import PlanOrder
+from stepwise_jax.data.sampler import PlanSampler
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.functional.optimizers import make_optimizer
 from stepwise_jax.functional.preprocessing import Preprocessing, make_preprocessing
-from stepwise_jax.functional.state import TrainState, make_initializer, state_from
+from stepwise_jax.functional.state import TrainState, make_initializer, state_from_variables
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.runtime import agreement, compile_cache, multihost, sharding
 from stepwise_jax.runtime.signals import stop_on_signals
 from stepwise_jax.training.compilation import CompiledFunctions
 from stepwise_jax.training.progress import Observer, RunLog
-from stepwise_jax.training.timing import Profile, Timer
-from stepwise_jax.workdir import signature
+from stepwise_jax.training.timing import ProfiledEpoch, Timer
 from stepwise_jax.workdir.checkpoints import Checkpoints
 from stepwise_jax.workdir.files import CHECKPOINTS, SUBSETS
 from stepwise_jax.workdir.json_files import read_json, write_json
-from stepwise_jax.workdir.signature import Signature
+from stepwise_jax.workdir.signature import Signature, write_signature
 
 
 @dataclass(frozen=True)
 class Session:
-    """What stays the same from the first step of a run to its last."""
+    """Everything that stays the same from the first step of a run to its last."""
 
     experiment: ExperimentConfig
     stages: tuple[Stage, ...]
     subsets: tuple[subsets.Subset, ...]
+    """The training examples of each stage."""
     optimizer: optax.GradientTransformation
-    initial: Callable[[], TrainState]
+    make_initial_state: Callable[[], TrainState]
     """Makes the state before the first step."""
-    order: PlanOrder
+    sampler: PlanSampler
     """The batches of the whole run."""
-    train: Loader
-    test: Loader
+    train_loader: Loader
+    test_loader: Loader
     test_labels: np.ndarray
     """int32 [N]"""
     test_ids: tuple[str, ...]
     classes: tuple[str, ...]
-    """Names, in the order of the labels."""
-    programs: CompiledFunctions
-    clock: Timer
+    """Class names, in the order of the labels."""
+    compiled: CompiledFunctions
+    timer: Timer
     checkpoints: Checkpoints
     log: RunLog
     stop: agreement.StopAgreement
+    """True once a signal has requested a stop."""
     mesh: Mesh
     folder: Path
     """The run's workdir."""
-    profile: Profile | None = None
+    profile: ProfiledEpoch | None = None
     """The epoch to trace, if any."""
 
     def place(self, state: TrainState) -> TrainState:
-        """The state on every device; one placement from the first step on, so that nothing compiles twice."""
+        """Place a state on every device, always with the same sharding, so that nothing compiles twice."""
         return sharding.place(state, sharding.replicated(self.mesh))
 
 
-class _Data(NamedTuple):
-    """The data of a run, opened."""
+class _DataFields(NamedTuple):
+    """The fields of a `Session` that come from the data."""
 
-    dataset: Dataset
-    train: Split
-    test: Split
     subsets: tuple[subsets.Subset, ...]
-    preprocessing: Preprocessing
+    sampler: PlanSampler
+    train_loader: Loader
+    test_loader: Loader
+    test_labels: np.ndarray
+    test_ids: tuple[str, ...]
+    classes: tuple[str, ...]
+
+
+class _FunctionFields(NamedTuple):
+    """The fields of a `Session` that come from the network and its optimizer."""
+
+    optimizer: optax.GradientTransformation
+    make_initial_state: Callable[[], TrainState]
+    compiled: CompiledFunctions
+    timer: Timer
 
 
 @contextmanager
@@ -91,13 +103,13 @@ def open_session(
     variables: Any | None,
     folder: Path,
     observers: Sequence[Observer] = (),
-    profile: Profile | None = None,
+    profile: ProfiledEpoch | None = None,
 ) -> Iterator[Session]:
-    """Opens the data, draws and records the subsets, and puts everything in its place on the devices.
+    """Open the data, draw and record the subsets, and place the images on the devices.
 
     Args:
-      experiment: with every open choice resolved.
-      stages: what will be run.
+      experiment: with every choice that depends on the machine resolved.
+      stages: the stages to run.
       network: called as `network.apply(variables, images, train=...)`.
       variables: `{"params", "batch_stats"}` to start from, or None for random ones.
       folder: the run's workdir, locked by the caller.
@@ -105,80 +117,73 @@ def open_session(
       profile: the epoch to trace, if any.
     """
     compile_cache.enable()
-    mesh, clock = sharding.make_mesh(), Timer()
+    mesh, is_first = sharding.make_mesh(), multihost.is_first_process()
     multihost.on_all_processes(partial(_check_plan, experiment, stages, network, mesh))
-    optimizer = make_optimizer(experiment.optimizer)
     with ExitStack() as stack:
-        log = stack.enter_context(RunLog(folder if multihost.is_first_process() else None, observers))
-        data = stack.enter_context(_opened_data(experiment, stages, mesh, folder, log))
-        programs = stack.enter_context(_compiled(experiment, network, optimizer, data.preprocessing, mesh, clock, log))
-        checkpoints = stack.enter_context(Checkpoints(folder / CHECKPOINTS, experiment.checkpoint.keep))
+        log = stack.enter_context(RunLog(folder if is_first else None, observers))
+        data, preprocessing = stack.enter_context(_open_data(experiment, stages, mesh, folder, log))
+        functions = stack.enter_context(_open_functions(experiment, network, variables, preprocessing, mesh, log))
         yield Session(
             experiment=experiment,
             stages=stages,
-            subsets=data.subsets,
-            optimizer=optimizer,
-            initial=_initializer(experiment, network, variables, optimizer, mesh),
-            order=PlanOrder(experiment.seed, stages, [subset.rows for subset in data.subsets]),
-            train=data.train.feed,
-            test=data.test.feed,
-            test_labels=data.test.labels,
-            test_ids=data.test.ids,
-            classes=data.dataset.class_names,
-            programs=programs,
-            clock=clock,
-            checkpoints=checkpoints,
+            **data._asdict(),
+            **functions._asdict(),
+            checkpoints=stack.enter_context(Checkpoints(folder / CHECKPOINTS, experiment.checkpoint.keep)),
             log=log,
             stop=agreement.StopAgreement(stack.enter_context(stop_on_signals()), mesh),
             mesh=mesh,
             folder=folder,
-            profile=profile if multihost.is_first_process() else None,
+            profile=profile if is_first else None,
         )
 
 
 @contextmanager
-def _compiled(
+def _open_functions(
     experiment: ExperimentConfig,
     network: nn.Module,
-    optimizer: optax.GradientTransformation,
+    variables: Any | None,
     preprocessing: Preprocessing,
     mesh: Mesh,
-    clock: Timer,
     log: RunLog,
-) -> Iterator[CompiledFunctions]:
-    """The functions of the devices; at the end, no more is compiled in the background."""
-    report = partial(log.event, "compile")
-    deterministic = experiment.deterministic
-    programs = CompiledFunctions(network, optimizer, preprocessing, mesh, clock, report, deterministic=deterministic)
+) -> Iterator[_FunctionFields]:
+    """Yield the functions that run on the devices; on exit, compile nothing more in the background."""
+    optimizer, timer = make_optimizer(experiment.optimizer), Timer()
+    report, deterministic = partial(log.event, "compile"), experiment.deterministic
+    compiled = CompiledFunctions(network, optimizer, preprocessing, mesh, timer, report, deterministic=deterministic)
+    make_initial_state = _initializer(experiment, network, variables, optimizer, mesh)
     try:
-        yield programs
+        yield _FunctionFields(optimizer, make_initial_state, compiled, timer)
     finally:
-        programs.close()
+        compiled.close()
 
 
 @contextmanager
-def _opened_data(
+def _open_data(
     experiment: ExperimentConfig, stages: tuple[Stage, ...], mesh: Mesh, folder: Path, log: RunLog
-) -> Iterator[_Data]:
-    """The data set with its subsets, whose proof and whose signature are on record in the workdir."""
+) -> Iterator[tuple[_DataFields, Preprocessing]]:
+    """Open the data set, draw its subsets, and record both the subsets and the preprocessing in the workdir."""
     config = experiment.data
-    dataset, placement = open_data(config, mesh, log.prepared)
+    dataset, placement = open_data(config, mesh, log.show_preparation)
     log.event("delivery", placement.reason)
-    train, test = (open_split(config, dataset, split, placement, mesh, log.prepared) for split in ("train", "test"))
+    train, test = (
+        open_split(config, dataset, split, placement, mesh, log.show_preparation) for split in ("train", "test")
+    )
     try:
         _check_size(experiment, stages, len(train.labels))
-        drawn = multihost.first_then_others(partial(_draw, experiment, stages, train, test, dataset, folder))
+        drawn = multihost.on_first_then_others(partial(_draw_subsets, experiment, stages, train, test, dataset, folder))
         preprocessing = make_preprocessing(config.normalisation, config.image_size, train.histograms)
         shape = datasets.image_shape(dataset, config.image_size)
         ours = Signature(preprocessing, shape, dataset.class_names, config.name)
-        multihost.broadcast_from_first(partial(signature.record, folder, ours))
-        yield _Data(dataset, train, test, drawn, preprocessing)
+        multihost.broadcast_from_first(partial(write_signature, folder, ours))
+        sampler = PlanSampler(experiment.seed, stages, [subset.rows for subset in drawn])
+        classes = dataset.class_names
+        yield _DataFields(drawn, sampler, train.loader, test.loader, test.labels, test.ids, classes), preprocessing
     finally:
-        train.feed.close()
+        train.loader.close()
 
 
-def resolve(experiment: ExperimentConfig, recorded: ExperimentConfig | None) -> ExperimentConfig:
-    """The experiment with what depends on the machine decided, as an earlier process of the run decided it."""
+def resolve_steps_per_call(experiment: ExperimentConfig, recorded: ExperimentConfig | None) -> ExperimentConfig:
+    """Return the experiment with `steps_per_call` resolved: as recorded in the workdir, else by the kind of device."""
     if experiment.steps_per_call:
         return experiment
     chosen = recorded.steps_per_call if recorded else 1 if jax.default_backend() == "cpu" else 32
@@ -186,12 +191,12 @@ def resolve(experiment: ExperimentConfig, recorded: ExperimentConfig | None) -> 
 
 
 def _check_plan(experiment: ExperimentConfig, stages: tuple[Stage, ...], network: nn.Module, mesh: Mesh) -> None:
-    check_batches(stages, mesh)
+    check_batch_sizes(stages, mesh)
     _check_single_images(stages, network, experiment.data.image_size)
 
 
 def _check_single_images(stages: tuple[Stage, ...], network: nn.Module, image_size: int) -> None:
-    """Refuses batches of one image where the maps of the network shrink to one value a channel, which do not vary."""
+    """Refuse batches of one image if the network shrinks its maps to one value per channel, whose variance is zero."""
     single = [f"{number} ({stage.name})" for number, stage in enumerate(stages, 1) if stage.batch_size == 1]
     if not single:
         return
@@ -211,7 +216,7 @@ def _check_size(experiment: ExperimentConfig, stages: tuple[Stage, ...], example
         )
 
 
-def _draw(
+def _draw_subsets(
     experiment: ExperimentConfig,
     stages: tuple[Stage, ...],
     train: Split,
@@ -219,10 +224,10 @@ def _draw(
     dataset: Dataset,
     folder: Path,
 ) -> tuple[subsets.Subset, ...]:
-    """The stages' subsets, with their proof in `subsets.json`; a resumed run must find the same there.
+    """Draw the stages' subsets and record them in `subsets.json`; a resumed run must draw the recorded ones.
 
     Raises:
-      InputError: if the data is no longer what the run began with.
+      InputError: if the data has changed since the run started.
     """
     counts = [stage.examples for stage in stages]
     drawn = subsets.draw(experiment.data.subset_draw, experiment.seed, train.labels, train.ids, counts, dataset.builder)
@@ -231,10 +236,12 @@ def _draw(
     path = folder / SUBSETS
     if not path.exists():
         if not multihost.is_first_process():
-            raise InputError(f"--workdir {folder} is not the first process's: it must lie where all processes see it")
+            raise InputError(
+                f"--workdir {folder} is not the first process's: it must be on a file system that all processes share"
+            )
         write_json(path, manifest)
     elif read_json(path) != manifest:
-        raise InputError(f"{path} records other examples than {experiment.data.name} holds now: the data has changed")
+        raise InputError(f"{path} does not record the examples of {experiment.data.name}: the data has changed")
     return drawn
 
 
@@ -247,25 +254,25 @@ def _initializer(
 ) -> Callable[[], TrainState]:
     create_state = _compile_once(make_initializer(network, optimizer, experiment.data.image_size))
 
-    def initial() -> TrainState:
+    def make_initial_state() -> TrainState:
         random = variables is None
-        state = create_state(jax.random.key(experiment.seed)) if random else state_from(variables, optimizer)
+        state = create_state(jax.random.key(experiment.seed)) if random else state_from_variables(variables, optimizer)
         return sharding.place(state, sharding.replicated(mesh))
 
-    return initial
+    return make_initial_state
 
 
 def _compile_once(function: Callable[..., TrainState]) -> Callable[..., TrainState]:
-    # LLVM takes six times as long to optimise the random generators as they take to run once without.
-    quick = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    return jax.jit(function, compiler_options=quick)
+    # LLVM needs six times as long to optimise the random generators as they need to run once unoptimised.
+    unoptimised = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    return jax.jit(function, compiler_options=unoptimised)
 
 
-def check_batches(stages: Sequence[Stage], mesh: Mesh) -> None:
-    """Refuses a batch that the devices cannot share evenly.
+def check_batch_sizes(stages: Sequence[Stage], mesh: Mesh) -> None:
+    """Refuse a batch size that does not divide evenly among the devices.
 
     Raises:
-      InputError: with the nearest batch sizes that fit, and the numbers of devices that fit every stage.
+      InputError: names the nearest batch sizes that fit, and the numbers of devices that fit every stage.
     """
     devices = mesh.size
     for index, stage in enumerate(stages, start=1):
@@ -280,7 +287,7 @@ def check_batches(stages: Sequence[Stage], mesh: Mesh) -> None:
 
 
 def _device_counts(stages: Sequence[Stage], most: int) -> str:
-    """The numbers of devices below `most` that share every stage's batch evenly, in words."""
+    """Say which numbers of devices below `most` divide every stage's batch evenly."""
     common = math.gcd(*(stage.batch_size for stage in stages))
     *others, last = (str(count) for count in range(1, most) if common % count == 0)
     return f"{', '.join(others)} or {last} devices" if others else "one device alone"

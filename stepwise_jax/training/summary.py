@@ -8,32 +8,32 @@ from typing import Any
 import numpy as np
 
 from stepwise_jax.errors import SaveError
-from stepwise_jax.functional.state import TrainState, digest, learned
+from stepwise_jax.functional.state import TrainState, digest, learned_state
 from stepwise_jax.runtime import multihost
-from stepwise_jax.training.evaluation import predict
+from stepwise_jax.training.evaluation import predict_test_set
 from stepwise_jax.training.session import Session
 from stepwise_jax.workdir import predictions, record_file
 from stepwise_jax.workdir.files import PREDICTIONS, SAMPLES, SUMMARY
 from stepwise_jax.workdir.json_files import write_json
 from stepwise_jax.workdir.predictions import write_arrays, write_samples
-from stepwise_jax.workdir.records import SECONDS
+from stepwise_jax.workdir.records import TIME_KINDS
 
 
-def finish(session: Session, state: TrainState, folder: Path) -> dict[str, Any]:
-    """Writes `predictions.npz`, `samples.npz` and `summary.json`, whose contents it returns; the state is saved.
+def write_results(session: Session, state: TrainState, folder: Path) -> dict[str, Any]:
+    """Write `predictions.npz`, `samples.npz` and `summary.json` of a saved state; return the contents of the last.
 
     Raises:
-      UnsavedError: if one of them cannot be written.
-      Stopped: if a signal comes meanwhile.
+      SaveError: if one of them cannot be written.
+      Stopped: if a signal arrives meanwhile.
     """
-    with session.clock.measure("evaluate"):
-        probabilities = predict(session, state)
-    rows = predictions.choose(session.test_labels, probabilities)
-    images = session.test.images(rows)
+    with session.timer.measure("evaluate"):
+        probabilities = predict_test_set(session, state)
+    rows = predictions.choose_samples(session.test_labels, probabilities)
+    images = session.test_loader.images(rows)
 
     def write() -> dict[str, Any]:
-        summary = summarise(session, state, record_file.read_records(folder))
-        with _refusal_told(folder):
+        summary = make_summary(session, state, record_file.read_records(folder))
+        with _explain_write_failure(folder):
             write_predictions(session, probabilities, folder / PREDICTIONS)
             write_samples(rows, images, folder / SAMPLES)
             write_json(folder / SUMMARY, summary)
@@ -45,18 +45,18 @@ def finish(session: Session, state: TrainState, folder: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _refusal_told(folder: Path) -> Iterator[None]:
+def _explain_write_failure(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise SaveError(
-            f"{folder} cannot be written ({error.strerror}): training is done and saved; make room and run the same "
-            "command for its predictions and summary"
+            f"{folder} cannot be written ({error.strerror}): training is done and saved; free some space and run "
+            "the same command to write the predictions and the summary"
         ) from error
 
 
 def write_predictions(session: Session, probabilities: np.ndarray, path: Path) -> None:
-    """Test ids, labels and probabilities, in the order of the test set on disk, and the names of the classes."""
+    """Write test ids, labels and probabilities, in the order of the test set on disk, and the class names."""
     write_arrays(
         path,
         ids=np.asarray(session.test_ids),
@@ -66,13 +66,13 @@ def write_predictions(session: Session, probabilities: np.ndarray, path: Path) -
     )
 
 
-def summarise(session: Session, state: TrainState, rows: record_file.Records) -> dict[str, Any]:
-    """The contents of `summary.json`, from the run's records and its final state."""
+def make_summary(session: Session, state: TrainState, rows: record_file.RunRecords) -> dict[str, Any]:
+    """Return the contents of `summary.json`, from the run's records and its final state."""
     last = rows.epochs[-1]
     ends = {row["stage"]: row for row in rows.epochs}
-    after = session.clock.read()
-    seconds = {kind: sum(row["seconds"][kind] for row in rows.epochs) + after[kind] for kind in SECONDS}
-    reached = ("top1", "top5", "test_loss", "train_loss", "examples_seen", "updates")
+    after_last_epoch = session.timer.read()
+    seconds = {kind: sum(row["seconds"][kind] for row in rows.epochs) + after_last_epoch[kind] for kind in TIME_KINDS}
+    scores = ("top1", "top5", "test_loss", "train_loss", "examples_seen", "updates")
     return {
         "top1": last["top1"],
         "top5": last["top5"],
@@ -82,16 +82,16 @@ def summarise(session: Session, state: TrainState, rows: record_file.Records) ->
         "flops": training_flops(session, state),
         "seconds": seconds,
         "stages": [
-            {"name": stage.name, **{name: ends[number][name] for name in reached}}
+            {"name": stage.name, **{name: ends[number][name] for name in scores}}
             for number, stage in enumerate(session.stages, start=1)
         ],
-        "state_sha256": digest(learned(state)),
+        "state_sha256": digest(learned_state(state)),
     }
 
 
 def training_flops(session: Session, state: TrainState) -> float:
-    """Floating-point operations of all optimiser steps, as XLA counts one step of each batch size."""
+    """Return the floating-point operations of all optimiser steps; XLA counts one step of each batch size."""
     sizes = {stage.batch_size for stage in session.stages}
-    feed, programs = session.train, session.programs
-    step = {size: programs.flops_per_step(state, feed.examples, feed.abstract(1, size)) for size in sizes}
+    loader, compiled = session.train_loader, session.compiled
+    step = {size: compiled.flops_per_step(state, loader.examples, loader.abstract_inputs(1, size)) for size in sizes}
     return sum(stage.updates * step[stage.batch_size] for stage in session.stages)

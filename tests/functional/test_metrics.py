@@ -8,8 +8,8 @@ from flax import linen as nn
 
 from stepwise_jax.data.batches import pad_rows
 from stepwise_jax.functional import metrics
-from stepwise_jax.functional.batch_statistics import reestimate
-from stepwise_jax.functional.metrics import make_count, ranks, total
+from stepwise_jax.functional.batch_statistics import reestimate_batch_stats
+from stepwise_jax.functional.metrics import label_ranks, make_eval_step, scores_from_counts
 from stepwise_jax.functional.state import TrainState
 from stepwise_jax.functional.train_step import Batch
 
@@ -26,19 +26,19 @@ def test_ranks_are_those_of_a_stable_sort_ties_included(classes):
     # Whole numbers from few values, so that most rows hold ties.
     logits = RANDOM.integers(-2, 3, (200, classes)).astype(np.float32)
     labels = RANDOM.integers(0, classes, 200)
-    assert ranks(jnp.asarray(logits), jnp.asarray(labels)).tolist() == stable_ranks(logits, labels)
+    assert label_ranks(jnp.asarray(logits), jnp.asarray(labels)).tolist() == stable_ranks(logits, labels)
 
 
 def test_ranks_of_infinite_logits():
     logits = jnp.array([[-np.inf, 0.0, np.inf], [-np.inf, -np.inf, -np.inf], [np.inf, np.inf, 0.0]])
-    assert ranks(logits, jnp.array([2, 1, 1])).tolist() == [0, 1, 1]
+    assert label_ranks(logits, jnp.array([2, 1, 1])).tolist() == [0, 1, 1]
 
 
 def test_a_nan_is_never_right():
     for nan in range(6):
         logits = np.arange(6, dtype=np.float32)[None].repeat(6, axis=0)
         logits[:, nan] = np.nan
-        found = np.asarray(ranks(jnp.asarray(logits), jnp.arange(6)))
+        found = np.asarray(label_ranks(jnp.asarray(logits), jnp.arange(6)))
         assert (found >= 1).all(), "a row with a NaN was scored as right"
         assert found[nan] == 6, "a class whose logit is NaN came into the top five"
 
@@ -59,12 +59,12 @@ def scores(classes: int, count: int, batch_size: int) -> tuple[metrics.Scores, n
     images, labels = random.normal(size=(count, 2, 2, 1)).astype(np.float32), random.integers(0, classes, count)
     kernel = random.normal(size=(4, classes)).astype(np.float32)
     state = TrainState(jnp.int32(0), {"Dense_0": {"kernel": jnp.asarray(kernel)}}, {}, ())
-    counting = jax.jit(make_count(Linear(classes)))
+    counting = jax.jit(make_eval_step(Linear(classes)))
     batches = zip(*pad_rows(count, batch_size), strict=True)
     sums = [
         counting(state, Batch(jnp.asarray(images[rows]), jnp.asarray(labels[rows])), mask) for rows, mask in batches
     ]
-    return total(sums, count), images.reshape(count, 4).astype(np.float64) @ kernel, labels
+    return scores_from_counts(sums, count), images.reshape(count, 4).astype(np.float64) @ kernel, labels
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 5, 23, 40])
@@ -86,7 +86,7 @@ def test_with_five_classes_or_fewer_every_top_five_is_right():
 
 def test_sums_beyond_32_bits_stay_exact():
     counts = [{"top1": np.int32(2**30 + 1), "top5": np.int32(2**31 - 1), "loss": np.float32(2**24)}] * 8
-    found = total(counts, 2**40)  # pyright: ignore[reportArgumentType]
+    found = scores_from_counts(counts, 2**40)  # pyright: ignore[reportArgumentType]
     assert found.top1 * 2**40 == 8 * (2**30 + 1)
     assert found.top5 * 2**40 == 8 * (2**31 - 1)
     assert found.loss * 2**40 == 8 * 2**24
@@ -122,7 +122,7 @@ def test_reestimated_statistics_are_the_plain_mean_over_the_batches(size):
 
     # Whatever the statistics were before must not matter.
     stale = jax.tree.map(lambda leaf: jnp.full_like(leaf, 123.0), variables["batch_stats"])
-    found = reestimate(statistics, stale, batches.astype(np.float32))
+    found = reestimate_batch_stats(statistics, stale, batches.astype(np.float32))
     moments = [batch_moments(batch) for batch in batches]
     expected = jax.tree.map(lambda *values: np.mean(values, axis=0), *moments)
     jax.tree.map(lambda ours, theirs: np.testing.assert_allclose(ours, theirs, rtol=2e-4), found, expected)

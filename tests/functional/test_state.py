@@ -5,16 +5,23 @@ import pytest
 from conftest import TinyNet
 
 from stepwise_jax.experiment.config import OptimizerConfig, PlanConfig
-from stepwise_jax.functional.batch_statistics import initial_statistics
+from stepwise_jax.functional.batch_statistics import initial_batch_stats
 from stepwise_jax.functional.optimizers import make_optimizer, momentum_buffer, set_hyperparameters
-from stepwise_jax.functional.state import TrainState, cross_boundary, digest, learned, make_initializer, state_from
+from stepwise_jax.functional.state import (
+    TrainState,
+    cross_stage_boundary,
+    digest,
+    learned_state,
+    make_initializer,
+    state_from_variables,
+)
 
 OPTIMIZER = make_optimizer(OptimizerConfig())
 # Without optimisation the random generators compile in a moment.
 CREATE = jax.jit(make_initializer(TinyNet(), OPTIMIZER, 8), compiler_options={"xla_backend_optimization_level": 0})
 
 
-def initial() -> TrainState:
+def make_initial_state() -> TrainState:
     return CREATE(jax.random.key(0))
 
 
@@ -27,7 +34,7 @@ def trained() -> TrainState:
             return jnp.full_like(leaf, 17)
         return jnp.asarray(random.uniform(2, 3, leaf.shape), leaf.dtype)
 
-    return jax.tree.map(value, initial())
+    return jax.tree.map(value, make_initial_state())
 
 
 def same(ours, theirs) -> bool:
@@ -43,23 +50,23 @@ def same(ours, theirs) -> bool:
 
 
 def test_the_first_state_is_a_function_of_the_key():
-    assert same(initial(), initial())
-    assert not same(initial().params, CREATE(jax.random.key(1)).params)
+    assert same(make_initial_state(), make_initial_state())
+    assert not same(make_initial_state().params, CREATE(jax.random.key(1)).params)
 
 
 def test_the_first_state_has_no_past():
-    state = initial()
+    state = make_initial_state()
     assert (int(state.step), state.step.dtype) == (0, jnp.int32)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves((state.params, state.batch_stats)))
     assert all(not leaf.any() for leaf in jax.tree.leaves(momentum_buffer(state.opt_state)))
-    assert same(state.batch_stats, initial_statistics(trained().batch_stats))
+    assert same(state.batch_stats, initial_batch_stats(trained().batch_stats))
 
 
 def test_a_state_from_given_weights_holds_them_and_no_past():
     given = trained()
-    state = state_from({"params": given.params, "batch_stats": given.batch_stats}, OPTIMIZER)
+    state = state_from_variables({"params": given.params, "batch_stats": given.batch_stats}, OPTIMIZER)
     assert same((state.params, state.batch_stats), (given.params, given.batch_stats))
-    assert same((state.step, state.opt_state), (initial().step, initial().opt_state))
+    assert same((state.step, state.opt_state), (make_initial_state().step, make_initial_state().opt_state))
 
 
 # ---- Across a boundary
@@ -68,23 +75,25 @@ def test_a_state_from_given_weights_holds_them_and_no_past():
 @pytest.mark.parametrize("statistics", ["carried", "reset", "reestimated"])
 @pytest.mark.parametrize("carry", ["state", "weights"])
 def test_what_crosses_a_boundary_is_kept_to_the_bit_and_the_rest_is_fresh(carry, statistics):
-    before, fresh = trained(), initial()
-    after = cross_boundary(before, initial, OPTIMIZER, PlanConfig(carry=carry, batch_statistics=statistics))
+    before, fresh = trained(), make_initial_state()
+    after = cross_stage_boundary(
+        before, make_initial_state, OPTIMIZER, PlanConfig(carry=carry, batch_statistics=statistics)
+    )
     assert same((after.step, after.params), (before.step, before.params))
     assert same(after.opt_state, before.opt_state if carry == "state" else fresh.opt_state)
     assert same(after.batch_stats, before.batch_stats if statistics == "carried" else fresh.batch_stats)
 
 
 def test_with_nothing_carried_only_the_count_of_steps_goes_on():
-    before, fresh = trained(), initial()
-    after = cross_boundary(before, initial, OPTIMIZER, PlanConfig(carry="nothing"))
+    before, fresh = trained(), make_initial_state()
+    after = cross_stage_boundary(before, make_initial_state, OPTIMIZER, PlanConfig(carry="nothing"))
     assert same(after, fresh._replace(step=before.step))
 
 
 def test_reset_statistics_are_means_of_0_and_variances_of_1_wherever_they_stand():
     five = np.full((2,), 5, np.float32)
     stale = {"var": {"mean": five, "var": five}, "block": {"norm": {"var": five, "mean": five}}}
-    reset = initial_statistics(stale)
+    reset = initial_batch_stats(stale)
     assert jax.tree.map(lambda leaf: leaf.tolist(), reset) == {
         "var": {"mean": [0, 0], "var": [1, 1]},
         "block": {"norm": {"var": [1, 1], "mean": [0, 0]}},
@@ -131,9 +140,9 @@ def test_every_difference_between_trees_changes_the_digest():
 
 def test_what_runs_are_compared_by_is_what_was_learned():
     state = trained()
-    assert set(learned(state)) == {"params", "batch_stats", "momentum"}
+    assert set(learned_state(state)) == {"params", "batch_stats", "momentum"}
     rate_changed = state._replace(opt_state=set_hyperparameters(state.opt_state, learning_rate=9.0))
-    assert digest(learned(rate_changed)) == digest(learned(state))
+    assert digest(learned_state(rate_changed)) == digest(learned_state(state))
     for part in ("params", "batch_stats", "opt_state"):
-        other = state._replace(**{part: getattr(initial(), part)})
-        assert digest(learned(other)) != digest(learned(state)), f"{part} is left out"
+        other = state._replace(**{part: getattr(make_initial_state(), part)})
+        assert digest(learned_state(other)) != digest(learned_state(state)), f"{part} is left out"

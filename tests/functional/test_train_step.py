@@ -7,7 +7,7 @@ from flax import linen as nn
 from stepwise_jax.experiment.config import OptimizerConfig
 from stepwise_jax.functional.losses import cross_entropy
 from stepwise_jax.functional.optimizers import make_optimizer, set_hyperparameters
-from stepwise_jax.functional.state import TrainState, state_from
+from stepwise_jax.functional.state import TrainState, state_from_variables
 from stepwise_jax.functional.train_step import Batch, make_train_step
 
 RATE, DECAY = 0.5, 0.25
@@ -34,7 +34,7 @@ class Normed(nn.Module):
 
 
 def start(network: nn.Module) -> TrainState:
-    state = state_from(network.init(jax.random.key(0), jnp.zeros((1, 2, 2, 3)), train=False), OPTIMIZER)
+    state = state_from_variables(network.init(jax.random.key(0), jnp.zeros((1, 2, 2, 3)), train=False), OPTIMIZER)
     return state._replace(opt_state=set_hyperparameters(state.opt_state, learning_rate=RATE))
 
 

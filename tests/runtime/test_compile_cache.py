@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from stepwise_jax.runtime import compile_cache
-from stepwise_jax.runtime.compile_cache import clean_up, is_whole
+from stepwise_jax.runtime.compile_cache import clean_up, is_intact
 
 ROOT = Path(__file__).parents[2]
 NOW = 1_700_000_000.0
@@ -54,7 +54,7 @@ def test_what_was_cut_short_is_taken_away(tmp_path):
 
 def test_an_entry_is_read_once(tmp_path, monkeypatch):
     read = []
-    monkeypatch.setattr(compile_cache, "is_whole", lambda packed: read.append(len(packed)) or True)
+    monkeypatch.setattr(compile_cache, "is_intact", lambda packed: read.append(len(packed)) or True)
     entry(tmp_path, "a", 100, 200)
     clean_up(tmp_path, 10**6, NOW)
     clean_up(tmp_path, 10**6, NOW + 1)
@@ -67,19 +67,19 @@ def test_an_entry_is_read_once(tmp_path, monkeypatch):
 @pytest.mark.parametrize("cut", [0, 1, 50, 99])
 def test_a_part_of_an_entry_is_not_whole(cut):
     packed = zlib.compress(bytes(range(256)) * 4)
-    assert is_whole(packed)
-    assert not is_whole(packed[: len(packed) * cut // 100])
+    assert is_intact(packed)
+    assert not is_intact(packed[: len(packed) * cut // 100])
 
 
 def test_the_place_is_the_users_and_the_processors(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    here = compile_cache.place()
+    here = compile_cache.cache_folder()
     assert here.is_relative_to(tmp_path / "stepwise-jax")
     monkeypatch.setattr(compile_cache, "_processor", lambda: "another")
-    assert compile_cache.place() != here
+    assert compile_cache.cache_folder() != here
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/home/somebody")
-    assert compile_cache.place().is_relative_to("/home/somebody/.cache")
+    assert compile_cache.cache_folder().is_relative_to("/home/somebody/.cache")
 
 
 COUNTING = """
@@ -122,15 +122,15 @@ def run(folder: Path, data_dir: Path, home: Path) -> tuple[dict[str, int], list[
 
 
 def test_five_stages_compile_each_shape_once_and_a_second_run_compiles_nothing(tmp_path, data_dir):
-    first, told = run(tmp_path / "first", data_dir, tmp_path / "home")
-    shapes = [text.partition(" in ")[0] for text in told]
+    first, messages = run(tmp_path / "first", data_dir, tmp_path / "home")
+    shapes = [text.partition(" in ")[0] for text in messages]
     assert sorted(shapes) == sorted(
         ["compiled evaluate for 120 examples", "compiled predict for 120 examples"]
         + [f"compiled train for 1 x {size} examples" for size in (40, 80, 120, 160)]
     )
     assert first["cache_misses"] >= len(shapes)
     assert list((tmp_path / "home").rglob("*-cache")), "nothing was kept in the user's folder"
-    second, told = run(tmp_path / "second", data_dir, tmp_path / "home")
-    assert len(told) == len(shapes)
+    second, messages = run(tmp_path / "second", data_dir, tmp_path / "home")
+    assert len(messages) == len(shapes)
     assert second.get("cache_misses", 0) == 0
     assert second["cache_hits"] == second["compile_requests_use_cache"] >= len(shapes)

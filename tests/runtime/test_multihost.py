@@ -24,15 +24,15 @@ import jax, numpy as np
 jax.distributed.initialize(sys.argv[1], num_processes=int(sys.argv[2]), process_id=int(sys.argv[3]))
 from conftest import TinyNet
 from stepwise_jax.runtime import sharding
-from stepwise_jax.data.sampler import PlanOrder
+from stepwise_jax.data.sampler import PlanSampler
 from stepwise_jax.data.batches import pad_rows
 from stepwise_jax.functional.preprocessing import Preprocessing
-from stepwise_jax.training.timing import Clock
+from stepwise_jax.training.timing import Timer
 from stepwise_jax.experiment.config import OptimizerConfig
-from stepwise_jax.functional.metrics import total
-from stepwise_jax.data.loaders import StreamedFeed
+from stepwise_jax.functional.metrics import scores_from_counts
+from stepwise_jax.data.loaders import StreamingLoader
 from stepwise_jax.functional.optimizers import make_optimizer, set_hyperparameters
-from stepwise_jax.training.compilation import Programs
+from stepwise_jax.training.compilation import CompiledFunctions
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.functional.state import make_initializer
 
@@ -46,22 +46,24 @@ def read(rows):
     seen.append(rows.tolist())
     return images[rows]
 
-feed = StreamedFeed(read, labels, (8, 8, 3), mesh, workers=2)
-order = PlanOrder(0, [Stage("O", 1.0, 53, 12, 0.1, epochs=2)], [np.arange(53)])
-programs = Programs(TinyNet(), optimizer, Preprocessing(8, (0.5,) * 3, (0.3,) * 3), mesh, Clock(), lambda _: None)
+loader = StreamingLoader(read, labels, (8, 8, 3), mesh, workers=2)
+order = PlanSampler(0, [Stage("O", 1.0, 53, 12, 0.1, epochs=2)], [np.arange(53)])
+preprocessing = Preprocessing(8, (0.5,) * 3, (0.3,) * 3)
+compiled = CompiledFunctions(TinyNet(), optimizer, preprocessing, mesh, Timer(), lambda _: None)
 state = jax.jit(make_initializer(TinyNet(), optimizer, 8), out_shardings=whole)(jax.random.key(0))
 state = state._replace(opt_state=set_hyperparameters(state.opt_state, learning_rate=0.05))
 together = jax.jit(lambda array: array, out_shardings=whole)
 batches, losses = [], []
-for picked in feed.calls(order, [[update] for update in range(len(order))]):
-    whole_batch = [together(leaf) for leaf in (picked.labels[0], picked.images[0].sum((1, 2, 3)))]
+for inputs in loader.stacked_batches(order, [[update] for update in range(len(order))]):
+    whole_batch = [together(leaf) for leaf in (inputs.labels[0], inputs.images[0].sum((1, 2, 3)))]
     batches.append([np.asarray(leaf).tolist() for leaf in whole_batch])
-    state, loss = programs.train(state, None, picked)
+    state, loss = compiled.train(state, None, inputs)
     losses += np.asarray(loss).tolist()
-feed.close()
+loader.close()
 trained, seen = list(seen), []
-padded, masks = pad_rows(53, programs.evaluation_batch(11, 53))
-scores = total([programs.count(state, None, *each) for each in zip(feed.batches(padded), masks, strict=True)], 53)
+padded, masks = pad_rows(53, compiled.evaluation_batch_size(11, 53))
+counts = [compiled.evaluate(state, None, *each) for each in zip(loader.batches(padded), masks, strict=True)]
+scores = scores_from_counts(counts, 53)
 if jax.process_index() == 0:
     print(json.dumps({"sums": images.sum((1, 2, 3)).tolist(), "labels": labels.tolist()}))
 print(json.dumps({"read": trained, "scored": seen, "batches": batches, "losses": losses, "scores": scores}), flush=True)
@@ -90,9 +92,9 @@ def run_processes(count: int, devices_each: int) -> list[list[Any]]:
         )
         for number in range(count)
     ]  # fmt: skip
-    told = [process.communicate(timeout=280) for process in started]
-    assert [process.returncode for process in started] == [0] * count, told
-    return [[json.loads(line) for line in out.splitlines() if line.startswith("{")] for out, _ in told]
+    messages = [process.communicate(timeout=280) for process in started]
+    assert [process.returncode for process in started] == [0] * count, messages
+    return [[json.loads(line) for line in out.splitlines() if line.startswith("{")] for out, _ in messages]
 
 
 @pytest.fixture(scope="module")

@@ -11,17 +11,17 @@ from stepwise_jax.runtime import process
 
 PROGRAM = """
 import json, os, sys
-from stepwise_jax.runtime.process import ENVIRONMENT, start_anew_with_kept_memory
+from stepwise_jax.runtime.process import MALLOC_SETTINGS, restart_with_malloc_settings
 print("start", flush=True)
-start_anew_with_kept_memory()
-print(json.dumps([{name: os.environ.get(name) for name in ENVIRONMENT}, sys.argv[1:]]), flush=True)
+restart_with_malloc_settings()
+print(json.dumps([{name: os.environ.get(name) for name in MALLOC_SETTINGS}, sys.argv[1:]]), flush=True)
 """
 
 STEPS = """
 import resource, statistics, sys
-from stepwise_jax.runtime.process import take_memory_in_the_main_thread
+from stepwise_jax.runtime.process import compute_in_main_thread
 if sys.argv[1] == "main":
-    take_memory_in_the_main_thread()
+    compute_in_main_thread()
 import jax, jax.numpy as jnp
 
 step = jax.jit(lambda u: (u @ u.T) @ u)  # the first product is 151 MB of the step's own
@@ -39,7 +39,7 @@ print(statistics.median_low(faults), *map(int, at_once))
 
 
 def run(program: str, environment: dict[str, str], *words: str) -> list[str]:
-    inherited = {name: value for name, value in os.environ.items() if name not in process.ENVIRONMENT}
+    inherited = {name: value for name, value in os.environ.items() if name not in process.MALLOC_SETTINGS}
     command = [sys.executable, "-c", program, *words]
     done = subprocess.run(command, env={**inherited, **environment}, capture_output=True, text=True, check=True)
     return done.stdout.splitlines()
@@ -47,22 +47,22 @@ def run(program: str, environment: dict[str, str], *words: str) -> list[str]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the settings are those of Linux's C library")
 def test_it_starts_anew_once_with_the_settings_and_the_same_words():
-    *starts, told = run(PROGRAM, {}, "a b", "--c")
+    *starts, messages = run(PROGRAM, {}, "a b", "--c")
     assert starts == ["start", "start"]
-    assert json.loads(told) == [process.ENVIRONMENT, ["a b", "--c"]]
+    assert json.loads(messages) == [process.MALLOC_SETTINGS, ["a b", "--c"]]
 
 
 def test_it_goes_on_where_the_user_has_settings():
     own = {"GLIBC_TUNABLES": "glibc.malloc.check=0"}
-    *starts, told = run(PROGRAM, own)
+    *starts, messages = run(PROGRAM, own)
     assert starts == ["start"]
-    assert json.loads(told)[0] == {**dict.fromkeys(process.ENVIRONMENT), **own}
+    assert json.loads(messages)[0] == {**dict.fromkeys(process.MALLOC_SETTINGS), **own}
 
 
 SIGNALLED = """
 import os, signal
 from stepwise_jax.runtime.signals import exit_on_signals
-from stepwise_jax.runtime.process import start_anew_with_kept_memory
+from stepwise_jax.runtime.process import restart_with_malloc_settings
 
 anew, execve = "GLIBC_TUNABLES" in os.environ, os.execve
 
@@ -73,14 +73,14 @@ def interrupted(*words):
 os.execve = interrupted
 print("anew" if anew else "first", flush=True)
 exit_on_signals()
-start_anew_with_kept_memory()
+restart_with_malloc_settings()
 print("still here")
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the settings are those of Linux's C library")
 def test_a_signal_on_the_way_waits_for_the_new_process():
-    inherited = {name: value for name, value in os.environ.items() if name not in process.ENVIRONMENT}
+    inherited = {name: value for name, value in os.environ.items() if name not in process.MALLOC_SETTINGS}
     command = [sys.executable, "-c", SIGNALLED]
     done = subprocess.run(command, env=inherited, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (75, "first\nanew\n")
@@ -90,7 +90,7 @@ def test_a_signal_on_the_way_waits_for_the_new_process():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the settings are those of Linux's C library")
 def test_steps_that_follow_wait_for_no_pages():
-    elsewhere, here = (run(STEPS, process.ENVIRONMENT, thread) for thread in ("another", "main"))
+    elsewhere, here = (run(STEPS, process.MALLOC_SETTINGS, thread) for thread in ("another", "main"))
     faults, *at_once = map(int, here[0].split())
     assert sum(at_once) > len(at_once) / 2, "the result is there when the call returns"
     mapped, *_ = map(int, elsewhere[0].split())
@@ -100,5 +100,5 @@ def test_steps_that_follow_wait_for_no_pages():
 
 
 def test_where_memory_is_not_kept_jax_dispatches_as_it_does():
-    (told,) = run(STEPS, {"GLIBC_TUNABLES": "glibc.malloc.check=0"}, "main")
-    assert 0 in map(int, told.split()[1:])
+    (messages,) = run(STEPS, {"GLIBC_TUNABLES": "glibc.malloc.check=0"}, "main")
+    assert 0 in map(int, messages.split()[1:])

@@ -10,13 +10,13 @@ from conftest import Once
 
 from stepwise_jax.errors import InputError
 from stepwise_jax.plans.stage import Stage
-from stepwise_jax.training.session import check_batches
+from stepwise_jax.training.session import check_batch_sizes
 
 ROOT = Path(__file__).parents[2]
 
 
 class FourDevices:
-    """All that `check_batches` reads of a mesh."""
+    """All that `check_batch_sizes` reads of a mesh."""
 
     size = 4
 
@@ -27,7 +27,7 @@ def stages(*batch_sizes: int) -> tuple[Stage, ...]:
 
 def test_batches_that_divide_over_the_devices_pass():
     mesh: Any = FourDevices()
-    check_batches(stages(4, 24, 96), mesh)
+    check_batch_sizes(stages(4, 24, 96), mesh)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_batches_that_divide_over_the_devices_pass():
 def test_a_batch_that_does_not_divide_is_refused_with_the_nearest_that_do(size, nearest):
     mesh: Any = FourDevices()
     with pytest.raises(InputError) as refused:
-        check_batches(stages(24, size), mesh)
+        check_batch_sizes(stages(24, size), mesh)
     message = f"batch_size of stage 2 (S{size}) is {size}: 4 devices share a batch evenly, so it must be {nearest}; "
     assert str(refused.value).startswith(message)
 
@@ -53,7 +53,7 @@ def test_a_batch_that_does_not_divide_is_refused_with_the_nearest_that_do(size, 
 def test_a_batch_that_does_not_divide_is_refused_with_the_device_counts_that_fit_the_plan(sizes, fitting):
     mesh: Any = FourDevices()
     with pytest.raises(InputError, match=f"the batches of this plan fit {fitting}$"):
-        check_batches(stages(*sizes), mesh)
+        check_batch_sizes(stages(*sizes), mesh)
 
 
 # One process with four devices, which trains on all of them and on one alone.
@@ -67,12 +67,12 @@ from stepwise_jax.runtime import sharding
 from stepwise_jax.functional.preprocessing import Preprocessing
 from stepwise_jax.data.batches import pad_rows
 from stepwise_jax.workdir.checkpoints import Checkpoints
-from stepwise_jax.training.timing import Clock
+from stepwise_jax.training.timing import Timer
 from stepwise_jax.experiment.config import OptimizerConfig
-from stepwise_jax.functional.metrics import total
-from stepwise_jax.data.loaders import ResidentFeed, StreamedFeed, place_resident
+from stepwise_jax.functional.metrics import scores_from_counts
+from stepwise_jax.data.loaders import ResidentLoader, StreamingLoader, place_resident
 from stepwise_jax.functional.optimizers import make_optimizer, set_hyperparameters
-from stepwise_jax.training.compilation import Programs
+from stepwise_jax.training.compilation import CompiledFunctions
 from stepwise_jax.functional.state import digest, make_initializer
 
 random = np.random.default_rng(0)
@@ -86,26 +86,27 @@ quick = {"xla_backend_optimization_level": 0}
 first = jax.jit(make_initializer(TinyNet(), optimizer, 8), compiler_options=quick)(jax.random.key(0))
 first = first._replace(opt_state=set_hyperparameters(first.opt_state, learning_rate=0.1))
 
-def feed_of(mesh, kind):
+def loader_of(mesh, kind):
     if kind == "streamed":
-        return StreamedFeed(lambda rows: images[rows], labels, (8, 8, 3), mesh, workers=2)
-    return ResidentFeed(place_resident(images, labels, mesh, sharded=kind == "sharded"), mesh)
+        return StreamingLoader(lambda rows: images[rows], labels, (8, 8, 3), mesh, workers=2)
+    return ResidentLoader(place_resident(images, labels, mesh, sharded=kind == "sharded"), mesh)
 
 def train(mesh, kind):
-    whole, feed = sharding.replicated(mesh), feed_of(mesh, kind)
-    examples = feed.examples
-    programs = Programs(TinyNet(), optimizer, Preprocessing(8, (0.5,) * 3, (0.3,) * 3), mesh, Clock(), lambda _: None)
+    whole, loader = sharding.replicated(mesh), loader_of(mesh, kind)
+    examples = loader.examples
+    preprocessing = Preprocessing(8, (0.5,) * 3, (0.3,) * 3)
+    compiled = CompiledFunctions(TinyNet(), optimizer, preprocessing, mesh, Timer(), lambda _: None)
     state, losses = jax.device_put(jax.device_get(first), whole), []
-    for placed in feed.calls(rows, [[0], [1]]):
+    for placed in loader.stacked_batches(rows, [[0], [1]]):
         for leaf in jax.tree.leaves(placed):
             assert len(leaf.sharding.device_set) == mesh.size
             assert leaf.addressable_shards[0].data.shape[:2] == (1, 16 // mesh.size), "the batch is not spread"
-        state, loss = programs.train(state, examples, placed)
+        state, loss = compiled.train(state, examples, placed)
         losses += loss.tolist()
-    padded, masks = pad_rows(37, programs.evaluation_batch(10, 37))
-    each = zip(feed.batches(padded), masks, strict=True)
-    scores = total([programs.count(state, examples, *batch) for batch in each], 37)
-    feed.close()
+    padded, masks = pad_rows(37, compiled.evaluation_batch_size(10, 37))
+    each = zip(loader.batches(padded), masks, strict=True)
+    scores = scores_from_counts([compiled.evaluate(state, examples, *batch) for batch in each], 37)
+    loader.close()
     return state, losses, scores
 
 def furthest(ours, theirs):
@@ -124,7 +125,7 @@ copies = all(np.array_equal(s.data, leaf) for leaf in jax.tree.leaves(ours) for 
 with Checkpoints(Path(sys.argv[1]), keep=2) as checkpoints:
     checkpoints.save(ours, {"stage": 1})
     checkpoints.wait()
-    restored, place = checkpoints.restore(theirs, print)
+    restored, position = checkpoints.restore(theirs, print)
 
 print(json.dumps({
     "devices": four.size,
@@ -136,7 +137,7 @@ print(json.dumps({
     "losses": [our_losses, their_losses],
     "scores": [our_scores, their_scores],
     "copies": copies,
-    "restored": digest(restored) == digest(ours) and place == {"stage": 1},
+    "restored": digest(restored) == digest(ours) and position == {"stage": 1},
     "restored on": len(restored.params["Dense_0"]["kernel"].sharding.device_set),
 }))
 """

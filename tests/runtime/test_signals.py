@@ -95,9 +95,9 @@ def test_the_handlers_from_before_are_there_again_afterwards(disturbance):
     send("SIGTERM")
     print(signal.getsignal(signal.SIGINT) is interrupt)
     """
-    told = ["the error came through"] if disturbance == "an error" else []
+    messages = ["the error came through"] if disturbance == "an error" else []
     done = run(body, disturbance)
-    assert done.stdout.splitlines() == [*told, "own handler: SIGTERM", "True"], done.stderr
+    assert done.stdout.splitlines() == [*messages, "own handler: SIGTERM", "True"], done.stderr
 
 
 def test_outside_the_main_thread_no_handler_is_touched():
@@ -145,7 +145,7 @@ def test_nothing_swallows_a_signal_before_training(name, status, place):
     done = run(body, name, place)
     assert done.returncode == status
     assert done.stdout == ""
-    assert done.stderr == f"error: stopped by {name} while no training was under way: run the same command to go on\n"
+    assert done.stderr == f"error: stopped by {name} while no training was running: run the same command to continue\n"
 
 
 def test_a_run_takes_over_from_what_ends_it_at_once():
@@ -183,37 +183,37 @@ class Sender:
     def __init__(self, program: Callable[..., Any], at: int):
         self._program, self._left = program, at
 
-    def __get__(self, programs: CompiledFunctions, _: type) -> Callable[..., Any]:
+    def __get__(self, compiled: CompiledFunctions, _: type) -> Callable[..., Any]:
         def call(*args: Any) -> Any:
             self._left -= 1
             if self._left == 0:
                 os.kill(os.getpid(), signal.SIGTERM)
-            return self._program(programs, *args)
+            return self._program(compiled, *args)
 
         return call
 
 
 # The test set is scored in 4 batches after each of 6 epochs; a subset is measured anew in 11 and 44 batches.
 MOMENTS = [
-    ("count", 1, "after 4 updates"),
-    ("count", 14, "after 30 updates"),
-    ("count", 22, "after 118 updates"),
-    ("statistics", 3, "after 8 updates"),
-    ("statistics", 30, "after 30 updates"),
+    ("evaluate", 1, "after 4 updates"),
+    ("evaluate", 14, "after 30 updates"),
+    ("evaluate", 22, "after 118 updates"),
+    ("update_batch_stats", 3, "after 8 updates"),
+    ("update_batch_stats", 30, "after 30 updates"),
     ("predict", 2, "after 118 updates"),
 ]
 
 
-@pytest.mark.parametrize(("program", "at", "told"), MOMENTS)
+@pytest.mark.parametrize(("program", "at", "message"), MOMENTS)
 def test_evaluation_and_reestimation_stop_between_batches_and_are_done_anew(
-    train, tmp_path, monkeypatch, program, at, told
+    train, tmp_path, monkeypatch, program, at, message
 ):
     fields = {"plan.batch_statistics": "reestimated"}
     undisturbed = train(tmp_path / "undisturbed", **fields)
     with monkeypatch.context() as patched:
         sender = Sender(getattr(CompiledFunctions, program), at)
         patched.setattr(CompiledFunctions, program, sender)
-        with pytest.raises(InterruptedRunError, match=told):
+        with pytest.raises(InterruptedRunError, match=message):
             train(tmp_path / "run", **fields)
         assert sender._left == 0, "more batches after the signal"
     assert train(tmp_path / "run", **fields)["state_sha256"] == undisturbed["state_sha256"]
@@ -226,9 +226,9 @@ def test_evaluation_and_reestimation_stop_between_batches_and_are_done_anew(
 
 def test_evaluate_stops_between_batches_too(train, tmp_path, monkeypatch, experiment):
     train(tmp_path / "run")
-    planned = folder.recorded_experiment(folder.read_config(tmp_path / "run"))[1]
-    sender = Sender(CompiledFunctions.count, 2)
-    monkeypatch.setattr(CompiledFunctions, "count", sender)
+    planned = folder.parse_config(folder.read_config(tmp_path / "run"))[1]
+    sender = Sender(CompiledFunctions.evaluate, 2)
+    monkeypatch.setattr(CompiledFunctions, "evaluate", sender)
     with pytest.raises(InterruptedRunError, match="stopped by SIGTERM before all images were scored"):
         evaluation.evaluate(experiment, planned, TinyNet(), tmp_path / "run")
     assert sender._left == 0

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from conftest import TinyNet
 
-from stepwise_jax.data.batches import Resident
+from stepwise_jax.data.batches import ResidentSplit
 from stepwise_jax.experiment.config import OptimizerConfig
 from stepwise_jax.functional.optimizers import make_optimizer, set_hyperparameters
 from stepwise_jax.functional.preprocessing import Preprocessing, preprocess
-from stepwise_jax.functional.state import TrainState, state_from
+from stepwise_jax.functional.state import TrainState, state_from_variables
 from stepwise_jax.functional.train_step import Batch, make_train_step
 from stepwise_jax.runtime import sharding, threads
-from stepwise_jax.training import compilation as programs_module
+from stepwise_jax.training import compilation
 from stepwise_jax.training.compilation import CompiledFunctions
 from stepwise_jax.training.timing import Timer
 
@@ -28,16 +28,16 @@ RANDOM = np.random.default_rng(0)
 IMAGES, LABELS = RANDOM.integers(0, 256, (60, 6, 6, 3), dtype=np.uint8), RANDOM.integers(0, 7, 60).astype(np.int32)
 
 
-def examples(count: int = 60) -> Resident:
+def examples(count: int = 60) -> ResidentSplit:
     whole = sharding.replicated(MESH)
-    return Resident(jax.device_put(IMAGES[:count], whole), jax.device_put(LABELS[:count], whole))
+    return ResidentSplit(jax.device_put(IMAGES[:count], whole), jax.device_put(LABELS[:count], whole))
 
 
 def start() -> TrainState:
     random = np.random.default_rng(1)
     shapes = jax.eval_shape(lambda: NETWORK.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), train=False))
     variables = jax.tree.map(lambda leaf: random.uniform(0.1, 0.5, leaf.shape).astype(np.float32), shapes)
-    state = state_from(variables, OPTIMIZER)
+    state = state_from_variables(variables, OPTIMIZER)
     opt_state = set_hyperparameters(state.opt_state, learning_rate=0.01)
     return jax.device_put(state._replace(opt_state=opt_state), sharding.replicated(MESH))
 
@@ -50,11 +50,11 @@ class Opened:
     """Programs with what they told and timed."""
 
     def __init__(self) -> None:
-        self.clock, self.told = Timer(), []
-        self.programs = CompiledFunctions(NETWORK, OPTIMIZER, PREPROCESSING, MESH, self.clock, self.told.append)
+        self.timer, self.messages = Timer(), []
+        self.compiled = CompiledFunctions(NETWORK, OPTIMIZER, PREPROCESSING, MESH, self.timer, self.messages.append)
 
     def train(self, state: TrainState, rows: np.ndarray) -> tuple[TrainState, jax.Array]:
-        return self.programs.train(state, examples(), placed(rows))
+        return self.compiled.train(state, examples(), placed(rows))
 
 
 @pytest.fixture(scope="module")
@@ -110,18 +110,18 @@ def test_every_distinct_shape_compiles_once_and_is_told_and_timed_once(compilati
     before = len(compilations)
     for shape in ((1, 8), (1, 8), (1, 12), (2, 8), (1, 8), (1, 12), (2, 8)):
         state, _ = opened.train(state, rows(*shape))
-    told = [text.partition(" in ")[0] for text in opened.told]
-    assert told == [f"compiled train for {shape} examples" for shape in ("1 x 8", "1 x 12", "2 x 8")]
+    messages = [text.partition(" in ")[0] for text in opened.messages]
+    assert messages == [f"compiled train for {shape} examples" for shape in ("1 x 8", "1 x 12", "2 x 8")]
     assert len(compilations) - before == 3
-    seconds = opened.clock.read()
+    seconds = opened.timer.read()
     assert seconds["compile"] > 0
     opened.train(state, rows(1, 12))
-    assert opened.clock.read() == seconds
+    assert opened.timer.read() == seconds
 
 
 def test_what_is_prepared_compiles_before_the_first_step(compilations):
     opened, state = Opened(), start()
-    opened.programs.prepare_train(state, examples(), placed(rows(1, 16)))
+    opened.compiled.compile_train(state, examples(), placed(rows(1, 16)))
     prepared = len(compilations)
     state, _ = opened.train(state, rows(1, 16))
     assert len(compilations) == prepared
@@ -133,46 +133,46 @@ def test_what_is_compiled_in_the_background_is_the_same_program_and_compiles_onc
     expected, losses = shared.train(start(), rows_of_24 := rows(1, 24))
     before = len(compilations)
     for _ in range(2):
-        opened.programs.prepare_train_ahead(state, examples(), placed(rows(1, 24)))
+        opened.compiled.compile_train_ahead(state, examples(), placed(rows(1, 24)))
     # Training goes on meanwhile and takes over the memory of the state that the compiler was shown.
     state, _ = opened.train(state, rows(1, 8))
     again, ours = opened.train(start(), rows_of_24)
     assert len(compilations) - before == 2
-    assert [text.partition(" in ")[0] for text in opened.told] == [
+    assert [text.partition(" in ")[0] for text in opened.messages] == [
         "compiled train for 1 x 8 examples",
         "compiled train for 1 x 24 examples",
     ]
-    assert "background" in opened.told[1]
+    assert "background" in opened.messages[1]
     np.testing.assert_array_equal(ours, losses)
     jax.tree.map(np.testing.assert_array_equal, again, expected)
 
 
 def test_all_kinds_of_programs_compile_in_the_background(compilations):
     opened, state, batch = Opened(), start(), placed(rows(20))
-    prepared = opened.programs
-    prepared.prepare_scores_ahead(state, examples(), batch)
-    prepared.prepare_predictions_ahead(state, examples(), batch)
-    prepared.prepare_statistics_ahead(state, examples(), batch)
+    prepared = opened.compiled
+    prepared.compile_evaluate_ahead(state, examples(), batch)
+    prepared.compile_predict_ahead(state, examples(), batch)
+    prepared.compile_batch_stats_ahead(state, examples(), batch)
     before = len(compilations)
     assert prepared.predict(state, examples(), batch).shape == (20, 7)
-    assert int(prepared.count(state, examples(), batch, np.ones(20, bool))["top1"]) >= 0
-    prepared.statistics(state.batch_stats, state, examples(), batch)
-    assert len(opened.told) == 3
+    assert int(prepared.evaluate(state, examples(), batch, np.ones(20, bool))["top1"]) >= 0
+    prepared.update_batch_stats(state.batch_stats, state, examples(), batch)
+    assert len(opened.messages) == 3
     assert len(compilations) - before <= 3
 
 
 def test_compiling_in_the_background_that_fails_is_told_and_done_again(monkeypatch):
-    opened, state, real = Opened(), start(), programs_module._timed
-    monkeypatch.setattr(programs_module, "_timed", fail)
-    opened.programs.prepare_train_ahead(state, examples(), placed(rows(1, 8)))
-    opened.programs.close()
+    opened, state, real = Opened(), start(), compilation._compile_timed
+    monkeypatch.setattr(compilation, "_compile_timed", fail)
+    opened.compiled.compile_train_ahead(state, examples(), placed(rows(1, 8)))
+    opened.compiled.close()
     wait_for(lambda: not threads.is_busy())
-    monkeypatch.setattr(programs_module, "_timed", real)
+    monkeypatch.setattr(compilation, "_compile_timed", real)
     state, _ = opened.train(state, rows(1, 8))
     assert int(state.step) == 1
-    failed, done = opened.told
+    failed, done = opened.messages
     assert failed == (
-        "compiling train for 1 x 8 examples in the background failed (no memory for autotuning): again, without"
+        "compiling train for 1 x 8 examples in the background failed (no memory for autotuning): trying again"
     )
     assert done.startswith("compiled train for 1 x 8 examples in ")
 
@@ -193,7 +193,7 @@ def test_the_settings_of_the_caller_hold_in_the_background():
     opened, state = Opened(), start()
     with jax.enable_x64(True):
         wide = jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), state)
-        opened.programs.prepare_train_ahead(wide, examples(), placed(rows(1, 8)))
+        opened.compiled.compile_train_ahead(wide, examples(), placed(rows(1, 8)))
         # Without the setting the trace would not be the one that is asked for here.
         after, _ = opened.train(wide, rows(1, 8))
     assert int(after.step) == 1
@@ -219,14 +219,14 @@ def test_a_state_of_another_kind_is_an_error_and_no_silent_compilation(shared, c
     shared.train(start(), rows(1, 8))
     resident, inputs, before = examples(), placed(rows(1, 8)), len(compilations)
     with pytest.raises((TypeError, ValueError)):
-        shared.programs.train(state, resident, inputs)
+        shared.compiled.train(state, resident, inputs)
     assert len(compilations) == before
 
 
 def test_a_split_of_another_size_is_an_error_and_no_silent_compilation(shared):
     shared.train(start(), rows(1, 8))
     with pytest.raises((TypeError, ValueError)):
-        shared.programs.train(start(), examples(59), placed(rows(1, 8)))
+        shared.compiled.train(start(), examples(59), placed(rows(1, 8)))
 
 
 # ---- Scores, predictions, statistics, cost
@@ -254,10 +254,10 @@ def test_predictions_and_counts_are_those_of_the_network_in_numpy(shared):
     expected = reference_probabilities(state, inputs)
     assert 0.05 < expected.max() < 0.999
     np.testing.assert_allclose(
-        shared.programs.predict(state, examples(), placed(inputs)), expected, rtol=2e-3, atol=1e-5
+        shared.compiled.predict(state, examples(), placed(inputs)), expected, rtol=2e-3, atol=1e-5
     )
     mask = np.arange(20) % 3 > 0
-    counts = jax.device_get(shared.programs.count(state, examples(), placed(inputs), mask))
+    counts = jax.device_get(shared.compiled.evaluate(state, examples(), placed(inputs), mask))
     own = expected[np.arange(20), LABELS[:20]]
     places = (expected > own[:, None]).sum(axis=1)[mask]
     assert (counts["top1"], counts["top5"]) == ((places < 1).sum(), (places < 5).sum())
@@ -267,8 +267,8 @@ def test_predictions_and_counts_are_those_of_the_network_in_numpy(shared):
 def test_statistics_start_from_what_is_given_and_not_from_the_state(shared):
     state, inputs = start(), rows(16)
     zeros = jax.tree.map(jnp.zeros_like, state.batch_stats)
-    from_zeros = shared.programs.statistics(zeros, state, examples(), placed(inputs))
-    from_state = shared.programs.statistics(state.batch_stats, state, examples(), placed(inputs))
+    from_zeros = shared.compiled.update_batch_stats(zeros, state, examples(), placed(inputs))
+    from_state = shared.compiled.update_batch_stats(state.batch_stats, state, examples(), placed(inputs))
     expected = jax.tree.map(lambda old, new: 0.9 * old + new, state.batch_stats, from_zeros)
     assert_close(from_state, expected, rtol=1e-5)
     after, _ = shared.train(start(), inputs[None])
@@ -276,16 +276,16 @@ def test_statistics_start_from_what_is_given_and_not_from_the_state(shared):
 
 
 def test_an_evaluation_batch_is_no_larger_than_the_split(shared):
-    assert [shared.programs.evaluation_batch(wanted, 360) for wanted in (1, 250, 360, 1000)] == [1, 250, 360, 360]
+    assert [shared.compiled.evaluation_batch_size(wanted, 360) for wanted in (1, 250, 360, 1000)] == [1, 250, 360, 360]
 
 
 def test_an_evaluation_batch_that_nobody_chose_is_one_that_the_device_likes(shared):
-    assert shared.programs.evaluation_batch(0, 30) == 30
-    assert 1 <= shared.programs.evaluation_batch(0, 10_000) <= 1000
+    assert shared.compiled.evaluation_batch_size(0, 30) == 30
+    assert 1 <= shared.compiled.evaluation_batch_size(0, 10_000) <= 1000
 
 
 def test_the_cost_of_a_step_grows_with_the_batch(shared):
-    one, two = (shared.programs.flops_per_step(start(), examples(), placed(rows(1, size))) for size in (16, 32))
+    one, two = (shared.compiled.flops_per_step(start(), examples(), placed(rows(1, size))) for size in (16, 32))
     forward = 16 * 2 * (4 * 4 * 9 * 3 * 8 + 4 * 4 * 8 * 7)
     # The gradient of the weights costs another forward pass at least, the whole step some three.
     assert 2 * forward < one < 10 * forward
@@ -293,10 +293,10 @@ def test_the_cost_of_a_step_grows_with_the_batch(shared):
 
 
 def test_the_cost_of_a_step_is_counted_for_devices_that_xla_does_not_count_for(shared, monkeypatch):
-    expected = shared.programs.flops_per_step(start(), examples(), placed(rows(1, 16)))
+    expected = shared.compiled.flops_per_step(start(), examples(), placed(rows(1, 16)))
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     # On one device what was traced knows of its mesh, which costs or saves an addition here and there.
-    counted = shared.programs.flops_per_step(start(), examples(), placed(rows(1, 16)))
+    counted = shared.compiled.flops_per_step(start(), examples(), placed(rows(1, 16)))
     assert counted == pytest.approx(expected, rel=1e-3)
     monkeypatch.setattr(jax, "local_devices", lambda backend: jax.devices("abacus"))
-    assert shared.programs.flops_per_step(start(), examples(), placed(rows(1, 16))) == 0
+    assert shared.compiled.flops_per_step(start(), examples(), placed(rows(1, 16))) == 0

@@ -37,16 +37,16 @@ def committed(workdir: Path) -> list[int]:
 def test_the_run_stops_at_the_step_and_keeps_a_good_checkpoint_alone(train, tmp_path, every_seconds):
     with pytest.raises(NonFiniteLossError) as caught:
         train(tmp_path / "run", **plan(100.0), **{"checkpoint.every_seconds": every_seconds})
-    told = re.fullmatch(
+    messages = re.fullmatch(
         r"the loss is (nan|inf) at update (\d+) \(stage 2 B, epoch 1, learning rate 100, batch size 64\): "
         r"a lower plan.learning_rate may help",
         str(caught.value),
     )
-    assert told
+    assert messages
     assert caught.value.status == 3
     saved = committed(tmp_path / "run")
     assert 8 in saved, "the start of the stage is kept"
-    assert saved[-1] < int(told[2])
+    assert saved[-1] < int(messages[2])
     for step in reversed(saved):
         trained = open_trained(tmp_path / "run", TinyNet())
         assert trained.updates == step
@@ -57,17 +57,17 @@ def test_the_run_stops_at_the_step_and_keeps_a_good_checkpoint_alone(train, tmp_
 def test_a_rate_that_diverges_goes_back_to_a_tenth_of_it(train, tmp_path):
     display = Recorder()
     summary = train(tmp_path / "run", display=display, on_nan="back", **plan(100.0))
-    told = [message for message in display.messages if "going back to update 8" in message]
-    assert told
+    messages = [message for message in display.messages if "going back to update 8" in message]
+    assert messages
     rate = 100.0
-    for _ in told:
-        rate *= failures.RATE_FACTOR
+    for _ in messages:
+        rate *= failures.RESTART_RATE_FACTOR
     expected = train(tmp_path / "calm", **plan(rate))
     assert summary["state_sha256"] == expected["state_sha256"]
     ours, theirs = (record_file.read_records(tmp_path / name) for name in ("run", "calm"))
     assert record_file.without_seconds(ours.epochs) == record_file.without_seconds(theirs.epochs)
     assert ours.stages[1]["learning_rate"] == pytest.approx(rate)
-    assert [row["message"] for row in ours.events if row["name"] == "back"] == told
+    assert [row["message"] for row in ours.events if row["name"] == "back"] == messages
     assert [row["learning_rate"] for row in ours.epochs if row["stage"] == 3] == [0.01], "other stages keep their rates"
 
 
@@ -107,9 +107,9 @@ def test_a_run_that_went_back_takes_the_same_turns_when_it_goes_on(train, tmp_pa
 
 def test_a_stage_is_begun_anew_a_few_times_only(train, tmp_path):
     display = Recorder()
-    with pytest.raises(NonFiniteLossError, match=r"begun anew 3 times"):
+    with pytest.raises(NonFiniteLossError, match=r"restarted 3 times"):
         train(tmp_path / "run", display=display, on_nan="back", **plan(1e30))
-    assert sum("going back" in message for message in display.messages) == failures.MAX_RESTARTS
+    assert sum("going back" in message for message in display.messages) == failures.MAX_RESTARTS_PER_STAGE
     assert committed(tmp_path / "run") == [8]
 
 
@@ -148,7 +148,7 @@ def test_weights_that_are_not_finite_behind_a_finite_loss_are_never_saved(train,
 def test_every_rate_of_a_stage_is_lowered():
     session = dataclasses.make_dataclass("Session", ["stages"])(stages=())
     curve = dataclasses.replace(CALM, milestones=(), epoch_rates=(0.05, 0.01))
-    lowered = failures.with_lowered_rates(session, (CALM, curve, LAST), (2, 2, 1)).stages
+    lowered = failures.lower_rates(session, (CALM, curve, LAST), (2, 2, 1)).stages
     assert lowered[0].learning_rate == pytest.approx(0.005)
     assert lowered[1].epoch_rates == pytest.approx((0.0005, 0.0001))
     assert lowered[1].learning_rate == pytest.approx(0.0005)

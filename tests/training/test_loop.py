@@ -20,7 +20,7 @@ from stepwise_jax.plans.stage import Stage
 from stepwise_jax.training.compilation import CompiledFunctions
 from stepwise_jax.workdir import lock, record_file
 from stepwise_jax.workdir.checkpoints import Checkpoints
-from stepwise_jax.workdir.folder import read_config, recorded_experiment
+from stepwise_jax.workdir.folder import parse_config, read_config
 
 
 def test_a_run_leaves_what_the_contract_says(train, tmp_path):
@@ -78,7 +78,7 @@ def test_predictions_are_of_the_final_state(train, tmp_path):
 
 def test_config_json_restores_the_experiment(train, tmp_path, experiment):
     train(tmp_path / "run")
-    restored, planned = recorded_experiment(read_config(tmp_path / "run"))
+    restored, planned = parse_config(read_config(tmp_path / "run"))
     assert restored == dataclasses.replace(experiment, steps_per_call=1)
     assert planned == planning.make_plan(experiment.plan, 1437, experiment.optimizer)
 
@@ -97,8 +97,8 @@ def test_each_batch_size_compiles_once_and_no_hyperparameter_compiles(train, tmp
     fields = {"plan.fractions": (0.2, 0.4, 0.6, 0.8, 1.0), "plan.batch_multipliers": (1.0, 2.0, 3.0, 4.0, 1.0)}
     display = Recorder()
     train(tmp_path / "plan", display=display, **fields)
-    told = [message.partition(" in ")[0] for message in display.messages if message.startswith("compiled train")]
-    assert told == [f"compiled train for 1 x {size} examples" for size in (32, 64, 96, 128)]
+    messages = [message.partition(" in ")[0] for message in display.messages if message.startswith("compiled train")]
+    assert messages == [f"compiled train for 1 x {size} examples" for size in (32, 64, 96, 128)]
     # Four train steps, one evaluation, one prediction, one initialisation, one pick of images for reports.
     assert len(compilations) - before == 8, "the plan compiled something else than one program for each distinct shape"
 
@@ -187,7 +187,7 @@ def test_a_strategy_of_the_users_own_runs_and_is_recorded(train, tmp_path):
     assert len(document["strategy"]["file_sha256"]) == 64
     assert [stage["batch_size"] for stage in document["stages"]] == [16, 128]
     assert [row["stage_name"] for row in record_file.read_records(tmp_path / "run").epochs] == ["small", "large"]
-    restored, planned = recorded_experiment(document)
+    restored, planned = parse_config(document)
     assert callable(restored.plan.strategy)
     assert planned[1].momentum == 0.0
 
@@ -229,19 +229,19 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(train, tmp_path)
 
 def test_a_folder_with_other_things_in_it_is_refused(train, tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
-    with pytest.raises(InputError, match="not empty and not a run"):
+    with pytest.raises(InputError, match="not empty and holds no run"):
         train(tmp_path)
 
 
 def test_two_processes_in_one_workdir_are_refused(train, tmp_path):
-    with lock.locked(tmp_path / "run"), pytest.raises(InputError, match="in use by another process"):
+    with lock.exclusive_lock(tmp_path / "run"), pytest.raises(InputError, match="is in use: another process"):
         train(tmp_path / "run")
 
 
 def test_a_workdir_that_no_checkpoint_can_be_written_to_is_refused(train, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "checkpoints").touch()
-    with pytest.raises(InputError, match=r"checkpoints must be a folder"), lock.locked(tmp_path / "run"):
+    with pytest.raises(InputError, match=r"checkpoints must be a folder"), lock.exclusive_lock(tmp_path / "run"):
         pass
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
     with pytest.raises(InputError, match=r"--workdir .*udcff' must be UTF-8"):
@@ -263,7 +263,7 @@ def test_a_run_whose_records_are_damaged_is_refused_before_it_trains(train, tmp_
     path = tmp_path / "run" / "records.jsonl"
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(line for line in lines if '"epoch": 1,' not in line))
-    with pytest.raises(InputError, match=r"lacks epoch 1 of stage 1, which the checkpoint counts on"):
+    with pytest.raises(InputError, match=r"lacks epoch 1 of stage 1, which the checkpoint includes"):
         train(tmp_path / "run")
 
 
@@ -274,7 +274,7 @@ def test_a_strategy_that_is_no_plain_function_resumes_too(train, tmp_path):
     strategy = functools.partial(scaled, 0.5)
     first = train(tmp_path / "run", **{"plan.strategy": strategy})
     assert train(tmp_path / "run", **{"plan.strategy": strategy}) == first
-    restored, planned = recorded_experiment(read_config(tmp_path / "run"))
+    restored, planned = parse_config(read_config(tmp_path / "run"))
     assert planning.make_plan(restored.plan, 1437, restored.optimizer) == planned
 
 

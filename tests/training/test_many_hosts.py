@@ -47,11 +47,11 @@ def run_processes(commands: Sequence[Sequence[str]], **variables: Sequence[str])
         process = subprocess.Popen(words, cwd=ROOT, env=environment, stdout=quiet, stderr=subprocess.PIPE, text=True)
         started.append(process)
     try:
-        told = [process.communicate(timeout=240)[1] for process in started]
+        output = [process.communicate(timeout=240)[1] for process in started]
     finally:
         for process in started:
             process.kill()
-    return [(process.returncode, text) for process, text in zip(started, told, strict=True)]
+    return [(process.returncode, text) for process, text in zip(started, output, strict=True)]
 
 
 def run_wide(workdir: Path, data_dir: Path, strikes: Sequence[str]) -> list[tuple[int, str]]:
@@ -96,33 +96,33 @@ def moved(once: Once, data_dir: Path) -> dict[str, Any]:
 
 
 def test_a_signal_to_one_process_stops_all_at_the_same_step(moved):
-    (status, told), (other_status, other_told) = moved["stopped"]
+    (status, output), (other_status, other_output) = moved["stopped"]
     assert status == other_status == 75
-    message = f"stopped by SIGTERM after {moved['saved'][0]} updates: run the same command to go on"
-    assert f"error: {message}" in told
-    assert f"error: {message}" in other_told
+    message = f"stopped by SIGTERM after {moved['saved'][0]} updates: run the same command to continue"
+    assert f"error: {message}" in output
+    assert f"error: {message}" in other_output
 
 
 def test_a_process_that_is_killed_ends_the_others_and_the_run_goes_on_on_one(moved):
     (survivor, _), (killed, _) = moved["killed"]
     assert killed == -signal.SIGKILL
     assert survivor not in (0, 75)
-    assert moved["moved"]["resumed"][2] == f"going on after {moved['saved'][1]} of 50 updates"
+    assert moved["moved"]["resumed"][2] == f"resuming after {moved['saved'][1]} of 50 updates"
     assert moved["saved"][1] >= moved["saved"][0]
 
 
 @pytest.mark.parametrize("struck", [1, 0])
 def test_a_save_that_fails_on_one_process_ends_all_and_the_run_goes_on_from_the_one_before(struck, moved):
-    told = moved["full"][0 if struck else 1]
-    status, sentence = told[struck]
-    assert status == 1, told
+    output = moved["full"][0 if struck else 1]
+    status, sentence = output[struck]
+    assert status == 1, output
     # Which of its files a process is refused first is a matter of the moment.
     refused = r"(the checkpoint|records\.jsonl) cannot be written \(File too large\): run the same command"
-    assert re.search(f"error: process {struck} of 2: {refused}", sentence), told
-    assert told[1 - struck][0] not in (0, 75), told
-    assert "Traceback" not in told[0][1] + told[1][1]
+    assert re.search(f"error: process {struck} of 2: {refused}", sentence), output
+    assert output[1 - struck][0] not in (0, 75), output
+    assert "Traceback" not in output[0][1] + output[1][1]
     *_, last = moved["moved"]["resumed"]
-    assert last == f"going on after {moved['saved'][2]} of 50 updates"
+    assert last == f"resuming after {moved['saved'][2]} of 50 updates"
     assert moved["saved"][2] >= moved["saved"][1]
 
 
@@ -169,8 +169,8 @@ def slurm(count: int) -> dict[str, list[str]]:
 )
 def test_tasks_of_slurm_train_together_what_one_process_trains_alone(count, tmp_path, data_dir, once):
     def alone(folder: Path) -> dict[str, Any]:
-        ((status, told),) = run_processes([command(folder / "run", data_dir)])
-        assert status == 0, told
+        ((status, output),) = run_processes([command(folder / "run", data_dir)])
+        assert status == 0, output
         return left_behind(folder / "run")
 
     on_all_processes = run_processes([command(tmp_path / "run", data_dir, "--distributed")] * count, **slurm(count))
@@ -179,7 +179,7 @@ def test_tasks_of_slurm_train_together_what_one_process_trains_alone(count, tmp_
     np.testing.assert_allclose(ours["losses"], theirs["losses"], rtol=1e-4)
     np.testing.assert_allclose(ours["probabilities"], theirs["probabilities"], atol=1e-4)
     assert ours["events"].count("start") == ours["events"].count("done") == 1, "one process alone keeps records"
-    assert all("top-1" not in told for _, told in on_all_processes[1:]), "one process alone shows what is going on"
+    assert all("top-1" not in output for _, output in on_all_processes[1:]), "one process alone shows what is going on"
     device = json.loads((tmp_path / "run" / "config.json").read_text())["device"]
     assert device == f"{count} x cpu"
 
@@ -188,12 +188,12 @@ def test_what_the_first_process_refuses_is_told_by_both(tmp_path, data_dir):
     (tmp_path / "photo.jpg").touch()
     address = f"127.0.0.1:{free_port()}"
     words = [["--coordinator", address, "--processes", "2", "--process-id", str(number)] for number in range(2)]
-    told = run_processes([command(tmp_path, data_dir, *each) for each in words])
-    assert [status for status, _ in told] == [2, 2], told
-    refusal = f"--workdir {tmp_path} is not empty and not a run"
-    assert f"error: {refusal}" in told[0][1]
-    assert f"error: process 0: {refusal}" in told[1][1]
-    assert "Traceback" not in "".join(text for _, text in told)
+    output = run_processes([command(tmp_path, data_dir, *each) for each in words])
+    assert [status for status, _ in output] == [2, 2], output
+    refusal = f"--workdir {tmp_path} is not empty and holds no run"
+    assert f"error: {refusal}" in output[0][1]
+    assert f"error: process 0: {refusal}" in output[1][1]
+    assert "Traceback" not in "".join(text for _, text in output)
 
 
 HERE = ["--coordinator", "localhost:1", "--processes", "2", "--process-id", "0"]
@@ -204,7 +204,7 @@ HERE = ["--coordinator", "localhost:1", "--processes", "2", "--process-id", "0"]
     [
         (
             HERE[:2],
-            "--processes and --process-id must be named too",
+            "--processes and --process-id must be given, too",
         ),
         ([*HERE, "--coordinator", "localhost"], "--coordinator is 'localhost': it must be HOST:PORT"),
         ([*HERE, "--coordinator", "localhost:99999"], "--coordinator is 'localhost:99999': it must be HOST:PORT"),
@@ -232,11 +232,11 @@ def test_a_signal_ends_a_process_that_waits_for_the_others(number, status, tmp_p
             waiting.wait(timeout=2)
         waiting.send_signal(number)
         # Without the others JAX would wait for 300 s.
-        _, told = waiting.communicate(timeout=60)
+        _, output = waiting.communicate(timeout=60)
     finally:
         waiting.kill()
     assert waiting.returncode == status
-    assert f"error: stopped by {number.name} while no training was under way" in told
+    assert f"error: stopped by {number.name} while no training was running" in output
 
 
 def test_a_process_without_a_cluster_is_refused(tmp_path):
@@ -244,6 +244,6 @@ def test_a_process_without_a_cluster_is_refused(tmp_path):
     words = [sys.executable, "launch.py", "train", "configs/digits.py", "--workdir", str(tmp_path / "run")]
     done = subprocess.run([*words, "--distributed"], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
-    assert "error: --distributed: no cluster tells this process its place" in done.stderr
+    assert "error: --distributed: no cluster detected" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()

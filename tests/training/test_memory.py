@@ -12,7 +12,7 @@ from flax import linen as nn
 
 import launch
 from stepwise_jax.errors import DeviceMemoryError
-from stepwise_jax.experiment.serialization import override
+from stepwise_jax.experiment.serialization import override_fields
 from stepwise_jax.plans import planning
 from stepwise_jax.training import failures, footprint
 from stepwise_jax.training.compilation import CompiledFunctions
@@ -31,7 +31,7 @@ MESSAGES = [
 
 @pytest.mark.parametrize(("message", "asked"), MESSAGES)
 def test_the_bytes_asked_for_are_read_from_xlas_message(message, asked):
-    assert failures.bytes_asked(message) == asked
+    assert failures.requested_bytes(message) == asked
 
 
 class Greedy(nn.Module):
@@ -54,11 +54,11 @@ def test_a_device_without_memory_is_told_with_stage_batch_bytes_and_what_to_chan
     display = Recorder()
     with pytest.raises(DeviceMemoryError) as caught:
         train(tmp_path / "run", network=Greedy(), display=display)
-    told = str(caught.value)
-    assert told.startswith("the device has no memory left in stage 2 (50%), batch size 64 (")
-    assert "bytes were asked for): a smaller plan.batch_size" in told
-    assert "\n" not in told
-    asked = int(told.split("(")[2].split(" ")[0].replace(",", ""))
+    message = str(caught.value)
+    assert message.startswith("the device has no memory left in stage 2 (50%), batch size 64 (")
+    assert "bytes requested): reduce plan.batch_size" in message
+    assert "\n" not in message
+    asked = int(message.split("(")[2].split(" ")[0].replace(",", ""))
     assert asked >= 1 << 50
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["8"], "what is saved is kept"
 
@@ -75,7 +75,7 @@ def test_other_errors_of_a_step_are_not_taken_for_it(train, tmp_path, monkeypatc
 @pytest.mark.parametrize("wanted", ["resident", "streamed"])
 def test_footprints_are_those_of_the_programs_that_a_run_compiles(train, tmp_path, experiment, monkeypatch, wanted):
     found: dict[int, Any] = {}
-    before = CompiledFunctions._program
+    before = CompiledFunctions._get_compiled
 
     def noting(self: CompiledFunctions, name: str, function: Any, *args: Any) -> Any:
         program = before(self, name, function, *args)
@@ -84,10 +84,10 @@ def test_footprints_are_those_of_the_programs_that_a_run_compiles(train, tmp_pat
             found[batch] = program.memory_analysis()
         return program
 
-    monkeypatch.setattr(CompiledFunctions, "_program", noting)
+    monkeypatch.setattr(CompiledFunctions, "_get_compiled", noting)
     fields = {"data.delivery": wanted, "steps_per_call": 1}
     train(tmp_path / "run", **fields)
-    config = override(experiment, fields)
+    config = override_fields(experiment, fields)
     planned = planning.make_plan(config.plan, 1437, config.optimizer)
     document = footprint.measure(config, planned, TinyNet())
     assert [(each["batch_size"], each["stages"]) for each in document["batches"]] == [
@@ -105,7 +105,7 @@ def test_footprints_are_those_of_the_programs_that_a_run_compiles(train, tmp_pat
 
 
 def test_the_state_is_counted_by_hand(experiment):
-    config = override(experiment, {"steps_per_call": 1})
+    config = override_fields(experiment, {"steps_per_call": 1})
     document = footprint.measure(config, planning.make_plan(config.plan, 1437, config.optimizer), TinyNet())
     parameters = 3 * 3 * 3 * 8 + 8 + 2 * 8 + (4 * 4 * 8) * 10 + 10
     # Parameters and their momentum, running mean and variance, the step, and three hyperparameters with a counter.

@@ -6,18 +6,18 @@ import pytest
 import launch
 from stepwise_jax.errors import InputError
 from stepwise_jax.plans.stage import Stage
-from stepwise_jax.training.timing import Profile, parse_profile
+from stepwise_jax.training.timing import ProfiledEpoch, parse_profiled_epoch
 
 STAGES = (Stage("A", 0.5, 100, 10, 0.1, epochs=3), Stage("O", 1.0, 200, 10, 0.1, epochs=5))
 
 
 def test_an_epoch_is_named_by_its_stage_and_number():
-    assert parse_profile("1:3", STAGES) == Profile(1, 3)
-    assert parse_profile("2:5", STAGES) == Profile(2, 5)
+    assert parse_profiled_epoch("1:3", STAGES) == ProfiledEpoch(1, 3)
+    assert parse_profiled_epoch("2:5", STAGES) == ProfiledEpoch(2, 5)
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("2", "two whole numbers"),
         ("a:b", "two whole numbers"),
@@ -28,13 +28,13 @@ def test_an_epoch_is_named_by_its_stage_and_number():
         ("2:0", "an epoch from 1 to 5"),
     ],
 )
-def test_an_epoch_that_the_plan_has_not_is_refused(text, told):
-    with pytest.raises(InputError, match=f"--profile is '{text}'.*{told}"):
-        parse_profile(text, STAGES)
+def test_an_epoch_that_the_plan_has_not_is_refused(text, message):
+    with pytest.raises(InputError, match=f"--profile is '{text}'.*{message}"):
+        parse_profiled_epoch(text, STAGES)
 
 
 def test_the_chosen_epoch_is_traced_and_no_other(train, tmp_path):
-    summary = train(tmp_path / "run", profile=Profile(2, 1))
+    summary = train(tmp_path / "run", profile=ProfiledEpoch(2, 1))
     (path,) = (tmp_path / "run" / "profile").rglob("perfetto_trace.json.gz")
     events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
     numbers = {int(event["args"]["step_num"]) for event in events if "step_num" in event.get("args", {})}

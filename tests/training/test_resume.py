@@ -103,8 +103,8 @@ def test_killed_in_the_middle_of_an_epoch_goes_on_in_the_middle(tmp_path, data_d
     strike(words, lambda: any(step not in (0, *STAGE_ENDS) and step > 156 for step in committed(workdir)))
     last = committed(workdir)[-1]
     assert (last - 156) % 89 != 0, "the checkpoint stands between epochs"
-    told = finish(words)
-    assert f"going on after {last} of 423 updates" in told
+    stderr = finish(words)
+    assert f"resuming after {last} of 423 updates" in stderr
     assert outcome(workdir) == undisturbed
 
 
@@ -115,8 +115,8 @@ def test_killed_inside_a_save(tmp_path, data_dir, undisturbed):
     assert saving(workdir), "no save was under way"
     good = committed(workdir)
     assert good
-    told = finish(words)
-    assert f"going on after {good[-1]} of" in told
+    stderr = finish(words)
+    assert f"resuming after {good[-1]} of" in stderr
     assert not saving(workdir)
     assert outcome(workdir) == undisturbed
 
@@ -127,7 +127,7 @@ def test_killed_at_a_boundary(tmp_path, data_dir, undisturbed):
     words = command(workdir, data_dir, **{"checkpoint.every_seconds": "1e9"})
     strike(words, lambda: STAGE_ENDS[0] in committed(workdir))
     assert committed(workdir) == [STAGE_ENDS[0]], "the next stage had saved already"
-    assert f"going on after {STAGE_ENDS[0]} of 423 updates" in finish(words)
+    assert f"resuming after {STAGE_ENDS[0]} of 423 updates" in finish(words)
     assert outcome(workdir) == undisturbed
 
 
@@ -154,7 +154,7 @@ def test_killed_before_anything_was_saved(tmp_path, data_dir, undisturbed):
     assert committed(workdir) == []
     finish(words)
     assert outcome(workdir) == undisturbed
-    assert "no checkpoint is left, so epochs on record (1) are trained anew" in str(
+    assert "no checkpoint is left, so the recorded epochs (1) are trained again" in str(
         record_file.read_records(workdir).events
     )
 
@@ -175,8 +175,8 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(tmp_path, data
     strike(words, lambda: len(committed(workdir)) >= 3 and rows(workdir)[-1]["stage"] == 3)
     newest = committed(workdir)[-1]
     flip_a_byte(workdir / "checkpoints" / str(newest))
-    told = finish(words)
-    assert f"checkpoint {newest} is damaged" in told
+    stderr = finish(words)
+    assert f"checkpoint {newest} is damaged" in stderr
     assert outcome(workdir) == undisturbed
 
 

@@ -1,4 +1,4 @@
-"""Disks that are full, read-only or limited while a run saves: training goes on, and only its end insists."""
+"""Disks that are full, read-only or limited while a run saves: training continues, and only its end insists."""
 
 import contextlib
 import json
@@ -114,14 +114,14 @@ def test_training_outlives_a_full_disk_and_saves_when_there_is_room(train, tmp_p
     display = Spoiler({(1, 1): disk.fill, (3, 1): disk.free})
     summary = train(disk.path / "run", display=display)
     assert summary["state_sha256"] == undisturbed["state_sha256"]
-    told = [message for message in display.messages if message.startswith("WARNING")]
-    assert told, display.messages
-    assert all("the disk is full" in each or "No space left" in each for each in told), told
-    assert "there is no checkpoint yet" in told[0]
-    assert "training goes on" in told[0]
+    messages = [message for message in display.messages if message.startswith("WARNING")]
+    assert messages, display.messages
+    assert all("the disk is full" in each or "No space left" in each for each in messages), messages
+    assert "there is no checkpoint yet" in messages[0]
+    assert "training continues" in messages[0]
     # Whether a line found room at the end of the file's last page depends on its length.
     waited = any("its lines wait in memory" in message for message in display.messages)
-    assert ("records.jsonl is written again, nothing is lost" in display.messages) == waited
+    assert ("records.jsonl can be written again; nothing is lost" in display.messages) == waited
     assert committed(disk.path / "run") == [118]
     ours, theirs = (
         record_file.read_records(folder / "undisturbed" if folder == tmp_path else folder / "run")
@@ -137,13 +137,13 @@ def test_a_disk_that_stays_full_ends_in_one_sentence_and_keeps_the_last_good_che
         train(disk.path / "run", display=Spoiler({(2, 1): once_saved(disk.path / "run", 8, disk.fill)}))
     assert caught.value.status == 1
     assert "the last good checkpoint, after update 8, is kept" in str(caught.value)
-    assert "run the same command to go on" in str(caught.value)
+    assert "run the same command to continue" in str(caught.value)
     assert committed(disk.path / "run") == [8]
     assert not (disk.path / "run" / "summary.json").exists()
     disk.free()
     display = Recorder()
     assert train(disk.path / "run", display=display)["state_sha256"] == undisturbed["state_sha256"]
-    assert "going on after 8 of 118 updates" in display.messages
+    assert "resuming after 8 of 118 updates" in display.messages
 
 
 def test_predictions_that_cannot_be_written_are_told_and_made_up_for(train, tmp_path, disk):
@@ -152,7 +152,7 @@ def test_predictions_that_cannot_be_written_are_told_and_made_up_for(train, tmp_
     for name in ("summary.json", "predictions.npz"):
         (disk.path / "run" / name).unlink()
     disk.fill()
-    with pytest.raises(SaveError, match=r"training is done and saved; make room and run the same command"):
+    with pytest.raises(SaveError, match=r"training is done and saved; free some space and run the same command"):
         train(disk.path / "run")
     disk.free()
     assert train(disk.path / "run")["state_sha256"] == undisturbed["state_sha256"]
@@ -165,10 +165,10 @@ def test_training_outlives_a_read_only_folder(train, tmp_path, locked_folder):
     lock = once_saved(tmp_path / "run", 8, lambda: free.append(locked_folder(folder)))
     display = Spoiler({(2, 1): lock, (3, 1): lambda: free[0]()})
     assert train(tmp_path / "run", display=display)["state_sha256"] == undisturbed["state_sha256"]
-    told = [message for message in display.messages if message.startswith("WARNING")]
-    assert len(told) == 1
-    assert "not permitted" in told[0] or "Permission denied" in told[0]
-    assert "the last good checkpoint, after update 8, is kept" in told[0]
+    messages = [message for message in display.messages if message.startswith("WARNING")]
+    assert len(messages) == 1
+    assert "not permitted" in messages[0] or "Permission denied" in messages[0]
+    assert "the last good checkpoint, after update 8, is kept" in messages[0]
     assert committed(tmp_path / "run") == [8, 118]
 
 
@@ -212,7 +212,7 @@ def test_a_quota_ends_in_one_sentence_and_exit_status_1(tmp_path, data_dir):
         words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, preexec_fn=limited
     )
     assert done.returncode == 1, done.stderr
-    assert "WARNING: the checkpoint cannot be written (File too large): training goes on" in done.stderr
+    assert "WARNING: the checkpoint cannot be written (File too large): training continues" in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1].startswith("error: training is done, but the checkpoint cannot be written")
     free = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=280)
@@ -221,7 +221,7 @@ def test_a_quota_ends_in_one_sentence_and_exit_status_1(tmp_path, data_dir):
 
 
 def test_a_state_is_finite_or_not():
-    from test_checkpoints import a_state
+    from tests.workdir.test_checkpoints import a_state
 
     state = a_state(3)
     assert saving.is_finite(state)
