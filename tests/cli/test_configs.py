@@ -17,7 +17,7 @@ from stepwise_jax.data import datasets
 from stepwise_jax.data.sources.catalog import PUBLISHED_SIZES
 from stepwise_jax.experiment.config import DataConfig, ExperimentConfig
 from stepwise_jax.experiment.config_files import load_config, load_rows
-from stepwise_jax.experiment.paper import result
+from stepwise_jax.experiment.paper import find_result
 from stepwise_jax.plans import planning
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.training import loop
@@ -165,7 +165,7 @@ def test_its_docstring_gives_the_paper_scores_and_the_cost(name):
     text = docstring(name)
     assert f"python launch.py train configs/{name}.py --workdir runs/{name} " in text
     for row, config in load_rows(file(name)).items():
-        expected = result(config.reproduces)
+        expected = find_result(config.reproduces)
         assert expected is not None
         assert expected.top1 is None or f"{expected.top1:.2f}" in text
         if row in ("baseline", "stepwise"):
