@@ -71,7 +71,7 @@ def _convolve_on_cpu(x: jax.Array, kernel: jax.Array, stride: int, groups: int) 
         return _multiply_patches(x, kernel, stride)
     if rows_pay(x, kernel, stride):
         return convolve_by_rows(x, kernel, stride)
-    return convolve_plainly(x, kernel, stride)
+    return _convolve_alone(x, kernel, stride)
 
 
 def _gradients_on_cpu(x: jax.Array, kernel: jax.Array, gradient: jax.Array, stride: int, groups: int) -> _Arrays:
@@ -86,8 +86,8 @@ def _gradients_on_cpu(x: jax.Array, kernel: jax.Array, gradient: jax.Array, stri
     if rows_pay(x, kernel, stride):
         return gradients_by_rows(x, kernel, gradient, stride)
     if 2 * gradient.size * kernel.size // kernel.shape[-1] < _PATCHES_PAY:
-        return jax.vjp(functools.partial(convolve_plainly, stride=stride), x, kernel)[1](gradient)
-    (of_x,) = jax.vjp(lambda x: convolve_plainly(x, kernel, stride), x)[1](gradient)
+        return jax.vjp(functools.partial(_convolve_alone, stride=stride), x, kernel)[1](gradient)
+    (of_x,) = jax.vjp(lambda x: _convolve_alone(x, kernel, stride), x)[1](gradient)
     return of_x, _gradient_of_kernel(x, gradient, kernel.shape[0], stride)
 
 
@@ -100,6 +100,18 @@ def _gradients_of_groups(x: jax.Array, kernel: jax.Array, gradient: jax.Array, s
     )
     (of_kernel,) = back_to_groups(jnp.stack(of_kernels))
     return jnp.concatenate(of_pieces, axis=-1), of_kernel
+
+
+def _convolve_alone(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """The library's convolution; in bfloat16 with barriers around it, across which XLA fuses nothing.
+
+    XLA hands convolutions and what lies between them to its library in one piece, and in bfloat16 some pieces come back
+    as NaN (JAX 0.11.2 and 0.12.0.1).
+    """
+    if x.dtype != jnp.bfloat16:
+        return convolve_plainly(x, kernel, stride)
+    x, kernel = lax.optimization_barrier((x, kernel))
+    return lax.optimization_barrier(convolve_plainly(x, kernel, stride))
 
 
 def _multiply(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:

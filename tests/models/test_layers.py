@@ -86,6 +86,26 @@ def test_convolution_and_its_gradients_are_the_librarys(
     jax.tree.map(lambda a, e: np.testing.assert_allclose(a, e, rtol=1e-4, atol=1e-4), actual, expected)
 
 
+@pytest.mark.parametrize("patches_pay", [0, 1e9], ids=["patches", "plain"])
+def test_a_convolution_in_bfloat16_and_its_gradients_are_those_of_float32_rounded(monkeypatch, patches_pay):
+    monkeypatch.setattr("models.row_products._MOST_BYTES", 0)
+    monkeypatch.setattr("models.convolution._PATCHES_PAY", patches_pay)
+    trace_as_on(monkeypatch, "cpu")
+
+    def value_and_gradients(dtype):
+        x, kernel = (
+            array.astype(jnp.bfloat16).astype(dtype) for array in (normal(2, 9, 9, 6), normal(3, 3, 6, 10, seed=1))
+        )
+        output, pull_back = jax.vjp(lambda x, kernel: convolve(x, kernel, 2), x, kernel)
+        return output, pull_back(jnp.ones_like(output))
+
+    for made, exact in zip(
+        *(jax.tree.leaves(value_and_gradients(dtype)) for dtype in (jnp.bfloat16, jnp.float32)), strict=True
+    ):
+        assert made.dtype == jnp.bfloat16
+        assert jnp.linalg.norm(made - exact) < 1e-2 * jnp.linalg.norm(exact)
+
+
 def convolutions(x, kernel, stride, groups=1):
     """The shapes that a GPU is given: of each convolution its input, kernel and result."""
     text = jax.jit(lambda x, kernel: convolve(x, kernel, stride, groups)).lower(x, kernel).as_text()
