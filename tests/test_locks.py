@@ -1,0 +1,34 @@
+"""The two lock files: what running needs, and that with the development tools."""
+
+import re
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[1]
+
+
+def locked(name: str, python: str) -> dict[str, str]:
+    """The version of each package that `name` gives a Python on Linux."""
+    machine = {"python_version": python, "python_full_version": f"{python}.0", "sys_platform": "linux"}
+    lines = re.findall(r"^([a-z0-9].*?)\s*\\?$", (ROOT / name).read_text(), flags=re.MULTILINE)
+    requirements = [Requirement(line) for line in lines]
+    return {
+        each.name: str(each.specifier).removeprefix("==")
+        for each in requirements
+        if each.marker is None or each.marker.evaluate({**machine, "extra": ""})
+    }
+
+
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13", "3.14"])
+def test_the_development_lock_adds_to_the_other_and_agrees_with_it(python):
+    running, development = (locked(name, python) for name in ("requirements.lock", "requirements-dev.lock"))
+    assert {"jax", "flax", "numpy"} <= running.keys()
+    assert running.items() <= development.items()
+    assert {"pytest", "ruff", "pyright", "mkdocs"} <= development.keys() - running.keys()
+
+
+def test_locks_name_no_place_to_fetch_from():
+    for name in ("requirements.lock", "requirements-dev.lock"):
+        assert not re.search(r"://|--(extra-)?index|--find-links", (ROOT / name).read_text())
