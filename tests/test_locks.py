@@ -1,6 +1,7 @@
 """The two lock files: what running needs, and that with the development tools."""
 
 import re
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 import pytest
@@ -11,13 +12,18 @@ ROOT = Path(__file__).parents[1]
 
 def locked(name: str, python: str) -> dict[str, str]:
     """The version of each package that `name` gives a Python on Linux."""
-    machine = {"python_version": python, "python_full_version": f"{python}.0", "sys_platform": "linux"}
+    machine: dict[str, str | AbstractSet[str]] = {
+        "python_version": python,
+        "python_full_version": f"{python}.0",
+        "sys_platform": "linux",
+        "extra": "",
+    }
     lines = re.findall(r"^([a-z0-9].*?)\s*\\?$", (ROOT / name).read_text(), flags=re.MULTILINE)
     requirements = [Requirement(line) for line in lines]
     return {
         each.name: str(each.specifier).removeprefix("==")
         for each in requirements
-        if each.marker is None or each.marker.evaluate({**machine, "extra": ""})
+        if each.marker is None or each.marker.evaluate(machine)
     }
 
 
