@@ -25,7 +25,7 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
         decay = optax.add_decayed_weights(weight_decay, mask=decay_mask)
         return optax.chain(decay, optax.sgd(learning_rate, momentum=momentum))
 
-    injected = optax.inject_hyperparams(sgd, hyperparam_dtype=jnp.float32)
+    injected = optax.inject_hyperparams(sgd, hyperparam_dtype=jnp.dtype(jnp.float32))
     return injected(learning_rate=0.0, momentum=config.momentum, weight_decay=config.weight_decay)
 
 

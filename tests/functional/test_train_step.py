@@ -1,3 +1,5 @@
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +19,7 @@ OPTIMIZER = make_optimizer(OptimizerConfig(weight_decay=DECAY))
 class Linear(nn.Module):
     """A softmax classifier of the pixels, the network whose gradient is known in closed form."""
 
-    dtype: type = jnp.float32
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
