@@ -1,5 +1,5 @@
 # make demo        set up .venv with what running needs, train the digits in five stages into runs/demo, draw the curves
-# make test        add the development tools to .venv, then ruff, pyright, the documentation and the tests
+# make test        add the development tools to .venv, then ruff, pyright, import-linter, the documentation and the tests
 # make docs        the documentation as a site, in build/site
 # make .venv       only what running needs, from requirements.lock
 # make dev         that and the development tools, from requirements-dev.lock
@@ -25,6 +25,7 @@ lint: dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/pyright
+	$(VENV)/bin/lint-imports
 
 # Warnings are errors; the variable keeps the theme from advertising its successor.
 docs: dev
