@@ -51,11 +51,11 @@ from stepwise_jax.experiment.config import (
     ModelConfig,
     PlanConfig,
 )
-from stepwise_jax.experiment.serialization import override
+from stepwise_jax.experiment.serialization import override_fields
 from stepwise_jax.plans import planning
 from stepwise_jax.runtime.process import collect_garbage_rarely, ignore_abandoned_reads
 from stepwise_jax.training import loop
-from stepwise_jax.training.timing import Profile
+from stepwise_jax.training.timing import ProfiledEpoch
 
 
 def keep_to_own_cores() -> None:
@@ -97,7 +97,7 @@ class Recorder(Display):
         super().__init__()
         self.messages: list[str] = []
 
-    def message(self, text: str) -> None:
+    def show_message(self, text: str) -> None:
         self.messages.append(text)
 
 
@@ -176,10 +176,10 @@ def train(experiment: ExperimentConfig) -> Train:
         folder: Path,
         network: nn.Module | None = None,
         display: Display | None = None,
-        profile: Profile | None = None,
+        profile: ProfiledEpoch | None = None,
         **changes: Any,
     ) -> dict[str, Any]:
-        config = override(experiment, changes)
+        config = override_fields(experiment, changes)
         examples = datasets.sizes(config.data).train
         planned = planning.make_plan(config.plan, examples, config.optimizer)
         return loop.run(

@@ -179,7 +179,7 @@ class StopAfter(Recorder):
         super().__init__()
         self._stage = stage
 
-    def epoch(self, record: EpochRecord) -> None:
+    def on_epoch(self, record: EpochRecord) -> None:
         if record.stage == self._stage:
             os.kill(os.getpid(), signal.SIGTERM)
 

@@ -52,7 +52,7 @@ class StruckAt(Recorder):
         super().__init__()
         self._examples, self._name = examples, name
 
-    def steps(self, record: StepsRecord) -> None:
+    def on_steps(self, record: StepsRecord) -> None:
         if record.examples_seen >= self._examples:
             self._examples = sys.maxsize
             strike(self._name)

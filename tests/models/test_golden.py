@@ -12,7 +12,7 @@ import models
 from models import row_products
 from stepwise_jax.experiment.config import OptimizerConfig
 from stepwise_jax.functional import optimizers
-from stepwise_jax.functional.state import learned, state_from
+from stepwise_jax.functional.state import learned_state, state_from_variables
 from stepwise_jax.functional.train_step import Batch, make_train_step
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
@@ -53,7 +53,7 @@ def relative_error(actual, expected) -> float:
 
 def gradient_norm(before, after) -> float:
     """Of the first step, whose momentum is the gradient and the decay."""
-    momentum = learned(after)["momentum"]
+    momentum = learned_state(after)["momentum"]
     gradient = jax.tree.map(lambda m, p: np.asarray(m) - WEIGHT_DECAY * np.asarray(p), momentum, before.params)
     return float(np.sqrt(sum(np.square(g, dtype=np.float64).sum() for g in jax.tree.leaves(gradient))))
 
@@ -65,7 +65,7 @@ def four_steps(name: str, variables, level: int) -> tuple[list[float], float]:
     """
     net = models.build(name, num_classes=1000, dtype=jnp.float64)
     optimizer = optimizers.make_optimizer(OptimizerConfig(momentum=0.9, weight_decay=WEIGHT_DECAY))
-    state = initial = state_from(variables, optimizer)
+    state = initial = state_from_variables(variables, optimizer)
     state = state._replace(opt_state=optimizers.set_hyperparameters(state.opt_state, learning_rate=0.001))
     batch = Batch(jnp.asarray(images(), jnp.float64), jnp.asarray(LABELS))
     options: dict[str, str | bool] = {"xla_backend_optimization_level": str(level)}

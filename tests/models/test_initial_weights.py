@@ -5,15 +5,16 @@ import json
 import jax
 import numpy as np
 import pytest
-from tests.test_launch import DIGITS, fails
 
 import launch
 import models
+from stepwise_jax.cli import networks
 from stepwise_jax.data import datasets
 from stepwise_jax.experiment.serialization import override_fields
 from stepwise_jax.plans import planning
 from stepwise_jax.training import loop
 from stepwise_jax.training.session import open_session
+from tests.cli.test_main import DIGITS, fails
 
 NETWORK = "resnet_small"
 SHAPE = {"width": 4, "small_images": True}
@@ -46,8 +47,8 @@ def initial_params(experiment, tmp_path, path, **changes):
     config = override_fields(experiment, changes)
     sizes = datasets.sizes(config.data)
     planned = planning.make_plan(config.plan, sizes.train, config.optimizer)
-    variables = launch._initial_variables(config, sizes.num_classes)
-    network = launch._network(config, sizes.num_classes)
+    variables = networks.initial_variables(config, sizes.num_classes)
+    network = networks.build_network(config, sizes.num_classes)
     (tmp_path / "run").mkdir()
     with open_session(config, planned, network, variables, tmp_path / "run") as session:
         return jax.device_get(session.initial().params)

@@ -78,12 +78,12 @@ class Stumbling(Recorder):
         super().__init__()
         self._message, self._epoch = message, epoch
 
-    def message(self, text: str) -> None:
-        super().message(text)
+    def show_message(self, text: str) -> None:
+        super().show_message(text)
         if self._message and self._message in text:
             raise KeyboardInterrupt
 
-    def epoch(self, record: EpochRecord) -> None:
+    def on_epoch(self, record: EpochRecord) -> None:
         if (record.stage, record.epoch, record.learning_rate) == self._epoch:
             raise KeyboardInterrupt
 

@@ -33,7 +33,7 @@ class Spoiler(Recorder):
         super().__init__()
         self._doings = doings
 
-    def epoch(self, record: EpochRecord) -> None:
+    def on_epoch(self, record: EpochRecord) -> None:
         super().epoch(record)
         self._doings.get((record.stage, record.epoch), lambda: None)()
 
