@@ -34,7 +34,7 @@ class Spoiler(Recorder):
         self._doings = doings
 
     def on_epoch(self, record: EpochRecord) -> None:
-        super().epoch(record)
+        super().on_epoch(record)
         self._doings.get((record.stage, record.epoch), lambda: None)()
 
 
