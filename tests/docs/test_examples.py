@@ -11,6 +11,7 @@ from conftest import TinyNet
 from PIL import Image
 
 import launch
+from stepwise_jax.cli import networks
 from stepwise_jax.data import datasets
 from stepwise_jax.data.dataset import Sizes
 from stepwise_jax.experiment.config import DataConfig
@@ -56,7 +57,7 @@ def test_own_strategy_doubles_data_and_batch(capsys):
 
 def test_own_strategy_trains(tmp_path, monkeypatch):
     # Four batch sizes are four programs: those of a network that compiles in a moment.
-    monkeypatch.setattr(launch, "_network", lambda *_: TinyNet())
+    monkeypatch.setattr(networks, "build_network", lambda *_: TinyNet())
     shorter = ["--plan.epochs_per_stage", "1", "--plan.decay_every", "1", "--data.image_size", "8"]
     assert launch.main(["train", STRATEGY, "--workdir", str(tmp_path), *shorter]) == 0
     assert json_files.read_json(tmp_path / "summary.json")["updates"] == 4 * 11

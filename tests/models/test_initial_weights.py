@@ -51,7 +51,7 @@ def initial_params(experiment, tmp_path, path, **changes):
     network = networks.build_network(config, sizes.num_classes)
     (tmp_path / "run").mkdir()
     with open_session(config, planned, network, variables, tmp_path / "run") as session:
-        return jax.device_get(session.initial().params)
+        return jax.device_get(session.make_initial_state().params)
 
 
 def test_a_run_starts_from_the_file_with_a_new_head(experiment, tmp_path):
