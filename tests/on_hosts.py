@@ -40,6 +40,8 @@ PLAN = PlanConfig(
 def strike(name: str) -> None:
     """Sends this process a signal, or refuses it every file of more than a byte as a quota does."""
     if name == "QUOTA":
+        # Python does not notice that the quota cuts a .pyc file short.
+        sys.dont_write_bytecode = True
         resource.setrlimit(resource.RLIMIT_FSIZE, (1, 1))
     else:
         os.kill(os.getpid(), signal.Signals[name])

@@ -21,6 +21,8 @@ from stepwise_jax.workdir import record_file
 from stepwise_jax.workdir.records import EpochRecord
 
 ROOT = Path(__file__).parents[2]
+# Python does not notice that a quota cuts a .pyc file short: it would stay behind in the environment and fail to load.
+NO_BYTECODE = {"PYTHONDONTWRITEBYTECODE": "1"}
 
 # Orbax abandons its other writes where one fails, and Python tells of each when it is collected.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -204,6 +206,7 @@ def test_a_quota_ends_in_one_sentence_and_exit_status_1(tmp_path, data_dir):
     words += ["--plan.decay_every", "1", "--plan.fractions", "1"]
     environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
     environment["XDG_CACHE_HOME"] = str(tmp_path / "cache")
+    environment |= NO_BYTECODE
 
     def limited() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
@@ -234,7 +237,10 @@ def test_preparing_data_beyond_a_quota_gets_one_sentence(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
 
     words = [sys.executable, "launch.py", "prepare", "digits", "--data-dir", str(tmp_path)]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=280, preexec_fn=limited)
+    environment = os.environ | NO_BYTECODE
+    done = subprocess.run(
+        words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, preexec_fn=limited
+    )
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1].startswith("error: data.data_dir: cannot write")
