@@ -98,8 +98,8 @@ class Checkpoints:
         Args:
           state: the training state.
           position: the run's position.
-          later: only copy the state now. `start_writing`, `should_save`, `wait` or the next save starts writing. Orbax's
-            threads keep the interpreter busy, which would slow down the start of a stage.
+          later: only copy the state now. `start_writing`, `should_save`, `wait` or the next save starts writing, as
+            Orbax's threads keep the interpreter busy, which would slow down the start of a stage.
 
         Raises:
           SaveError: if writing cannot start, or the previous save, still in progress until now, has failed.

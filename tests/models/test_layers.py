@@ -96,8 +96,8 @@ def test_a_convolution_in_bfloat16_and_its_gradients_are_those_of_float32_rounde
         x, kernel = (
             array.astype(jnp.bfloat16).astype(dtype) for array in (normal(2, 9, 9, 6), normal(3, 3, 6, 10, seed=1))
         )
-        output, pull_back = jax.vjp(lambda x, kernel: convolve(x, kernel, 2), x, kernel)
-        return output, pull_back(jnp.ones_like(output))
+        output, pull_back = jax.vjp(lambda x, kernel: jnp.asarray(convolve(x, kernel, 2)), x, kernel)
+        return output, pull_back(jnp.ones(output.shape, output.dtype))
 
     for made, exact in zip(
         *(jax.tree.leaves(value_and_gradients(dtype)) for dtype in (jnp.bfloat16, jnp.float32)), strict=True
