@@ -20,7 +20,7 @@ def result(once: Once, data_dir: Path) -> dict[str, Any]:
         flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=8"
         environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
         words = [sys.executable, "-W", "error", "tests/on_devices.py", str(folder), str(data_dir)]
-        done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
+        done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
