@@ -90,16 +90,15 @@ def count(arguments: argparse.Namespace, name: str) -> dict[str, Any]:
     rows = abstract(jax.ShapeDtypeStruct((1, arguments.batch_size), np.int32), split_along(mesh, 1))
     function = step_functions.jit_train_call(network, optimizer, make_preprocessing("imagenet", side), mesh)
     compiled = function.lower(state, jax.tree.map(abstract, images), rows).compile()
+    gradients = sum(4 * leaf.size for leaf in jax.tree.leaves(state.params))
+    return {"network": name, "devices": mesh.size, **work_of(compiled), "gradient_bytes": gradients}
+
+
+def work_of(compiled: Any) -> dict[str, Any]:
+    """The operations, the memory traffic and the collectives of a compiled step, for one device."""
     analysis, (number, size) = compiled.cost_analysis(), collectives(compiled.as_text())
-    return {
-        "network": name,
-        "devices": mesh.size,
-        "flops": analysis["flops"],
-        "bytes_accessed": analysis["bytes accessed"],
-        "collectives": number,
-        "collective_bytes": size,
-        "gradient_bytes": sum(4 * leaf.size for leaf in jax.tree.leaves(state.params)),
-    }
+    traffic = {"flops": analysis["flops"], "bytes_accessed": analysis["bytes accessed"]}
+    return {**traffic, "collectives": number, "collective_bytes": size}
 
 
 def count_elsewhere(words: list[str], devices: int) -> list[dict[str, Any]]:

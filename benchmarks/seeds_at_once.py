@@ -15,7 +15,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -57,15 +57,24 @@ def steps_per_second(setting: dict[str, Any]) -> float:
         train = jax.jit(jax.vmap(call, in_axes=(0, None, 0)), donate_argnums=0)
     else:
         inputs, train = inputs[0], jax.jit(call, donate_argnums=0)
-    for _ in range(3):
+
+    def step() -> None:
+        nonlocal state
         state, losses = train(state, examples, inputs)
         jax.block_until_ready(losses)
+
+    for _ in range(3):
+        step()
     print("ready", flush=True)
     sys.stdin.readline()
+    return calls_per_second(step, setting["seconds"])
+
+
+def calls_per_second(call: Callable[[], None], seconds: float) -> float:
+    """Calls a second, over at least so many seconds."""
     done, started = 0, time.perf_counter()
-    while (spent := time.perf_counter() - started) < setting["seconds"]:
-        state, losses = train(state, examples, inputs)
-        jax.block_until_ready(losses)
+    while (spent := time.perf_counter() - started) < seconds:
+        call()
         done += 1
     return done / spent
 

@@ -77,23 +77,30 @@ def measure_data(
     with tempfile.TemporaryDirectory() as folder:
         data, dataset = _prepare_dataset(Path(folder), encoded, images, image_size, progress)
         order = _make_order(images, batch_size)
-        streaming, peaks = _make_streaming_loader(data, dataset), []
-        speeds: dict[str, list[float]] = defaultdict(list)
-        for _ in range(epochs):
-            for way, flag in _DECODE_FLAGS.items():
-                speeds[way].append(_decode_speed(encoded, image_size, flag))
-            speeds["streamed"].append(_loader_speed(streaming, order, jax.block_until_ready))
-            peaks.append(peak_memory())
-        streaming.close()
+        speeds, peaks = _streaming_speeds(data, dataset, encoded, order, epochs)
         if resident:
             speeds["resident, decoded once"] = _resident_speeds(data, dataset, order, epochs, progress)
-    rows = [_row(way, each, speeds) for way, each in speeds.items()]
     return {
         "cores": usable_cores(),
         "jpeg_bytes": sum(map(len, encoded)) // len(encoded),
-        "rows": rows,
+        "rows": [_row(way, each, speeds) for way, each in speeds.items()],
         "peak_bytes": peaks,
     }
+
+
+def _streaming_speeds(
+    data: DataConfig, dataset: Dataset, encoded: list[bytes], order: np.ndarray, epochs: int
+) -> tuple[dict[str, list[float]], list[int]]:
+    """Images a second of bare decoding and of the streaming loader, in turn, and the peak memory after each epoch."""
+    loader = _make_streaming_loader(data, dataset)
+    speeds, peaks = defaultdict[str, list[float]](list), list[int]()
+    for _ in range(epochs):
+        for way, flag in _DECODE_FLAGS.items():
+            speeds[way].append(_decode_speed(encoded, data.image_size, flag))
+        speeds["streamed"].append(_loader_speed(loader, order, jax.block_until_ready))
+        peaks.append(peak_memory())
+    loader.close()
+    return speeds, peaks
 
 
 def _row(way: str, speeds: list[float], all_speeds: dict[str, list[float]]) -> dict[str, Any]:
