@@ -41,12 +41,11 @@ def steps_per_second(setting: dict[str, Any]) -> float:
     from stepwise_jax.functional.train_step import make_train_step
     from stepwise_jax.runtime import sharding
     from stepwise_jax.training import step_functions
-    from stepwise_jax.training.step_functions import make_train_call
 
     size, batch, together = setting["image_size"], setting["batch_size"], setting["together"]
     network = models.build(setting["network"], num_classes=10, small_images=True, width=setting["width"])
     optimizer, mesh = make_optimizer(OptimizerConfig()), sharding.make_mesh()
-    call = make_train_call(make_train_step(network, optimizer), make_preprocessing("imagenet", size))
+    call = step_functions.make_train_call(make_train_step(network, optimizer), make_preprocessing("imagenet", size))
     random = np.random.default_rng(0)
     images, labels = random.integers(0, 256, (1024, size, size, 3), np.uint8), random.integers(0, 10, 1024, np.int32)
     examples = jax.device_put(ResidentSplit(images, labels))

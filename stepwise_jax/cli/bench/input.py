@@ -80,12 +80,8 @@ def measure_data(
         speeds, peaks = _streaming_speeds(data, dataset, encoded, order, epochs)
         if resident:
             speeds["resident, decoded once"] = _resident_speeds(data, dataset, order, epochs, progress)
-    return {
-        "cores": usable_cores(),
-        "jpeg_bytes": sum(map(len, encoded)) // len(encoded),
-        "rows": [_row(way, each, speeds) for way, each in speeds.items()],
-        "peak_bytes": peaks,
-    }
+    rows, size = [_row(way, each, speeds) for way, each in speeds.items()], sum(map(len, encoded)) // len(encoded)
+    return {"cores": usable_cores(), "jpeg_bytes": size, "rows": rows, "peak_bytes": peaks}
 
 
 def _streaming_speeds(
