@@ -9,7 +9,7 @@ from typing import BinaryIO
 CONFIG, SUBSETS, SUMMARY, RECORDS = "config.json", "subsets.json", "summary.json", "records.jsonl"
 PREPROCESSING, PREDICTIONS, SAMPLES = "preprocessing.json", "predictions.npz", "samples.npz"
 CHECKPOINTS, TENSORBOARD, PROFILE = "checkpoints", "tensorboard", "profile"
-LOCK = "lock"
+LOCK, OWNER = "lock", "lock.owner"
 
 
 @contextmanager

@@ -1,13 +1,21 @@
-"""Locks on a run's folder: one process may train in it, or several may read its checkpoints."""
+"""Locks on a run's folder: one process may train in it, or several may read its checkpoints.
+
+Some file systems of clusters have no locks (Lustre without flock, NFS without its lock service, FUSE). There a process
+that trains names itself in `lock.owner`, by its host, number and start. The file of a process that has died does not
+count on the same host; that of another host does, because nothing here can tell.
+"""
 
 import fcntl
+import json
 import os
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from stepwise_jax.errors import InputError
-from stepwise_jax.workdir.files import CHECKPOINTS, CONFIG, LOCK
+from stepwise_jax.workdir.files import CHECKPOINTS, CONFIG, LOCK, OWNER
 
 
 @contextmanager
@@ -27,15 +35,31 @@ def exclusive_lock(workdir: Path) -> Iterator[None]:
         handle = os.open(workdir / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise InputError(f"--workdir {workdir} cannot be written: {error.strerror}") from error
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(handle)
-        raise InputError(f"--workdir {workdir} is in use: another process is training in it") from error
-    try:
+    with ExitStack() as stack:
+        stack.callback(os.close, handle)
+        held = _flock(handle, fcntl.LOCK_EX)
+        if held is None and (held := _claim(workdir / OWNER)):
+            stack.callback((workdir / OWNER).unlink, missing_ok=True)
+        if not held:
+            raise _in_use(f"--workdir {workdir}", workdir)
         yield
-    finally:
-        os.close(handle)
+
+
+def _flock(handle: int, kind: int) -> bool | None:
+    """Whether this process has the lock now; None where the file system has no locks."""
+    try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def _in_use(name: str, workdir: Path) -> InputError:
+    owner = _read_owner(workdir / OWNER)
+    there = owner and f" (process {owner['pid']} on {owner['host']}: if it has ended, remove {workdir / OWNER})"
+    return InputError(f"{name} is in use: another process is training in it{there or ''}")
 
 
 def _check_names(workdir: Path) -> None:
@@ -43,6 +67,9 @@ def _check_names(workdir: Path) -> None:
         str(workdir.absolute()).encode()
     except UnicodeEncodeError as error:
         raise InputError(f"--workdir {str(workdir)!a} must be UTF-8: checkpoints cannot be written to it") from error
+    if "\\" in str(workdir.absolute()):
+        # TensorStore would write to other folders: it takes a backslash for a slash.
+        raise InputError(f"--workdir {workdir}: there must be no backslash in {workdir.absolute()}")
     if workdir.exists() and not workdir.is_dir():
         raise InputError(f"--workdir {workdir} is a file: it must be a folder, or a new name")
     checkpoints = workdir / CHECKPOINTS
@@ -53,21 +80,21 @@ def _check_names(workdir: Path) -> None:
 def is_locked(workdir: Path) -> bool:
     """Whether a process is training in the folder now."""
     try:
-        handle = os.open(workdir / LOCK, os.O_RDWR)
+        handle = os.open(workdir / LOCK, os.O_RDONLY)
     except FileNotFoundError:
         return False
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return True
+        free = _flock(handle, fcntl.LOCK_SH)
     finally:
         os.close(handle)
-    return False
+    return not free if free is not None else _has_owner(workdir / OWNER)
 
 
 @contextmanager
 def shared_lock(workdir: Path) -> Iterator[None]:
     """Lock a run's folder for reading: nobody can train in it meanwhile, others can read. Nothing is written.
+
+    Where the file system has no locks, a process may start to train meanwhile.
 
     Raises:
       InputError: if another process trains in it, or its files cannot be read.
@@ -81,14 +108,72 @@ def shared_lock(workdir: Path) -> Iterator[None]:
     except OSError as error:
         raise InputError(f"{workdir} cannot be read: {error.strerror}") from error
     try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(handle)
-        raise InputError(f"{workdir} is in use: another process is training in it") from error
-    try:
+        held = _flock(handle, fcntl.LOCK_SH)
+        if held is False or (held is None and _has_owner(workdir / OWNER)):
+            raise _in_use(str(workdir), workdir)
         yield
     finally:
         os.close(handle)
+
+
+def _claim(path: Path) -> bool:
+    """Create the file that names this process, in place of that of a process that has died; False if one lives."""
+    if _has_owner(path):
+        return False
+    with suppress(FileNotFoundError):
+        _remove_dead_owner(path)
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    except FileExistsError:
+        return False
+    with open(handle, "w") as file:
+        json.dump({"host": socket.gethostname(), "pid": os.getpid(), "started": _start_of(os.getpid())}, file)
+    return True
+
+
+def _remove_dead_owner(path: Path) -> None:
+    aside = path.with_name(f"{path.name}.{os.getpid()}")
+    os.rename(path, aside)
+    if _has_owner(aside):
+        # Another process came to the same conclusion earlier, and this file names it already.
+        with suppress(FileExistsError):
+            os.link(aside, path)
+    aside.unlink()
+
+
+def _has_owner(path: Path) -> bool:
+    """Whether a process that may be alive is named in this file."""
+    owner = _read_owner(path)
+    if owner is None or owner["host"] != socket.gethostname():
+        return owner is not None
+    try:
+        os.kill(owner["pid"], 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    # A later process may have the same number.
+    return owner["started"] in (None, _start_of(owner["pid"]))
+
+
+def _read_owner(path: Path) -> dict[str, Any] | None:
+    try:
+        owner = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        owner = {}
+    complete = isinstance(owner, dict) and isinstance(owner.get("pid"), int) and {"host", "started"} <= owner.keys()
+    # Another process may be writing it at this moment.
+    return owner if complete else {"host": "an unknown host", "pid": "unknown", "started": None}
+
+
+def _start_of(pid: int) -> str | None:
+    """When a process started, in ticks since the machine did; None where the system does not say."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return None
 
 
 def _is_run(workdir: Path) -> bool:
