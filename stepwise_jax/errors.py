@@ -46,6 +46,10 @@ class SaveError(StepwiseError):
     """A file could not be written, for example because the disk is full or read-only."""
 
 
+class ReadError(StepwiseError):
+    """A file cannot be read, for a reason that may pass: nothing is known of its contents."""
+
+
 class DeviceMemoryError(StepwiseError):
     """A device has too little memory for a stage."""
 

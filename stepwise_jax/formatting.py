@@ -1,6 +1,7 @@
 """Formats numbers and names for people."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -14,6 +15,14 @@ def program_name() -> str:
 def replace_unprintable(name: str) -> str:
     """The name with U+FFFD for each character that cannot be printed, such as a line end or a surrogate."""
     return "".join(character if character.isprintable() else "\ufffd" for character in name)
+
+
+def describe_progress(updates: int, planned: int, damaged: Sequence[int] = ()) -> str:
+    """Which state of a run this is, and if it is not the last one, why: "8 of 118 updates (the run is unfinished)"."""
+    if updates == planned:
+        return f"{updates} updates"
+    lost = f"the checkpoint after {' and '.join(map(str, damaged))} is damaged" if damaged else "the run is unfinished"
+    return f"{updates} of {planned} updates ({lost})"
 
 
 def format_percent(fraction: float | None) -> str:

@@ -13,7 +13,7 @@ from stepwise_jax.cli.overrides import load_experiment
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import DataConfig, ExperimentConfig, PlanConfig
 from stepwise_jax.experiment.serialization import override_fields
-from stepwise_jax.formatting import format_percent
+from stepwise_jax.formatting import describe_progress, format_percent
 from stepwise_jax.runtime.process import compute_in_main_thread
 
 
@@ -117,7 +117,8 @@ def evaluate(options: argparse.Namespace, _: Sequence[str]) -> None:
         _print_json(result)
         return
     top1, top5 = format_percent(result["top1"]), format_percent(result["top5"])
-    print(f"top-1 {top1}, top-5 {top5}, loss {result['loss']:.4f} after {result['updates']} updates")
+    progress = describe_progress(result["updates"], result["planned_updates"], result["damaged_checkpoints"])
+    print(f"top-1 {top1}, top-5 {top5}, loss {result['loss']:.4f} after {progress}")
 
 
 def predict(options: argparse.Namespace, _: Sequence[str]) -> None:
@@ -148,6 +149,8 @@ def _classify(options: argparse.Namespace, paths: Sequence[str]) -> tuple[list[d
     from stepwise_jax.inference.predict import classify_files, rank_classes
 
     trained = networks.load_trained(options.run)
+    if not trained.is_final:
+        print(f"warning: {options.run}: the network is that after {trained.progress}", file=sys.stderr)
     ranked, faults = [], []
     with make_display(sys.stderr) as display:
         for path, probabilities, fault in classify_files(trained, paths, display.show_progress):
@@ -169,7 +172,8 @@ def export(options: argparse.Namespace, _: Sequence[str]) -> None:
     else:
         _write_safetensors(trained, options.out)
     size, channels = trained.signature.preprocessing.image_size, trained.signature.image_shape[2]
-    print(f"{options.out}: {size} x {size} x {channels} pixels to {len(trained.signature.classes)} classes")
+    classes = len(trained.signature.classes)
+    print(f"{options.out}: {size} x {size} x {channels} pixels to {classes} classes, after {trained.progress}")
 
 
 def _write_safetensors(trained: Any, path: Path) -> None:

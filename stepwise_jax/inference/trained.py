@@ -10,6 +10,7 @@ from flax import linen as nn
 
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import ExperimentConfig
+from stepwise_jax.formatting import describe_progress
 from stepwise_jax.functional.optimizers import make_optimizer
 from stepwise_jax.functional.state import TrainState, make_initializer
 from stepwise_jax.workdir import lock
@@ -33,6 +34,21 @@ class TrainedNetwork:
     """Optimizer steps that the variables were trained for."""
     signature: Signature
     """Its input images and the names of its classes."""
+    planned_updates: int | None = None
+    """Optimizer steps of the whole run; None if unknown."""
+    damaged: tuple[int, ...] = ()
+    """Newer checkpoints that are damaged, by their updates."""
+
+    @property
+    def progress(self) -> str:
+        """Which state of the run this is: "118 updates"."""
+        planned = self.updates if self.planned_updates is None else self.planned_updates
+        return describe_progress(self.updates, planned, self.damaged)
+
+    @property
+    def is_final(self) -> bool:
+        """Whether this is the state at the end of the run."""
+        return self.planned_updates in (None, self.updates)
 
 
 def read_description(folder: Path) -> tuple[ExperimentConfig, Signature]:
@@ -57,8 +73,10 @@ def open_trained(folder: Path, network: nn.Module) -> TrainedNetwork:
     Raises:
       InputError: as `read_description`; also if there is no checkpoint yet, none is intact, none is of this network, or
         a process is training in the folder.
+      ReadError: if a checkpoint cannot be read for a reason that may pass.
     """
     experiment, signature = read_description(folder)
+    _, stages = parse_config(read_config(folder))
     like = _abstract_state(network, experiment)
     with (
         lock.shared_lock(folder),
@@ -69,7 +87,9 @@ def open_trained(folder: Path, network: nn.Module) -> TrainedNetwork:
         raise _no_checkpoint(folder)
     state, position = restored
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    return TrainedNetwork(experiment, network, variables, int(position["updates"]), signature)
+    planned = sum(stage.updates for stage in stages)
+    updates = int(position["updates"])
+    return TrainedNetwork(experiment, network, variables, updates, signature, planned, checkpoints.damaged)
 
 
 def _no_checkpoint(folder: Path) -> InputError:

@@ -15,9 +15,11 @@ from stepwise_jax.functional.metrics import Scores, scores_from_counts
 from stepwise_jax.functional.state import TrainState
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.runtime.signals import Stopped, until_stopped
-from stepwise_jax.training.progress import Observer, position_from_document
+from stepwise_jax.training.progress import Observer, position_from_document, updates_before
 from stepwise_jax.training.session import Session, open_session
 from stepwise_jax.workdir import lock
+from stepwise_jax.workdir.files import CHECKPOINTS, SUBSETS
+from stepwise_jax.workdir.json_files import read_json
 
 
 def evaluate(
@@ -27,14 +29,23 @@ def evaluate(
     folder: Path,
     observers: Sequence[Observer] = (),
 ) -> dict[str, Any]:
-    """Score the newest good checkpoint of a run: `{"top1", "top5", "loss", "updates", "stage", "epoch"}`.
+    """Score the newest good checkpoint of a run, and change nothing in its folder.
+
+    Returns:
+      `{"top1", "top5", "loss", "updates", "stage", "epoch"}` of that checkpoint, the run's `"planned_updates"`, and the
+      newer `"damaged_checkpoints"`, by their updates.
 
     Raises:
       InputError: if the run has no checkpoint yet, its data has changed, or a process is training it.
+      ReadError: if a checkpoint cannot be read for a reason that may pass.
     """
+    if not (folder / CHECKPOINTS).is_dir():
+        raise InputError(f"{folder} has no checkpoint yet: train it first")
+    # Without the recorded examples, nothing would say whether the data is still that of the run.
+    read_json(folder / SUBSETS)
     with (
-        lock.exclusive_lock(folder),
-        open_session(experiment, stages, network, None, folder, observers) as session,
+        lock.shared_lock(folder),
+        open_session(experiment, stages, network, None, folder, observers, read_only=True) as session,
     ):
         restored = session.checkpoints.restore(
             session.make_initial_state(), lambda message: session.log.event("fallback", message)
@@ -48,7 +59,9 @@ def evaluate(
             raise InterruptedRunError(f"stopped by {session.stop.name} before all images were scored") from error
     finished = position.stage > len(stages)
     stage, epoch = (len(stages), stages[-1].epochs) if finished else (position.stage, position.epoch)
-    return {**scores._asdict(), "updates": position.updates, "stage": stage, "epoch": epoch}
+    reached = {"updates": position.updates, "planned_updates": updates_before(stages, len(stages) + 1)}
+    damaged = list(session.checkpoints.damaged)
+    return {**scores._asdict(), **reached, "damaged_checkpoints": damaged, "stage": stage, "epoch": epoch}
 
 
 BATCHES_IN_FLIGHT = 3

@@ -91,9 +91,10 @@ def _restore_start(session: Session, number: int, error: NonFiniteLossError) -> 
         session.log.event("unsaved", f"WARNING: {unsaved}")
     if start and start not in session.checkpoints.steps():
         raise NonFiniteLossError(f"{error}; the checkpoint of the stage's start, after update {start}, is missing")
-    session.checkpoints.delete_after(start)
     initial = session.make_initial_state()
-    restored = session.checkpoints.restore(initial, lambda message: session.log.event("fallback", message))
+    # Later checkpoints are deleted only once this one is read.
+    restored = session.checkpoints.restore(initial, lambda message: session.log.event("fallback", message), up_to=start)
+    session.checkpoints.delete_after(start)
     return (initial, Position()) if restored is None else (restored[0], position_from_document(restored[1]))
 
 

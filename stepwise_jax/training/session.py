@@ -104,6 +104,8 @@ def open_session(
     folder: Path,
     observers: Sequence[Observer] = (),
     profile: ProfiledEpoch | None = None,
+    *,
+    read_only: bool = False,
 ) -> Iterator[Session]:
     """Open the data, draw and record the subsets, and place the images on the devices.
 
@@ -115,12 +117,13 @@ def open_session(
       folder: the run's workdir, locked by the caller.
       observers: called with each record of the run.
       profile: the epoch to trace, if any.
+      read_only: write no record and change no checkpoint; the folder has its subsets already.
     """
     compile_cache.enable()
     mesh, is_first = sharding.make_mesh(), multihost.is_first_process()
     multihost.on_all_processes(partial(_check_plan, experiment, stages, network, mesh))
     with ExitStack() as stack:
-        log = stack.enter_context(RunLog(folder if is_first else None, observers))
+        log = stack.enter_context(RunLog(folder if is_first and not read_only else None, observers))
         data, preprocessing = stack.enter_context(_open_data(experiment, stages, mesh, folder, log))
         functions = stack.enter_context(_open_functions(experiment, network, variables, preprocessing, mesh, log))
         yield Session(
@@ -128,7 +131,9 @@ def open_session(
             stages=stages,
             **data._asdict(),
             **functions._asdict(),
-            checkpoints=stack.enter_context(Checkpoints(folder / CHECKPOINTS, experiment.checkpoint.keep)),
+            checkpoints=stack.enter_context(
+                Checkpoints(folder / CHECKPOINTS, experiment.checkpoint.keep, read_only=read_only)
+            ),
             log=log,
             stop=agreement.StopAgreement(stack.enter_context(stop_on_signals()), mesh),
             mesh=mesh,

@@ -2,6 +2,7 @@
 
 If a save is cut off, Orbax keeps the previous step as the latest. But it restores a flipped byte or another dtype
 silently. So each checkpoint stores a digest of the state and of the position in training, which a restore verifies.
+A damaged checkpoint is set aside under another name, never deleted; an error of reading is no damage.
 
 After a failed save, Orbax leaves the partial checkpoint in the folder, where it occupies disk space that the next one
 needs, and counts checkpoints wrongly. So partial checkpoints are removed, and Orbax's manager is opened again. If there
@@ -12,13 +13,14 @@ ends, and so do they.
 import contextlib
 import errno
 import hashlib
+import itertools
 import json
 import os
-import re
 import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +28,10 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from stepwise_jax.errors import InputError, SaveError, describe_error, first_line
+from stepwise_jax.errors import InputError, ReadError, SaveError, describe_error, first_line, is_out_of_memory
 from stepwise_jax.functional.state import TrainState, digest
 from stepwise_jax.runtime import multihost
+from stepwise_jax.workdir.reading import LiteralPath, os_error_code, read_patiently
 
 PositionDocument = dict[str, Any]
 """A position in training as plain JSON data (`training.progress.Position.document`)."""
@@ -40,6 +43,8 @@ class Checkpoints:
     def __init__(self, folder: Path, keep: int, *, read_only: bool = False):
         self._folder, self._keep, self._read_only = folder.absolute(), keep, read_only
         self._pinned: int | None = None
+        self.damaged: tuple[int, ...] = ()
+        """The checkpoints that the last `restore` skipped."""
         self._prepared: tuple[int, Any] | None = None
         self._writing, self._failed_here = False, False
         if not read_only:
@@ -56,7 +61,7 @@ class Checkpoints:
             cleanup_tmp_directories=not self._read_only and jax.process_count() > 1,
             create=not self._read_only,
         )
-        return ocp.CheckpointManager(self._folder, options=options)
+        return ocp.CheckpointManager(LiteralPath(self._folder), options=options)
 
     def _barrier(self, *, key: str, timeout_ms: int) -> None:
         """Wait in one of Orbax's threads for all processes, unless it comes here because of a failure."""
@@ -194,29 +199,54 @@ class Checkpoints:
             if later > step:
                 self._manager.delete(later)
 
-    def restore(self, like: TrainState, report: Callable[[str], None]) -> tuple[TrainState, PositionDocument] | None:
+    def restore(
+        self, like: TrainState, report: Callable[[str], None], *, up_to: int | None = None
+    ) -> tuple[TrainState, PositionDocument] | None:
         """Restore the newest checkpoint that is intact; None if there is no checkpoint.
+
+        Unless `read_only`, damaged ones are set aside: renamed `damaged-STEP`, which neither Orbax nor a resume reads.
 
         Args:
           like: a state with the right tree, shapes, dtypes and shardings; its values do not matter.
-          report: called with a message for each damaged checkpoint that is skipped (and removed, unless `read_only`).
+          report: called with a message for each damaged checkpoint that is skipped.
+          up_to: the last step to consider; by default all of them.
 
         Raises:
           InputError: if there are checkpoints but none is intact.
+          ReadError: if one cannot be read for a reason that may pass; nothing is changed then.
         """
-        steps = sorted(self._manager.all_steps(), reverse=True)
+        steps = [step for step in sorted(self._manager.all_steps(), reverse=True) if up_to is None or step <= up_to]
+        restored, faults = self._restore_newest(steps, like)
+        names = {} if restored is None or self._read_only else self._set_aside(tuple(faults))
+        for step, fault in faults.items():
+            moved = f", and set aside as {names[step]}" if step in names else ""
+            report(f"checkpoint {step} is damaged ({fault}): it is skipped{moved}")
+        if steps and restored is None:
+            raise InputError(f"none of the {len(steps)} checkpoints is intact: start again in another workdir")
+        self.damaged = tuple(faults)
+        return restored
+
+    def _restore_newest(
+        self, steps: Sequence[int], like: TrainState
+    ) -> tuple[tuple[TrainState, PositionDocument] | None, dict[int, str]]:
+        """The first of these checkpoints that is intact, and what is wrong with each one before it."""
+        faults: dict[int, str] = {}
         for step in steps:
             try:
-                restored = self._restore(step, like)
+                return read_patiently(partial(self._restore, step, like), self._folder / str(step)), faults
             except Exception as error:
-                report(f"checkpoint {step} is damaged ({describe_error(error)}): it is skipped")
-                continue
-            for damaged in [] if self._read_only else steps[: steps.index(step)]:
-                self._manager.delete(damaged)
-            return restored
-        if steps:
-            raise InputError(f"none of the {len(steps)} checkpoints is intact: start again in another workdir")
-        return None
+                if isinstance(error, ReadError) or is_out_of_memory(error):
+                    raise
+                faults[step] = describe_error(error)
+        return None, faults
+
+    def _set_aside(self, steps: Sequence[int]) -> dict[int, str]:
+        """Rename damaged checkpoints, so that nothing takes them for good ones; returns their new names."""
+        if not steps:
+            return {}
+        names = multihost.broadcast_from_first(lambda: [_set_aside(self._folder, step) for step in steps])
+        self._manager.reload()
+        return dict(zip(steps, names, strict=True))
 
     def _restore(self, step: int, like: TrainState) -> tuple[TrainState, PositionDocument]:
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
@@ -240,6 +270,14 @@ class _PreservationPolicy:
         return [index >= older or each.step == self._pinned() for index, each in enumerate(checkpoints)]
 
 
+def _set_aside(folder: Path, step: int) -> str:
+    """Rename a damaged checkpoint; returns its new name."""
+    names = itertools.chain([f"damaged-{step}"], (f"damaged-{step}-{number}" for number in itertools.count(2)))
+    name = next(name for name in names if not os.path.lexists(folder / name))
+    os.rename(folder / str(step), folder / name)
+    return name
+
+
 def _checksum(state: TrainState, position: PositionDocument) -> str:
     """SHA-256 over the state and the position together, so that neither can come from another checkpoint."""
     return hashlib.sha256((digest(state) + json.dumps(position, sort_keys=True)).encode()).hexdigest()
@@ -251,9 +289,7 @@ def _save_error(error: Exception) -> SaveError:
 
 def _reason(error: Exception) -> str:
     """Why a write failed, in the operating system's words."""
-    # TensorStore's errors have no errno attribute, but quote it in their text.
-    quoted = re.search(r"os_error_code='(\d+)'", str(error))
-    code = error.errno if isinstance(error, OSError) else int(quoted[1]) if quoted else None
+    code = os_error_code(error)
     if code in (errno.ENOSPC, errno.EDQUOT):
         return "the disk is full"
     return os.strerror(code) if code else first_line(error)

@@ -1,5 +1,6 @@
 """The input and output of a trained network, stored in the workdir so that it can be used without its data set."""
 
+import errno
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +23,10 @@ class Signature(NamedTuple):
 
 
 def write_signature(folder: Path, signature: Signature) -> None:
-    """Write `preprocessing.json` into a workdir, unless it exists: a resumed run keeps its first signature."""
+    """Write `preprocessing.json` into a workdir, unless it exists: a resumed run keeps its first signature.
+
+    A folder that is read-only stays as it is: only `evaluate` comes here with one.
+    """
     path = folder / PREPROCESSING
     if path.exists():
         return
@@ -36,7 +40,11 @@ def write_signature(folder: Path, signature: Signature) -> None:
         "classes": signature.classes,
         "dataset": signature.dataset,
     }
-    write_json(path, document)
+    try:
+        write_json(path, document)
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
 
 
 def read_signature(folder: Path) -> Signature:

@@ -1,9 +1,12 @@
 """The files that a run writes for later use, and opening its network from the folder alone."""
 
+import errno
 import json
+import os
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,14 +14,14 @@ import pytest
 from conftest import TinyNet
 
 from stepwise_jax.data import dataset, datasets
-from stepwise_jax.errors import InputError
+from stepwise_jax.errors import InputError, ReadError
 from stepwise_jax.experiment.config import CheckpointConfig, DataConfig, EvaluationConfig, ExperimentConfig, PlanConfig
 from stepwise_jax.experiment.serialization import override_fields
 from stepwise_jax.inference.predict import make_classifier
 from stepwise_jax.inference.trained import open_trained, read_description
 from stepwise_jax.plans import planning
 from stepwise_jax.training import evaluation, loop
-from stepwise_jax.workdir import lock
+from stepwise_jax.workdir import lock, reading
 from stepwise_jax.workdir.folder import parse_config, read_config, read_experiment
 from stepwise_jax.workdir.predictions import choose_samples, shrink_images
 
@@ -160,8 +163,70 @@ def test_opening_passes_over_a_damaged_checkpoint_and_changes_nothing(copy, capl
     before = listing(copy)
     trained = open_trained(copy, TinyNet())
     assert trained.updates == 287 // 32
+    assert (trained.planned_updates, trained.damaged, trained.is_final) == (52, (52,), False)
+    assert trained.progress == "8 of 52 updates (the checkpoint after 52 is damaged)"
     assert re.search("checkpoint 52 is damaged .* it is skipped", caplog.text)
     assert listing(copy) == before
+
+
+def test_evaluating_passes_over_a_damaged_checkpoint_says_so_and_changes_nothing(copy):
+    damage_newest(copy)
+    before = listing(copy)
+    experiment, planned = parse_config(read_config(copy))
+    scores = evaluation.evaluate(experiment, planned, TinyNet(), copy)
+    assert (scores["updates"], scores["planned_updates"]) == (287 // 32, 52)
+    assert scores["damaged_checkpoints"] == [52]
+    assert listing(copy) == before
+
+
+def test_a_checkpoint_that_cannot_be_read_is_neither_passed_over_nor_changed(copy, monkeypatch):
+    monkeypatch.setattr(reading, "RETRY_PAUSES", (0,))
+    path = copy / "checkpoints" / "52" / "state" / "manifest.ocdbt"
+    path.unlink()
+    path.symlink_to(path)
+    before = listing_of_links(copy)
+    experiment, planned = parse_config(read_config(copy))
+    for read in (
+        lambda: evaluation.evaluate(experiment, planned, TinyNet(), copy),
+        lambda: open_trained(copy, TinyNet()),
+    ):
+        with pytest.raises(ReadError, match="52 cannot be read"):
+            read()
+        assert listing_of_links(copy) == before
+    with pytest.raises(ReadError, match="52 cannot be read"):
+        train(config_of(copy), copy)
+    assert (copy / "checkpoints" / "52").is_dir()
+
+
+def listing_of_links(folder: Path) -> list[tuple[str, int]]:
+    return sorted((str(path), path.lstat().st_mtime_ns) for path in folder.rglob("*"))
+
+
+def config_of(folder: Path) -> ExperimentConfig:
+    return parse_config(read_config(folder))[0]
+
+
+def test_a_folder_that_cannot_be_written_can_be_evaluated(copy, monkeypatch):
+    def refuse(path: object, flags: int, *arguments: Any, **names: Any) -> int:
+        if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            raise OSError(errno.EROFS, "Read-only file system")
+        return opened(path, flags, *arguments, **names)
+
+    opened = os.open
+    monkeypatch.setattr(os, "open", refuse)
+    before = listing(copy)
+    experiment, planned = parse_config(read_config(copy))
+    with lock.shared_lock(copy):
+        scores = evaluation.evaluate(experiment, planned, TinyNet(), copy)
+    assert (scores["updates"], scores["planned_updates"], scores["damaged_checkpoints"]) == (52, 52, [])
+    assert not lock.is_locked(copy)
+    assert listing(copy) == before
+
+
+def test_evaluating_without_the_recorded_examples_is_refused(copy):
+    (copy / "subsets.json").unlink()
+    with pytest.raises(InputError, match=r"there is no subsets\.json"):
+        evaluation.evaluate(*parse_config(read_config(copy)), TinyNet(), copy)
 
 
 def make_old(folder: Path) -> None:

@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import shutil
 import time
@@ -5,18 +6,20 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from stepwise_jax.errors import InputError, SaveError
+from stepwise_jax.errors import InputError, ReadError, SaveError
 from stepwise_jax.experiment.config import OptimizerConfig
 from stepwise_jax.functional.optimizers import make_optimizer
 from stepwise_jax.functional.state import TrainState, state_from_variables
 from stepwise_jax.runtime import sharding
 from stepwise_jax.workdir import checkpoints as checkpoints_module
+from stepwise_jax.workdir import reading
 from stepwise_jax.workdir.checkpoints import Checkpoints, PositionDocument
 
 POSITION: PositionDocument = {
@@ -244,6 +247,8 @@ def test_damage_to_any_file_of_a_checkpoint_is_survived_or_told(saved, tmp_path,
             assert len(messages) == 1
             assert f"checkpoint {NEWEST} is damaged" in messages[0]
             assert committed(folder) == [BEFORE], f"the damaged checkpoint is still there ({path})"
+            assert f"set aside as damaged-{NEWEST}" in messages[0]
+            assert (folder / f"damaged-{NEWEST}").is_dir()
             fallbacks += 1
     assert fallbacks, "no damage was noticed at all"
 
@@ -263,6 +268,122 @@ def test_a_run_goes_on_saving_after_it_fell_back(saved, tmp_path):
         checkpoints.restore(a_state(0), lambda _: None)
         checkpoints.save(a_state(NEWEST), POSITION)
         checkpoints.wait()
+        restored = checkpoints.restore(a_state(0), pytest.fail)
+    assert restored is not None
+    assert bits(restored[0]) == bits(a_state(NEWEST))
+
+
+def test_a_second_damaged_checkpoint_of_a_step_gets_a_name_of_its_own(saved, tmp_path):
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(saved, folder)
+    for _ in range(2):
+        spoil(folder, NEWEST)
+        with Checkpoints(folder, keep=3) as checkpoints:
+            checkpoints.restore(a_state(0), lambda _: None)
+            checkpoints.save(a_state(NEWEST), POSITION)
+    assert sorted(path.name for path in folder.glob("damaged-*")) == [f"damaged-{NEWEST}", f"damaged-{NEWEST}-2"]
+    assert committed(folder) == [BEFORE, NEWEST]
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    found = {str(path.relative_to(folder)): path for path in folder.rglob("*")}
+    return {name: path.read_bytes() if path.is_file() else b"" for name, path in found.items()}
+
+
+def test_a_reader_changes_nothing_in_the_folder(saved, tmp_path):
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(saved, folder)
+    spoil(folder, NEWEST)
+    (folder / "9.orbax-checkpoint-tmp").mkdir()
+    before = tree(folder)
+    with Checkpoints(folder, keep=3, read_only=True) as checkpoints:
+        restored = checkpoints.restore(a_state(0), lambda _: None)
+        assert checkpoints.damaged == (NEWEST,)
+    assert restored is not None
+    assert restored[1] == POSITION | {"stage": BEFORE}
+    assert tree(folder) == before
+
+
+# ---- Errors of reading: files that cannot be read at the moment are not damaged
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(reading, "RETRY_PAUSES", (0, 0))
+
+
+def test_a_file_that_cannot_be_read_is_no_damage(saved, tmp_path, impatient):
+    """A link to itself cannot be opened, by root neither, and Orbax takes some such files for missing ones."""
+    refused = 0
+    for number, path in enumerate(files_of(saved, NEWEST)):
+        folder, messages = tmp_path / str(number), []
+        shutil.copytree(saved, folder)
+        (folder / path).unlink()
+        (folder / path).symlink_to(folder / path)
+        with Checkpoints(folder, keep=3) as checkpoints:
+            restored = None
+            with contextlib.suppress(ReadError):
+                restored = checkpoints.restore(a_state(0), messages.append)
+            # Some files repeat what others say, or are not needed.
+            assert restored is None or bits(restored[0]) == bits(a_state(NEWEST)), path
+            refused += restored is None
+        assert messages == [], path
+        assert committed(folder) == [BEFORE, NEWEST], path
+    assert refused > 4
+
+
+@pytest.mark.parametrize(
+    "passing",
+    [
+        OSError(errno.ESTALE, "Stale file handle"),
+        OSError(errno.EMFILE, "Too many open files"),
+        ValueError("UNKNOWN: Error reading local file [source locations='x'] [os_error_code='5']"),
+        MemoryError(),
+        KeyError("what Orbax makes of a file that it could not open"),
+    ],
+    ids=["stale", "open files", "tensorstore", "memory", "disguised"],
+)
+def test_an_error_that_passes_is_not_seen(saved, monkeypatch, impatient, passing):
+    errors = [passing]
+    restore = Checkpoints._restore
+
+    def fail_once(*arguments: Any) -> Any:
+        if errors:
+            raise errors.pop()
+        return restore(*arguments)
+
+    monkeypatch.setattr(Checkpoints, "_restore", fail_once)
+    with Checkpoints(saved, keep=3) as checkpoints:
+        restored = checkpoints.restore(a_state(0), pytest.fail)
+    assert restored is not None
+    assert restored[1] == POSITION | {"stage": NEWEST}
+    assert committed(saved) == [BEFORE, NEWEST]
+
+
+def test_an_error_that_stays_is_told_with_its_cause(saved, monkeypatch, impatient):
+    def fail(*_: object) -> None:
+        raise RuntimeError("the read failed") from OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Checkpoints, "_restore", fail)
+    with (
+        Checkpoints(saved, keep=3) as checkpoints,
+        pytest.raises(ReadError, match=r"7 cannot be read \(Input/output error\): nothing is changed") as caught,
+    ):
+        checkpoints.restore(a_state(0), pytest.fail)
+    assert caught.value.status == 1
+    assert committed(saved) == [BEFORE, NEWEST]
+
+
+# ---- Names of folders
+
+
+@pytest.mark.parametrize("name", ["lr[0.1]", "a*", "a?b", "**", "a{1,2}", "50% #1", "[!x]/b"])
+def test_a_folder_may_have_any_name(tmp_path, name):
+    folder = tmp_path / name / "checkpoints"
+    with Checkpoints(folder, keep=2) as checkpoints:
+        for step in (BEFORE, NEWEST):
+            checkpoints.save(a_state(step), POSITION | {"stage": step})
+    with Checkpoints(folder, keep=2) as checkpoints:
         restored = checkpoints.restore(a_state(0), pytest.fail)
     assert restored is not None
     assert bits(restored[0]) == bits(a_state(NEWEST))
