@@ -1,5 +1,6 @@
-"""Formats numbers and names for people."""
+"""Formats numbers and names for people, and reads the paths that they type."""
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,33 @@ def program_name() -> str:
     started = Path(sys.argv[0])
     installed = started.stem == "stepwise" or started.parts[-2:] == ("stepwise_jax", "__main__.py")
     return "stepwise" if installed else "python launch.py"
+
+
+def is_url(text: str) -> bool:
+    """Whether a text names a place that is no path on this machine, such as `gs://bucket`."""
+    return "://" in text
+
+
+def parse_path(text: str) -> Path:
+    """The path that a user typed, with `~` for the home folder expanded.
+
+    Raises:
+      ValueError: for a URL, a home folder that is unknown, or a relative path in a folder that no longer exists.
+    """
+    if is_url(text):
+        raise ValueError(f"{text} is a URL: it must be a path on this machine")
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{text}: the home folder that ~ stands for is unknown") from error
+    if not path.is_absolute():
+        try:
+            os.getcwd()
+        except FileNotFoundError as error:
+            raise ValueError(
+                f"{text}: the current folder has been removed, so name a path that starts with /"
+            ) from error
+    return path
 
 
 def replace_unprintable(name: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stepwise_jax import __version__
-from stepwise_jax.formatting import program_name
+from stepwise_jax.formatting import parse_path, program_name
 
 _DESCRIPTION = "stepwise-jax: train image classifiers in stages on growing subsets of the data, and measure the gain."
 
@@ -38,7 +38,14 @@ def make_parser(commands: Mapping[str, Callable[..., Any]]) -> argparse.Argument
 def _folder(text: str) -> Path:
     if not text:
         raise argparse.ArgumentTypeError("it must be the name of a folder")
-    return Path(text)
+    return _path(text)
+
+
+def _path(text: str) -> Path:
+    try:
+        return parse_path(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _add_config(command: argparse.ArgumentParser) -> None:
@@ -50,7 +57,7 @@ def _add_config(command: argparse.ArgumentParser) -> None:
 
 
 def _add_run(command: argparse.ArgumentParser) -> None:
-    command.add_argument("run", type=Path, metavar="DIR", help="folder of a run")
+    command.add_argument("run", type=_path, metavar="DIR", help="folder of a run")
 
 
 def _add_workdir(command: argparse.ArgumentParser, text: str) -> None:
@@ -148,13 +155,13 @@ def _add_predict_options(command: argparse.ArgumentParser) -> None:
 def _add_export_options(command: argparse.ArgumentParser) -> None:
     _add_run(command)
     command.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help="a file that ends with .stablehlo or .safetensors"
+        "--out", type=_path, required=True, metavar="FILE", help="a file that ends with .stablehlo or .safetensors"
     )
 
 
 def _add_report_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("runs", type=Path, nargs="+", metavar="DIR", help="folders of runs")
-    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the report")
+    command.add_argument("runs", type=_path, nargs="+", metavar="DIR", help="folders of runs")
+    command.add_argument("--out", type=_path, required=True, metavar="DIR", help="folder for the report")
 
 
 def _add_prepare_options(command: argparse.ArgumentParser) -> None:
@@ -168,8 +175,8 @@ def _add_prepare_options(command: argparse.ArgumentParser) -> None:
 
 def _add_import_weights_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("network", metavar="NETWORK", help="network of the weights, such as resnet50")
-    command.add_argument("file", type=Path, metavar="FILE", help="a .pth, .pt or .safetensors file")
-    command.add_argument("--out", type=Path, metavar="FILE", help="destination (default: NETWORK.safetensors)")
+    command.add_argument("file", type=_path, metavar="FILE", help="a .pth, .pt or .safetensors file")
+    command.add_argument("--out", type=_path, metavar="FILE", help="destination (default: NETWORK.safetensors)")
 
 
 def _add_bench_options(command: argparse.ArgumentParser) -> None:

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import os
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -63,7 +64,7 @@ def initial_variables(experiment: ExperimentConfig, num_classes: int) -> Any | N
     try:
         return load_models().load_weights(
             config.name,
-            config.initial_weights,
+            os.path.expanduser(config.initial_weights),
             num_classes=num_classes,
             keep_head=config.keep_head,
             seed=experiment.seed,

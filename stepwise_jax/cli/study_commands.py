@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -154,9 +155,8 @@ def _check_training(experiments: Mapping[str, ExperimentConfig]) -> dict[str, in
     for name, each in distinct.values():
         networks.build_network(each, sizes[name].num_classes)
     for weights in {each.model.initial_weights for each in experiments.values()} - {None}:
-        require(
-            Path(str(weights)).is_file(), "model.initial_weights", weights, "a weight file, and no such file exists"
-        )
+        exists = Path(os.path.expanduser(str(weights))).is_file()
+        require(exists, "model.initial_weights", weights, "a weight file, and no such file exists")
     return {name: each.train for name, each in sizes.items()}
 
 

@@ -117,7 +117,7 @@ def prepare(data: DataConfig, progress: ProgressCallback, fetch: bool = False) -
 
 
 def _prepare_published(data: DataConfig, progress: ProgressCallback, fetch: bool) -> None:
-    path = None if data.root is None else Path(data.root)
+    path = None if data.root is None else Path(data.root).expanduser()
     if path and not fetch:
         raise InputError(
             f"data.root is {data.root!r}: only image_folder is trained on from a folder; `{program_name()} prepare "

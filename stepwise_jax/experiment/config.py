@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from stepwise_jax.experiment.fields import ConfigSection
+from stepwise_jax.formatting import is_url
 
 LearningRateRule = Literal["eq9", "eq9_recursive", "eq9_literal", "eq9_base_batch", "constant", "linear_scaling"]
 
@@ -55,6 +56,8 @@ class DataConfig(ConfigSection):
     """How each subset is drawn: TFDS subsplits of the hash-shuffled data, a seeded permutation, or one per class."""
 
     def _validate(self) -> None:
+        for name in ("root", "data_dir"):
+            self._require(not is_url(getattr(self, name) or ""), name, "a folder on this machine, not a URL")
         self._require(1 <= self.image_size <= 8192, "image_size", "from 1 to 8192 pixels")
         self._require(self.workers >= 0, "workers", "at least 1, or 0 for two threads per core")
         self._require(0 < self.test_fraction < 1, "test_fraction", "between 0 and 1")
@@ -82,6 +85,8 @@ class ModelConfig(ConfigSection):
     """Also load the classifier from initial_weights, instead of drawing a new one from the seed."""
 
     def _validate(self) -> None:
+        local = not is_url(self.initial_weights or "")
+        self._require(local, "initial_weights", "a file on this machine, not a URL")
         self._require(self.width is None or self.width >= 1, "width", "at least 1")
         requirement = "one to four positive numbers, one for each network stage, of at most 1000"
         blocks = (1,) if self.blocks is None else self.blocks

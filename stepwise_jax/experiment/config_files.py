@@ -5,6 +5,7 @@ import difflib
 import hashlib
 import importlib.machinery
 import importlib.util
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -104,7 +105,7 @@ def _call(config: str, function: str, optional: bool = False) -> Any:
 
 def _find_file(config: str) -> Path:
     """The file of a path, which goes first, or of a shipped configuration's name."""
-    file, shipped = Path(config), shipped_configs()
+    file, shipped = Path(os.path.expanduser(config)), shipped_configs()
     if file.is_file() and file.suffix == ".py":
         return file
     if config in shipped:

@@ -1,5 +1,6 @@
 """Types of configuration fields: checks, and their names in messages."""
 
+import math
 import types
 import typing
 from collections.abc import Callable
@@ -41,6 +42,16 @@ def type_name(hint: Any) -> str:
     return _TYPE_NAMES.get(hint) or hint.__name__
 
 
+def _is_finite(value: object) -> bool:
+    """Whether every number in a field's value is finite, as a float."""
+    if isinstance(value, tuple):
+        return all(_is_finite(item) for item in value)
+    try:
+        return not isinstance(value, int | float) or math.isfinite(value)
+    except OverflowError:
+        return False
+
+
 class ConfigSection:
     """Base class that checks every field's type at construction; `_prefix` precedes the names of its fields."""
 
@@ -52,6 +63,11 @@ class ConfigSection:
                 value = getattr(self, name)
                 require(type_matches(value, hint), self._prefix + name, value, type_name(hint))
         self._validate()
+        for name in typing.get_type_hints(type(self)):
+            if not name.startswith("_"):
+                value = getattr(self, name)
+                # JSON, in which the experiment is recorded, has no other numbers.
+                require(_is_finite(value), self._prefix + name, value, "a finite number")
 
     def _validate(self) -> None:
         """Checks the values; the types have been checked before."""

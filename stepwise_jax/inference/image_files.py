@@ -27,6 +27,7 @@ def find_images(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _match(argument: str) -> list[str]:
+    argument = os.path.expanduser(argument)
     # An existing file is no pattern, even if its name contains a bracket.
     matched = [argument] if os.path.lexists(argument) else sorted(glob.glob(argument, recursive=True))
     return [path for each in matched for path in (sorted(_walk(each, set())) if os.path.isdir(each) else [each])]

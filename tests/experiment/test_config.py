@@ -17,6 +17,7 @@ from stepwise_jax.experiment.serialization import (
     experiment_from_dict,
     experiment_to_dict,
     field_differences,
+    field_type,
     flatten_fields,
     override_fields,
 )
@@ -96,6 +97,13 @@ def test_a_dictionary_with_an_unknown_field_is_rejected():
         ("optimizer.weight_decay", -0.1, "not negative"),
         ("evaluation.batch_size", -1, "at least 1, or 0 to choose by device"),
         ("checkpoint.keep", 1, "at least 2"),
+        ("checkpoint.every_seconds", float("inf"), "a finite number"),
+        ("checkpoint.every_seconds", 10**400, "a finite number"),
+        ("optimizer.weight_decay", 10**400, "a finite number"),
+        ("model.width", 10**400, "a finite number"),
+        ("data.root", "gs://bucket/images", "a folder on this machine, not a URL"),
+        ("data.data_dir", "s3://bucket", "a folder on this machine, not a URL"),
+        ("model.initial_weights", "file:///weights.pth", "a file on this machine, not a URL"),
         ("seed", -1, "between 0"),
         ("dtype", "float16", "'bfloat16'"),
         ("steps_per_call", -1, "at least 1"),
@@ -126,3 +134,16 @@ def test_override_replaces_only_the_named_fields():
 def test_an_unknown_field_cannot_be_overridden():
     with pytest.raises(InputError, match="not a field"):
         override_fields(ExperimentConfig(), {"plan.batchsize": 16})
+
+
+NUMBERS = [name for name, value in flatten_fields(ExperimentConfig()).items() if "float" in str(field_type(name))]
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+@pytest.mark.parametrize("name", NUMBERS)
+def test_no_number_is_accepted_that_json_cannot_record(name, value):
+    """Every field of floats, alone and in a tuple."""
+    present = flatten_fields(ExperimentConfig())[name]
+    changed = (*present[:-1], value) if isinstance(present, tuple) else value
+    with pytest.raises(InputError, match=name):
+        override_fields(ExperimentConfig(), {name: changed})
