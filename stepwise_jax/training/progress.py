@@ -1,6 +1,8 @@
 """The progress of a run: positions in training, observers, and the log that calls them."""
 
 import dataclasses
+import math
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,6 +67,10 @@ def notify_end(observers: Iterable[Observer]) -> None:
         observer(EndRecord())
 
 
+SECONDS_BETWEEN_WARNINGS = 60.0
+"""Of one problem that lasts: it may occur at every step."""
+
+
 class RunLog:
     """Writes the records of a run and calls its observers; a context that ends with an `EndRecord`.
 
@@ -79,6 +85,7 @@ class RunLog:
           observers: called with every record, in this order.
         """
         self._observers: list[Observer] = list(observers)
+        self._warned: dict[str, float] = {}
         self._writer = NullRecordWriter() if folder is None else RecordWriter(folder, self._report)
         if folder is not None:
             self._observers.append(TensorBoard(folder / TENSORBOARD, self._report))
@@ -91,6 +98,13 @@ class RunLog:
     def event(self, name: str, message: str) -> None:
         """Write an event and pass it to the observers."""
         self.record(EventRecord(name, message))
+
+    def warn(self, name: str, problem: str, message: str) -> None:
+        """Write an event and pass it to the observers, unless one of the same problem is less than a minute old."""
+        now = time.monotonic()
+        if now - self._warned.get(problem, -math.inf) >= SECONDS_BETWEEN_WARNINGS:
+            self._warned[problem] = now
+            self.event(name, message)
 
     def write_event(self, name: str, message: str) -> None:
         """Write an event without notifying the observers."""

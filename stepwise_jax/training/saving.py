@@ -61,7 +61,7 @@ def _raise_at_stage_end(session: Session, position: Position) -> None:
 
 @contextmanager
 def _report_failure(session: Session) -> Iterator[None]:
-    """Report a failed write, and let training continue."""
+    """Report a failed write, once a minute, and let training continue; the next attempt comes after a pause."""
     try:
         yield
     except (SaveError, OSError) as error:
@@ -69,8 +69,9 @@ def _report_failure(session: Session) -> Iterator[None]:
         if jax.process_count() > 1:
             # The other processes wait for this one: all of them exit, and the run can be resumed.
             raise SaveError(f"{message}: run the same command to continue from the last good checkpoint") from error
+        session.checkpoints.postpone()
         warning = f"WARNING: {message}: training continues, {_last_checkpoint(session)}, and saving will be tried again"
-        session.log.event("unsaved", warning)
+        session.log.warn("unsaved", str(message), warning)
 
 
 def _last_checkpoint(session: Session) -> str:

@@ -13,7 +13,6 @@ ends, and so do they.
 import contextlib
 import errno
 import hashlib
-import itertools
 import json
 import os
 import shutil
@@ -31,10 +30,14 @@ import orbax.checkpoint as ocp
 from stepwise_jax.errors import InputError, ReadError, SaveError, describe_error, first_line, is_out_of_memory
 from stepwise_jax.functional.state import TrainState, digest
 from stepwise_jax.runtime import multihost
-from stepwise_jax.workdir.reading import LiteralPath, os_error_code, read_patiently
+from stepwise_jax.workdir.reading import LiteralPath, os_error_code, read_patiently, set_aside
 
 PositionDocument = dict[str, Any]
 """A position in training as plain JSON data (`training.progress.Position.document`)."""
+
+
+LONGEST_PAUSE = 60.0
+"""Seconds between two attempts to save, at most, after several have failed."""
 
 
 class Checkpoints:
@@ -50,7 +53,7 @@ class Checkpoints:
         if not read_only:
             self._remove_partial_saves()
         self._manager = self._open()
-        self._saved_at = time.monotonic()
+        self._saved_at, self._pause = time.monotonic(), 0.0
 
     def _open(self) -> ocp.CheckpointManager:
         options = ocp.CheckpointManagerOptions(
@@ -142,13 +145,19 @@ class Checkpoints:
     def should_save(self, every_seconds: float) -> bool:
         """Whether `every_seconds` have passed since the last save or the opening, and no save is in progress.
 
+        After `postpone`, a pause takes the place of `every_seconds` until a save succeeds.
+
         Raises:
           SaveError: if the save in progress has failed since the last call, or cannot start.
         """
         self.start_writing()
         if self._writing and (self._failed_here or not self._manager.is_saving_in_progress()):
             self.wait()
-        return not self._writing and time.monotonic() - self._saved_at >= every_seconds
+        return not self._writing and time.monotonic() - self._saved_at >= (self._pause or every_seconds)
+
+    def postpone(self) -> None:
+        """After a failed save, let the next one be due after a pause, which doubles from each failure to the next."""
+        self._saved_at, self._pause = time.monotonic(), min(max(1.0, 2 * self._pause), LONGEST_PAUSE)
 
     def wait(self) -> None:
         """Wait until everything is on disk.
@@ -161,7 +170,8 @@ class Checkpoints:
             self._manager.wait_until_finished()
         except (OSError, ValueError) as error:
             raise self._failed(error) from error
-        self._writing = False
+        if self._writing:
+            self._writing, self._pause = False, 0.0
 
     def _failed(self, error: Exception) -> SaveError:
         """Prepare for the next attempt; return an error that says why this one failed."""
@@ -244,7 +254,7 @@ class Checkpoints:
         """Rename damaged checkpoints, so that nothing takes them for good ones; returns their new names."""
         if not steps:
             return {}
-        names = multihost.broadcast_from_first(lambda: [_set_aside(self._folder, step) for step in steps])
+        names = multihost.broadcast_from_first(lambda: [set_aside(self._folder, step) for step in steps])
         self._manager.reload()
         return dict(zip(steps, names, strict=True))
 
@@ -268,14 +278,6 @@ class _PreservationPolicy:
         """For each checkpoint, in order of steps, whether to keep it."""
         older = max(0, len(checkpoints) - self._newest)
         return [index >= older or each.step == self._pinned() for index, each in enumerate(checkpoints)]
-
-
-def _set_aside(folder: Path, step: int) -> str:
-    """Rename a damaged checkpoint; returns its new name."""
-    names = itertools.chain([f"damaged-{step}"], (f"damaged-{step}-{number}" for number in itertools.count(2)))
-    name = next(name for name in names if not os.path.lexists(folder / name))
-    os.rename(folder / str(step), folder / name)
-    return name
 
 
 def _checksum(state: TrainState, position: PositionDocument) -> str:

@@ -1,10 +1,11 @@
-"""Reads checkpoints: names their folder for Orbax, and tells damage from an error that may pass.
+"""Reads checkpoints: names their folder for Orbax, tells damage from an error that may pass, and sets damage aside.
 
 A file that cannot be read at the moment (a stale handle, too many open files, no permission) says nothing of what it
 holds. Orbax takes some of these errors for files that are missing. So what it cannot read, this module reads itself.
 """
 
 import errno
+import itertools
 import os
 import re
 import stat
@@ -106,3 +107,11 @@ def _read_through(path: Path) -> None:
             pass
     finally:
         os.close(handle)
+
+
+def set_aside(folder: Path, step: int) -> str:
+    """Rename a damaged checkpoint; returns its new name."""
+    names = itertools.chain([f"damaged-{step}"], (f"damaged-{step}-{number}" for number in itertools.count(2)))
+    name = next(name for name in names if not os.path.lexists(folder / name))
+    os.rename(folder / str(step), folder / name)
+    return name

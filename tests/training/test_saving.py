@@ -1,6 +1,7 @@
 """Disks that are full, read-only or limited while a run saves: training continues, and only its end insists."""
 
 import contextlib
+import errno
 import json
 import os
 import resource
@@ -146,6 +147,28 @@ def test_a_disk_that_stays_full_ends_in_one_sentence_and_keeps_the_last_good_che
     display = Recorder()
     assert train(disk.path / "run", display=display)["state_sha256"] == undisturbed["state_sha256"]
     assert "resuming after 8 of 118 updates" in display.messages
+
+
+def test_a_save_that_fails_at_every_step_is_tried_after_pauses_and_told_once_a_minute(train, tmp_path, monkeypatch):
+    undisturbed = train(tmp_path / "undisturbed")
+    attempts, full = [], [True]
+    sync = record_file.RecordWriter.sync
+
+    def fail(writer: record_file.RecordWriter) -> None:
+        attempts.append(time.monotonic())
+        if full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sync(writer)
+
+    monkeypatch.setattr(record_file.RecordWriter, "sync", fail)
+    display = Spoiler({(3, 1): full.clear})
+    summary = train(tmp_path / "run", display=display, **{"checkpoint.every_seconds": 1e-9})
+    assert summary["state_sha256"] == undisturbed["state_sha256"]
+    messages = [message for message in display.messages if message.startswith("WARNING")]
+    assert len(messages) == 1, messages
+    assert "records.jsonl cannot be written (No space left on device): training continues" in messages[0]
+    # Pauses of 1, 2, 4, ... seconds, beside the ends of stages; without them one attempt at each of 74 steps.
+    assert len(attempts) < 20
 
 
 def test_predictions_that_cannot_be_written_are_told_and_made_up_for(train, tmp_path, disk):

@@ -476,3 +476,21 @@ def test_no_save_is_due_while_one_is_being_written(tmp_path):
         while not checkpoints.should_save(0):
             assert time.monotonic() < deadline
         assert committed(tmp_path / "due") == [1], "the previous save was still in progress"
+
+
+def test_failed_saves_are_due_again_after_pauses_that_double_until_one_succeeds(tmp_path, monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(checkpoints_module, "time", SimpleNamespace(monotonic=lambda: now))
+    with Checkpoints(tmp_path / "due", keep=2) as checkpoints:
+        for pause in (1, 2, 4, 8, 16, 32, 60, 60):
+            checkpoints.postpone()
+            now += pause - 0.5
+            assert not checkpoints.should_save(1e-9)
+            now += 0.5
+            assert checkpoints.should_save(1e6)
+        checkpoints.save(a_state(1), POSITION)
+        checkpoints.wait()
+        now += 60
+        assert not checkpoints.should_save(100)
+        now += 40
+        assert checkpoints.should_save(100)
