@@ -14,7 +14,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from stepwise_jax.workdir import record_file
 
@@ -106,6 +108,18 @@ def test_killed_in_the_middle_of_an_epoch_goes_on_in_the_middle(tmp_path, data_d
     stderr = finish(words)
     assert f"resuming after {last} of 423 updates" in stderr
     assert outcome(workdir) == undisturbed
+
+
+def test_a_folder_whose_name_is_a_pattern_serves_as_any_other(tmp_path, data_dir, undisturbed):
+    workdir = tmp_path / "sweep[1]*" / "lr[0.1]?"
+    words = command(workdir, data_dir, **{"checkpoint.every_seconds": "0.05"})
+    strike(words, lambda: any(step > 156 for step in committed(workdir)))
+    last = committed(workdir)[-1]
+    assert f"resuming after {last} of 423 updates" in finish(words)
+    assert outcome(workdir) == undisturbed
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(tmp_path / "x.png")
+    for read in (["evaluate", str(workdir)], ["predict", str(workdir), str(tmp_path / "x.png")]):
+        assert "damaged" not in finish([sys.executable, "launch.py", *read])
 
 
 def test_killed_inside_a_save(tmp_path, data_dir, undisturbed):
