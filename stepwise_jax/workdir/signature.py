@@ -4,9 +4,11 @@ import errno
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from stepwise_jax.errors import InputError
 from stepwise_jax.functional.preprocessing import Preprocessing
-from stepwise_jax.workdir.files import PREPROCESSING
+from stepwise_jax.workdir.files import CONFIG, PREPROCESSING
 from stepwise_jax.workdir.json_files import read_json, write_json
 
 
@@ -26,9 +28,13 @@ def write_signature(folder: Path, signature: Signature) -> None:
     """Write `preprocessing.json` into a workdir, unless it exists: a resumed run keeps its first signature.
 
     A folder that is read-only stays as it is: only `evaluate` comes here with one.
+
+    Raises:
+      InputError: if the file says something else, or is damaged.
     """
     path = folder / PREPROCESSING
     if path.exists():
+        _compare(read_signature(folder), signature, path)
         return
     preprocessing, shape = signature.preprocessing, signature.image_shape
     document = {
@@ -45,6 +51,15 @@ def write_signature(folder: Path, signature: Signature) -> None:
     except OSError as error:
         if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise
+
+
+def _compare(recorded: Signature, signature: Signature, path: Path) -> None:
+    """Refuse a recorded signature that is not this one; its mean and deviation may differ by how they are summed."""
+    theirs, ours = recorded.preprocessing, signature.preprocessing
+    close = np.allclose((theirs.mean, theirs.std), (ours.mean, ours.std), rtol=1e-4, atol=1e-6)
+    same = (theirs.image_size, *recorded[1:]) == (ours.image_size, *signature[1:])
+    if not (close and same):
+        raise InputError(f"{path} does not describe the images of this run: it or {CONFIG} is damaged")
 
 
 def read_signature(folder: Path) -> Signature:

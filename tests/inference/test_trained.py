@@ -284,6 +284,15 @@ def test_a_run_of_an_earlier_version_gets_its_preprocessing_by_being_evaluated(c
     assert (copy / "preprocessing.json").read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    "changes", [{"image_size": 17}, {"mean": [0.5, 0.1, 0.1]}, {"std": [1, 1, 1]}, {"classes": list("0123456798")}]
+)
+def test_evaluating_finds_a_signature_that_is_not_the_runs(copy, changes):
+    damage_signature(**changes)(copy)
+    with pytest.raises(InputError, match=r"preprocessing\.json does not describe the images of this run"):
+        evaluation.evaluate(*parse_config(read_config(copy)), TinyNet(), copy)
+
+
 def test_a_folder_in_which_a_run_trains_is_in_use(run):
     with lock.exclusive_lock(run), pytest.raises(InputError, match="is in use: another process is training in it"):
         open_trained(run, TinyNet())
