@@ -7,6 +7,7 @@ logits = net.apply(variables, images, train=False)                  # float32 [N
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -114,5 +115,20 @@ def build(
 def _architecture(name: str) -> _Architecture:
     if name in _ARCHITECTURES:
         return _ARCHITECTURES[name]
-    nearest = difflib.get_close_matches(name, _ARCHITECTURES, n=3, cutoff=0.4) or list(_ARCHITECTURES)[:3]
-    raise ValueError(f"network: {name!r} is no known network; did you mean {', '.join(nearest)}?")
+    raise ValueError(f"network: {name!r} is no known network; did you mean {', '.join(_nearest(name))}?")
+
+
+def _nearest(name: str) -> list[str]:
+    """Known networks of the same kind by depth, such as resnet18 for resnet20; otherwise those with similar names."""
+    kind, depth = _kind_and_depth(name)
+    alike = difflib.get_close_matches(name, _ARCHITECTURES, n=len(_ARCHITECTURES), cutoff=0.0)
+    same = [known for known in alike if kind and _kind_and_depth(known)[0] == kind]
+    if same:
+        return sorted(same, key=lambda known: abs(_kind_and_depth(known)[1] - depth))[:3]
+    return difflib.get_close_matches(name, _ARCHITECTURES, n=3, cutoff=0.4) or list(_ARCHITECTURES)[:3]
+
+
+def _kind_and_depth(name: str) -> tuple[str, int]:
+    """`res2net` and 50 of `Res2Net-50_26w_4s`."""
+    match = re.match(r"([a-z\d]*[a-z])[-_]?(\d{1,4})(?![\da-z]*\d)", name.lower())
+    return (match[1], int(match[2])) if match else ("", 0)

@@ -110,6 +110,22 @@ def test_bad_names_and_sizes_get_a_sentence():
 
 
 @pytest.mark.parametrize(
+    ("name", "suggested"),
+    [
+        ("resnet20", "resnet18, resnet34, resnet50"),
+        ("resnet152", "resnet101, resnet50, resnet34"),
+        ("ResNet-50", "resnet50, resnet34, resnet18"),
+        ("resnext101_32x8d", "resnext50_32x4d"),
+        ("res2net50_26w", "res2net50_26w_8s, res2net50_26w_6s, res2net50_26w_4s"),
+        ("resnetsmall", "resnet_small, res2net_small, resnet50"),
+    ],
+)
+def test_networks_of_the_same_kind_are_suggested_by_their_depth(name, suggested):
+    with pytest.raises(ValueError, match=rf"did you mean {suggested}\?"):
+        models.build(name, num_classes=10)
+
+
+@pytest.mark.parametrize(
     ("images", "sentence"),
     [
         (np.zeros((2, 16, 40, 3), np.float32), "16x40 pixels are too few.*takes 17x17"),
