@@ -7,8 +7,9 @@
 from .family import build, names
 from .initial_weights import import_weights, load_weights
 from .resnet import ResNet
+from .safetensors_files import write_safetensors
 from .torch_weights import from_torch, to_torch
-from .weight_files import read_weights, write_safetensors
+from .weight_files import read_weights
 
 __all__ = [
     "ResNet",

@@ -6,8 +6,9 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from .safetensors_files import write_safetensors
 from .torch_weights import from_torch, to_torch
-from .weight_files import read_weights, write_safetensors
+from .weight_files import read_weights
 
 
 class ImportedWeights(NamedTuple):
