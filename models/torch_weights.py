@@ -22,6 +22,9 @@ _NAMES = (
 _SHORTCUT = (("downsample_conv", "downsample.0"), ("downsample_bn", "downsample.1"))
 _POOLED_SHORTCUT = (("downsample_conv", "downsample.1"), ("downsample_bn", "downsample.2"))
 
+STEMS = ("conv1.weight", "conv1.0.weight")
+"""PyTorch's names of the first kernel, in networks with one convolution in their stem and with three."""
+
 _Path = tuple[str, ...]
 
 
@@ -52,7 +55,7 @@ def from_torch(
       `{"params", "batch_stats"}`, numpy arrays of float32 (of float64 if the file's are).
 
     Raises:
-      ValueError: if an array is missing, left over, or of another shape than the network's.
+      ValueError: if an array is missing, left over, of another shape than the network's, or not finite.
     """
     num_classes = num_classes or _classes_in(name, state_dict)
     net = build(name, num_classes=num_classes, small_images=small_images, width=width, blocks=blocks)
@@ -61,10 +64,18 @@ def from_torch(
     wrong = _misfit(name, state_dict, {table[path]: _torch_shape(paths[path]) for path in table})
     if wrong:
         raise ValueError(f"weights: {wrong}{_other_name(name, state_dict)}")
-    leaves = {path: _to_flax_layout(_at_least_float32(state_dict[key])) for path, key in table.items()}
+    leaves = {path: _to_flax_layout(_at_least_float32(key, state_dict[key])) for path, key in table.items()}
     if not keep_head:
         leaves |= _new_head(net, _channels_in(state_dict), seed)
     return traverse_util.unflatten_dict(leaves)
+
+
+def wanted_shapes(
+    name: str, *, small_images: bool = False, width: int | None = None, blocks: Sequence[int] | None = None
+) -> dict[str, tuple[int, ...]]:
+    """Shapes of the arrays of the network `name` for colour images, by PyTorch's names, without the head."""
+    net = build(name, num_classes=2, small_images=small_images, width=width, blocks=blocks)
+    return _shapes_without_head(net, 3)
 
 
 def to_torch(name: str, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -92,8 +103,14 @@ def _translate(part: str, patterns: Sequence[tuple[str, str]]) -> str:
     return part
 
 
-def _at_least_float32(array: Any) -> np.ndarray:
+def _at_least_float32(key: str, array: Any) -> np.ndarray:
     array = np.asarray(array)
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise ValueError(f"weights: {key} is of type {array.dtype}; it must hold floating-point numbers")
+    with np.errstate(over="ignore"):
+        bad = array.size - np.count_nonzero(np.isfinite(array.astype(np.float32)))
+    if bad:
+        raise ValueError(f"weights: {key} holds {bad} values that are not finite (NaN or infinite) in float32")
     return array.astype(np.promote_types(array.dtype, np.float32))
 
 
@@ -128,15 +145,16 @@ def _new_head(net: ResNet, channels: int, seed: int) -> dict[_Path, np.ndarray]:
 def _classes_in(name: str, state_dict: Mapping[str, Any]) -> int:
     if "fc.weight" not in state_dict:
         raise ValueError(f"weights: no fc.weight among {len(state_dict)} arrays, so these are not {name}'s")
-    return len(state_dict["fc.weight"])
+    shape = tuple(state_dict["fc.weight"].shape)
+    if len(shape) != 2 or 0 in shape:
+        raise ValueError(f"weights: fc.weight is {list(shape)} in the file; a head is [classes, features]")
+    return shape[0]
 
 
 def _channels_in(state_dict: Mapping[str, Any]) -> int:
     """Channels of the images that the weights are for."""
-    for key in ("conv1.weight", "conv1.0.weight"):
-        if key in state_dict:
-            return state_dict[key].shape[1]
-    return 3
+    shapes = (tuple(state_dict[key].shape) for key in STEMS if key in state_dict)
+    return next((shape[1] for shape in shapes if len(shape) == 4 and shape[1] > 0), 3)
 
 
 def _misfit(name: str, state_dict: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]]) -> str | None:
@@ -145,13 +163,21 @@ def _misfit(name: str, state_dict: Mapping[str, Any], expected: Mapping[str, tup
     expected = dict(sorted(expected.items(), key=lambda item: -len(item[1])))
     missing = [key for key in expected if key not in state_dict]
     if missing:
-        return f"{missing[0]} of {name} is missing ({len(missing)} of {len(expected)} arrays are){_head_hint(missing)}"
+        wanted = f"{missing[0]} of {name} is missing ({len(missing)} of {len(expected)} arrays are)"
+        return f"{wanted}{_other_names(state_dict, expected)}{_head_hint(missing)}"
     for key, shape in expected.items():
         found = tuple(state_dict[key].shape)
         if found != shape:
             return f"{key} is {list(found)} in the file and {list(shape)} in {name}{_head_hint([key])}"
     unknown = [key for key in state_dict if key not in expected and not _ignored(key)]
     return f"{unknown[0]} is no part of {name} ({len(unknown)} arrays are not)" if unknown else None
+
+
+def _other_names(state_dict: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
+    """Some names of the file that are not the network's: they show how its author named the arrays."""
+    others = [key[:80] for key in state_dict if key not in expected and not _ignored(key)]
+    more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+    return f"; the file has {', '.join(others[:3])}{more}" if others else ""
 
 
 def _head_hint(keys: Sequence[str]) -> str:
@@ -170,12 +196,15 @@ def _other_name(name: str, state_dict: Mapping[str, Any]) -> str:
 
 
 def _fits(name: str, net: ResNet, state_dict: Mapping[str, Any]) -> bool:
-    if len(state_dict.get("bn1.weight", ())) != net.width:
+    if "bn1.weight" not in state_dict or tuple(state_dict["bn1.weight"].shape) != (net.width,):
         return False
-    paths = {path: shape for path, shape in _paths(net, _channels_in(state_dict)).items() if path[1] != "fc"}
-    expected = {torch_name(path, net.v1b): _torch_shape(shape) for path, shape in paths.items()}
-    return _misfit(name, state_dict, expected) is None
+    return _misfit(name, state_dict, _shapes_without_head(net, _channels_in(state_dict))) is None
+
+
+def _shapes_without_head(net: ResNet, channels: int) -> dict[str, tuple[int, ...]]:
+    paths = {path: shape for path, shape in _paths(net, channels).items() if path[1] != "fc"}
+    return {torch_name(path, net.v1b): _torch_shape(shape) for path, shape in paths.items()}
 
 
 def _ignored(key: str) -> bool:
-    return key.startswith("fc.") or key.endswith("num_batches_tracked")
+    return key.startswith("fc.") or key.endswith("num_batches_tracked") or key == "n_averaged"

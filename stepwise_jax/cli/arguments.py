@@ -48,6 +48,13 @@ def _path(text: str) -> Path:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} must be numbers with commas, as 3,4,6,3") from None
+
+
 def _add_config(command: argparse.ArgumentParser) -> None:
     text = (
         "a shipped configuration (digits) or a file (configs/digits.py), with :ROW one of its rows; a file is Python "
@@ -177,6 +184,12 @@ def _add_import_weights_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("network", metavar="NETWORK", help="network of the weights, such as resnet50")
     command.add_argument("file", type=_path, metavar="FILE", help="a .pth, .pt or .safetensors file")
     command.add_argument("--out", type=_path, metavar="FILE", help="destination (default: NETWORK.safetensors)")
+    command.add_argument(
+        "--key", metavar="KEY", help="which weights, if FILE holds several networks, such as model_ema or teacher"
+    )
+    command.add_argument("--small-images", action="store_true", help="the network has the stem for small images")
+    command.add_argument("--width", type=int, metavar="N", help="its channels, if not the usual ones")
+    command.add_argument("--blocks", type=_numbers, metavar="A,B,C,D", help="its blocks, if not the usual ones")
 
 
 def _add_bench_options(command: argparse.ArgumentParser) -> None:
@@ -230,7 +243,10 @@ _OPTIONS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "export": ("DIR --out FILE", _add_export_options),
     "report": ("DIR... --out DIR", _add_report_options),
     "prepare": ("DATASET [--from PATH] [--data-dir DIR] [--verify]", _add_prepare_options),
-    "import_weights": ("NETWORK FILE [--out FILE]", _add_import_weights_options),
+    "import_weights": (
+        "NETWORK FILE [--out FILE] [--key KEY] [--small-images] [--width N] [--blocks A,B,C,D]",
+        _add_import_weights_options,
+    ),
     "bench": (
         "(NETWORK... [--batch-sizes N,...] [--precisions NAME,...] | --data [--images N] [--side N]) [...]",
         _add_bench_options,

@@ -11,7 +11,7 @@ from typing import Any
 from stepwise_jax.cli import networks
 from stepwise_jax.cli.overrides import load_experiment
 from stepwise_jax.errors import InputError
-from stepwise_jax.experiment.config import DataConfig, ExperimentConfig, PlanConfig
+from stepwise_jax.experiment.config import DataConfig, ExperimentConfig, ModelConfig, PlanConfig
 from stepwise_jax.experiment.serialization import override_fields
 from stepwise_jax.formatting import describe_progress, format_percent
 from stepwise_jax.runtime.process import compute_in_main_thread
@@ -213,6 +213,7 @@ def prepare(options: argparse.Namespace, _: Sequence[str]) -> None:
 def import_weights(options: argparse.Namespace, _: Sequence[str]) -> None:
     """Checks a PyTorch weight file against a network, and writes it as .safetensors for model.initial_weights."""
     out = options.out or Path(f"{options.network}.safetensors")
+    config = ModelConfig(options.network, options.small_images, options.width, options.blocks)
     if not options.file.is_file():
         raise InputError(f"weights: {options.file} is not a file")
     if not out.parent.is_dir() or out.is_dir():
@@ -220,9 +221,7 @@ def import_weights(options: argparse.Namespace, _: Sequence[str]) -> None:
     if out.exists() and out.samefile(options.file):
         raise InputError(f"--out {out} is the imported file: name another file")
     try:
-        imported = networks.load_models().import_weights(options.network, options.file, out)
-    except ValueError as error:
-        raise InputError(str(error)) from error
+        imported = networks.import_weights(config, options.file, out, options.key)
     except OSError as error:
         raise InputError(f"--out {out} cannot be written: {error.strerror}") from error
     head = "no head" if imported.num_classes is None else f"a head of {imported.num_classes} classes"

@@ -74,5 +74,18 @@ def initial_variables(experiment: ExperimentConfig, num_classes: int) -> Any | N
         raise InputError(f"model.initial_weights: {str(error).removeprefix('weights: ')}") from error
 
 
+def import_weights(config: ModelConfig, source: Path, out: Path, key: str | None) -> Any:
+    """Writes the weights that the network needs of a file to another; says how many they are.
+
+    Raises:
+      InputError: for a file that cannot be used.
+      OSError: if `out` cannot be written.
+    """
+    try:
+        return load_models().import_weights(config.name, source, out, key=key, **_shape(config))
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
 def _shape(config: ModelConfig) -> dict[str, Any]:
     return {"small_images": config.small_images, "width": config.width, "blocks": config.blocks}

@@ -149,10 +149,86 @@ def test_weights_of_another_network_are_named(capsys):
     assert "these weights are resnet18's" in told
 
 
+def spoiled(name, position, value, **shape):
+    arrays = state_dict(**shape)
+    arrays[name].flat[position] = value
+    return arrays
+
+
+def test_several_networks_are_imported_by_key_before_a_run_starts_from_them(capsys, tmp_path):
+    model, ema = state_dict(**SHAPE), state_dict(seed=1, **SHAPE)
+    both = {f"model.{key}": array for key, array in model.items()} | {f"ema.{key}": array for key, array in ema.items()}
+    write("both.safetensors", both)
+    words = ["train", DIGITS, "--workdir", "run", *SHORT, "--model.initial_weights", "both.safetensors"]
+    sentence = "holds the weights of several networks: model, ema; choose one with the option --key of import-weights"
+    assert sentence in (told := fails(capsys, *words))
+    assert "model.initial_weights: both.safetensors" in told
+    assert not (tmp_path / "run").exists()
+    words = ["import-weights", NETWORK, "both.safetensors", "--width", "4", "--small-images"]
+    words += ["--out", "ema.safetensors"]
+    assert sentence in fails(capsys, *words)
+    assert launch.main([*words, "--key", "ema"]) == 0
+    kept = models.read_weights("ema.safetensors")
+    for key, array in ema.items():
+        np.testing.assert_array_equal(kept[key], array)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "told"),
+    [
+        (lambda: spoiled("bn1.running_var", 2, np.nan, **SHAPE), "bn1.running_var holds 1 values that are not finite"),
+        (
+            lambda: spoiled("layer1.0.conv1.weight", 5, np.inf, **SHAPE),
+            "layer1.0.conv1.weight holds 1 values that are not finite",
+        ),
+        (
+            lambda: {key: array.astype(np.float64) * 1e300 for key, array in state_dict(**SHAPE).items()},
+            "values that are not finite (NaN or infinite) in float32",
+        ),
+        (
+            lambda: {key: array.astype(np.int8) for key, array in state_dict(**SHAPE).items()},
+            "is of type int8; it must hold floating-point numbers",
+        ),
+        (
+            lambda: state_dict(**SHAPE) | {"conv1.weight": np.ones((4, 1, 3, 3), np.float32)},
+            "conv1.weight is [4, 1, 3, 3], for grey images; resnet_small takes colour images, [4, 3",
+        ),
+        (
+            lambda: state_dict(**SHAPE) | {"conv1.weight": np.ones(4, np.float32)},
+            "conv1.weight is [4] in the file and [4, 3, 3, 3] in resnet_small",
+        ),
+        (
+            lambda: {"features.0.weight": np.ones((3, 3), np.float32), "features.0.bias": np.ones(3, np.float32)},
+            "conv1.weight of resnet_small is missing (60 of 60 arrays are); the file has features.0.",
+        ),
+    ],
+)
+def test_weights_that_no_run_should_start_from_are_refused(capsys, tmp_path, arrays, told):
+    write("w.safetensors", arrays())
+    words = ["--width", "4", "--small-images", "--out", "out.safetensors"]
+    assert told in fails(capsys, "import-weights", NETWORK, "w.safetensors", *words)
+    assert not (tmp_path / "out.safetensors").exists()
+    words = [*SHORT, "--model.initial_weights", "w.safetensors"]
+    assert told in fails(capsys, "train", DIGITS, "--workdir", "run", *words)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("head", [np.ones((), np.float32), np.ones((0, 128), np.float32), np.ones(3, np.float32)])
+def test_a_head_that_is_none_gets_a_sentence(capsys, head):
+    write("w.safetensors", state_dict(small_images=False) | {"fc.weight": head})
+    assert "a head is [classes, features]" in fails(capsys, "import-weights", NETWORK, "w.safetensors")
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
         (["resnet51", "w.safetensors"], "resnet50"),
+        (["resnet20", "w.safetensors"], "did you mean resnet18, resnet34, resnet50?"),
+        ([NETWORK, "w.safetensors", "--key", "ema"], "holds no weights under the key ema, but under ."),
+        ([NETWORK, "w.safetensors", "--blocks", "1,x"], "'1,x' must be numbers with commas, as 3,4,6,3"),
+        ([NETWORK, "w.safetensors", "--width", "-1"], "model.width"),
+        ([NETWORK, "page.pth"], "page.pth is a page of a web site, not weights"),
+        ([NETWORK, "pointer.pth"], "pointer.pth is a Git LFS pointer, not the weights themselves"),
         (["resnet50", "none.pth"], "none.pth is not a file"),
         ([NETWORK, "w.safetensors", "--out", "no/such/folder.safetensors"], "a folder that exists"),
         ([NETWORK, "w.safetensors", "--out", "w.safetensors"], "is the imported file"),
@@ -162,6 +238,8 @@ def test_weights_of_another_network_are_named(capsys):
 def test_bad_imports_get_one_sentence_and_leave_nothing(capsys, tmp_path, words, told):
     write("w.safetensors", state_dict(small_images=False))
     (tmp_path / "damaged.pth").write_bytes(b"not weights")
+    (tmp_path / "page.pth").write_bytes(b"<html><body>404</body></html>")
+    (tmp_path / "pointer.pth").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
     before = sorted(path.name for path in tmp_path.iterdir())
     assert told in fails(capsys, "import-weights", *words)
     assert sorted(path.name for path in tmp_path.iterdir()) == before
