@@ -1,6 +1,7 @@
 """Image files named one by one, by folder or by pattern, and their pixels as network input."""
 
 import glob
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -8,7 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from stepwise_jax.data import images
+from stepwise_jax.data.source import shorten
 from stepwise_jax.data.sources.class_folders import visible_entries
+
+_log = logging.getLogger(__name__)
 
 
 def find_images(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -18,22 +22,30 @@ def find_images(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
       arguments: each a file, a folder (all images below it, sorted by path), or a pattern (`*`, `?`, `[...]`, `**`) for
         files and folders; hidden files are skipped unless they are named.
 
+    Other files in a folder are named in a warning in the log.
+
     Returns:
       The files, in the order of the arguments, and the arguments that match no file.
     """
-    found = {argument: _match(argument) for argument in arguments}
+    left_out: list[str] = []
+    found = {argument: _match(argument, left_out) for argument in arguments}
+    if left_out:
+        count = "1 file" if len(left_out) == 1 else f"{len(left_out)} files"
+        _log.warning(f"left out {count} not named like an image that can be read: {shorten(left_out)}")
     paths = [path for argument in arguments for path in found[argument]]
     return paths, [argument for argument in arguments if not found[argument]]
 
 
-def _match(argument: str) -> list[str]:
+def _match(argument: str, left_out: list[str]) -> list[str]:
     argument = os.path.expanduser(argument)
     # An existing file is no pattern, even if its name contains a bracket.
     matched = [argument] if os.path.lexists(argument) else sorted(glob.glob(argument, recursive=True))
-    return [path for each in matched for path in (sorted(_walk(each, set())) if os.path.isdir(each) else [each])]
+    return [
+        path for each in matched for path in (sorted(_walk(each, set(), left_out)) if os.path.isdir(each) else [each])
+    ]
 
 
-def _walk(folder: str, seen: set[str]) -> Iterator[str]:
+def _walk(folder: str, seen: set[str], left_out: list[str]) -> Iterator[str]:
     # Each folder is visited once, because a symbolic link may lead back up.
     real_path = os.path.realpath(folder)
     if real_path in seen:
@@ -42,9 +54,11 @@ def _walk(folder: str, seen: set[str]) -> Iterator[str]:
     for entry in visible_entries(Path(folder)):
         path = os.path.join(folder, entry.name)
         if entry.is_dir():
-            yield from _walk(path, seen)
+            yield from _walk(path, seen, left_out)
         elif entry.name.lower().endswith(images.SUFFIXES):
             yield path
+        else:
+            left_out.append(path)
 
 
 def read_image(path: str, shape: tuple[int, int, int]) -> np.ndarray | str:
@@ -56,7 +70,8 @@ def read_image(path: str, shape: tuple[int, int, int]) -> np.ndarray | str:
     try:
         encoded = Path(path).read_bytes()
         images.check(encoded)
-        images.decode_into(pixels, encoded)
+        with images.silence_decoders():
+            images.decode_into(pixels, encoded)
     except OSError as error:
         return error.strerror or str(error)
     except images.UnreadableImageError as error:

@@ -1,15 +1,19 @@
 """Checking and decoding encoded images."""
 
 import io
+import os
+import struct
 import warnings
+import zlib
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from stepwise_jax.data import images
+from stepwise_jax.data import datasets, images
 from stepwise_jax.data.images import UnreadableImageError
+from stepwise_jax.experiment.config import DataConfig
 
 HEIGHT, WIDTH = 48, 64
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
@@ -120,6 +124,79 @@ def test_resized(size):
     assert resized.shape == (*size, 3)
     assert np.abs(resized.astype(int).mean((0, 1)) - image.mean((0, 1))).max() < 1
     assert images.resize(image[..., :1], *size).shape == (*size, 1)
+
+
+# ---- What comes with the pixels
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def with_chunk(kind: bytes, content: bytes) -> bytes:
+    """A PNG with one more chunk after its header."""
+    data = encoded(picture(), "PNG")
+    return data[:33] + chunk(kind, content) + data[33:]
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [
+        (b"zTXt", b"Comment\0\0" + zlib.compress(bytes(2 << 20))),
+        (b"tEXt", b"Comment\0" + b"a" * (2 << 20)),
+        (b"iTXt", b"Comment\0\0\0\0\0" + b"a" * (12 << 20)),
+    ],
+)
+def test_a_png_with_much_text_is_read(kind, content):
+    data = with_chunk(kind, content)
+    np.testing.assert_array_equal(images.decode_whole(data), rgb(picture()))
+    pixels = np.empty((HEIGHT, WIDTH, 3), np.uint8)
+    images.decode_into(pixels, data)
+    np.testing.assert_array_equal(pixels, rgb(picture()))
+
+
+def odd_images() -> list[bytes]:
+    """Images on which libpng and libjpeg comment."""
+    jpeg_data = bytearray(encoded(picture(), "JPEG"))
+    jpeg_data[-3] ^= 0x55
+    return [
+        with_chunk(b"iCCP", b"c\0\0" + zlib.compress(bytes(200))),
+        with_chunk(b"sBIT", b"\xff\xff\xff\xff"),
+        with_chunk(b"eXIf", b"junkjunk"),
+        bytes(jpeg_data),
+    ]
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_the_decoders_own_words_do_not_reach_the_terminal(capfd, number):
+    before = images.decoder_words()
+    images.check(odd_images()[number])
+    os.write(2, b"Python writes on")
+    assert capfd.readouterr() == ("", "Python writes on")
+    assert images.decoder_words() > before
+
+
+def test_they_do_not_in_training_either(tmp_path, capfd):
+    for split in ("train", "test"):
+        for number, content in enumerate(odd_images()[:3]):
+            path = tmp_path / "root" / split / "ab"[number % 2] / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+    data = DataConfig(name="image_folder", root=str(tmp_path / "root"), data_dir=str(tmp_path / "data"))
+    datasets.prepare(data, lambda *_: None)
+    dataset = datasets.open_dataset(data)
+    datasets.load(dataset, "train", 16, lambda *_: None)
+    datasets.make_image_reader(dataset, "test", 16)(np.arange(3))
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("form", ["GIF", "TIFF", "WEBP"])
+def test_the_first_of_several_frames_is_read(form):
+    other = picture().transpose(Image.Transpose.ROTATE_180)
+    first = picture().convert("P") if form == "GIF" else picture()
+    options = {"lossless": True} if form == "WEBP" else {}
+    data = encoded(first, form, save_all=True, append_images=[other, other], **options)
+    np.testing.assert_array_equal(images.decode_whole(data), rgb(first))
 
 
 # ---- Reduced decoding

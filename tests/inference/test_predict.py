@@ -2,7 +2,9 @@
 
 import io
 import json
+import logging
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -184,3 +186,16 @@ def test_evaluate_takes_where_the_data_lies_now(folder_run, capsys, tmp_path):
     found = json.loads(capsys.readouterr().out)
     assert found["top1"] == json.loads((tmp_path / "run" / "summary.json").read_text())["top1"]
     assert "/nowhere" in fails(capsys, "evaluate", run, "--data.root", "/nowhere")
+
+
+def test_a_folder_is_searched_for_what_prepare_takes_and_the_rest_is_named(tmp_path, caplog):
+    caplog.set_level(logging.WARNING)
+    for name in ("a.gif", "b.tiff", "c.jfif", "notes.txt", "d/photo.heic"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found, unmatched = image_files.find_images([str(tmp_path)])
+    assert [Path(path).name for path in found] == ["a.gif", "b.tiff", "c.jfif"]
+    assert unmatched == []
+    names = f"{tmp_path / 'd/photo.heic'}, {tmp_path / 'notes.txt'}"
+    (record,) = caplog.records
+    assert record.getMessage() == f"left out 2 files not named like an image that can be read: {names}"
