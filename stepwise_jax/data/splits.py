@@ -3,6 +3,7 @@
 import hashlib
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 
 import numpy as np
 
@@ -41,10 +42,15 @@ def _held_out(data: DataConfig, stored: Sizes) -> int:
     """Number of training images that data.validation_fraction holds out."""
     if data.validation_fraction == 0:
         return 0
-    count = round(data.validation_fraction * stored.train)
+    count = round(_exact(data.validation_fraction) * stored.train)
     requirement = f"such that some of {stored.train} training images are held out, and some are not"
     require(1 <= count < stored.train, "data.validation_fraction", data.validation_fraction, requirement)
     return count
+
+
+def _exact(fraction: float) -> Fraction:
+    """The fraction that is meant: 7/100 by 0.07, whose product with 100 would be above 7 in floating point."""
+    return Fraction(fraction).limit_denominator(1_000_000)
 
 
 def apportion(sizes: Sequence[int], total: int) -> list[int]:
@@ -69,7 +75,7 @@ def draw_test_split(ids: Sequence[str], labels: Sequence[int], fraction: float) 
     hashes, classes = np.array([_hash(name) for name in ids]), np.array(labels)
     sizes = np.bincount(classes)
     mask = np.zeros(len(ids), bool)
-    for label, share in enumerate(apportion(sizes.tolist(), math.ceil(fraction * len(ids)))):
+    for label, share in enumerate(apportion(sizes.tolist(), math.ceil(_exact(fraction) * len(ids)))):
         members = np.flatnonzero(classes == label)
         mask[members[np.argsort(hashes[members], kind="stable")[:share]]] = True
     return mask

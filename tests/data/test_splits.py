@@ -165,3 +165,29 @@ def test_fields_are_replaced_by_name(experiment):
     changed = override_fields(experiment, {"data.train_examples": 100, "data.validation_fraction": 0.5})
     assert (changed.data.train_examples, changed.data.validation_fraction) == (100, 0.5)
     assert experiment.data.train_examples is None
+
+
+@pytest.mark.parametrize(
+    ("fraction", "images", "held_out"),
+    [(0.07, 100, 7), (0.07, 150, 11), (0.2, 101, 21), (0.29, 100, 29), (0.57, 100, 57), (639 / 3148, 3148, 639)],
+)
+def test_a_test_fraction_is_rounded_up_and_exact(fraction, images, held_out):
+    mask = splits.draw_test_split([str(row) for row in range(images)], [0] * images, fraction)
+    assert mask.sum() == held_out
+
+
+def test_a_validation_fraction_is_rounded_as_tfds_rounds_percentages():
+    for percent in range(1, 100):
+        config = DataConfig(validation_fraction=percent / 100)
+        for images in (*range(100, 200), 150, 350, 550, 1437, 50_000):
+            held_out = splits.used_sizes(config, Sizes(images, 10, 2)).test
+            assert held_out == round(percent * images / 100.0)
+
+
+def test_the_plans_rounding_is_tfds_percentages_in_the_papers_stages():
+    for images in (*range(1, 2000), 2509, 47_386, 50_000, 75_750):
+        for percent in (20, 40, 60, 80, 100):
+            assert round(percent / 100 * images) == round(percent * images / 100.0)
+    # It differs elsewhere, as docs/data.md says; the subset is train[:M_i], with the plan's M_i.
+    assert round(0.07 * 150) == 11
+    assert round(7 * 150 / 100.0) == 10
