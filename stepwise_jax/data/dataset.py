@@ -26,6 +26,7 @@ class Dataset:
       image_shape: (height, width, channels) if all images have one shape, None otherwise.
       builder: TFDS's read-only builder; `builder.info.splits` computes subsplits.
       test_split: the name of the test images on disk.
+      left_out: rows on disk of the training split that are not used, in ascending order.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Dataset:
     image_shape: tuple[int, int, int] | None
     builder: Any
     test_split: str = "test"
+    left_out: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

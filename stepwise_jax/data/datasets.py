@@ -7,8 +7,7 @@ the same name. Any other data set that TFDS has prepared as array_record opens u
 """
 
 import importlib
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,6 +39,7 @@ __all__ = [
     "names",
     "open_dataset",
     "prepare",
+    "shared_images",
     "sizes",
     "used_rows",
     "verify",
@@ -55,14 +55,15 @@ def names() -> tuple[str, ...]:
 
 def data_dir(data: DataConfig) -> Path:
     """The folder of prepared data sets: `data.data_dir`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
-    return Path(data.data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    return locating.data_dir(data)
 
 
 def sizes(data: DataConfig) -> Sizes:
-    """Number of examples that an experiment trains on and scores, and of classes, without preparing anything.
+    """Number of examples that an experiment trains on and scores, and of classes.
 
     The paper's data sets have their published numbers until they are prepared. An image folder's files are counted;
-    for whatever is prepared, the metadata is read.
+    for whatever is prepared, the metadata is read. Nothing is prepared, except a folder some of whose images are left
+    out by data.unreadable or data.duplicates.
 
     Raises:
       InputError: for an unknown data set, an unusable image folder, or more examples than there are.
@@ -70,23 +71,45 @@ def sizes(data: DataConfig) -> Sizes:
     return splits.used_sizes(data, _stored_sizes(data))
 
 
-def used_rows(data: DataConfig, dataset: Dataset, split: str) -> tuple[str, range]:
+def used_rows(data: DataConfig, dataset: Dataset, split: str) -> tuple[str, Sequence[int]]:
     """The split on disk, and its rows, that an experiment uses as "train" or as "test"."""
     from stepwise_jax.data.prepared import building
 
-    return splits.select_rows(data, split, building.stored_sizes(dataset))
+    stored, rows = splits.select_rows(data, split, building.stored_sizes(dataset))
+    if stored == "train" and dataset.left_out:
+        kept = np.setdiff1d(np.arange(dataset.builder.info.splits["train"].num_examples), dataset.left_out)
+        return stored, tuple(kept[rows.start : rows.stop].tolist())
+    return stored, rows
+
+
+def shared_images(data: DataConfig, dataset: Dataset) -> tuple[int, int]:
+    """How many of the scored images have the pixels of an image that is trained on, and how many are scored."""
+    from stepwise_jax.data.prepared import duplicates
+
+    (_, train), (split, scored) = (used_rows(data, dataset, split) for split in ("train", "test"))
+    return duplicates.count_shared(dataset, train, scored, split), len(scored)
 
 
 def _stored_sizes(data: DataConfig) -> Sizes:
-    if data.name == "digits" or (data.name in PUBLISHED_SIZES and _find_prepared(data) is None):
-        return PUBLISHED_SIZES[data.name]
-    if data.name in _SOURCES:
-        source = _source(data)
-        train, test = (len(source.splits[split].ids) for split in ("train", "test"))
-        return Sizes(train, test, len(source.class_names))
+    if data.name in _SOURCES and (data.unreadable == "skip" or data.duplicates == "drop"):
+        # Only the images themselves tell how many of them are used.
+        prepare(data, lambda *_: None)
+    elif data.name == "digits" or data.name in _SOURCES or _find_prepared(data) is None:
+        return _counted_sizes(data)
     from stepwise_jax.data.prepared import building
 
     return building.stored_sizes(open_dataset(data))
+
+
+def _counted_sizes(data: DataConfig) -> Sizes:
+    """Sizes of a data set that need not be prepared."""
+    if data.name in PUBLISHED_SIZES and data.duplicates != "drop":
+        return PUBLISHED_SIZES[data.name]
+    if data.name not in _SOURCES:
+        raise _not_prepared_error(data)
+    source = _source(data)
+    train, test = (len(source.splits[split].ids) for split in ("train", "test"))
+    return Sizes(train, test, len(source.class_names))
 
 
 def prepare(data: DataConfig, progress: ProgressCallback, fetch: bool = False) -> None:
@@ -101,7 +124,7 @@ def prepare(data: DataConfig, progress: ProgressCallback, fetch: bool = False) -
         it only uses published data sets that are already prepared.
 
     Raises:
-      InputError: for an unknown data set, unreadable images, or a `data_dir` that cannot be written.
+      InputError: for an unknown data set, unreadable or refused images, or a `data_dir` that cannot be written.
     """
     if data.name not in _SOURCES:
         _prepare_published(data, progress, fetch)
@@ -113,7 +136,10 @@ def prepare(data: DataConfig, progress: ProgressCallback, fetch: bool = False) -
     meter = ProgressMeter(progress, 1, f"{data.name}: scanning the files")
     with ThreadPoolExecutor(1) as pool:
         source = meter.wait_for(pool.submit(_source, data))
+        meter.wait_for(pool.submit(source.find_fingerprint))
     writing.prepare(source, data_dir(data), progress)
+    if data.duplicates == "refuse":
+        open_dataset(data)
 
 
 def _prepare_published(data: DataConfig, progress: ProgressCallback, fetch: bool) -> None:
@@ -131,7 +157,11 @@ def _prepare_published(data: DataConfig, progress: ProgressCallback, fetch: bool
         from stepwise_jax.data.prepared import tfds_builders
 
         tfds_builders.prepare(data.name, path, data_dir(data))
-    open_dataset(data)
+    dataset = open_dataset(data)
+    if fetch and data.name not in PUBLISHED:
+        from stepwise_jax.data.prepared import labels
+
+        labels.check_all(dataset)
 
 
 def open_dataset(data: DataConfig) -> Dataset:
@@ -140,12 +170,21 @@ def open_dataset(data: DataConfig) -> Dataset:
     Raises:
       InputError: if it is unknown, not prepared, or cannot be used for classification.
     """
-    from stepwise_jax.data.prepared import opening
+    from stepwise_jax.data.prepared import duplicates, labels, opening
 
     folder = _prepared_folder(data)
     if not folder.exists():
-        raise InputError(f"data.name is {data.name!r}: it is not prepared under {str(data_dir(data))!r}")
-    return opening.open_folder(data.name, folder)
+        source, changed = (f" --from {data.root}", ", or its images have changed since") if data.root else ("", "")
+        raise InputError(
+            f"data.name is {data.name!r}: it is not prepared under {str(data_dir(data))!r}{changed}; prepare it with "
+            f"`{program_name()} prepare {data.name}{source}`"
+        )
+    dataset = opening.open_folder(data.name, folder)
+    if data.unreadable == "refuse":
+        opening.check_unreadable(dataset)
+    if data.validation_fraction == 0:
+        dataset = labels.choose_test_split(dataset)
+    return duplicates.choose_images(dataset, data.duplicates)
 
 
 def verify(dataset: Dataset, progress: ProgressCallback) -> None:
@@ -160,7 +199,7 @@ def verify(dataset: Dataset, progress: ProgressCallback) -> None:
 
 
 def load(
-    dataset: Dataset, split: str, image_size: int, progress: ProgressCallback, rows: range | None = None
+    dataset: Dataset, split: str, image_size: int, progress: ProgressCallback, rows: Sequence[int] | None = None
 ) -> Examples:
     """Decode a split, or rows of it, into memory, in the order on disk.
 
@@ -179,7 +218,9 @@ def load(
     return reading.load(dataset, split, image_size, progress, rows)
 
 
-def labels_and_ids(dataset: Dataset, split: str, rows: range | None = None) -> tuple[np.ndarray, tuple[str, ...]]:
+def labels_and_ids(
+    dataset: Dataset, split: str, rows: Sequence[int] | None = None
+) -> tuple[np.ndarray, tuple[str, ...]]:
     """Labels, int32 [N], and ids of a split, or of rows of it, in the order on disk, without decoding images."""
     from stepwise_jax.data.prepared import reading
 
@@ -194,7 +235,7 @@ def image_shape(dataset: Dataset, image_size: int) -> tuple[int, int, int]:
 
 
 def make_image_reader(
-    dataset: Dataset, split: str, image_size: int, rows: range | None = None
+    dataset: Dataset, split: str, image_size: int, rows: Sequence[int] | None = None
 ) -> Callable[[np.ndarray], np.ndarray]:
     """A thread-safe function from rows int [n] to decoded images uint8 [n, H, W, C], the same as from `load`."""
     from stepwise_jax.data.prepared import reading

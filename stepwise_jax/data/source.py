@@ -37,8 +37,10 @@ class Source:
       read: returns an example's image by its id, as encoded bytes or as a uint8 array [H, W, C]; must be thread-safe.
       array_shape: shape of the images if `read` returns arrays, None if it returns encoded bytes.
       size_bytes: approximate size of all images.
-      fingerprint: distinguishes data sets that are prepared under one name; None if there is only one.
+      find_fingerprint: returns what distinguishes data sets that are prepared under one name; None if there is only
+        one. It may read all files, so it is called only when it is needed.
       unchanged: whether the data are still those that this source was made from.
+      skip_unreadable: whether images that cannot be decoded are left out instead of refused.
       notes: warnings to log when the data set is prepared.
       close: releases what `read` needs; called once, after the last use.
     """
@@ -51,10 +53,16 @@ class Source:
     read: Callable[[str], bytes | np.ndarray]
     array_shape: tuple[int, int, int] | None
     size_bytes: int
-    fingerprint: str | None = None
+    find_fingerprint: Callable[[], str | None] = lambda: None
     unchanged: Callable[[], bool] = lambda: True
+    skip_unreadable: bool = False
     notes: tuple[str, ...] = ()
     close: Callable[[], None] = lambda: None
+
+    @property
+    def fingerprint(self) -> str | None:
+        """What distinguishes this data set from others that are prepared under its name."""
+        return self.find_fingerprint()
 
 
 def check_source(source: Source) -> None:
@@ -85,6 +93,12 @@ def missing_class_notes(source: Source) -> tuple[str, ...]:
             count = f"{len(missing)} of {len(source.class_names)} classes"
             notes.append(f"{source.name}: no {name} images of {count}: {shorten(missing)}")
     return tuple(notes)
+
+
+def unreadable_sentence(names: Sequence[str]) -> str:
+    """How many images cannot be decoded, and the first few of them."""
+    count = "1 image" if len(names) == 1 else f"{len(names)} images"
+    return f"{count} cannot be decoded completely: {shorten(names)}"
 
 
 def shorten(items: Sequence[str], limit: int = 5) -> str:

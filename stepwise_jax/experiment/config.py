@@ -54,6 +54,10 @@ class DataConfig(ConfigSection):
     """Threads that decode streamed images; 0: two per core."""
     subset_draw: Literal["tfds", "seeded", "stratified"] = "tfds"
     """How each subset is drawn: TFDS subsplits of the hash-shuffled data, a seeded permutation, or one per class."""
+    unreadable: Literal["refuse", "skip"] = "refuse"
+    """Images that cannot be decoded: named and refused, or named and left out (an image_folder)."""
+    duplicates: Literal["warn", "drop", "refuse"] = "warn"
+    """Images with identical pixels: counted, left out of training, or refused."""
 
     def _validate(self) -> None:
         for name in ("root", "data_dir"):

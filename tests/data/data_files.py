@@ -47,16 +47,17 @@ def write_image(path: Path, colour: int = 0, size: tuple[int, int] = (12, 10)) -
     return path
 
 
-def write_classes(folder: Path, classes=("cat", "dog"), count=3) -> None:
+def write_classes(folder: Path, classes=("cat", "dog"), count=3, first=0) -> None:
+    """Images of a colour each, which differ between folders written with another `first`."""
     for label, name in enumerate(classes):
         for row in range(count):
-            write_image(folder / name / f"{row:03d}.png", 100 * label + row)
+            write_image(folder / name / f"{row:03d}.png", 100 * label + first + row)
 
 
 def write_splits(root: Path) -> Path:
     """A train folder with 2 x 3 images and a test folder with 2 x 2."""
     write_classes(root / "train")
-    write_classes(root / "test", count=2)
+    write_classes(root / "test", count=2, first=50)
     return root
 
 

@@ -79,13 +79,30 @@ def test_fraction_does_not_matter_to_a_test_folder(root):
 
 
 def test_every_suffix_in_any_case(tmp_path):
+    suffixes = (
+        ".jpg",
+        ".JPEG",
+        ".jfif",
+        ".jpe",
+        ".Png",
+        ".webp",
+        ".BMP",
+        ".gif",
+        ".tif",
+        ".TIFF",
+        ".avif",
+        ".jp2",
+        ".ppm",
+    )
     for name in ("cat", "dog"):
-        for row, suffix in enumerate((".jpg", ".JPEG", ".Png", ".webp", ".BMP")):
+        for row, suffix in enumerate(suffixes):
             write_image(tmp_path / "root/train" / name / f"{row}{suffix}")
             write_image(tmp_path / "root/test" / name / f"{row}{suffix}")
     data = folder(tmp_path / "root")
-    assert datasets.sizes(data) == Sizes(10, 10, 2)
-    assert datasets.load(prepared(data), "train", 16, quiet).images.shape == (10, 10, 12, 3)
+    assert datasets.sizes(data) == Sizes(26, 26, 2)
+    images = datasets.load(prepared(data), "train", 16, quiet).images
+    assert images.shape == (26, 10, 12, 3)
+    assert np.abs(images.astype(int) - (0, 255, 7)).max() < 8
 
 
 def test_images_of_several_sizes_are_scaled_here(root):

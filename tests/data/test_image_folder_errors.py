@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from data_files import folder, quiet, write_classes, write_image, write_splits
 
+import launch
 from stepwise_jax.data import datasets
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import DataConfig
@@ -102,8 +103,14 @@ def test_test_classes_that_training_lacks(root):
 
 
 def test_train_without_test(root):
+    (root / "test").rename(root / "kept")
+    refused(folder(root), r"has a folder train but none called test; besides train it has 'kept'")
+
+
+def test_several_folders_that_may_be_the_test_images(root):
     (root / "test").rename(root / "val")
-    refused(folder(root), r"has a folder train but none called test; besides train it has 'val'")
+    write_classes(root / "valid")
+    refused(folder(root), r"has a folder train but none called test; besides train it has 'val', 'valid'")
 
 
 @pytest.mark.parametrize("name", ["Train", "training"])
@@ -144,3 +151,43 @@ def test_unreadable_folder(root, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", scan)
     refused(folder(root), r"dog' cannot be read: Permission denied")
+
+
+def test_all_images_of_formats_that_are_not_read_are_counted(root):
+    for name in ("train/cat/a.heic", "train/dog/b.svg", "test/cat/c.JXL"):
+        (root / name).write_bytes(b"not read")
+    refused(folder(root), r"has 3 images of unsupported formats: 'train/cat/a.heic', .*data.unreadable to 'skip'")
+
+
+@pytest.mark.parametrize(
+    ("place", "named"), [("photos", "photos"), ("data/photos", "data/photos"), ("a/b/set", "a/b/set")]
+)
+@pytest.mark.parametrize("stray", ["logo.png", "docs/figure.png"])
+def test_a_copied_repository_says_which_folder_to_name(tmp_path, place, named, stray):
+    write_image(tmp_path / "root" / stray)
+    write_image(tmp_path / "root/.git/picture.png")
+    write_classes(tmp_path / "root" / place)
+    refused(folder(tmp_path / "root"), rf"; or name the folder '.*root/{named}', which has class folders$")
+
+
+def test_a_copied_repository_with_train_and_test_folders(tmp_path):
+    write_image(tmp_path / "root/logo.png")
+    write_splits(tmp_path / "root/images")
+    refused(folder(tmp_path / "root"), r"; or name the folder '.*root/images', which has class folders$")
+
+
+def test_a_split_that_cannot_be_read_at_all(root):
+    for path in (root / "test").rglob("*.png"):
+        path.write_bytes(b"no image")
+    with pytest.raises(InputError, match="no image of the split 'test' can be decoded"):
+        datasets.prepare(folder(root, unreadable="skip"), quiet)
+    assert not list(root.parent.glob("data/**/dataset_info.json"))
+
+
+def test_verifying_and_preparing_need_the_same_folder(tmp_path, capsys):
+    errors = []
+    for words in ([], ["--verify"]):
+        assert launch.main(["prepare", "image_folder", "--data-dir", str(tmp_path), *words]) == 2
+        errors.append(capsys.readouterr().err)
+    assert errors[0] == errors[1]
+    assert "give it as --from FOLDER" in errors[0]

@@ -69,6 +69,7 @@ def _warn_of_other_sizes(name: str, dataset: Dataset) -> None:
 
 
 def stored_sizes(dataset: Dataset) -> Sizes:
-    """Number of examples and classes of an opened data set."""
+    """Number of examples, without those left out, and of classes of an opened data set."""
     splits = dataset.builder.info.splits
-    return Sizes(splits["train"].num_examples, splits[dataset.test_split].num_examples, len(dataset.class_names))
+    train = splits["train"].num_examples - len(dataset.left_out)
+    return Sizes(train, splits[dataset.test_split].num_examples, len(dataset.class_names))

@@ -1,11 +1,13 @@
 """Where prepared data sets are on disk."""
 
 import difflib
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from stepwise_jax.errors import InputError
+from stepwise_jax.experiment.config import DataConfig
 
 NAMESPACE = "stepwise_"
 """Prefix of our data sets' names on disk, so that none is confused with TFDS's own data set of that name."""
@@ -13,9 +15,19 @@ NAMESPACE = "stepwise_"
 _NAME = re.compile(r"(?P<name>[A-Za-z]\w*)(/(?P<config>\w[\w.\-]*))?(:(?P<version>\d+\.\d+\.\d+))?")
 
 
+def data_dir(data: DataConfig) -> Path:
+    """The folder of prepared data sets: `data.data_dir`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    return Path(data.data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+
+
+def dataset_folder(name: str, data_dir: Path) -> Path:
+    """The folder of all versions of a data set of ours: data_dir/stepwise_NAME."""
+    return data_dir / (NAMESPACE + name)
+
+
 def prepared_folder(name: str, version: str, fingerprint: str | None, data_dir: Path) -> Path:
     """The folder of a data set of ours: data_dir/stepwise_NAME[/FINGERPRINT]/VERSION."""
-    return data_dir / (NAMESPACE + name) / (fingerprint or "") / version
+    return dataset_folder(name, data_dir) / (fingerprint or "") / version
 
 
 def find(name: str, data_dir: Path) -> Path | None:

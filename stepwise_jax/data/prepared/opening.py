@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from stepwise_jax.data.dataset import Dataset
+from stepwise_jax.data.source import unreadable_sentence
 from stepwise_jax.errors import InputError
 
 
@@ -37,6 +38,20 @@ def open_folder(name: str, folder: Path) -> Dataset:
     if problem:
         raise InputError(f"data.name is {name!r}: {str(folder)!r} {problem}")
     return Dataset(name, str(builder.version), names, shape, builder, _test_split(builder.info))
+
+
+def check_unreadable(dataset: Dataset) -> None:
+    """Refuse a data set from which images that cannot be decoded were left out.
+
+    Raises:
+      InputError: naming these images.
+    """
+    names = (dataset.builder.info.metadata or {}).get("unreadable")
+    if names:
+        raise InputError(
+            f"data.name is {dataset.name!r}: {unreadable_sentence(names)}; repair or remove them, or set "
+            "data.unreadable to 'skip'"
+        )
 
 
 def _foreign_classes(folder: Path) -> list[str]:

@@ -1,6 +1,7 @@
 """Reads the records of an opened data set and decodes them."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -25,7 +26,7 @@ class RecordReader:
     Records are parsed here because TFDS's own feature parser takes ten times as long.
     """
 
-    def __init__(self, dataset: Dataset, split: str, rows: range | None = None):
+    def __init__(self, dataset: Dataset, split: str, rows: Sequence[int] | None = None):
         stored = dataset.test_split if split == "test" else split
         raw = tfds.decode.DeserializeMethod.RAW_BYTES
         builder = dataset.builder
@@ -34,6 +35,7 @@ class RecordReader:
         self._image, self._split, self._bytes = features["image"], split, builder.info.splits[stored].num_bytes
         self._folder = builder.data_dir
         self._rows = range(len(self._source)) if rows is None else rows
+        self._noisy = bool((builder.info.metadata or {}).get("decoders_speak", True))
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -54,6 +56,11 @@ class RecordReader:
         except (RuntimeError, LookupError, ValueError) as error:
             raise InputError(f"{str(self._folder)!r} is damaged: remove it and prepare it again ({error})") from error
 
+    def decode_into(self, pixels: np.ndarray, encoded: bytes, shape: tuple[int, ...] | None) -> None:
+        """As `images.decode_into`, without what decoders say about odd images, where the data set has some."""
+        with images.silence_decoders() if self._noisy else nullcontext():
+            images.decode_into(pixels, encoded, shape)
+
     def _parse(self, record: bytes, row: int) -> tuple[bytes | np.ndarray, int, str]:
         fields = _Example.FromString(record).features.feature
         name = _text(fields["id"]) if "id" in fields else f"{self._split}_{row}"
@@ -72,11 +79,25 @@ def _text(field: Any) -> str:
     return str(field.int64_list.value[0])
 
 
-def labels_and_ids(dataset: Dataset, split: str, rows: range | None = None) -> tuple[np.ndarray, tuple[str, ...]]:
+def labels_and_ids(
+    dataset: Dataset, split: str, rows: Sequence[int] | None = None
+) -> tuple[np.ndarray, tuple[str, ...]]:
     """Labels, int32 [N], and ids of a split, or of rows of it, in the order on disk, without decoding images."""
     reader = RecordReader(dataset, split, rows)
     pairs = [(label, name) for chunk in reader.chunks() for _, label, name in reader.read(chunk)]
-    return np.array([label for label, _ in pairs], np.int32), tuple(name for _, name in pairs)
+    labels = np.array([label for label, _ in pairs], np.int64)
+    return _checked_labels(dataset, split, labels), tuple(name for _, name in pairs)
+
+
+def _checked_labels(dataset: Dataset, split: str, labels: np.ndarray) -> np.ndarray:
+    """Labels as int32, all of which name a class."""
+    outside = labels[(labels < 0) | (labels >= len(dataset.class_names))]
+    if len(outside):
+        raise InputError(
+            f"data.name is {dataset.name!r}: {len(outside)} of {len(labels)} labels of the split {split!r} name no "
+            f"class, such as {outside[0]}: they must lie in 0 to {len(dataset.class_names) - 1}"
+        )
+    return labels.astype(np.int32)
 
 
 def image_shape(dataset: Dataset, image_size: int) -> tuple[int, int, int]:
@@ -87,7 +108,7 @@ def image_shape(dataset: Dataset, image_size: int) -> tuple[int, int, int]:
 
 
 def make_image_reader(
-    dataset: Dataset, split: str, image_size: int, rows: range | None = None
+    dataset: Dataset, split: str, image_size: int, rows: Sequence[int] | None = None
 ) -> Callable[[np.ndarray], np.ndarray]:
     """A thread-safe function from rows int [n] to decoded images uint8 [n, H, W, C].
 
@@ -98,26 +119,26 @@ def make_image_reader(
     def read_images(rows: np.ndarray) -> np.ndarray:
         pixels = np.empty((len(rows), *shape), np.uint8)
         for number, (image, _, name) in enumerate(reader.read(rows.tolist())):
-            _fill(pixels[number], name, image, dataset.image_shape)
+            _fill(reader, pixels[number], name, image, dataset.image_shape)
         return pixels
 
     return read_images
 
 
 def load(
-    dataset: Dataset, split: str, image_size: int, progress: ProgressCallback, rows: range | None = None
+    dataset: Dataset, split: str, image_size: int, progress: ProgressCallback, rows: Sequence[int] | None = None
 ) -> Examples:
     """Decode a split, or rows of it, into memory; see `stepwise_jax.data.datasets.load`."""
     reader = RecordReader(dataset, split, rows)
     pixels = np.empty((len(reader), *image_shape(dataset, image_size)), np.uint8)
-    labels = np.empty(len(reader), np.int32)
+    labels = np.empty(len(reader), np.int64)
     ids: list[str] = []
     with progress_meter(progress, len(reader), f"{dataset.name}: decoding {split} images") as meter:
         for future in map_ahead(partial(_decode, reader, pixels, labels, dataset.image_shape), reader.chunks()):
             names = meter.wait_for(future)
             ids += names
             meter.advance(len(names))
-    return Examples(pixels, labels, tuple(ids))
+    return Examples(pixels, _checked_labels(dataset, split, labels), tuple(ids))
 
 
 def _decode(
@@ -126,19 +147,21 @@ def _decode(
     """Fill some rows of `pixels` and `labels`; return the ids of these rows."""
     names = []
     for row, (image, label, name) in zip(rows, reader.read(rows), strict=True):
-        _fill(pixels[row], name, image, shape)
+        _fill(reader, pixels[row], name, image, shape)
         labels[row] = label
         names.append(name)
     return names
 
 
-def _fill(pixels: np.ndarray, name: str, image: bytes | np.ndarray, shape: tuple[int, ...] | None) -> None:
+def _fill(
+    reader: RecordReader, pixels: np.ndarray, name: str, image: bytes | np.ndarray, shape: tuple[int, ...] | None
+) -> None:
     """Fill `pixels` [H, W, C] with an image of any size, whose own `shape` may be known."""
     if not isinstance(image, bytes):
         pixels[:] = images.resize(image, *pixels.shape[:2])
         return
     try:
-        images.decode_into(pixels, image, shape)
+        reader.decode_into(pixels, image, shape)
     except images.UnreadableImageError as error:
         raise InputError(
             f"the prepared image {name!r} cannot be decoded: {error}; prepare the data set again"

@@ -20,9 +20,10 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 from stepwise_jax.data import images
 from stepwise_jax.data.disk import check_free_space, file_lock, is_disk_error, write_error
+from stepwise_jax.data.prepared.duplicates import DuplicateFinder
 from stepwise_jax.data.prepared.locating import NAMESPACE, prepared_folder
 from stepwise_jax.data.progress import ProgressCallback, ProgressMeter, progress_meter
-from stepwise_jax.data.source import Source, SourceSplit, check_source, missing_class_notes, shorten
+from stepwise_jax.data.source import Source, SourceSplit, check_source, missing_class_notes, unreadable_sentence
 from stepwise_jax.errors import InputError
 from stepwise_jax.runtime.threads import chunk_length, map_ahead
 
@@ -32,8 +33,8 @@ _MAX_CHUNK = 32
 
 _log = logging.getLogger(__name__)
 
-_ReadResult = tuple[bytes | np.ndarray, tuple[int, ...]] | str
-"""An image and its shape, or the reason why it cannot be read."""
+_ReadResult = tuple[bytes | np.ndarray, tuple[int, ...], bytes] | str
+"""An image, its shape, and a hash of its pixels; or the reason why it cannot be read."""
 
 
 def prepare(source: Source, data_dir: Path, progress: ProgressCallback) -> None:
@@ -88,6 +89,8 @@ def _write(source: Source, data_dir: Path, progress: ProgressCallback) -> None:
     ):
         builder = _Builder(source, data_dir, meter)
         builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+    for note in builder.findings():
+        _log.warning(note)
 
 
 class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
@@ -104,6 +107,7 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
         self._shapes: set[tuple[int, ...]] = set()
         self._unreadable: list[str] = []
         self._digests = {name: hashlib.sha256() for name in source.splits}
+        self._duplicates, self._words = DuplicateFinder(), images.decoder_words()
         self._metadata = tfds.core.MetadataDict(class_names=source.class_names)
         config = tfds.core.BuilderConfig(name=source.fingerprint) if source.fingerprint else None
         super().__init__(data_dir=data_dir, config=config, file_format="array_record")
@@ -117,14 +121,22 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
     def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
         super()._download_and_prepare(dl_manager, download_config)
-        _check_readable(self._source, self._unreadable)
+        _check_readable(self._source, self._unreadable, self.info.splits)
         with ThreadPoolExecutor(1) as pool:
             unchanged = self._meter.wait_for(pool.submit(self._source.unchanged))
         if not unchanged:
             raise InputError(f"{self._source.origin}: files changed while they were prepared; prepare it again")
         _check_shards(self.info.splits)
         self._metadata["image_shape"] = next(iter(self._shapes)) if len(self._shapes) == 1 else None
+        self._metadata["duplicates"] = self._duplicates.document()
+        self._metadata["unreadable"] = sorted(self._unreadable)
+        self._metadata["decoders_speak"] = images.decoder_words() > self._words
         self._metadata["content_sha256"] = {name: digest.hexdigest() for name, digest in self._digests.items()}
+
+    def findings(self) -> list[str]:
+        """Warnings about the images that were written, and those that were not."""
+        skipped = f"{self._source.origin}: {unreadable_sentence(sorted(self._unreadable))}; left out"
+        return [*([skipped] if self._unreadable else []), *self._duplicates.notes(self._source.name)]
 
     def _shard_iterators_per_split(self, dl_manager: Any) -> Mapping[str, Sequence[Callable[[], Iterator[Any]]]]:
         del dl_manager
@@ -138,7 +150,8 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
                 if isinstance(result, str):
                     self._unreadable.append(result)
                 else:
-                    self._record(split_name, *result)
+                    self._record(split_name, result[0], result[1])
+                    self._duplicates.add(split_name, split.labels[row], split.ids[row], result[2])
                     yield split.ids[row], {"image": result[0], "label": split.labels[row], "id": split.ids[row]}
                 self._meter.advance()
 
@@ -193,16 +206,18 @@ def _read_chunk(source: Source, split: SourceSplit, rows: Sequence[int]) -> list
 def _read_one(source: Source, name: str) -> _ReadResult:
     try:
         image = source.read(name)
-        return image, images.check(image) if isinstance(image, bytes) else image.shape
+        pixels = images.decode_whole(image) if isinstance(image, bytes) else image
+        return image, pixels.shape, images.hash_pixels(pixels)
     except (images.UnreadableImageError, OSError) as error:
         return f"{name} ({getattr(error, 'strerror', None) or error})"
 
 
-def _check_readable(source: Source, names: Sequence[str]) -> None:
-    if names:
-        count = "1 image" if len(names) == 1 else f"{len(names)} images"
-        listed = shorten(sorted(names))
-        raise InputError(f"{source.origin}: {count} cannot be decoded completely: {listed}; repair or remove them")
+def _check_readable(source: Source, names: Sequence[str], splits: Any) -> None:
+    if names and not source.skip_unreadable:
+        raise InputError(f"{source.origin}: {unreadable_sentence(sorted(names))}; repair or remove them")
+    empty = [name for name in source.splits if name not in splits or not splits[name].num_examples]
+    if empty:
+        raise InputError(f"{source.origin}: no image of the split {empty[0]!r} can be decoded completely")
 
 
 def _check_shards(splits: Any) -> None:

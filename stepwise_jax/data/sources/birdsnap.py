@@ -47,7 +47,7 @@ def source(name: str, path: Path, scratch: Path, progress: ProgressCallback) -> 
     parts = {
         split: [file for file in kept if (file.id in test_ids) == (split == "test")] for split in ("train", "test")
     }
-    fingerprint = class_folders.fingerprint(files, None)
+    status = class_folders.hash_status(files)
     return Source(
         name=name,
         version="1.0.0",
@@ -57,7 +57,7 @@ def source(name: str, path: Path, scratch: Path, progress: ProgressCallback) -> 
         read=lambda example: (images / example).read_bytes(),
         array_shape=None,
         size_bytes=sum(file.size for file in kept),
-        unchanged=lambda: class_folders.fingerprint(_files(images)[0], None) == fingerprint,
+        unchanged=lambda: class_folders.hash_status(_files(images)[0]) == status,
         notes=tuple(_notes(files, others, test_ids, listed)),
     )
 
@@ -71,13 +71,16 @@ def _lists(path: Path) -> Path:
 
 def _files(images: Path) -> tuple[list[ImageFile], list[str]]:
     """All images, and the names of the other files."""
-    files, others = [], []
+    files: list[ImageFile] = []
+    others: list[str] = []
+    unsupported: list[str] = []
     for folder in class_folders.folder_names(images):
         # The folder of a species without any downloadable image stays empty.
         if class_folders.image_names(images / folder):
-            found, rest = class_folders.read_class_folder(images, images / folder, _LAYOUT)
+            found, rest = class_folders.read_class_folder(images, images / folder, _LAYOUT, unsupported)
             files += found
             others += rest
+    class_folders.refuse_unsupported(images, unsupported)
     if not files:
         raise InputError(f"{str(images)!r} holds no images: use {_LAYOUT}")
     return files, others

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,9 +11,15 @@ from stepwise_jax.data.images import SUFFIXES
 from stepwise_jax.data.source import SourceSplit, shorten
 from stepwise_jax.errors import InputError
 
-_OTHER_IMAGES = (".gif", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".ppm", ".pgm", ".tga")
+_OTHER_IMAGES = (".heic", ".heif", ".jxl", ".svg", ".tga")
+
+_SEARCHED_LEVELS = 3
 
 _CLUTTER = ("thumbs.db", "desktop.ini", "__macosx")
+
+
+class NestedImagesError(InputError):
+    """There are images in a subfolder of a class folder."""
 
 
 class ImageFile(NamedTuple):
@@ -23,18 +29,21 @@ class ImageFile(NamedTuple):
     class_name: str
     size: int
     mtime_ns: int
+    ctime_ns: int
+    inode: int
 
 
-def read_class_folder(root: Path, path: Path, layout: str) -> tuple[list[ImageFile], list[str]]:
+def read_class_folder(root: Path, path: Path, layout: str, unsupported: list[str]) -> tuple[list[ImageFile], list[str]]:
     """The images of one class, sorted by name, and the names of the other files.
 
     Args:
       root: the folder that ids are relative to.
       path: the class's folder.
       layout: the expected layout of the folders, for messages.
+      unsupported: the names of images of formats that are not read are added to it.
 
     Raises:
-      InputError: for a folder that has no images or cannot be read, images in subfolders, or unsupported formats.
+      InputError: for a folder that has no images or cannot be read, or images in subfolders.
     """
     _check_class_name(path)
     prefix, class_name = path.relative_to(root).as_posix(), path.name
@@ -46,12 +55,28 @@ def read_class_folder(root: Path, path: Path, layout: str) -> tuple[list[ImageFi
         elif _is_image(entry.name):
             files.append(_file(entry, name, class_name))
         elif entry.name.lower().endswith(_OTHER_IMAGES):
-            raise InputError(f"{entry.path!r} is an image of an unsupported format: convert it to PNG or JPEG")
+            unsupported.append(name)
         else:
             others.append(name)
     if not files:
         raise InputError(f"class folder {str(path)!r} holds no images ({', '.join(SUFFIXES)})")
     return files, others
+
+
+def refuse_unsupported(root: Path, names: Sequence[str], remedy: str = "") -> None:
+    """Raise for images of formats that are not read.
+
+    Raises:
+      InputError: naming them, if there are any, with a further `remedy`.
+    """
+    if len(names) == 1:
+        path = str(root / names[0])
+        raise InputError(f"{path!r} is an image of an unsupported format: convert it to PNG or JPEG{remedy}")
+    if names:
+        raise InputError(
+            f"{str(root)!r} has {len(names)} images of unsupported formats: {quote_names(names)}; "
+            f"convert them to PNG or JPEG{remedy}"
+        )
 
 
 def _file(entry: os.DirEntry[str], name: str, class_name: str) -> ImageFile:
@@ -64,7 +89,7 @@ def _file(entry: os.DirEntry[str], name: str, class_name: str) -> ImageFile:
         raise InputError(f"{entry.path!r} cannot be read: {error.strerror}") from error
     if not stat.S_ISREG(status.st_mode):
         raise InputError(f"{entry.path!r} is named like an image but is not a file")
-    return ImageFile(name, class_name, status.st_size, status.st_mtime_ns)
+    return ImageFile(name, class_name, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 
 def _check_class_name(path: Path) -> None:
@@ -81,15 +106,41 @@ def _check_not_nested(folder: Path, layout: str) -> None:
         found = [name for name in files if _is_image(name)]
         if found:
             nested = os.path.join(path, found[0])
-            raise InputError(f"{nested!r} is in a subfolder of a class folder, not directly in one: use {layout}")
+            raise NestedImagesError(
+                f"{nested!r} is in a subfolder of a class folder, not directly in one: use {layout}"
+            )
 
 
-def fingerprint(files: Iterable[ImageFile], fraction: float | None) -> str:
-    """A hash that changes whenever a file is added, removed, renamed or rewritten, or the test fraction changes."""
-    digest = hashlib.sha256(repr(fraction).encode())
+def suggestion(root: Path) -> str:
+    """The end of a message that names a folder with class folders below `root`; empty if three levels have none."""
+    found = next(_folders_of_classes(root), None)
+    return f"; or name the folder {str(found)!r}, which has class folders" if found else ""
+
+
+def _folders_of_classes(root: Path) -> Iterator[Path]:
+    for folder, names, _ in os.walk(root):
+        path = Path(folder)
+        names[:] = sorted(name for name in names if not _is_clutter(name))
+        if len(path.relative_to(root).parts) == _SEARCHED_LEVELS:
+            names.clear()
+        if path != root and (_holds_classes(path) or ("train" in names and _holds_classes(path / "train"))):
+            yield path
+
+
+def _holds_classes(path: Path) -> bool:
+    """Whether a folder has at least two folders of images, and no images of its own."""
+    try:
+        return not image_names(path) and sum(bool(image_names(path / name)) for name in folder_names(path)) >= 2
+    except InputError:
+        return False
+
+
+def hash_status(files: Iterable[ImageFile]) -> str:
+    """A hash that changes whenever a file is added, removed, renamed, replaced or rewritten, without reading any."""
+    digest = hashlib.sha256()
     for file in files:
-        digest.update(f"\0{file.id}\0{file.size}\0{file.mtime_ns}".encode())
-    return digest.hexdigest()[:16]
+        digest.update(f"\0{file.id}\0{file.size}\0{file.mtime_ns}\0{file.ctime_ns}\0{file.inode}".encode())
+    return digest.hexdigest()
 
 
 def visible_entries(path: Path) -> list[os.DirEntry[str]]:

@@ -49,7 +49,7 @@ def source(name: str, path: Path, scratch: Path, progress: ProgressCallback) -> 
     missing = [class_name for label, class_name in enumerate(CLASS_NAMES) if label not in labels]
     if missing:
         raise InputError(f"{str(path)!r} has no images in folders called {missing[0]}: use {_LAYOUT}")
-    fingerprint = class_folders.fingerprint(files, None)
+    status = class_folders.hash_status(files)
     return Source(
         name=name,
         version="1.0.0",
@@ -59,7 +59,7 @@ def source(name: str, path: Path, scratch: Path, progress: ProgressCallback) -> 
         read=lambda example: (path / example).read_bytes(),
         array_shape=None,
         size_bytes=sum(file.size for file in files),
-        unchanged=lambda: class_folders.fingerprint(_files(path)[0], None) == fingerprint,
+        unchanged=lambda: class_folders.hash_status(_files(path)[0]) == status,
         notes=(f"face_mask: left out files that are not images: {quote_names(others)}",) if others else (),
     )
 
@@ -72,16 +72,19 @@ def _files(root: Path) -> tuple[list[ImageFile], list[str]]:
     """All images in folders of a class, and the names of the other files in these folders."""
     if not root.is_dir():
         raise InputError(f"{str(root)!r} is not a folder: use {_LAYOUT}")
-    files, others = [], []
+    files: list[ImageFile] = []
+    others: list[str] = []
+    unsupported: list[str] = []
     for path, folders, _ in os.walk(root, followlinks=True):
         folders[:] = class_folders.folder_names(Path(path))
         if Path(path) != root and _label(Path(path).name) is not None:
             folders.clear()
-            found, rest = class_folders.read_class_folder(root, Path(path), _LAYOUT)
+            found, rest = class_folders.read_class_folder(root, Path(path), _LAYOUT, unsupported)
             files += found
             others += rest
         elif stray := class_folders.image_names(Path(path)):
             raise InputError(f"{os.path.join(path, stray[0])!r} is in a folder of neither class: use {_LAYOUT}")
+    class_folders.refuse_unsupported(root, unsupported)
     return sorted(files), others
 
 

@@ -1,17 +1,23 @@
 """The user's own images, in one folder per class."""
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
+from stepwise_jax.data.prepared import locating
 from stepwise_jax.data.source import Source, SourceSplit
-from stepwise_jax.data.sources import class_folders
+from stepwise_jax.data.sources import class_folders, content_hashes
 from stepwise_jax.data.sources.class_folders import ImageFile, quote_names
 from stepwise_jax.data.splits import draw_test_split
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import DataConfig
+
+_TEST_NAMES = ("validation", "valid", "val")
+"""Folders that hold the test images where none is called test."""
 
 _LAYOUT = "root/train/CLASS/* with root/test/CLASS/*, or root/CLASS/* alone"
 
@@ -28,24 +34,29 @@ class _Folder:
 def source(data: DataConfig) -> Source:
     """The images below `data.root`: root/train/CLASS/* and root/test/CLASS/*, or root/CLASS/* alone.
 
-    Images end in .jpg, .jpeg, .png, .webp or .bmp, in any letter case; hidden files and file managers' clutter are
-    ignored. Other files in a class folder are left out with a warning in the log, except images of unsupported formats
-    (GIF, TIFF, HEIC, ...) and images in subfolders of a class folder. Those raise an error, since leaving them out
+    Images end in one of `images.SUFFIXES`, in any letter case; hidden files and file managers' clutter are ignored.
+    Other files in a class folder are left out with a warning. Images of formats that are not read (HEIC, ...) raise an
+    error unless data.unreadable is "skip", and images in subfolders of a class folder always do, since leaving them out
     would silently train on fewer images than the user has. Symbolic links are followed.
 
-    Without a test folder, `data.test_fraction` of the images of each class is held out.
+    Where there is no test folder, one called validation, valid or val takes its place; where there is no train folder,
+    `data.test_fraction` of the images of each class is held out.
 
     Raises:
-      InputError: if the folder is missing or has another layout, fewer than two classes, a class without images, or
-        test classes that are missing in training.
+      InputError: for another layout, fewer than two classes, a class without images, or one that only test has.
     """
     root = _root(data)
-    folders = {split: _read_folder(root, path) for split, path in _split_folders(root).items()}
+    places, unsupported = _split_folders(root), []
+    folders = {split: _read_folder(root, path, unsupported) for split, path in places.items()}
+    if data.unreadable == "refuse":
+        class_folders.refuse_unsupported(root, unsupported, ", or set data.unreadable to 'skip'")
+    folders, notes = _join_spellings(folders)
     _check_classes(root, folders)
     class_names = next(iter(folders.values())).class_names
     test_fraction = None if "test" in folders else data.test_fraction
     files = [file for folder in folders.values() for file in folder.files]
-    fingerprint = class_folders.fingerprint(files, test_fraction)
+    status = class_folders.hash_status(files)
+    remembered = locating.dataset_folder("image_folder", locating.data_dir(data))
     return Source(
         name="image_folder",
         version="1.0.0",
@@ -55,28 +66,70 @@ def source(data: DataConfig) -> Source:
         read=lambda name: (root / name).read_bytes(),
         array_shape=None,
         size_bytes=sum(file.size for file in files),
-        fingerprint=fingerprint,
-        unchanged=lambda: source(data).fingerprint == fingerprint,
-        notes=_left_out_notes(root, folders),
+        find_fingerprint=cache(lambda: content_hashes.fingerprint(root, files, repr(test_fraction), remembered)),
+        unchanged=lambda: class_folders.hash_status(_all_files(data)) == status,
+        skip_unreadable=data.unreadable == "skip",
+        notes=(*notes, *_left_out_notes(root, places, folders, unsupported)),
     )
 
 
-def _left_out_notes(root: Path, folders: Mapping[str, _Folder]) -> tuple[str, ...]:
-    """Warnings about files and folders that are not used."""
+def _all_files(data: DataConfig) -> list[ImageFile]:
+    root = _root(data)
+    return [file for path in _split_folders(root).values() for file in _read_folder(root, path, []).files]
+
+
+def _join_spellings(folders: Mapping[str, _Folder]) -> tuple[Mapping[str, _Folder], list[str]]:
+    """Make folders whose names are one text in Unicode's two spellings (NFC, NFD) one class, under the first name."""
+    spellings: dict[str, dict[str, None]] = {}
+    for folder in folders.values():
+        for name in folder.class_names:
+            spellings.setdefault(unicodedata.normalize("NFC", name), {})[name] = None
+    first = {name: next(iter(names)) for names in spellings.values() for name in names}
+    notes = [
+        f"data.root: {' and '.join(map(ascii, names))} are one class, whose name is spelled in two ways (NFC and NFD)"
+        for names in spellings.values()
+        if len(names) > 1
+    ]
+    joined = {
+        split: _Folder(
+            tuple(dict.fromkeys(first[name] for name in folder.class_names)),
+            tuple(file._replace(class_name=first[file.class_name]) for file in folder.files),
+            folder.others,
+        )
+        for split, folder in folders.items()
+    }
+    return joined, notes
+
+
+def _left_out_notes(
+    root: Path, places: Mapping[str, Path], folders: Mapping[str, _Folder], unsupported: Sequence[str]
+) -> tuple[str, ...]:
+    """Warnings about files and folders that are not used, and about the folder that serves as test."""
     notes = []
     others = [name for folder in folders.values() for name in folder.others]
     if others:
         count = "1 file that is not an image" if len(others) == 1 else f"{len(others)} files that are not images"
         notes.append(f"data.root: left out {count}: {quote_names(others)}")
-    unused = [name for name in class_folders.folder_names(root) if name not in folders] if "train" in folders else []
+    if unsupported:
+        count = "1 image" if len(unsupported) == 1 else f"{len(unsupported)} images"
+        notes.append(f"data.root: left out {count} of a format that is not read: {quote_names(unsupported)}")
+    if "train" not in places:
+        return tuple(notes)
+    test = places["test"].name
+    if test != "test":
+        notes.append(f"data.root: the images of {test!r} are the test images")
+    unused = [name for name in class_folders.folder_names(root) if name not in ("train", test)]
     if unused:
-        notes.append(f"data.root: only train and test are read, not {quote_names(unused)}")
+        notes.append(f"data.root: only train and {test} are read, not {quote_names(unused)}")
     return tuple(notes)
 
 
 def _root(data: DataConfig) -> Path:
     if data.root is None:
-        raise InputError(f"data.root is not set: image_folder needs the folder of the images ({_LAYOUT})")
+        raise InputError(
+            f"data.root is not set: image_folder needs the folder of the images ({_LAYOUT}); with prepare, also with "
+            "--verify, give it as --from FOLDER"
+        )
     root = Path(data.root).expanduser()
     if not root.exists():
         raise InputError(f"data.root is {data.root!r}: there is no such folder")
@@ -90,27 +143,40 @@ def _split_folders(root: Path) -> Mapping[str, Path]:
     names = class_folders.folder_names(root)
     if "train" not in names or class_folders.image_names(root / "train"):
         return {"all": root}
-    if "test" not in names:
-        others = quote_names([name for name in names if name != "train"])
-        hint = f"; besides train it has {others}" if others else ""
-        raise InputError(
-            f"data.root is {str(root)!r}: it has a folder train but none called test{hint}; "
-            "name the folder of held-out images test, or set data.root to the folder train itself to draw a test split "
-            "from it"
-        )
-    return {"train": root / "train", "test": root / "test"}
+    others = [name for name in _TEST_NAMES if name in names]
+    if "test" in names and not (others and _is_unlabelled(root / "test")):
+        return {"train": root / "train", "test": root / "test"}
+    if len(others) == 1:
+        return {"train": root / "train", "test": root / others[0]}
+    found = quote_names([name for name in names if name != "train"])
+    raise InputError(
+        f"data.root is {str(root)!r}: it has a folder train but none called test{found and '; besides train it has '}"
+        f"{found}; name the folder of held-out images test, or set data.root to the folder train itself to draw a test "
+        "split from it"
+    )
 
 
-def _read_folder(root: Path, path: Path) -> _Folder:
+def _is_unlabelled(path: Path) -> bool:
+    return not class_folders.folder_names(path) and bool(class_folders.image_names(path))
+
+
+def _read_folder(root: Path, path: Path, unsupported: list[str]) -> _Folder:
     stray = class_folders.image_names(path)
     if stray:
-        raise InputError(f"{str(path)!r} has images outside any class folder, such as {stray[0]!r}: use {_LAYOUT}")
+        raise InputError(
+            f"{str(path)!r} has images outside any class folder, such as {stray[0]!r}: use {_LAYOUT}"
+            f"{class_folders.suggestion(root)}"
+        )
     class_names = tuple(class_folders.folder_names(path))
     if not class_names:
         raise InputError(f"{str(path)!r} has no class folders: use {_LAYOUT}")
-    files, others = [], []
+    files: list[ImageFile] = []
+    others: list[str] = []
     for class_name in class_names:
-        images, rest = class_folders.read_class_folder(root, path / class_name, _LAYOUT)
+        try:
+            images, rest = class_folders.read_class_folder(root, path / class_name, _LAYOUT, unsupported)
+        except class_folders.NestedImagesError as error:
+            raise InputError(f"{error}{class_folders.suggestion(root)}") from error
         files += images
         others += rest
     return _Folder(class_names, tuple(files), tuple(others))
