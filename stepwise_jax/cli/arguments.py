@@ -178,6 +178,20 @@ def _add_prepare_options(command: argparse.ArgumentParser) -> None:
         "--data-dir", metavar="DIR", help="destination (default: $TFDS_DATA_DIR, or ~/tensorflow_datasets)"
     )
     command.add_argument("--verify", action="store_true", help="only compare the hashes of the prepared files")
+    command.add_argument(
+        "--data.unreadable",
+        dest="unreadable",
+        choices=("refuse", "skip"),
+        default="refuse",
+        help="what to do with images of an image_folder that cannot be decoded (default: refuse)",
+    )
+    command.add_argument(
+        "--data.duplicates",
+        dest="duplicates",
+        choices=("warn", "drop", "refuse"),
+        default="warn",
+        help="what to do with images that have identical pixels (default: warn)",
+    )
 
 
 def _add_import_weights_options(command: argparse.ArgumentParser) -> None:

@@ -199,7 +199,13 @@ def prepare(options: argparse.Namespace, _: Sequence[str]) -> None:
 
     if options.source and options.dataset == "digits":
         raise InputError(f"--from {options.source!r}: the digits come with scikit-learn, not from a file")
-    data = DataConfig(name=options.dataset, root=options.source, data_dir=options.data_dir)
+    data = DataConfig(
+        name=options.dataset,
+        root=options.source,
+        data_dir=options.data_dir,
+        unreadable=options.unreadable,
+        duplicates=options.duplicates,
+    )
     with make_display(sys.stderr) as display:
         if options.verify:
             datasets.verify(datasets.open_dataset(data), display.show_progress)

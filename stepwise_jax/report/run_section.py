@@ -17,13 +17,19 @@ def run_blocks(run: Run, number: int, alone: bool) -> list[Block]:
     """Return the blocks for one run, the `number`-th of the page, under its name if it is not alone."""
     level, suffix = (2, "") if alone else (3, f"_{number}")
     blocks: list[Block] = [] if alone else [Heading(run.name)]
-    blocks += [Heading("Stages", level), stages_table(run)]
+    blocks += [Heading("Stages", level), stages_table(run), *shared_images_blocks(run)]
     noise = draw_noise(f"noise{suffix}", run)
     blocks += [] if noise is None else [Heading("Noise scale and accuracy", level), noise]
     predictions = read_predictions(run.folder)
     blocks += [] if predictions is None else predictions_blocks(predictions, level, suffix)
     blocks += [Heading("Cost", level), *_cost(run, suffix)]
     return [*blocks, Heading("Configuration", level), identity_table(run)]
+
+
+def shared_images_blocks(run: Run) -> list[Block]:
+    """Return a sentence where the run found test images among its training images."""
+    found = [row["message"] for row in run.records.events if row["name"] == "duplicates"]
+    return [Paragraph(f"{found[-1]}: they have the pixels of images that were trained on.")] if found else []
 
 
 def _cost(run: Run, suffix: str) -> list[Block]:

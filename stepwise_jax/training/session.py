@@ -170,6 +170,10 @@ def _open_data(
     config = experiment.data
     dataset, placement = open_data(config, mesh, log.show_preparation)
     log.event("delivery", placement.reason)
+    shared, scored = datasets.shared_images(config, dataset)
+    if shared:
+        kind = "held-out" if config.validation_fraction else "test"
+        log.event("duplicates", f"{shared:,} of {scored:,} {kind} images are also in training")
     train, test = (
         open_split(config, dataset, split, placement, mesh, log.show_preparation) for split in ("train", "test")
     )

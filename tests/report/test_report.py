@@ -15,9 +15,11 @@ from stepwise_jax.errors import InputError, SaveError
 from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.plans.planning import make_plan
 from stepwise_jax.report import rendering, report, run_section
+from stepwise_jax.report.blocks import Paragraph
 from stepwise_jax.report.curves import _accuracy_limits, draw_curves, epoch_ends, stage_boundaries, write_curves
 from stepwise_jax.report.series import group_series
 from stepwise_jax.workdir.record_file import RecordWriter
+from stepwise_jax.workdir.records import EventRecord
 from stepwise_jax.workdir.runs import Run, read_runs
 
 ODD_NAME = "a <b>&`|_*[x](y) BODY TITLE"
@@ -101,6 +103,18 @@ def test_epochs_without_a_score_are_skipped(folder):
     (only,) = read_runs([run])
     assert "top-1 is 63.33 % and top-5 81.67 % so far" in run_section.run_verdict(only)
     assert draw_curves(group_series([only])).png.startswith(b"\x89PNG")
+
+
+def test_test_images_that_are_also_in_training_are_mentioned(folder, demo):
+    run = make_run(folder / "shared", epochs=2)
+    with RecordWriter(run) as writer:
+        writer.append(EventRecord("duplicates", "3 of 639 test images are also in training"))
+    found, none = read_runs([run, demo])
+    (paragraph,) = run_section.shared_images_blocks(found)
+    assert paragraph == Paragraph(
+        "3 of 639 test images are also in training: they have the pixels of images that were trained on."
+    )
+    assert run_section.shared_images_blocks(none) == []
 
 
 class Page(HTMLParser):
