@@ -4,6 +4,7 @@ import ctypes
 import functools
 import hashlib
 import io
+import logging
 import os
 import platform
 import struct
@@ -26,8 +27,9 @@ SUFFIXES = (
 # Images are decoded in parallel; OpenCV's own threads within each image would only compete for the cores.
 cv2.setNumThreads(1)
 
-# Damaged images raise errors; OpenCV's log lines about them would break a live display.
+# Damaged images raise errors; log lines about them by OpenCV and Pillow would break a live display.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 # What a file is counts, not how it is named. Formats that start other programs (EPS) are not read.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM")

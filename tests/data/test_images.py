@@ -176,6 +176,14 @@ def test_the_decoders_own_words_do_not_reach_the_terminal(capfd, number):
     assert images.decoder_words() > before
 
 
+def test_pillows_log_lines_are_silent(caplog):
+    data, entry = encoded(picture(), "TIFF"), struct.pack("<HHI", 277, 3, 1)
+    place = data.index(entry) + len(entry)
+    with pytest.raises(UnreadableImageError):
+        images.check(data[:place] + struct.pack("<I", 19) + data[place + 4 :])
+    assert not caplog.records
+
+
 def test_they_do_not_in_training_either(tmp_path, capfd):
     for split in ("train", "test"):
         for number, content in enumerate(odd_images()[:3]):
