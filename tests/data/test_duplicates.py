@@ -142,3 +142,20 @@ def test_nothing_to_train_on_is_refused(tmp_path):
     writing.prepare(source_of(np.zeros((6, 2, 2, 1), np.uint8)), tmp_path, quiet)
     with pytest.raises(InputError, match="all training images of stepwise_made are copies"):
         datasets.sizes(DataConfig(name="stepwise_made", data_dir=str(tmp_path), duplicates="drop"))
+
+
+def test_a_run_records_what_is_shared_and_trains_on_what_remains(train, root, tmp_path):
+    fields = {"data.name": "image_folder", "data.root": str(root), "data.data_dir": str(tmp_path / "data")}
+    fields |= {"plan.fractions": (0.5, 1.0), "plan.batch_multipliers": (1.0, 1.0), "plan.batch_size": 2}
+    fields |= {"plan.epochs_per_stage": 1}
+    states, told = [], []
+    for choice, delivery in (("warn", "resident"), ("drop", "resident"), ("drop", "streamed")):
+        folder = tmp_path / f"{choice}_{delivery}"
+        summary = train(folder, **fields, **{"data.duplicates": choice, "data.delivery": delivery})
+        rows = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
+        told.append([row["message"] for row in rows if row.get("name") == "duplicates"])
+        states.append(summary["state_sha256"])
+        stages = json.loads((folder / "subsets.json").read_text())["stages"]
+        assert [stage["count"] for stage in stages] == ([6, 13] if choice == "warn" else [4, 9])
+    assert told == [["1 of 4 test images are also in training"], [], []]
+    assert states[1] == states[2] != states[0]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from data_files import folder, quiet, write_classes, write_image, write_splits
 
+import launch
 from stepwise_jax.data import datasets
 from stepwise_jax.data.dataset import Dataset, Sizes
 from stepwise_jax.data.prepared import reading
@@ -88,3 +89,16 @@ def test_what_cannot_be_read_is_left_out_on_request(root, caplog):
         InputError, match=r"cannot be decoded completely: train/cat/bad.png .*data.unreadable to 'skip'"
     ):
         datasets.open_dataset(folder(root))
+
+
+def test_prepare_takes_what_training_takes(root, capsys):
+    (root / "train/cat/bad.png").write_bytes(b"no image")
+    (root / "train/cat/copy.bmp").write_bytes(write_image(root.parent / "copy.bmp", 0).read_bytes())
+    words = ["prepare", "image_folder", "--from", str(root), "--data-dir", str(root.parent / "data")]
+    assert launch.main(words) == 2
+    words += ["--data.unreadable", "skip"]
+    assert launch.main([*words, "--data.duplicates", "refuse"]) == 2
+    assert "data.duplicates is 'refuse': 2 images" in capsys.readouterr().err
+    for more in ([], ["--verify"]):
+        assert launch.main([*words, "--data.duplicates", "drop", *more]) == 0
+        assert "6 training and 4 test images, 2 classes" in capsys.readouterr().out

@@ -172,7 +172,7 @@ def test_every_kind_of_image_serves_a_grey_and_a_colour_network(tmp_path, mode):
 
 
 def test_evaluate_takes_where_the_data_lies_now(folder_run, capsys, tmp_path):
-    """The images and what is prepared of them have moved; files keep their times, by which they are known."""
+    """The images and what is prepared of them have moved; files are known by their contents."""
     shutil.copytree(folder_run / "images", tmp_path / "images")
     shutil.copytree(folder_run / "d", tmp_path / "prepared")
     shutil.copytree(folder_run / "run", tmp_path / "run")
