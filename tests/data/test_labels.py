@@ -1,5 +1,6 @@
 """Data sets of others whose labels name no class: the labelled split serves, or the count is in the refusal."""
 
+import dataclasses
 import json
 import logging
 from pathlib import Path
@@ -25,10 +26,8 @@ def theirs(tmp_path, monkeypatch, caplog):
         total = sum(map(len, split_labels.values()))
         source = source_of(np.random.default_rng(0).integers(0, 256, (total, 4, 4, 3), np.uint8))
         ids = iter(f"made_{row}" for row in range(total))
-        source.splits.clear()
-        for name, each in split_labels.items():
-            source.splits[name] = SourceSplit(tuple(next(ids) for _ in each), tuple(each))
-        writing.prepare(source, tmp_path, quiet)
+        splits = {name: SourceSplit(tuple(next(ids) for _ in each), tuple(each)) for name, each in split_labels.items()}
+        writing.prepare(dataclasses.replace(source, splits=splits), tmp_path, quiet)
         (tmp_path / "stepwise_made").rename(tmp_path / "theirs")
         path = tmp_path / "theirs/1.0.0/metadata.json"
         metadata = json.loads(path.read_text())
