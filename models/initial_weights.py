@@ -106,7 +106,10 @@ def import_weights(
     arrays = to_torch(name, variables)
     if headless:
         arrays = {key: array for key, array in arrays.items() if not key.startswith("fc.")}
-    origin = hashlib.sha256(pathlib.Path(source).read_bytes()).hexdigest()
-    write_safetensors(out, arrays, network=name, source_sha256=origin)
-    learned = (array.size for key, array in arrays.items() if "running_" not in key)
-    return ImportedWeights(sum(learned), None if headless else len(arrays["fc.weight"]))
+    write_safetensors(out, arrays, network=name, source_sha256=_sha256(source))
+    learned = sum(array.size for key, array in arrays.items() if "running_" not in key)
+    return ImportedWeights(learned, None if headless else len(arrays["fc.weight"]))
+
+
+def _sha256(path: str | pathlib.Path) -> str:
+    return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()

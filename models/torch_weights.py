@@ -1,5 +1,6 @@
 """Conversion between PyTorch's `state_dict` and Flax's variables, by one table of names. Needs no PyTorch."""
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -129,6 +130,13 @@ def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def _paths(net: ResNet, channels: int) -> dict[_Path, tuple[int, ...]]:
     """Shape of every leaf of the network's variables."""
+    small: Any = net.clone(num_classes=2)
+    shapes = _shapes_of_two_classes(small, channels)
+    return {path: (*shape[:-1], net.num_classes) if path[1] == "fc" else shape for path, shape in shapes.items()}
+
+
+@functools.lru_cache(maxsize=8)  # tracing takes a second, and a file is compared with the network twice
+def _shapes_of_two_classes(net: ResNet, channels: int) -> Mapping[_Path, tuple[int, ...]]:
     images = jax.ShapeDtypeStruct((1, 64, 64, channels), jnp.float32)
     variables = jax.eval_shape(lambda key, x: net.init(key, x, train=False), jax.random.key(0), images)
     leaves: dict[_Path, Any] = traverse_util.flatten_dict(variables)

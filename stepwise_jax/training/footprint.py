@@ -13,7 +13,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from stepwise_jax.data import datasets, placement
-from stepwise_jax.data.batches import ResidentSplit
+from stepwise_jax.data.batches import ResidentSplit, check_batch_sizes
 from stepwise_jax.data.loaders import Loader, ResidentLoader, StreamingLoader
 from stepwise_jax.data.placement import Placement
 from stepwise_jax.data.sampler import steps_in_call
@@ -24,7 +24,6 @@ from stepwise_jax.functional.preprocessing import make_preprocessing
 from stepwise_jax.functional.state import TrainState, make_initializer
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.runtime import sharding
-from stepwise_jax.training import session
 from stepwise_jax.training.step_functions import jit_train_call
 
 
@@ -73,7 +72,7 @@ def measure(experiment: ExperimentConfig, stages: Sequence[Stage], network: nn.M
       InputError: if a batch size does not divide evenly among the devices.
     """
     mesh = sharding.make_mesh()
-    session.check_batch_sizes(stages, mesh)
+    check_batch_sizes(stages, mesh)
     images, state = _image_storage(experiment.data, mesh), _abstract_state(experiment, network, mesh)
     sizes = dict.fromkeys(stage.batch_size for stage in stages)
     footprints = [

@@ -1,7 +1,6 @@
 """The session of a run: its data, functions, checkpoints and log, opened before the first step."""
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from stepwise_jax.data import datasets, subsets
+from stepwise_jax.data.batches import check_batch_sizes
 from stepwise_jax.data.dataset import Dataset
 from stepwise_jax.data.loaders import Loader
 from stepwise_jax.data.placement import Split, open_data, open_split
@@ -104,7 +104,6 @@ def open_session(
     folder: Path,
     observers: Sequence[Observer] = (),
     profile: ProfiledEpoch | None = None,
-    *,
     read_only: bool = False,
 ) -> Iterator[Session]:
     """Open the data, draw and record the subsets, and place the images on the devices.
@@ -117,29 +116,34 @@ def open_session(
       folder: the run's workdir, locked by the caller.
       observers: called with each record of the run.
       profile: the epoch to trace, if any.
-      read_only: write no record and change no checkpoint; the folder has its subsets already.
+      read_only: write no record, change no checkpoint.
     """
-    compile_cache.enable()
-    mesh, is_first = sharding.make_mesh(), multihost.is_first_process()
-    multihost.on_all_processes(partial(_check_plan, experiment, stages, network, mesh))
+    mesh, is_first = _open_devices(experiment, stages, network), multihost.is_first_process()
     with ExitStack() as stack:
         log = stack.enter_context(RunLog(folder if is_first and not read_only else None, observers))
         data, preprocessing = stack.enter_context(_open_data(experiment, stages, mesh, folder, log))
         functions = stack.enter_context(_open_functions(experiment, network, variables, preprocessing, mesh, log))
+        checkpoints = Checkpoints(folder / CHECKPOINTS, experiment.checkpoint.keep, read_only=read_only)
         yield Session(
             experiment=experiment,
             stages=stages,
             **data._asdict(),
             **functions._asdict(),
-            checkpoints=stack.enter_context(
-                Checkpoints(folder / CHECKPOINTS, experiment.checkpoint.keep, read_only=read_only)
-            ),
+            checkpoints=stack.enter_context(checkpoints),
             log=log,
             stop=agreement.StopAgreement(stack.enter_context(stop_on_signals()), mesh),
             mesh=mesh,
             folder=folder,
             profile=profile if is_first else None,
         )
+
+
+def _open_devices(experiment: ExperimentConfig, stages: tuple[Stage, ...], network: nn.Module) -> Mesh:
+    """Return the mesh of all devices, on which the plan is found to be trainable."""
+    compile_cache.enable()
+    mesh = sharding.make_mesh()
+    multihost.on_all_processes(partial(_check_plan, experiment, stages, network, mesh))
+    return mesh
 
 
 @contextmanager
@@ -275,28 +279,3 @@ def _compile_once(function: Callable[..., TrainState]) -> Callable[..., TrainSta
     # LLVM needs six times as long to optimise the random generators as they need to run once unoptimised.
     unoptimised = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
     return jax.jit(function, compiler_options=unoptimised)
-
-
-def check_batch_sizes(stages: Sequence[Stage], mesh: Mesh) -> None:
-    """Refuse a batch size that does not divide evenly among the devices.
-
-    Raises:
-      InputError: names the nearest batch sizes that fit, and the numbers of devices that fit every stage.
-    """
-    devices = mesh.size
-    for index, stage in enumerate(stages, start=1):
-        below = stage.batch_size // devices * devices
-        if below != stage.batch_size:
-            fitting = " or ".join(str(size) for size in (below, below + devices) if size)
-            raise InputError(
-                f"batch_size of stage {index} ({stage.name}) is {stage.batch_size}: "
-                f"{devices} devices share a batch evenly, so it must be {fitting}; "
-                f"the batches of this plan fit {_device_counts(stages, devices)}"
-            )
-
-
-def _device_counts(stages: Sequence[Stage], most: int) -> str:
-    """Say which numbers of devices below `most` divide every stage's batch evenly."""
-    common = math.gcd(*(stage.batch_size for stage in stages))
-    *others, last = (str(count) for count in range(1, most) if common % count == 0)
-    return f"{', '.join(others)} or {last} devices" if others else "one device alone"

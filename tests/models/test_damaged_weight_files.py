@@ -85,7 +85,7 @@ def write_damaged(path: pathlib.Path, weights, rng: np.random.Generator) -> None
 def test_a_damaged_file_gives_its_weights_or_a_sentence(tmp_path, weights, seed):
     path = tmp_path / "w.pth"
     write_damaged(path, weights, np.random.default_rng(seed))
-    memory, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    memory, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     for wanted in (None, wanted_shapes(NETWORK, **SHAPE)):
         try:
             state_dict = models.read_weights(path, wanted=wanted)
@@ -95,5 +95,5 @@ def test_a_damaged_file_gives_its_weights_or_a_sentence(tmp_path, weights, seed)
             assert sentence.startswith("weights: ")
             assert sentence.isprintable()
             assert len(sentence) < 500
-    assert time.monotonic() - start < 30
+    assert time.process_time() - start < 30
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < memory + 300_000

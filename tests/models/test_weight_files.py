@@ -182,8 +182,11 @@ def test_the_same_weights_in_two_places_are_one(tmp_path):
         (7, "holds a Python int, not a state_dict"),
         (WEIGHTS["conv.weight"], r"holds one array \[3, 4\], not a state_dict"),
         (Call(Name("mine", "Net"), (), {"layers": 3}), "is refused: its pickle is a mine.Net, which only its own code"),
-        ({"epoch": 3, "model": Call(Name("mine", "Net"), ())}, r"no state_dict: epoch \(int\), model \(mine.Net\); in"),
-        ({"x\n\x1b": 1}, r"no state_dict: x\?\? \(int\)"),
+        (
+            {"epoch": 3, "model": Call(Name("mine", "Net"), ())},
+            r"holds no state_dict: epoch \(int\), model \(mine.Net\); in",
+        ),
+        ({"x\n\x1b": 1}, r"holds no state_dict: x\?\? \(int\)"),
     ],
 )
 def test_what_is_no_state_dict_is_named(tmp_path, content, sentence):
@@ -205,17 +208,17 @@ def memoised(content: bytes, *opcodes: bytes) -> bytes:
     return pickle_of(content + b"q\x00" + b"".join(opcodes))
 
 
-LIST = b"](" + b"K\x01N\x86" * 300_000 + b"e"
-TUPLE = b"(" + b"N" * 300_000 + b"t"
+LIST = b"](" + b"K\x01N\x86" * 200_000 + b"e"
+TUPLE = b"(" + b"N" * 200_000 + b"t"
 BOMBS = {
-    "a list made a size many times": memoised(LIST, b"ctorch\nSize\nq\x01", b"h\x01h\x00\x85R" * 300_000),
+    "a list made a size many times": memoised(LIST, b"ctorch\nSize\nq\x01", b"h\x01h\x00\x85R" * 200_000),
     "a list made a mapping many times": memoised(
-        LIST, b"ccollections\nOrderedDict\nq\x01", b"h\x01h\x00\x85R" * 300_000
+        LIST, b"ccollections\nOrderedDict\nq\x01", b"h\x01h\x00\x85R" * 200_000
     ),
-    "a tuple of arguments many times": memoised(TUPLE, b"cmine\nThing\nq\x01", b"h\x01h\x00R" * 300_000),
-    "a tuple as a storage many times": memoised(TUPLE, b"h\x00Q" * 300_000),
+    "a tuple of arguments many times": memoised(TUPLE, b"cmine\nThing\nq\x01", b"h\x01h\x00R" * 200_000),
+    "a tuple as a storage many times": memoised(TUPLE, b"h\x00Q" * 200_000),
     "a name that doubles": memoised(b"X\x01\x00\x00\x00a", b"h\x00h\x00\x86q\x00" * 64, b"(" + b"h\x00" * 5 + b"tQ"),
-    "a deep key": memoised(b"N", b"\x85" * 1_000_000, b"q\x01}h\x01Ns"),
+    "a deep key": memoised(b"N", b"\x85" * 300_000, b"q\x01}h\x01Ns"),
     "dicts that double": memoised(b"}", b"}(X\x01\x00\x00\x00ah\x00X\x01\x00\x00\x00bh\x00uq\x00" * 64),
     "a dict in itself": memoised(b"}", b"X\x01\x00\x00\x00ah\x00s"),
     "a byte array": b"\x80\x05\x96" + struct.pack("<Q", 2**40) + b".",
@@ -224,20 +227,26 @@ BOMBS = {
 }
 
 
-@pytest.mark.parametrize("data", BOMBS.values(), ids=BOMBS)
-def test_a_small_pickle_takes_neither_memory_nor_time(tmp_path, data):
+def test_a_small_pickle_takes_neither_memory_nor_time(tmp_path):
     """In a process of its own: some of these would end it."""
     code = (
-        "import resource, sys, models\n"
-        "try: models.read_weights(sys.argv[1], wanted={'a': (1,)})\n"
-        "except ValueError as error: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, error)\n"
+        "import pathlib, resource, sys, time, models\n"
+        "for path in sorted(pathlib.Path(sys.argv[1]).glob('*.pth')):\n"
+        "    start = time.process_time()\n"
+        "    try: models.read_weights(path, wanted={'a': (1,)})\n"
+        "    except ValueError as error: print(time.process_time() - start, error)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
     )
-    words = [sys.executable, "-c", code, str(write_zip(tmp_path / "w.pth", data))]
-    done = subprocess.run(words, cwd=GOLDEN.parents[1], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr[-500:]
-    memory, sentence = done.stdout.split(" ", 1)
+    for name, data in BOMBS.items():
+        write_zip(tmp_path / f"{name}.pth", data)
+    words = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(words, cwd=GOLDEN.parents[1], capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, (done.stdout, done.stderr[-500:])
+    *sentences, memory = done.stdout.splitlines()
+    for name, sentence in zip(sorted(BOMBS), sentences, strict=True):
+        assert f"{name}.pth" in sentence
+        assert float(sentence.split()[0]) < 30, sentence
     assert int(memory) < 1_000_000
-    assert "w.pth" in sentence
 
 
 def test_a_tensor_cannot_be_larger_than_its_values(tmp_path):
@@ -264,7 +273,9 @@ def test_tensors_of_one_storage_share_it(tmp_path):
 
 
 def test_torchscript_is_named(tmp_path):
-    path = write_zip(tmp_path / "w.pth", pickle_of(b"c__torch__.torchvision\nResNet\n)\x81"), **{"constants.pkl": b""})
+    path = write_zip(
+        tmp_path / "w.pth", pickle_of(b"c__torch__.torchvision\nResNet\n)\x81"), (), **{"constants.pkl": b""}
+    )
     with pytest.raises(ValueError, match=r"w\.pth is a TorchScript program, not weights; save torch\.jit\.load"):
         models.read_weights(path)
 

@@ -37,19 +37,22 @@ class Storage:
     array: np.ndarray
 
 
-class Pickler(pickle._Pickler):  # pyright: ignore[reportAttributeAccessIssue]
+_PythonPickler: Any = vars(pickle)["_Pickler"]
+
+
+class Pickler(_PythonPickler):
     """Writes numpy's arrays as PyTorch's tensors."""
 
     def __init__(self, file, protocol=2):
         super().__init__(file, protocol)
-        self.storages: list[Storage] = []
+        self.storages: dict[int, Storage] = {}
+        """By the identity of their arrays: the same tensor in two places has one storage."""
 
     def persistent_id(self, obj):
         if not isinstance(obj, Storage):
             return None
-        self.storages.append(obj)
         kind = Name("torch", STORAGES[str(obj.array.dtype)])
-        return "storage", kind, str(len(self.storages) - 1), "cpu", obj.array.size
+        return "storage", kind, str(list(self.storages).index(id(obj.array))), "cpu", obj.array.size
 
     def save_name(self, obj):
         self.write(f"c{obj.module}\n{obj.name}\n".encode())
@@ -64,11 +67,12 @@ class Pickler(pickle._Pickler):  # pyright: ignore[reportAttributeAccessIssue]
 
     def save_array(self, obj):
         strides = tuple(stride // obj.itemsize for stride in obj.strides)
-        arguments = (Storage(obj), 0, obj.shape, strides, False, collections.OrderedDict())
+        storage = self.storages.setdefault(id(obj), Storage(obj))
+        arguments = (storage, 0, obj.shape, strides, False, collections.OrderedDict())
         self.save_call(Call(Name("torch._utils", "_rebuild_tensor_v2"), arguments))
 
     dispatch = {  # noqa: RUF012
-        **pickle._Pickler.dispatch,  # pyright: ignore[reportAttributeAccessIssue]
+        **_PythonPickler.dispatch,
         Name: save_name,
         Call: save_call,
         np.ndarray: save_array,
@@ -77,10 +81,15 @@ class Pickler(pickle._Pickler):  # pyright: ignore[reportAttributeAccessIssue]
 
 def pickled(content: Any, protocol: int = 2) -> tuple[bytes, list[bytes]]:
     """The pickle of it, and the bytes of its storages."""
+    data, arrays = _pickled(content, protocol)
+    return data, [array.tobytes() for array in arrays]
+
+
+def _pickled(content: Any, protocol: int) -> tuple[bytes, list[np.ndarray]]:
     file = io.BytesIO()
     pickler = Pickler(file, protocol)
     pickler.dump(content)
-    return file.getvalue(), [storage.array.tobytes() for storage in pickler.storages]
+    return file.getvalue(), [storage.array for storage in pickler.storages.values()]
 
 
 def write_zip(path: Path, data: bytes, storages: Sequence[bytes] = (), **others: bytes) -> Path:
@@ -102,17 +111,10 @@ def save(path: Path, content: Any, protocol: int = 2) -> Path:
 
 def save_old(path: Path, content: Any) -> Path:
     """What `torch.save` wrote before PyTorch 1.6."""
-    data, storages = pickled(content)
+    data, arrays = _pickled(content, 2)
     head = (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})
     parts = [pickle.dumps(part, protocol=2) for part in head]
-    keys = pickle.dumps([str(number) for number in range(len(storages))], protocol=2)
-    sizes = [int(storage.array.size) for storage in _storages(content)]
-    blocks = [struct.pack("<q", size) + block for size, block in zip(sizes, storages, strict=True)]
+    keys = pickle.dumps([str(number) for number in range(len(arrays))], protocol=2)
+    blocks = [struct.pack("<q", array.size) + array.tobytes() for array in arrays]
     path.write_bytes(b"".join([*parts, data, keys, *blocks]))
     return path
-
-
-def _storages(content: Any) -> list[Storage]:
-    pickler = Pickler(io.BytesIO())
-    pickler.dump(content)
-    return pickler.storages

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from conftest import Once
 
+from stepwise_jax.data.batches import check_batch_sizes
 from stepwise_jax.errors import InputError
 from stepwise_jax.plans.stage import Stage
-from stepwise_jax.training.session import check_batch_sizes
 
 ROOT = Path(__file__).parents[2]
 
