@@ -11,6 +11,10 @@ if not __package__:
 
 def start() -> NoReturn:
     """Runs the command of this process's arguments, and ends the process."""
+    from stepwise_jax.runtime.streams import tolerate_lost_streams
+
+    # Before any file is opened, which would take the place of a closed stream.
+    tolerate_lost_streams()
     if sys.argv[1:2] == ["train"]:
         # Before anything that takes seconds to import: a signal ends the process with a sentence.
         from stepwise_jax.runtime.signals import exit_on_signals

@@ -1,6 +1,5 @@
 """Observers that display a training run: live on a terminal, as plain lines elsewhere."""
 
-import contextlib
 import os
 import sys
 import time
@@ -16,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stepwise_jax.formatting import format_duration, format_percent
+from stepwise_jax.runtime.streams import tolerate_errors
 from stepwise_jax.workdir.records import (
     EndRecord,
     EpochRecord,
@@ -186,7 +186,7 @@ class LineDisplay(Display):
 
     def __init__(self, stream: TextIO):
         super().__init__()
-        self._stream = stream
+        self._stream = tolerate_errors(stream)
         self._shown: tuple[str, int] | None = None
 
     def show_progress(self, done: int, total: int, what: str) -> None:
@@ -201,11 +201,9 @@ class LineDisplay(Display):
         return super()._format_epoch(record) + ("" if left is None else f"  {format_time_left(left)}")
 
     def _show(self, text: str, style: str) -> None:
-        # One write keeps lines whole if several processes or threads share a log. Training continues if the reader
-        # of the pipe has exited.
-        with contextlib.suppress(BrokenPipeError):
-            self._stream.write(text + "\n")
-            self._stream.flush()
+        # One write keeps lines whole if several processes or threads share a log.
+        self._stream.write(text + "\n")
+        self._stream.flush()
 
 
 class LiveDisplay(Display):
@@ -217,7 +215,7 @@ class LiveDisplay(Display):
         # A redirected stdout holds documents for other programs, so the display must not write to it.
         self._live = Live(
             get_renderable=self._render,
-            console=Console(file=stream, highlight=False),
+            console=Console(file=tolerate_errors(stream), highlight=False),
             refresh_per_second=4,
             redirect_stdout=sys.stdout.isatty(),
             transient=True,

@@ -19,6 +19,7 @@ from stepwise_jax.runtime.process import (
     restart_with_malloc_settings,
     silence_orbax,
 )
+from stepwise_jax.runtime.streams import discard_output, raise_lost_output
 
 Command = Callable[[argparse.Namespace, Sequence[str]], None]
 
@@ -60,12 +61,12 @@ def main(arguments: Sequence[str]) -> int:
     """Runs one command and returns its exit status; what went wrong is one sentence on stderr."""
     try:
         _execute(arguments)
-        sys.stdout.flush()
+        raise_lost_output()
     except StepwiseError as error:
         return _fail(str(error), error.status)
     except BrokenPipeError:
-        # Whoever read our output is gone. Python would fail once more when it flushes at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read our output is gone.
+        discard_output()
         return 141
     except RuntimeError as error:
         if not is_out_of_memory(error):

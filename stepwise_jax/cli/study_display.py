@@ -1,6 +1,5 @@
 """Displays the progress of many runs: as a live list on a terminal, as plain lines elsewhere."""
 
-import contextlib
 import sys
 import time
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stepwise_jax.cli.display import can_move_cursor, estimate_seconds_left, format_time_left
+from stepwise_jax.runtime.streams import tolerate_errors
 from stepwise_jax.studies.jobs import Failure, Job, StudyObserver
 
 
@@ -20,7 +20,7 @@ class StudyDisplay(StudyObserver):
     """Shows a line for each run that starts or ends, and one for each twentieth of all samples."""
 
     def __init__(self, jobs: Sequence[Job], stream: TextIO):
-        self._stream, self._jobs = stream, jobs
+        self._stream, self._jobs = tolerate_errors(stream), jobs
         self._total = sum(job.samples for job in jobs)
         self._start = (time.monotonic(), sum(job.samples_done() for job in jobs))
         self._samples, self._finished, self._twentieths = self._start[1], sum(job.done for job in jobs), -1
@@ -55,10 +55,8 @@ class StudyDisplay(StudyObserver):
         return f"{self._finished} of {len(self._jobs)} runs, {share}, {format_time_left(left)}"
 
     def _show(self, text: str) -> None:
-        # The study continues if the reader of the pipe has exited.
-        with contextlib.suppress(BrokenPipeError):
-            self._stream.write(text + "\n")
-            self._stream.flush()
+        self._stream.write(text + "\n")
+        self._stream.flush()
 
 
 class LiveStudyDisplay(StudyDisplay):
@@ -66,7 +64,7 @@ class LiveStudyDisplay(StudyDisplay):
 
     def __init__(self, jobs: Sequence[Job], stream: TextIO):
         self._running: Sequence[Job] = ()
-        self._console = Console(file=stream, highlight=False)
+        self._console = Console(file=tolerate_errors(stream), highlight=False)
         super().__init__(jobs, stream)
         # Last, because it renders the attributes above at once.
         self._live = Live(

@@ -1,1 +1,1 @@
-"""The machine: devices, sharding, several hosts, signals, threads, and the compilation cache."""
+"""The machine: devices, sharding, several hosts, signals, streams, threads, and the compilation cache."""

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -27,8 +27,9 @@ def exit_on_signals() -> None:
     def exit_now(number: int, _: FrameType | None) -> None:
         name, cursor = signal.Signals(number).name, SHOW_CURSOR if sys.stderr.isatty() else ""
         message = f"{cursor}error: stopped by {name} while no training was running: run the same command to continue\n"
-        # Without buffers and locks, which the signal may have interrupted.
-        os.write(2, message.encode())
+        # Without buffers and locks, which the signal may have interrupted; a closed terminal must not prevent the exit.
+        with suppress(OSError):
+            os.write(2, message.encode())
         os._exit(130 if number == signal.SIGINT else 75)
 
     for each in SIGNALS:

@@ -1,6 +1,7 @@
 """The displays of a run: live, through a pseudo-terminal, and as plain lines, through a pipe."""
 
 import dataclasses
+import errno
 import fcntl
 import io
 import os
@@ -260,12 +261,25 @@ def test_tables_fit_the_terminal(columns, column):
     assert sum(line.startswith(tuple("ABCDO")) for line in lines) == 5
 
 
-def test_a_reader_that_exits_does_not_end_the_run(monkeypatch):
-    """As in `launch.py train ... 2>&1 | head`."""
-    stream = io.StringIO()
+@pytest.mark.parametrize("terminal", [False, True])
+@pytest.mark.parametrize("number", [errno.EPIPE, errno.EIO, errno.ENOSPC])
+def test_a_stream_that_fails_does_not_end_the_run(number, terminal, monkeypatch):
+    """As in `launch.py train ... 2>&1 | head`, when a terminal is closed, or below a log on a full disk."""
 
-    def flush():
-        raise BrokenPipeError
+    class Failing(io.StringIO):
+        def isatty(self) -> bool:
+            return terminal
 
-    monkeypatch.setattr(stream, "flush", flush)
-    LineDisplay(stream).show_message("nobody reads this")
+        def write(self, _: str) -> int:
+            raise OSError(number, os.strerror(number))
+
+        def flush(self) -> None:
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setenv("TERM", "xterm")
+    shown = make_display(Failing())
+    assert isinstance(shown, LiveDisplay if terminal else LineDisplay)
+    shown.show_progress(1, 2, "reading images")
+    shown(StartRecord("nobody reads this", ROWS, 10_000))
+    shown.show_message("nor this")
+    shown.finish()

@@ -1,7 +1,11 @@
 """The displays of a study."""
 
+import errno
 import io
+import os
 from pathlib import Path
+
+import pytest
 
 from stepwise_jax.cli.study_display import LiveStudyDisplay, StudyDisplay, make_study_display
 from stepwise_jax.studies.jobs import Failure, Job
@@ -69,12 +73,16 @@ def test_a_terminal_has_a_live_list(tmp_path, monkeypatch):
     assert "0 of 2 runs, 25% of the samples" in written
 
 
-def test_a_reader_that_exits_does_not_stop_the_study(tmp_path):
-    class Gone(io.StringIO):
+@pytest.mark.parametrize("kind", [StudyDisplay, LiveStudyDisplay])
+@pytest.mark.parametrize("number", [errno.EPIPE, errno.EIO, errno.ENOSPC])
+def test_a_stream_that_fails_does_not_stop_the_study(number, kind, tmp_path):
+    class Failing(io.StringIO):
         def write(self, _: str) -> int:
-            raise BrokenPipeError
+            raise OSError(number, os.strerror(number))
 
-    StudyDisplay([job(tmp_path / "a")], Gone()).started(job(tmp_path / "a"))
+    display = kind([job(tmp_path / "a")], Failing())
+    display.started(job(tmp_path / "a"))
+    display.finish()
 
 
 def test_no_runs_at_all(tmp_path):
