@@ -19,6 +19,7 @@ from stepwise_jax.runtime.process import (
     restart_with_malloc_settings,
     silence_orbax,
 )
+from stepwise_jax.runtime.signals import stop_with_parent
 from stepwise_jax.runtime.streams import discard_output, raise_lost_output
 
 Command = Callable[[argparse.Namespace, Sequence[str]], None]
@@ -54,6 +55,7 @@ def run() -> NoReturn:
     collect_garbage_rarely()
     if sys.argv[1:2] in (["train"], ["bench"]):
         restart_with_malloc_settings()
+    stop_with_parent()
     exit_process(main(sys.argv[1:]))
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -14,6 +15,9 @@ from typing import Any, TypeVar
 
 # From the terminal, from `kill`, and from Slurm and cloud schedulers before they preempt a machine.
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+PARENT = "STEPWISE_PARENT"
+"""Environment variable: the number of the process without which `stop_with_parent` stops this one."""
 
 SHOW_CURSOR = "\x1b[?25h"
 
@@ -45,6 +49,28 @@ def block_signals() -> None:
 def unblock_signals() -> None:
     """Handle signals again, including those that arrived while they were blocked."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+def stop_with_parent(seconds: float = 1.0) -> None:
+    """Send SIGTERM to this process once its parent is gone, if the parent set `PARENT`.
+
+    A parent that is killed with SIGKILL cannot stop its children itself.
+
+    Args:
+      seconds: between two looks at the parent.
+    """
+    # Removed, because the children of this process have another parent.
+    parent = os.environ.pop(PARENT, "")
+    if parent.isdecimal():
+        threading.Thread(target=_watch, args=(int(parent), seconds), name="parent", daemon=True).start()
+
+
+def _watch(parent: int, seconds: float) -> None:
+    while os.getppid() == parent:
+        time.sleep(seconds)
+    # After a signal from somewhere else, this one would be the second, and end the process before it has saved.
+    if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 class StopRequest:

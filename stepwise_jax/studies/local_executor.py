@@ -1,7 +1,8 @@
 """Runs the jobs of a study on this machine, each in a separate process, as many at a time as there are slots.
 
-A run that fails or is killed does not affect the others. A study can be stopped and started again, because each run's
-folder says how far the run is. Several processes may work on one study: each skips the runs that another is training.
+A run that fails or is killed does not affect the others; if this process is killed, the runs save and stop. A study can
+be stopped and started again, because each run's folder says how far the run is. Several processes may work on one
+study: each skips the runs that another is training.
 """
 
 import os
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stepwise_jax.errors import InterruptedRunError
-from stepwise_jax.runtime.signals import StopRequest
+from stepwise_jax.runtime.signals import PARENT, StopRequest
 from stepwise_jax.studies.jobs import Failure, Job, Slot, StudyObserver, last_lines
 from stepwise_jax.workdir import lock
 
@@ -152,7 +153,7 @@ def _start(job: Job, slot: Slot) -> "subprocess.Popen[bytes]":
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env={**os.environ, **slot.environment},
+            env={**os.environ, **slot.environment, PARENT: str(os.getpid())},
             start_new_session=True,
         )
     if slot.cores:

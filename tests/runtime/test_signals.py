@@ -100,6 +100,27 @@ def test_the_handlers_from_before_are_there_again_afterwards(disturbance):
     assert done.stdout.splitlines() == [*messages, "own handler: SIGTERM", "True"], done.stderr
 
 
+def test_a_process_stops_once_its_parent_is_gone():
+    body = """
+    from stepwise_jax.runtime.signals import PARENT, stop_with_parent
+
+    def parent_is(number):
+        os.environ[PARENT] = number
+        stop_with_parent(seconds=0.01)
+        time.sleep(0.2)
+        print(stop.name, PARENT in os.environ, flush=True)
+
+    with stop_on_signals() as stop:
+        stop_with_parent(seconds=0.01)
+        parent_is(str(os.getppid()))
+        parent_is(str(os.getppid() + 1))
+        # A second signal would end the process before it has saved.
+        parent_is(str(os.getppid() + 1))
+    """
+    done = run(body)
+    assert (done.returncode, done.stdout.splitlines()) == (0, ["None False", "SIGTERM False", "SIGTERM False"])
+
+
 def test_outside_the_main_thread_no_handler_is_touched():
     body = """
     def work():

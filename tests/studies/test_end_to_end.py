@@ -2,12 +2,17 @@
 
 import json
 import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import launch
 from stepwise_jax.studies import local_executor
+from stepwise_jax.workdir.lock import is_locked
 
 ROOT = Path(__file__).parents[2]
 DIGITS = str(ROOT / "configs" / "digits.py")
@@ -62,6 +67,35 @@ def test_compare_trains_pairs_and_goes_on(capsys, tmp_path):
     )
     # All but the time, which is the last column, is the same.
     assert again.splitlines()[-1] == output.splitlines()[-1]
+
+
+def test_runs_of_a_compare_that_is_killed_save_and_stop(capsys, tmp_path):
+    root = tmp_path / "compared"
+    words = ["compare", DIGITS, "--workdir", str(root), "--strategies", "stepwise,baseline", "--seeds", "1"]
+    words += ["--processes", "2", *TINY, "--plan.epochs_per_stage", "150", "--plan.baseline_epochs", "150"]
+    words += ["--plan.decay_every", "150", "--plan.baseline_decay_every", "150"]
+    folders = [root / name / "seed0" for name in ("stepwise", "baseline")]
+    with subprocess.Popen([sys.executable, "launch.py", *words], cwd=ROOT, stderr=subprocess.DEVNULL) as process:
+        wait_until(lambda: all('"epoch"' in read(folder / "records.jsonl") for folder in folders))
+        process.kill()
+    wait_until(lambda: not any(is_locked(folder) for folder in folders))
+    for folder in folders:
+        assert "error: stopped by SIGTERM after " in read(folder.with_name("seed0.log"))
+        assert any((folder / "checkpoints").iterdir())
+        assert not (folder / "summary.json").exists()
+    assert "stepwise" in command(capsys, *words)
+    assert all((folder / "summary.json").exists() for folder in folders)
+
+
+def read(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 300
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
 
 
 def test_sweep_ranks_two_points_on_held_out_images(capsys, tmp_path):

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -125,6 +126,28 @@ def test_a_stop_lets_the_runs_save_themselves(tmp_path):
         run(grid, [Slot(), Slot()], stop)
     asking.join()
     assert all((tmp_path / name / "saved").exists() for name in "ab")
+
+
+def test_a_study_that_is_killed_stops_its_runs(tmp_path):
+    study = "import sys; from pathlib import Path; from stepwise_jax.runtime.signals import StopRequest; "
+    study += "from stepwise_jax.studies.jobs import Job, Slot, StudyObserver; "
+    study += "from stepwise_jax.studies.local_executor import run_jobs; folder = Path(sys.argv[1]); "
+    study += "job = Job('a', folder, (sys.executable, '-c', sys.argv[2], sys.argv[1]), 1); "
+    study += "run_jobs([job], [Slot()], StudyObserver(), StopRequest())"
+    watch = "from stepwise_jax.runtime.signals import stop_with_parent; stop_with_parent(0.05); "
+    sleep = SLEEP.replace("p.joinpath('ready')", f"{watch}p.joinpath('ready')")
+    words = [sys.executable, "-c", study, str(tmp_path / "a"), sleep]
+    with subprocess.Popen(words) as process:
+        wait_for(tmp_path / "a" / "ready")
+        process.kill()
+    wait_for(tmp_path / "a" / "saved")
+
+
+def wait_for(path: Path) -> None:
+    end = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < end, f"{path} has not appeared"
+        time.sleep(0.02)
 
 
 def test_nothing_is_started_after_a_stop(tmp_path):
