@@ -3,6 +3,7 @@
 import glob
 import logging
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,6 +12,9 @@ import numpy as np
 from stepwise_jax.data import images
 from stepwise_jax.data.source import shorten
 from stepwise_jax.data.sources.class_folders import visible_entries
+
+MAX_MIB = 512
+"""Size of the largest file that is read as an image."""
 
 _log = logging.getLogger(__name__)
 
@@ -68,7 +72,7 @@ def read_image(path: str, shape: tuple[int, int, int]) -> np.ndarray | str:
     """
     pixels = np.empty(shape, np.uint8)
     try:
-        encoded = Path(path).read_bytes()
+        encoded = _read_file(path)
         images.check(encoded)
         with images.silence_decoders():
             images.decode_into(pixels, encoded)
@@ -77,3 +81,13 @@ def read_image(path: str, shape: tuple[int, int, int]) -> np.ndarray | str:
     except images.UnreadableImageError as error:
         return str(error)
     return pixels
+
+
+def _read_file(path: str) -> bytes:
+    """The content of a file; a pipe or a device would make the reader wait, or never end."""
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise images.UnreadableImageError("not a regular file")
+    if status.st_size > MAX_MIB << 20:
+        raise images.UnreadableImageError(f"a file of {status.st_size / 2**20:.1f} MiB, and at most {MAX_MIB} are read")
+    return Path(path).read_bytes()

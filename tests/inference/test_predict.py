@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import os
 import shutil
 from pathlib import Path
 
@@ -118,6 +119,20 @@ def test_a_batch_without_a_readable_image(folder_run, capsys, tmp_path):
     rows, err = predicted(capsys, folder_run, tmp_path, status=2)
     assert len(rows) == 1
     assert err.count("cannot be read: empty file") == 11
+
+
+def test_pipes_devices_and_huge_files_are_named_and_never_read(folder_run, capsys, tmp_path):
+    paths = [tmp_path / name for name in ("pipe.jpg", "zero.png", "huge.bmp", "x.jpg")]
+    os.mkfifo(paths[0])
+    paths[1].symlink_to("/dev/zero")
+    paths[2].touch()
+    os.truncate(paths[2], 600 << 20)
+    shutil.copy(folder_run / "images" / "test" / "cat" / "00.jpg", paths[3])
+    rows, err = predicted(capsys, folder_run, *paths, status=2)
+    assert [row["image"] for row in rows] == [str(paths[3])]
+    assert f"warning: {paths[0]} cannot be read: not a regular file" in err
+    assert f"warning: {paths[1]} cannot be read: not a regular file" in err
+    assert f"warning: {paths[2]} cannot be read: a file of 600.0 MiB, and at most 512 are read" in err
 
 
 @pytest.mark.parametrize(
