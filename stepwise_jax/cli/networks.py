@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import ExperimentConfig, ModelConfig
+from stepwise_jax.runtime.process import check_jax_settings
 
 if TYPE_CHECKING:
     from flax import linen as nn
@@ -29,10 +30,11 @@ def build_network(experiment: ExperimentConfig, num_classes: int) -> "nn.Module"
     """The network that `model` describes, checked against the size of its images.
 
     Raises:
-      InputError: for an unknown network, or a shape that it cannot have.
+      InputError: for an unknown network, a shape that it cannot have, or options of JAX that no network works under.
     """
     import jax
 
+    check_jax_settings()
     config, size = experiment.model, experiment.data.image_size
     try:
         network = load_models().build(config.name, num_classes=num_classes, dtype=experiment.dtype, **_shape(config))

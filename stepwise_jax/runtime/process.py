@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
+from stepwise_jax.errors import InputError
 from stepwise_jax.runtime import threads
 from stepwise_jax.runtime.signals import block_signals, unblock_signals
 
@@ -111,6 +112,28 @@ def compute_in_main_thread() -> None:
         # A missing option in another version of JAX must not prevent training.
         with contextlib.suppress(AttributeError):
             jax.config.update("jax_cpu_enable_async_dispatch", False)
+
+
+_IMPOSSIBLE_SETTINGS: dict[str, tuple[tuple[object, ...], str]] = {
+    "jax_disable_jit": ((True,), "steps are compiled"),
+    "jax_numpy_rank_promotion": (("raise",), "networks add vectors to maps"),
+    "jax_transfer_guard": (("disallow", "disallow_explicit"), "batches and scores are transferred"),
+}
+"""Values of JAX's options under which nothing can be trained or scored, and why."""
+
+
+def check_jax_settings() -> None:
+    """Refuse options of JAX, set as environment variables for example, that every run would fail under.
+
+    Raises:
+      InputError: with the option.
+    """
+    import jax
+
+    for name, (refused, reason) in _IMPOSSIBLE_SETTINGS.items():
+        value = getattr(jax.config, name, None)
+        if value in refused:
+            raise InputError(f"{name.upper()} is {value!r}: it must not be, because {reason}")
 
 
 def _can_set(environment: Mapping[str, str]) -> bool:
