@@ -37,6 +37,7 @@ dev: $(VENV)/.complete-dev
 
 $(VENV)/.complete: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("stepwise-jax needs Python 3.11 or newer; $(PYTHON) is " + sys.version.split()[0] + ": set PYTHON=python3.11, say" if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make an environment, because it lacks the module venv or ensurepip: install it (on Debian or Ubuntu: apt install python3-venv), or set PYTHON to a Python that has both" >&2; exit 1; }
 	@echo "Setting up $(VENV) from requirements.lock (1.4 GB, some minutes the first time) ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) --require-hashes -r requirements.lock

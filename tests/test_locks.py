@@ -1,6 +1,10 @@
-"""The two lock files: what running needs, and that with the development tools."""
+"""The two lock files, what running needs and that with the development tools, and their installation."""
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
@@ -38,3 +42,14 @@ def test_the_development_lock_adds_to_the_other_and_agrees_with_it(python):
 def test_locks_name_no_place_to_fetch_from():
     for name in ("requirements.lock", "requirements-dev.lock"):
         assert not re.search(r"://|--(extra-)?index|--find-links", (ROOT / name).read_text())
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_a_python_that_cannot_make_environments_gets_a_sentence(tmp_path):
+    (tmp_path / "ensurepip.py").write_text("raise ImportError\n")
+    words = ["make", ".venv", f"PYTHON={sys.executable}", f"VENV={tmp_path / 'venv'}"]
+    variables = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(words, cwd=ROOT, env=variables, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "cannot make an environment, because it lacks the module venv or ensurepip" in done.stderr
+    assert not (tmp_path / "venv").exists()
