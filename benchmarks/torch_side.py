@@ -41,6 +41,10 @@ class _Anything(type):
 class NoTorchvision(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """A stand-in for torchvision, which timm imports for its augmentations and which is not built for every CPU."""
 
+    def __init__(self):
+        self.names: list[str] = []
+        """What was read of it, in order."""
+
     def find_spec(self, name: str, path: object = None, target: object = None) -> importlib.machinery.ModuleSpec | None:
         """Finds torchvision and all its submodules."""
         ours = name.split(".")[0] == "torchvision"
@@ -48,11 +52,13 @@ class NoTorchvision(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
         """A module with a class for every attribute."""
+        names = self.names
 
         class Module(types.ModuleType):
             def __getattr__(self, name: str) -> type:
                 if name.startswith("__"):
                     raise AttributeError(name)
+                names.append(f"{self.__name__}.{name}")
                 return _Anything(name, (), {})
 
         return Module(spec.name)
@@ -70,7 +76,7 @@ def build(setup: dict[str, Any]) -> Any:
     Raises:
       ValueError: for a network that this file cannot build at another size.
     """
-    timm = _timm()
+    timm = import_timm()
     name, classes = setup["network"], setup["classes"]
     changed = setup["small_images"] or setup["width"] or setup["blocks"]
     if not changed and not name.endswith("_small"):
@@ -80,11 +86,26 @@ def build(setup: dict[str, Any]) -> Any:
     return _build_resized(name, setup)
 
 
-def _timm() -> Any:
-    if not any(isinstance(each, NoTorchvision) for each in sys.meta_path):
-        sys.meta_path.insert(0, NoTorchvision())
-    import timm
+def import_timm() -> Any:
+    """timm, with a stand-in for torchvision.
 
+    Raises:
+      ImportError: with what timm reads of torchvision, the last first, if the stand-in is not enough.
+    """
+    stand_in = next((each for each in sys.meta_path if isinstance(each, NoTorchvision)), NoTorchvision())
+    if stand_in not in sys.meta_path:
+        sys.meta_path.insert(0, stand_in)
+    try:
+        import timm
+    # A module that fails at a stand-in's class may raise anything.
+    except Exception as error:
+        if not stand_in.names or isinstance(error, ModuleNotFoundError):
+            raise
+        names = ", ".join(dict.fromkeys(reversed(stand_in.names)))
+        raise ImportError(
+            f"timm cannot be imported with the stand-in for torchvision of torch_side.py ({type(error).__name__}: "
+            f"{error}): another version of timm may need less of it; this one reads, the last first, {names}"
+        ) from error
     return timm
 
 
@@ -113,6 +134,7 @@ class TorchSide:
         import torch
 
         self._torch, self._setup = torch, setup
+        import_timm()
         self._device = torch.device(setup["device"])
         if setup["device"] == "cuda" and not torch.cuda.is_available():
             raise ValueError("this PyTorch sees no GPU")
@@ -124,7 +146,10 @@ class TorchSide:
     def describe(self) -> dict[str, Any]:
         """Versions, and the number of parameters."""
         parameters = sum(each.numel() for each in build(self._setup).parameters())
-        return {"parameters": parameters, "versions": {"torch": self._torch.__version__, "timm": _timm().__version__}}
+        return {
+            "parameters": parameters,
+            "versions": {"torch": self._torch.__version__, "timm": import_timm().__version__},
+        }
 
     def prepare(self, batch_size: int, variant: str) -> None:
         """Makes a step, compiles it if the variant requires it, and runs it twice."""

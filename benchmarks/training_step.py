@@ -24,7 +24,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from torch_side import NoTorchvision
+from torch_side import import_timm
 
 LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, CLASSES = 0.001, 0.9, 1e-4, 1000
 COUNTED_STEPS = 2
@@ -60,9 +60,9 @@ def jax_step(name: str, batch_size: int, image_size: int) -> Callable[[], None]:
 
 def torch_step(name: str, batch_size: int, image_size: int) -> Callable[[], None]:
     """A training step of timm's network."""
-    sys.meta_path.insert(0, NoTorchvision())
-    import timm  # pyright: ignore
     import torch  # pyright: ignore
+
+    timm = import_timm()
 
     net = timm.create_model(name, num_classes=CLASSES).to(memory_format=torch.channels_last).train()
     images = torch.randn(batch_size, 3, image_size, image_size).to(memory_format=torch.channels_last)

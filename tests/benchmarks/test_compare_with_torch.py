@@ -211,3 +211,17 @@ def test_ratios_are_medians_over_rounds_of_their_time_over_ours():
     assert "| resnet50 | 24 | 240 | 120 | – | – | 2.00 | – | – |" in message
     assert "Left out: resnet50 at batch 72" in message
     assert "2,470 images/s on one A100-80G" in message
+
+
+def test_names_of_torchvision_that_stop_timm_are_listed(tmp_path):
+    (tmp_path / "timm.py").write_text(
+        "from torchvision.transforms import InterpolationMode\nimport torchvision.ops\nmax(torchvision.ops.nms)\n"
+    )
+    script = f"import sys; sys.path[:0] = {[str(tmp_path), str(ROOT / 'benchmarks')]}; import torch_side\n"
+    script += "torch_side.import_timm()"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1] == (
+        "ImportError: timm cannot be imported with the stand-in for torchvision of torch_side.py (TypeError: "
+        "'_Anything' object is not iterable): another version of timm may need less of it; this one reads, the last "
+        "first, torchvision.ops.nms, torchvision.transforms.InterpolationMode"
+    )
