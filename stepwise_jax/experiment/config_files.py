@@ -95,9 +95,10 @@ def _call(config: str, function: str, optional: bool = False) -> Any:
             if callable(found):
                 return found()
     except InputError as error:
-        raise InputError(f"CONFIG {config!r}: {error}" if "CONFIG" not in str(error) else str(error)) from error
+        where = f"CONFIG {config!r}: {_find_line(error, file)}"
+        raise InputError(str(error) if "CONFIG" in str(error) else f"{where}{error}") from error
     except (Exception, SystemExit) as error:
-        raise InputError(f"CONFIG {config!r} does not run: {_cause(error, file)}") from error
+        raise InputError(f"CONFIG {config!r} does not run: {_find_line(error, file)}{describe_error(error)}") from error
     if not optional:
         raise InputError(f"CONFIG {config!r} has no function {function}()")
     return None
@@ -159,11 +160,23 @@ def _load_module(file: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     # A dataclass of the file's own looks there for the names in its annotations.
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        # Otherwise another configuration that imports this one would get the part that ran.
+        sys.modules.pop(name, None)
+        raise
     return module
 
 
-def _cause(error: BaseException, file: Path) -> str:
-    lines = [str(frame.lineno) for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
-    line = f"line {lines[-1]}: " if lines else ""
-    return f"{line}{describe_error(error)}"
+def _find_line(error: BaseException, file: Path) -> str:
+    """The last line of a configuration on the way to an error, or of a neighbour that it imports: `line 3: `."""
+    places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError):
+        places.append((error.filename or "", error.lineno))
+    folder = file.parent.resolve()
+    near = [each for each in places if each[0].endswith(".py") and Path(each[0]).parent.resolve() == folder]
+    if not near:
+        return ""
+    name, line = near[-1]
+    return f"line {line}: " if Path(name).name == file.name else f"line {line} of {name}: "
