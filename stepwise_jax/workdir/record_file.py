@@ -20,10 +20,10 @@ from stepwise_jax.workdir.json_files import non_finite_to_null, read_run_file
 from stepwise_jax.workdir.records import EpochRecord, EventRecord, Row, StageRecord, StoredRecord
 
 _REQUIRED = {
-    "stage": frozenset(item.name for item in dataclasses.fields(StageRecord)),
-    "epoch": frozenset(item.name for item in dataclasses.fields(EpochRecord)),
-    "event": frozenset(item.name for item in dataclasses.fields(EventRecord)),
+    kind: frozenset(item.name for item in dataclasses.fields(record) if item.default is dataclasses.MISSING)
+    for kind, record in (("stage", StageRecord), ("epoch", EpochRecord), ("event", EventRecord))
 }
+"""The fields without a default. One that has a default may be new: older runs did not record it."""
 
 
 @dataclass(frozen=True)

@@ -80,16 +80,19 @@ def _invalid(path: Path) -> InputError:
 
 
 def _damaged_file(config: Row, records: RunRecords, summary: Any) -> str | None:
-    """The name of the first file that lacks entries of a run, or has values of another type in their place."""
+    """The name of the first file that lacks entries of a run, or has other values in their place."""
     stages = config["stages"]
     valid = isinstance(stages, list) and stages and isinstance(config["experiment"], dict)
     if not valid or not all(_is_stage(stage) for stage in stages):
         return CONFIG
     if not all(_is_epoch(row) and 1 <= row["stage"] <= len(stages) for row in records.epochs):
         return RECORDS
-    if summary is not None and not (_is_summary(summary) and "stages" in summary):
+    if summary is None:
+        return None
+    if not (_is_summary(summary) and "stages" in summary):
         return SUMMARY
-    return None
+    # Records that were cut short would make a report of a run that was never made.
+    return None if records.epochs[-1]["updates"] == summary["updates"] else RECORDS
 
 
 def _is_stage(stage: Any) -> bool:

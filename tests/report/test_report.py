@@ -207,3 +207,11 @@ def test_curves_that_cannot_be_written_are_reported(tmp_path):
         SaveError, match=r"curves\.svg cannot be written \(Is a directory\)\. Training is finished and saved"
     ):
         write_curves(run)
+
+
+def test_records_that_end_before_the_summary_are_damaged(tmp_path):
+    run = make_run(tmp_path / "run")
+    lines = (run / "records.jsonl").read_text().splitlines(keepends=True)
+    (run / "records.jsonl").write_text("".join(lines[:-3]))
+    with pytest.raises(InputError, match=r"records\.jsonl is damaged"):
+        report.write_report([run], tmp_path / "report")
