@@ -207,7 +207,7 @@ def config_of(folder: Path) -> ExperimentConfig:
 
 
 def test_a_folder_that_cannot_be_written_can_be_evaluated(copy, monkeypatch):
-    def refuse(path: object, flags: int, *arguments: Any, **names: Any) -> int:
+    def refuse(path: Any, flags: int, *arguments: Any, **names: Any) -> int:
         if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
             raise OSError(errno.EROFS, "Read-only file system")
         return opened(path, flags, *arguments, **names)
