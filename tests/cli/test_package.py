@@ -24,6 +24,11 @@ SMALL = (
 )
 
 
+def without_python_path() -> dict[str, str]:
+    """The environment variables without the one that would put a clone before the installed package."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An environment with the wheel, which sees this one's libraries but not its editable package."""
@@ -46,7 +51,7 @@ def run(environment: Path, tmp_path: Path, data_dir: Path) -> Run:
     """Runs the command `stepwise` in an empty folder."""
 
     def run(*words: str) -> "subprocess.CompletedProcess[str]":
-        variables = {**os.environ, "TFDS_DATA_DIR": str(data_dir)}
+        variables = {**without_python_path(), "TFDS_DATA_DIR": str(data_dir)}
         command = [str(environment / "bin" / "stepwise"), *words]
         return subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, check=False)
 
@@ -56,7 +61,8 @@ def run(environment: Path, tmp_path: Path, data_dir: Path) -> Run:
 def test_the_installed_package_is_not_the_clone(environment: Path, tmp_path: Path):
     script = "import stepwise_jax, stepwise_jax.models, stepwise_jax.configs; print(stepwise_jax.models.__file__)"
     words = [environment / "bin" / "python", "-c", script]
-    found = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    variables = without_python_path()
+    found = subprocess.run(words, cwd=tmp_path, env=variables, capture_output=True, text=True, check=True).stdout
     assert Path(found.strip()).is_relative_to(environment)
 
 
