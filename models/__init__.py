@@ -7,9 +7,9 @@
 from .family import build, names
 from .initial_weights import import_weights, load_weights
 from .resnet import ResNet
-from .safetensors_files import write_safetensors
-from .torch_weights import from_torch, to_torch
-from .weight_files import read_weights
+from .weights.conversion import from_torch, to_torch
+from .weights.files import read_weights
+from .weights.safetensors_files import write_safetensors
 
 __all__ = [
     "ResNet",

@@ -6,9 +6,9 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from .safetensors_files import write_safetensors
-from .torch_weights import STEMS, from_torch, to_torch, wanted_shapes
-from .weight_files import read_weights
+from .weights.conversion import STEMS, from_torch, to_torch, wanted_shapes
+from .weights.files import read_weights
+from .weights.safetensors_files import write_safetensors
 
 
 class ImportedWeights(NamedTuple):

@@ -1,6 +1,7 @@
 """Weight files with random damage: whatever is in a file, reading it ends soon, with the weights or with a sentence.
 
-`DAMAGED_WEIGHT_FILES=500 python -m pytest tests/models/test_damaged_weight_files.py` tries more of them than the suite.
+`DAMAGED_WEIGHT_FILES=500 python -m pytest tests/models/weights/test_damaged_weight_files.py` tries more of them than
+the suite.
 """
 
 import collections
@@ -13,9 +14,9 @@ import numpy as np
 import pytest
 
 import models
-from models.torch_weights import wanted_shapes
+from models.weights.conversion import wanted_shapes
 from tests import peak_memory
-from tests.models.torch_files import Call, Name, pickled, save_old, write_zip
+from tests.models.weights.torch_files import Call, Name, pickled, save_old, write_zip
 
 NETWORK = "resnet_small"
 SHAPE = {"width": 2, "blocks": (1,), "small_images": True}

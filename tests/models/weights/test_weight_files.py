@@ -17,9 +17,9 @@ import pytest
 
 import models
 from tests import peak_memory
-from tests.models.torch_files import Call, Name, pickled, save, save_old, write_zip
+from tests.models.weights.torch_files import Call, Name, pickled, save, save_old, write_zip
 
-GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
+GOLDEN = pathlib.Path(__file__).parents[2] / "golden"
 
 
 @pytest.mark.parametrize("name", ["tiny.pth", "tiny_old.pth", "tiny_nested.pth", "tiny.safetensors"])

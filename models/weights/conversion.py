@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from .family import build, names
-from .resnet import ResNet
+from ..family import build, names
+from ..resnet import ResNet
 
 # Flax's name of a module or leaf -> PyTorch's; the first pattern that matches the whole name applies.
 _NAMES = (
