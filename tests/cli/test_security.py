@@ -29,7 +29,7 @@ class Malicious:
 
 
 def test_a_checkpoint_of_pickles_is_damaged_and_never_executed(tmp_path, monkeypatch):
-    from tests.workdir.test_checkpoints import POSITION, a_state
+    from tests.workdir.saved_states import POSITION, a_state
 
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "checkpoints"

@@ -247,7 +247,7 @@ def test_a_quota_ends_in_one_sentence_and_exit_status_1(tmp_path, data_dir):
 
 
 def test_a_state_is_finite_or_not():
-    from tests.workdir.test_checkpoints import a_state
+    from tests.workdir.saved_states import a_state
 
     state = a_state(3)
     assert saving.is_finite(state)

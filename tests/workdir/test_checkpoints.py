@@ -1,75 +1,25 @@
-import contextlib
+"""What is restored from a checkpoint is what was saved, and the newest checkpoints are kept."""
+
 import errno
 import shutil
-import time
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from stepwise_jax.errors import InputError, ReadError, SaveError
-from stepwise_jax.experiment.config import OptimizerConfig
-from stepwise_jax.functional.optimizers import make_optimizer
-from stepwise_jax.functional.state import TrainState, state_from_variables
-from stepwise_jax.runtime import sharding
-from stepwise_jax.workdir import checkpoints as checkpoints_module
-from stepwise_jax.workdir import reading
-from stepwise_jax.workdir.checkpoints import Checkpoints, PositionDocument
-
-POSITION: PositionDocument = {
-    "stage": 2,
-    "loss_sum": 0.1 + 0.2,
-    "best_top1": None,
-    "seconds": {"train": 1e-17},
-    "updates": 10**12,
-}
-NEWEST, BEFORE = 7, 3
-
-
-def a_state(step: int, rows: int = 500) -> TrainState:
-    """A state of many kinds of leaves in which every number depends on the step.
-
-    Its kernel is too large for Orbax to keep it among its own, checksummed, tables: as those of real networks are.
-    """
-    random = np.random.default_rng(step)
-    shapes = {"block": {"kernel": (3, rows, 2), "bias": (2,)}, "scale": ()}
-    params = jax.tree.map(lambda shape: random.normal(size=shape), shapes, is_leaf=lambda node: isinstance(node, tuple))
-    variables = {"params": params, "batch_stats": {"norm": {"mean": random.normal(size=2), "var": random.random(2)}}}
-    variables = jax.tree.map(lambda value: jnp.asarray(value, jnp.float32), variables)
-    state = state_from_variables(variables, make_optimizer(OptimizerConfig()))
-    momentum = jax.tree.map(lambda leaf: leaf + step if leaf.dtype == jnp.float32 else leaf, state.opt_state)
-    state = state._replace(step=jnp.int32(step), opt_state=momentum)
-    return jax.device_put(state, sharding.replicated(sharding.make_mesh()))
-
-
-def bits(state: TrainState) -> list[tuple[str, str, tuple[int, ...], bytes]]:
-    """Every leaf's path, dtype, shape and bytes."""
-    leaves = jax.tree.leaves_with_path(jax.device_get(state))
-    arrays = [(jax.tree_util.keystr(path), np.asarray(leaf)) for path, leaf in leaves]
-    return [(name, str(leaf.dtype), leaf.shape, leaf.tobytes()) for name, leaf in arrays]
-
-
-def committed(folder: Path) -> list[int]:
-    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+from stepwise_jax.errors import InputError, SaveError
+from stepwise_jax.functional.state import TrainState
+from stepwise_jax.workdir.checkpoints import Checkpoints
+from tests.workdir.saved_states import BEFORE, NEWEST, POSITION, a_state, bits, committed, save_two
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two good checkpoints, for tests to copy."""
-    folder = tmp_path_factory.mktemp("saved") / "checkpoints"
-    with Checkpoints(folder, keep=3) as checkpoints:
-        for step in (BEFORE, NEWEST):
-            checkpoints.save(a_state(step), POSITION | {"stage": step})
-    return folder
-
-
-# ---- What is restored is what was saved
+    return save_two(tmp_path_factory.mktemp("saved") / "checkpoints")
 
 
 def test_a_folder_without_checkpoints_restores_nothing(tmp_path):
@@ -196,187 +146,6 @@ def test_a_state_whose_memory_is_taken_over_while_it_is_saved_is_saved_whole(tmp
         shutil.rmtree(folder / str(number))
 
 
-# ---- Damage
-
-
-def flip(position: float) -> Callable[[Path], None]:
-    def damage(path: Path) -> None:
-        content = bytearray(path.read_bytes())
-        content[int(position * (len(content) - 1))] ^= 0x10
-        path.write_bytes(content)
-
-    return damage
-
-
-def cut(share: float) -> Callable[[Path], None]:
-    def damage(path: Path) -> None:
-        path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-
-    return damage
-
-
-DAMAGES: dict[str, Callable[[Path], None]] = {
-    "a byte flipped at the start": flip(0),
-    "a byte flipped in the middle": flip(0.5),
-    "a byte flipped near the end": flip(0.9),
-    "a byte flipped at the end": flip(1),
-    "cut in half": cut(0.5),
-    "emptied": cut(0),
-    "missing": Path.unlink,
-}
-
-
-def files_of(folder: Path, step: int) -> list[Path]:
-    return sorted(path.relative_to(folder) for path in (folder / str(step)).rglob("*") if path.is_file())
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_damage_to_any_file_of_a_checkpoint_is_survived_or_told(saved, tmp_path, damage):
-    fallbacks = 0
-    for number, path in enumerate(files_of(saved, NEWEST)):
-        folder, messages = tmp_path / str(number), []
-        shutil.copytree(saved, folder)
-        DAMAGES[damage](folder / path)
-        with Checkpoints(folder, keep=3) as checkpoints:
-            restored = checkpoints.restore(a_state(0), messages.append)
-        assert restored is not None, path
-        used = BEFORE if messages else NEWEST
-        assert bits(restored[0]) == bits(a_state(used)), path
-        assert restored[1] == POSITION | {"stage": used}, path
-        if messages:
-            assert len(messages) == 1
-            assert f"checkpoint {NEWEST} is damaged" in messages[0]
-            assert committed(folder) == [BEFORE], f"the damaged checkpoint is still there ({path})"
-            assert f"set aside as damaged-{NEWEST}" in messages[0]
-            assert (folder / f"damaged-{NEWEST}").is_dir()
-            fallbacks += 1
-    assert fallbacks, "no damage was noticed at all"
-
-
-def spoil(folder: Path, step: int) -> None:
-    """Damage a checkpoint beyond use: half of every file of its state is cut off."""
-    for path in (folder / str(step) / "state").rglob("*"):
-        if path.is_file():
-            cut(0.5)(path)
-
-
-def test_a_run_goes_on_saving_after_it_fell_back(saved, tmp_path):
-    folder = tmp_path / "checkpoints"
-    shutil.copytree(saved, folder)
-    spoil(folder, NEWEST)
-    with Checkpoints(folder, keep=3) as checkpoints:
-        checkpoints.restore(a_state(0), lambda _: None)
-        checkpoints.save(a_state(NEWEST), POSITION)
-        checkpoints.wait()
-        restored = checkpoints.restore(a_state(0), pytest.fail)
-    assert restored is not None
-    assert bits(restored[0]) == bits(a_state(NEWEST))
-
-
-def test_a_second_damaged_checkpoint_of_a_step_gets_a_name_of_its_own(saved, tmp_path):
-    folder = tmp_path / "checkpoints"
-    shutil.copytree(saved, folder)
-    for _ in range(2):
-        spoil(folder, NEWEST)
-        with Checkpoints(folder, keep=3) as checkpoints:
-            checkpoints.restore(a_state(0), lambda _: None)
-            checkpoints.save(a_state(NEWEST), POSITION)
-    assert sorted(path.name for path in folder.glob("damaged-*")) == [f"damaged-{NEWEST}", f"damaged-{NEWEST}-2"]
-    assert committed(folder) == [BEFORE, NEWEST]
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    found = {str(path.relative_to(folder)): path for path in folder.rglob("*")}
-    return {name: path.read_bytes() if path.is_file() else b"" for name, path in found.items()}
-
-
-def test_a_reader_changes_nothing_in_the_folder(saved, tmp_path):
-    folder = tmp_path / "checkpoints"
-    shutil.copytree(saved, folder)
-    spoil(folder, NEWEST)
-    (folder / "9.orbax-checkpoint-tmp").mkdir()
-    before = tree(folder)
-    with Checkpoints(folder, keep=3, read_only=True) as checkpoints:
-        restored = checkpoints.restore(a_state(0), lambda _: None)
-        assert checkpoints.damaged == (NEWEST,)
-    assert restored is not None
-    assert restored[1] == POSITION | {"stage": BEFORE}
-    assert tree(folder) == before
-
-
-# ---- Errors of reading: files that cannot be read at the moment are not damaged
-
-
-@pytest.fixture
-def impatient(monkeypatch):
-    monkeypatch.setattr(reading, "RETRY_PAUSES", (0, 0))
-
-
-def test_a_file_that_cannot_be_read_is_no_damage(saved, tmp_path, impatient):
-    """A link to itself cannot be opened, by root neither, and Orbax takes some such files for missing ones."""
-    refused = 0
-    for number, path in enumerate(files_of(saved, NEWEST)):
-        folder, messages = tmp_path / str(number), []
-        shutil.copytree(saved, folder)
-        (folder / path).unlink()
-        (folder / path).symlink_to(folder / path)
-        with Checkpoints(folder, keep=3) as checkpoints:
-            restored = None
-            with contextlib.suppress(ReadError):
-                restored = checkpoints.restore(a_state(0), messages.append)
-            # Some files repeat what others say, or are not needed.
-            assert restored is None or bits(restored[0]) == bits(a_state(NEWEST)), path
-            refused += restored is None
-        assert messages == [], path
-        assert committed(folder) == [BEFORE, NEWEST], path
-    assert refused > 4
-
-
-@pytest.mark.parametrize(
-    "passing",
-    [
-        OSError(errno.ESTALE, "Stale file handle"),
-        OSError(errno.EMFILE, "Too many open files"),
-        ValueError("UNKNOWN: Error reading local file [source locations='x'] [os_error_code='5']"),
-        MemoryError(),
-        KeyError("what Orbax makes of a file that it could not open"),
-    ],
-    ids=["stale", "open files", "tensorstore", "memory", "disguised"],
-)
-def test_an_error_that_passes_is_not_seen(saved, monkeypatch, impatient, passing):
-    errors = [passing]
-    restore = Checkpoints._restore
-
-    def fail_once(*arguments: Any) -> Any:
-        if errors:
-            raise errors.pop()
-        return restore(*arguments)
-
-    monkeypatch.setattr(Checkpoints, "_restore", fail_once)
-    with Checkpoints(saved, keep=3) as checkpoints:
-        restored = checkpoints.restore(a_state(0), pytest.fail)
-    assert restored is not None
-    assert restored[1] == POSITION | {"stage": NEWEST}
-    assert committed(saved) == [BEFORE, NEWEST]
-
-
-def test_an_error_that_stays_is_told_with_its_cause(saved, monkeypatch, impatient):
-    def fail(*_: object) -> None:
-        raise RuntimeError("the read failed") from OSError(errno.EIO, "Input/output error")
-
-    monkeypatch.setattr(Checkpoints, "_restore", fail)
-    with (
-        Checkpoints(saved, keep=3) as checkpoints,
-        pytest.raises(ReadError, match=r"7 cannot be read \(Input/output error\): nothing is changed") as caught,
-    ):
-        checkpoints.restore(a_state(0), pytest.fail)
-    assert caught.value.status == 1
-    assert committed(saved) == [BEFORE, NEWEST]
-
-
-# ---- Names of folders
-
-
 @pytest.mark.parametrize("name", ["lr[0.1]", "a*", "a?b", "**", "a{1,2}", "50% #1", "[!x]/b"])
 def test_a_folder_may_have_any_name(tmp_path, name):
     folder = tmp_path / name / "checkpoints"
@@ -387,49 +156,6 @@ def test_a_folder_may_have_any_name(tmp_path, name):
         restored = checkpoints.restore(a_state(0), pytest.fail)
     assert restored is not None
     assert bits(restored[0]) == bits(a_state(NEWEST))
-
-
-def test_nothing_whole_is_an_error_and_nothing_is_deleted(saved, tmp_path):
-    folder, messages = tmp_path / "checkpoints", []
-    shutil.copytree(saved, folder)
-    spoil(folder, NEWEST)
-    spoil(folder, BEFORE)
-    with (
-        Checkpoints(folder, keep=3) as checkpoints,
-        pytest.raises(InputError, match="none of the 2 checkpoints is intact"),
-    ):
-        checkpoints.restore(a_state(0), messages.append)
-    assert [message.split(" (")[0] for message in messages] == [
-        f"checkpoint {step} is damaged" for step in (NEWEST, BEFORE)
-    ]
-    assert committed(folder) == [BEFORE, NEWEST]
-
-
-def test_the_state_of_one_checkpoint_with_the_place_of_another_is_no_checkpoint(saved, tmp_path):
-    folder, messages = tmp_path / "checkpoints", []
-    shutil.copytree(saved, folder)
-    shutil.rmtree(folder / str(NEWEST) / "run")
-    shutil.copytree(folder / str(BEFORE) / "run", folder / str(NEWEST) / "run")
-    with Checkpoints(folder, keep=3) as checkpoints:
-        restored = checkpoints.restore(a_state(0), messages.append)
-    assert restored is not None
-    assert restored[1] == POSITION | {"stage": BEFORE}
-    assert bits(restored[0]) == bits(a_state(BEFORE))
-    assert len(messages) == 1
-
-
-def test_a_digit_of_the_place_that_changed_is_noticed(saved, tmp_path):
-    folder, messages = tmp_path / "checkpoints", []
-    shutil.copytree(saved, folder)
-    document = folder / str(NEWEST) / "run" / "metadata"
-    text = document.read_text()
-    assert f'"stage": {NEWEST}' in text
-    document.write_text(text.replace(f'"stage": {NEWEST}', f'"stage": {NEWEST + 1}'))
-    with Checkpoints(folder, keep=3) as checkpoints:
-        restored = checkpoints.restore(a_state(0), messages.append)
-    assert restored is not None
-    assert restored[1] == POSITION | {"stage": BEFORE}
-    assert f"checkpoint {NEWEST} is damaged" in messages[0]
 
 
 def other_kinds() -> dict[str, TrainState]:
@@ -448,49 +174,3 @@ def test_a_state_of_another_kind_is_never_made_to_fit_in_silence(saved, tmp_path
     with Checkpoints(folder, keep=3) as checkpoints, pytest.raises(InputError):
         checkpoints.restore(other_kinds()[kind], lambda _: None)
     assert committed(folder) == [BEFORE, NEWEST]
-
-
-# ---- When to save
-
-
-def test_a_save_is_due_so_many_seconds_after_the_last(tmp_path, monkeypatch):
-    now = 100.0
-    monkeypatch.setattr(checkpoints_module, "time", SimpleNamespace(monotonic=lambda: now))
-    with Checkpoints(tmp_path / "due", keep=2) as checkpoints:
-        assert not checkpoints.should_save(10)
-        now = 109.0
-        assert not checkpoints.should_save(10)
-        now = 110.0
-        assert checkpoints.should_save(10)
-        checkpoints.save(a_state(1), POSITION)
-        checkpoints.wait()
-        assert not checkpoints.should_save(10)
-        now = 120.0
-        assert checkpoints.should_save(10)
-
-
-def test_no_save_is_due_while_one_is_being_written(tmp_path):
-    with Checkpoints(tmp_path / "due", keep=2) as checkpoints:
-        checkpoints.save(a_state(1, rows=200_000), POSITION)
-        deadline = time.monotonic() + 60
-        while not checkpoints.should_save(0):
-            assert time.monotonic() < deadline
-        assert committed(tmp_path / "due") == [1], "the previous save was still in progress"
-
-
-def test_failed_saves_are_due_again_after_pauses_that_double_until_one_succeeds(tmp_path, monkeypatch):
-    now = 100.0
-    monkeypatch.setattr(checkpoints_module, "time", SimpleNamespace(monotonic=lambda: now))
-    with Checkpoints(tmp_path / "due", keep=2) as checkpoints:
-        for pause in (1, 2, 4, 8, 16, 32, 60, 60):
-            checkpoints.postpone()
-            now += pause - 0.5
-            assert not checkpoints.should_save(1e-9)
-            now += 0.5
-            assert checkpoints.should_save(1e6)
-        checkpoints.save(a_state(1), POSITION)
-        checkpoints.wait()
-        now += 60
-        assert not checkpoints.should_save(100)
-        now += 40
-        assert checkpoints.should_save(100)
