@@ -118,3 +118,8 @@ def save_old(path: Path, content: Any) -> Path:
     blocks = [struct.pack("<q", array.size) + array.tobytes() for array in arrays]
     path.write_bytes(b"".join([*parts, data, keys, *blocks]))
     return path
+
+
+def pickle_of(opcodes: bytes) -> bytes:
+    """A pickle of these opcodes."""
+    return b"\x80\x02" + opcodes + b"."
