@@ -133,6 +133,12 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def prepared_digits(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands find the digits where they look for data sets."""
+    monkeypatch.setenv("TFDS_DATA_DIR", str(data_dir))
+
+
+@pytest.fixture
 def experiment(data_dir: Path) -> ExperimentConfig:
     """Three short stages on the digits at their own size."""
     return ExperimentConfig(

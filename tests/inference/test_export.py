@@ -23,7 +23,7 @@ from stepwise_jax.inference.predict import make_classifier
 from stepwise_jax.inference.trained import TrainedNetwork
 from stepwise_jax.workdir.folder import read_experiment
 from stepwise_jax.workdir.signature import Signature
-from tests.cli.test_main import DIGITS, fails
+from tests.cli.command_line import DIGITS, fails
 
 RANDOM = np.random.default_rng(0)
 

@@ -15,7 +15,7 @@ import launch
 from stepwise_jax.cli import tables
 from stepwise_jax.inference import image_files, predict
 from stepwise_jax.workdir.lock import exclusive_lock
-from tests.cli.test_main import fails
+from tests.cli.command_line import fails
 
 
 def predicted(capsys, folder, *words, status=0):

@@ -14,7 +14,7 @@ from stepwise_jax.experiment.serialization import override_fields
 from stepwise_jax.plans import planning
 from stepwise_jax.training import loop
 from stepwise_jax.training.session import open_session
-from tests.cli.test_main import DIGITS, fails
+from tests.cli.command_line import DIGITS, fails
 
 NETWORK = "resnet_small"
 SHAPE = {"width": 4, "small_images": True}

@@ -1,0 +1,73 @@
+"""Paths as a user types them: URLs, tildes, empty names, and folders that are something else."""
+
+from pathlib import Path
+
+import pytest
+
+import launch
+from tests.cli.command_line import DIGITS, fails
+
+pytestmark = pytest.mark.usefixtures("prepared_digits")
+
+
+def test_a_workdir_without_a_name_is_an_error(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        launch.main(["train", DIGITS, "--workdir", ""])
+    assert "--workdir: it must be the name of a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", DIGITS, "--workdir", "gs://bucket/run"],
+        ["compare", DIGITS, "--workdir", "s3://bucket/run"],
+        ["evaluate", "file:///run"],
+        ["report", "run", "--out", "gs://bucket"],
+        ["export", "run", "--out", "gs://bucket/x.stablehlo"],
+    ],
+)
+def test_a_url_is_no_path(capsys, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="2"):
+        launch.main(words)
+    assert "is a URL: it must be a path on this machine" in capsys.readouterr().err.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tilde_is_the_home_folder_in_every_path(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(Path(DIGITS).read_text())
+    assert launch.main(["plan", "~/mine.py", "--json"]) == 0
+    capsys.readouterr()
+    assert f"there is no config.json in {tmp_path / 'run'}:" in fails(capsys, "evaluate", "~/run")
+    assert f"there is no config.json in {tmp_path / 'run'}:" in fails(capsys, "report", "~/run", "--out", "~/pages")
+    (tmp_path / "file").touch()
+    (tmp_path / "weights.pth").write_bytes(b"no weights")
+    assert f"--workdir {tmp_path / 'file'} is a file" in fails(capsys, "train", DIGITS, "--workdir", "~/file")
+    words = ["--model.initial_weights", "~/weights.pth"]
+    assert "No such file" not in fails(capsys, "train", DIGITS, "--workdir", "~/run", *words)
+    words = ["--data.name", "image_folder", "--data.root", "~/images"]
+    (tmp_path / "images").mkdir()
+    assert "there is no such folder" not in fails(capsys, "train", DIGITS, "--workdir", "~/run", *words)
+    assert not (tmp_path / "~").exists()
+
+
+def test_a_relative_path_in_a_folder_that_was_removed_is_an_error(capsys, tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(SystemExit, match="2"):
+        launch.main(["train", DIGITS, "--workdir", "run"])
+    assert "run: the current folder has been removed" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_bad_workdirs_are_errors(capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "is a file: it must be a folder" in fails(capsys, "train", DIGITS, "--workdir", str(tmp_path / "file"))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "letter.txt").write_text("dear")
+    assert "not empty and holds no run" in fails(capsys, "train", DIGITS, "--workdir", str(tmp_path / "full"))
+    assert "is no run" in fails(capsys, "evaluate", str(tmp_path / "full"))
+    assert "is no run" in fails(capsys, "evaluate", str(tmp_path / "none"))
+    fails(capsys, "report", str(tmp_path / "none"), "--out", str(tmp_path / "out"))

@@ -1,0 +1,81 @@
+"""`plan`: its table, its document, and the sentences about fields that are wrong."""
+
+import json
+
+import pytest
+
+import launch
+from tests.cli.command_line import CIFAR100, DIGITS, fails
+
+pytestmark = pytest.mark.usefixtures("prepared_digits")
+
+
+@pytest.mark.parametrize("config", [DIGITS, CIFAR100])
+def test_plan_json_is_the_papers_plan(capsys, monkeypatch, tmp_path, config):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "nothing here"))
+    assert launch.main(["plan", config, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    examples = 1437 if config == DIGITS else 50_000
+    stages = document["stages"]
+    assert [stage["name"] for stage in stages] == ["A", "B", "C", "D", "O"]
+    assert [stage["examples"] for stage in stages] == [round(f * examples) for f in (0.2, 0.4, 0.6, 0.8, 1.0)]
+    b, rate = stages[0]["batch_size"], stages[0]["learning_rate"]
+    assert [stage["batch_size"] for stage in stages] == [b, 2 * b, 3 * b, 4 * b, b]
+    assert [stage["learning_rate"] for stage in stages] == pytest.approx([rate, *[rate / 50] * 3, rate])
+    assert all(stage["milestones"] == [stage["epochs"] // 2] for stage in stages)
+    assert document["relative_samples"] == pytest.approx(0.6, abs=1e-3)
+    assert document["relative_updates"] == pytest.approx(0.36, abs=0.01)
+    keys = {"updates_per_epoch", "updates", "samples", "noise_scale", "noise_scale_exact", "fraction", "epochs"}
+    assert all(keys <= stage.keys() for stage in stages + document["baseline"]["stages"])
+
+
+def test_plan_prints_the_table_and_the_cost(capsys):
+    assert launch.main(["plan", CIFAR100]) == 0
+    out = capsys.readouterr().out
+    for text in ("10,000", "2e-05", "3,000,000", "5,000,000", "74,940", "208,300", "60.0 %", "36.0 %"):
+        assert text in out
+
+
+def test_help_of_a_config_shows_its_values(capsys):
+    assert launch.main(["plan", DIGITS, "--help"]) == 0
+    assert "(default: resnet_small)" in capsys.readouterr().out
+
+
+def test_a_field_is_replaced_by_its_dotted_name(capsys):
+    words = [
+        "plan",
+        DIGITS,
+        "--json",
+        "--plan.batch_size",
+        "8",
+        "--plan.fractions",
+        "0.5",
+        "1",
+        "--plan.batch-multipliers",
+    ]
+    assert launch.main([*words, "1", "2"]) == 0
+    assert [stage["batch_size"] for stage in json.loads(capsys.readouterr().out)["stages"]] == [8, 16]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--plan.batchsize", "8"], "did you mean --plan.batch_size"),
+        (["--batch_size", "8"], "did you mean --plan.batch_size or --evaluation.batch_size"),
+        (["--plan.batch_size", "eight"], "--plan.batch_size is 'eight': it must be a whole number"),
+        (["--plan.batch_size=8.5"], "--plan.batch_size is '8.5': it must be a whole number"),
+        (["--plan.fractions", "0.4", "0.2", "1"], "each above the one before"),
+        (["--plan.fractions", "0.2", "0.4"], "end with 1"),
+        (["--plan.milestones", "3", "10"], "plan.milestones is (3, 10): it must be below plan.epochs_per_stage, 10"),
+        (["--plan.learning_rate_rule", "eq10"], "it must be one of 'eq9'"),
+        (["--plan.strategy", "magic"], "it must be one of 'stepwise', 'baseline', 'single_set'"),
+        (["--plan.batch_size", "500"], "batch_size of stage 1 (A) is 500: it must be at most 287"),
+        (["--data.name", "digitz"], "digits"),
+        (["--data.name", "image_folder"], "data.root"),
+        (["--data.name", "image_folder", "--data.root", "/no/such/folder"], "/no/such/folder"),
+        (["--seed", "-1"], "between 0 and 4294967295"),
+        (["stray"], "stray"),
+    ],
+)
+def test_bad_fields_get_one_sentence(capsys, words, message):
+    assert message in fails(capsys, "plan", DIGITS, *words)
