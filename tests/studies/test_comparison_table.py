@@ -1,10 +1,22 @@
-"""The words of a verdict follow its numbers, and claim no more than they show."""
+"""The table of a comparison, and a verdict whose words follow its numbers and claim no more than they show."""
+
+import io
 
 import numpy as np
 import pytest
 
-from stepwise_jax.studies.comparison_table import format_interval, format_p_value, format_points, verdict
+from stepwise_jax.cli.study_tables import print_comparison
+from stepwise_jax.studies.comparison_folder import arm_differences, read_finished_runs
+from stepwise_jax.studies.comparison_table import (
+    COMPARISON_HEADER,
+    comparison_rows,
+    format_interval,
+    format_p_value,
+    format_points,
+    verdict,
+)
 from stepwise_jax.studies.statistics import Difference, Interval, paired_differences
+from tests.studies.example_comparison import compared, finish
 
 
 def difference(other: str, mean: float, p_holm: float | None, seeds: int = 5) -> Difference:
@@ -83,3 +95,32 @@ def test_numbers_as_people_read_them():
     assert format_interval(None) == "–"
     assert format_interval(Interval(-0.0031, 0.012)) == "−0.31 to +1.20"
     assert [format_p_value(p) for p in (None, 0.0001, 0.0421, 1.0)] == ["–", "< 0.001", "0.042", "1.000"]
+
+
+def test_the_table_has_the_numbers(tmp_path):
+    three = compared("short", "baseline", "long [slow]", seeds=(0, 1))
+    for seed, (ours, theirs) in enumerate([(40, 35), (41, 38)]):
+        finish(tmp_path, "short", seed, ours)
+        finish(tmp_path, "baseline", seed, theirs)
+    runs = read_finished_runs(three, tmp_path)
+    differences = arm_differences(three, runs)
+    table = comparison_rows(three, runs, differences)
+    assert all(len(row) == len(COMPARISON_HEADER) for row in table)
+    assert table[0][:3] == ("short", "2", f"81.00 ± {100 * np.std([0.8, 0.82], ddof=1):.2f}")
+    assert table[0][3:7] == ("–",) * 4
+    assert table[1][3] == "+8.00"
+    assert table[1][7:] == ("1,200", "30", "0:01:05")
+    assert table[2] == ("long [slow]", "0", *("–",) * 8)
+    stream = io.StringIO()
+    print_comparison(three, runs, differences, stream)
+    output = stream.getvalue()
+    assert "long [slow]" in output
+    assert "+8.00" in output
+    assert "No difference shown between short and baseline (+8.00" in output
+
+
+def test_an_empty_comparison_can_be_shown(tmp_path):
+    two, stream = compared("short", "baseline"), io.StringIO()
+    runs = read_finished_runs(two, tmp_path)
+    print_comparison(two, runs, arm_differences(two, runs), stream)
+    assert "nothing to compare short with yet" in stream.getvalue()
