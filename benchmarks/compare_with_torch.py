@@ -64,7 +64,7 @@ ON_CPU = {
 _START_SECONDS, _GRACE_SECONDS = 120, 40
 
 
-class Comparison:
+class LibraryComparison:
     """The processes of some networks, and their cases."""
 
     def __init__(self, options: argparse.Namespace, networks: Sequence[str], end: float):
@@ -197,7 +197,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     parts = groups(options.networks, 1 if options.device == "cpu" else len(options.networks))
     for place, networks in enumerate(parts):
         left = started + 60 * options.minutes - time.monotonic()
-        comparison = Comparison(options, networks, time.monotonic() + left / (len(parts) - place))
+        comparison = LibraryComparison(options, networks, time.monotonic() + left / (len(parts) - place))
         document |= comparison.described
         for network, why in comparison.failed.items():
             left_out += [f"{network} at batch {each}" for each in options.batch_sizes] + [f"{network}: {why}"]

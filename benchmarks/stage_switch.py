@@ -54,7 +54,7 @@ def train_and_count(words: Sequence[str]) -> int:
     return status
 
 
-def run(folder: Path, cache: Path, epochs: int, fields: Sequence[str]) -> "Run":
+def run(folder: Path, cache: Path, epochs: int, fields: Sequence[str]) -> "RecordedRun":
     """Trains the plan in a separate process with its compilation cache in `cache`."""
     plan = ["--plan.epochs_per_stage", str(epochs), "--plan.decay_every", str(max(1, epochs // 2))]
     command = [sys.executable, __file__, INNER, "train", "configs/digits.py", "--workdir", str(folder)]
@@ -62,10 +62,10 @@ def run(folder: Path, cache: Path, epochs: int, fields: Sequence[str]) -> "Run":
     environment |= {"XDG_CACHE_HOME": str(cache), "PYTHONPATH": str(ROOT)}
     words = [*command, *FIELDS.split(), *plan, "--evaluation.every_epochs", str(epochs), *fields]
     subprocess.run(words, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, check=True)
-    return Run(folder)
+    return RecordedRun(folder)
 
 
-class Run:
+class RecordedRun:
     """The records of a run, and its events of the compilation cache."""
 
     def __init__(self, folder: Path):
@@ -98,7 +98,7 @@ class Run:
         ]
 
 
-def compare(first: Run, second: Run) -> list[dict[str, Any]]:
+def compare(first: RecordedRun, second: RecordedRun) -> list[dict[str, Any]]:
     """For each stage, its ordinary step, the stall before it and its seconds, in both runs."""
     stalls = [
         [float(re.findall(r"([\d.]+) ms", text)[0]) for text in run.messages("switch")] for run in (first, second)
@@ -117,12 +117,12 @@ def compare(first: Run, second: Run) -> list[dict[str, Any]]:
     return rows
 
 
-def _updates(run: Run, stage: int) -> int:
+def _updates(run: RecordedRun, stage: int) -> int:
     ends = {row["stage"]: row["updates"] for row in run.epochs}
     return ends[stage] - ends.get(stage - 1, 0)
 
 
-def document(first: Run, second: Run) -> dict[str, Any]:
+def document(first: RecordedRun, second: RecordedRun) -> dict[str, Any]:
     """All results."""
     return {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",

@@ -60,7 +60,7 @@ def prepare(config: str, fields: Sequence[str]) -> None:
     datasets.prepare(experiment.data, lambda *_: None)
 
 
-class Run:
+class AlternatingRun:
     """One strategy as a process of the real entry point, which runs only in its turns."""
 
     def __init__(self, words: Sequence[str], folder: Path, turn_seconds: float):
@@ -117,17 +117,17 @@ class Run:
         return self._folder.with_name(f"{self._folder.name}.log")
 
 
-def make_runs(config: str, folder: Path, epochs: int, fields: Sequence[str]) -> dict[str, Run]:
+def make_runs(config: str, folder: Path, epochs: int, fields: Sequence[str]) -> dict[str, AlternatingRun]:
     """Both strategies, not yet started; turns are in proportion to samples, so that both end together."""
     common = [config, "--plan.epochs_per_stage", str(epochs), "--evaluation.every_epochs", str(epochs)]
     common += ["--plan.baseline_epochs", str(STAGES * epochs), "--plan.decay_every", str(max(1, epochs // 2))]
     return {
-        name: Run([*common, "--plan.strategy", name, *fields], folder / name, share * TURN_SECONDS)
+        name: AlternatingRun([*common, "--plan.strategy", name, *fields], folder / name, share * TURN_SECONDS)
         for name, share in (("stepwise", SAMPLES), ("baseline", 1.0))
     }
 
 
-def run_in_turn(runs: Sequence[Run]) -> None:
+def run_in_turn(runs: Sequence[AlternatingRun]) -> None:
     """Runs all to their ends, one at a time; reports progress once a minute."""
     logged_at = time.perf_counter()
     try:
