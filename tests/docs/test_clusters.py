@@ -23,7 +23,7 @@ def submit(folder: Path, status: int, *words: str) -> tuple[int, list[str]]:
 
 
 @pytest.mark.parametrize(("status", "requeued"), [(0, []), (75, ["scontrol requeue 123"]), (2, []), (134, [])])
-def test_a_job_is_put_back_into_the_queue_where_its_run_can_go_on(tmp_path, status, requeued):
+def test_a_job_is_requeued_where_its_run_can_resume(tmp_path, status, requeued):
     train = "launch.py train configs/digits.py --workdir runs/a run --distributed"
     started = [f"srun --kill-on-bad-exit=1 .venv/bin/python {train}"]
     assert submit(tmp_path, status, "configs/digits.py", "runs/a run") == (status, started + requeued)

@@ -84,7 +84,7 @@ def test_what_crosses_a_boundary_is_kept_to_the_bit_and_the_rest_is_fresh(carry,
     assert same(after.batch_stats, before.batch_stats if statistics == "carried" else fresh.batch_stats)
 
 
-def test_with_nothing_carried_only_the_count_of_steps_goes_on():
+def test_with_nothing_carried_only_the_count_of_steps_is_kept():
     before, fresh = trained(), make_initial_state()
     after = cross_stage_boundary(before, make_initial_state, OPTIMIZER, PlanConfig(carry="nothing"))
     assert same(after, fresh._replace(step=before.step))

@@ -114,7 +114,7 @@ def test_the_header_of_safetensors_describes_the_network(exported):
     assert all(isinstance(value, str) for value in header.values())
 
 
-def test_training_goes_on_from_the_export_with_its_head(exported, folder_run, trained):
+def test_training_starts_from_the_export_with_its_head(exported, folder_run, trained):
     experiment = read_experiment(folder_run / "run")
     assert experiment is not None
     changes = {"model.initial_weights": str(exported / "cow.safetensors"), "model.keep_head": True}

@@ -98,7 +98,7 @@ def test_equal_probabilities_keep_the_order_of_the_classes():
     assert [each["name"] for each in ranked["classes"]] == ["b", "d", "a"]
 
 
-def test_unreadable_files_are_named_and_the_rest_goes_on(folder_run, capsys, tmp_path):
+def test_unreadable_files_are_named_and_the_rest_is_predicted(folder_run, capsys, tmp_path):
     good = folder_run / "images" / "test" / "cat" / "00.jpg"
     (tmp_path / "half.jpg").write_bytes(good.read_bytes()[: good.stat().st_size // 2])
     (tmp_path / "empty.png").write_bytes(b"")

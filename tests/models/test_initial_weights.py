@@ -74,7 +74,7 @@ def train(*words):
     return launch.main(["train", DIGITS, "--workdir", "run", *SHORT, *words])
 
 
-def test_a_run_goes_on_with_its_weights_wherever_they_lie_and_with_no_others(capsys, tmp_path):
+def test_a_run_resumes_with_its_weights_wherever_they_lie_and_with_no_others(capsys, tmp_path):
     ours = write("ours.safetensors", state_dict(**SHAPE))
     theirs = write("theirs.safetensors", state_dict(seed=1, **SHAPE))
     assert train("--model.initial_weights", ours) == 0
@@ -92,7 +92,7 @@ def test_a_run_goes_on_with_its_weights_wherever_they_lie_and_with_no_others(cap
     assert json.loads(capsys.readouterr().out)["top1"] == first["top1"]
 
 
-def test_stages_that_start_anew_start_from_unchanged_weights(experiment, tmp_path):
+def test_stages_that_restart_start_from_unchanged_weights(experiment, tmp_path):
     """The training call takes over the memory of its state; it must not be the file's."""
     config = override_fields(experiment, {"plan.carry": "nothing", "plan.epochs_per_stage": 1})
     network = models.build(NETWORK, num_classes=10, **SHAPE)

@@ -46,13 +46,13 @@ def run(program: str, environment: dict[str, str], *words: str) -> list[str]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the settings are those of Linux's C library")
-def test_it_starts_anew_once_with_the_settings_and_the_same_words():
+def test_it_restarts_once_with_the_settings_and_the_same_arguments():
     *starts, messages = run(PROGRAM, {}, "a b", "--c")
     assert starts == ["start", "start"]
     assert json.loads(messages) == [process.MALLOC_SETTINGS, ["a b", "--c"]]
 
 
-def test_it_goes_on_where_the_user_has_settings():
+def test_it_does_not_restart_where_the_user_has_settings():
     own = {"GLIBC_TUNABLES": "glibc.malloc.check=0"}
     *starts, messages = run(PROGRAM, own)
     assert starts == ["start"]

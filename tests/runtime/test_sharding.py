@@ -175,6 +175,6 @@ def test_four_devices_score_as_one_does(result):
     assert loss == pytest.approx(theirs[2], rel=1e-5)
 
 
-def test_a_checkpoint_of_four_devices_goes_on_on_one(result):
+def test_a_checkpoint_of_four_devices_is_restored_on_one(result):
     assert result["restored"]
     assert result["restored on"] == 1

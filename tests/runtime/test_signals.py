@@ -50,7 +50,7 @@ def test_two_signals_at_once_are_one():
 
 
 @pytest.mark.parametrize("name", SIGNALS)
-def test_the_first_signal_is_noted_and_work_goes_on(name):
+def test_the_first_signal_is_noted_and_work_continues(name):
     body = """
     with stop_on_signals() as stop:
         print(bool(stop), stop.name)
@@ -184,7 +184,7 @@ def test_a_run_takes_over_from_what_ends_it_at_once():
     assert (done.returncode, done.stdout) == (130, "SIGTERM\n")
 
 
-def test_the_entry_point_heeds_signals_while_its_libraries_load(tmp_path):
+def test_the_entry_point_handles_signals_while_its_libraries_load(tmp_path):
     """A library of the test's own in JAX's place sends the signal at the moment that it is imported."""
     (tmp_path / "numpy").mkdir()
     (tmp_path / "numpy" / "__init__.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
@@ -226,7 +226,7 @@ MOMENTS = [
 
 
 @pytest.mark.parametrize(("program", "at", "message"), MOMENTS)
-def test_evaluation_and_reestimation_stop_between_batches_and_are_done_anew(
+def test_evaluation_and_reestimation_stop_between_batches_and_are_repeated(
     train, tmp_path, monkeypatch, program, at, message
 ):
     fields = {"plan.batch_statistics": "reestimated"}

@@ -48,7 +48,7 @@ def test_what_a_piece_raises_is_raised_to_who_asks():
     worker.close()
 
 
-def test_what_is_not_begun_can_be_cancelled_and_is_dropped_at_the_end():
+def test_what_has_not_started_can_be_cancelled_and_is_dropped_at_the_end():
     worker, begun, gate = BackgroundWorker("test"), threading.Event(), threading.Event()
 
     def first() -> str:

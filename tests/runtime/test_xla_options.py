@@ -42,7 +42,7 @@ def test_runs_on_a_cpu_are_the_same_to_the_bit_with_either_setting(train, tmp_pa
     assert others == [once, once]
 
 
-def test_a_run_is_not_gone_on_with_under_the_other_setting(train, tmp_path):
+def test_a_run_does_not_resume_under_the_other_setting(train, tmp_path):
     train(tmp_path / "run")
     with pytest.raises(ValueError, match="deterministic: True instead of False"):
         train(tmp_path / "run", deterministic=True)

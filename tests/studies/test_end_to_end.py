@@ -39,7 +39,7 @@ def stamps(root: Path) -> dict[str, int]:
     return {str(path.relative_to(root)): path.stat().st_mtime_ns for path in root.glob("*/seed*/summary.json")}
 
 
-def test_compare_trains_pairs_and_goes_on(capsys, tmp_path):
+def test_compare_trains_pairs_and_resumes(capsys, tmp_path):
     root = tmp_path / "compared"
     words = ["compare", DIGITS, "--workdir", str(root), "--strategies", "stepwise,baseline", "--seeds", "2"]
     output = command(capsys, *words, "--processes", "1", *TINY)

@@ -188,7 +188,7 @@ def test_a_run_that_another_process_trains_is_skipped(tmp_path, hold):
     assert log.finished == 2
 
 
-def test_a_run_that_another_process_lets_go_of_is_taken_up(tmp_path, hold):
+def test_a_run_that_another_process_releases_is_resumed(tmp_path, hold):
     finish = FINISH.replace("mkdir(parents=True)", "mkdir(parents=True, exist_ok=True)")
     handle = hold(tmp_path / "a")
     threading.Timer(0.2, lambda: fcntl.flock(handle, fcntl.LOCK_UN)).start()
@@ -235,7 +235,7 @@ def test_samples_done_follow_the_last_whole_epoch_on_record(tmp_path):
     assert one.samples_done() == 100
 
 
-def test_gpus_are_taken_in_turn(monkeypatch):
+def test_every_process_gets_a_gpu_of_its_own(monkeypatch):
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)

@@ -97,7 +97,7 @@ def test_a_search_takes_as_many_points_as_it_may(tmp_path):
     assert len(set(score.seen)) == 9
 
 
-def test_a_stopped_search_takes_up_what_was_asked_for(tmp_path):
+def test_a_stopped_search_resumes_with_the_points_that_were_running(tmp_path):
     first = Scorer(stop_after=4)
     with pytest.raises(InterruptedRunError):
         search.run(study(tmp_path), 8, 2, first)

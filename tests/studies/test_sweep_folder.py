@@ -37,7 +37,7 @@ def single_set(config: PlanConfig, examples: int) -> tuple[Stage, ...]:
         PlanConfig(strategy=single_set),
     ],
 )
-def test_a_sweep_goes_on_in_its_folder(tmp_path, plan):
+def test_a_sweep_resumes_in_its_folder(tmp_path, plan):
     experiment = ExperimentConfig(plan=plan)
     open_sweep_folder(tmp_path / "new", document(tmp_path, experiment=experiment))
     open_sweep_folder(tmp_path / "new", document(tmp_path, experiment=experiment))

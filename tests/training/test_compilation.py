@@ -21,7 +21,7 @@ def shared() -> Opened:
     return Opened()
 
 
-def test_every_distinct_shape_compiles_once_and_is_told_and_timed_once(compilations):
+def test_every_distinct_shape_compiles_once_and_is_reported_and_timed_once(compilations):
     opened, state = Opened(), start()
     before = len(compilations)
     for shape in ((1, 8), (1, 8), (1, 12), (2, 8), (1, 8), (1, 12), (2, 8)):
@@ -77,7 +77,7 @@ def test_all_kinds_of_programs_compile_in_the_background(compilations):
     assert len(compilations) - before <= 3
 
 
-def test_compiling_in_the_background_that_fails_is_told_and_done_again(monkeypatch):
+def test_compiling_in_the_background_that_fails_is_reported_and_repeated(monkeypatch):
     opened, state, real = Opened(), start(), compilation._compile_timed
     monkeypatch.setattr(compilation, "_compile_timed", fail)
     opened.compiled.compile_train_ahead(state, examples(), placed(rows(1, 8)))

@@ -90,7 +90,7 @@ class Stumbling(Recorder):
 
 @pytest.mark.parametrize("every_seconds", [1e9, 1e-9])
 @pytest.mark.parametrize("moment", ["while it goes back", "after it went back"])
-def test_a_run_that_went_back_takes_the_same_turns_when_it_goes_on(train, tmp_path, moment, every_seconds):
+def test_a_run_that_went_back_resumes_on_the_same_path(train, tmp_path, moment, every_seconds):
     fields = {**plan(100.0), "on_nan": "back", "checkpoint.every_seconds": every_seconds}
     undisturbed = train(tmp_path / "undisturbed", **fields)
     rate = record_file.read_records(tmp_path / "undisturbed").stages[1]["learning_rate"]
@@ -105,7 +105,7 @@ def test_a_run_that_went_back_takes_the_same_turns_when_it_goes_on(train, tmp_pa
     assert record_file.without_seconds(ours.epochs) == record_file.without_seconds(theirs.epochs)
 
 
-def test_a_stage_is_begun_anew_a_few_times_only(train, tmp_path):
+def test_a_stage_restarts_a_few_times_only(train, tmp_path):
     display = Recorder()
     with pytest.raises(NonFiniteLossError, match=r"restarted 3 times"):
         train(tmp_path / "run", display=display, on_nan="back", **plan(1e30))
@@ -127,7 +127,7 @@ def test_the_first_stage_goes_back_to_the_initial_state(train, tmp_path):
     assert train(tmp_path / "calm", **{"plan.strategy": calm})["state_sha256"] == summary["state_sha256"]
 
 
-def test_a_run_that_stopped_may_be_told_to_go_back(train, tmp_path):
+def test_a_run_that_stopped_can_resume_with_on_nan_back(train, tmp_path):
     with pytest.raises(NonFiniteLossError):
         train(tmp_path / "run", **plan(100.0))
     undisturbed = train(tmp_path / "undisturbed", on_nan="back", **plan(100.0))

@@ -103,7 +103,7 @@ def test_a_signal_to_one_process_stops_all_at_the_same_step(moved):
     assert f"error: {message}" in other_output
 
 
-def test_a_process_that_is_killed_ends_the_others_and_the_run_goes_on_on_one(moved):
+def test_a_process_that_is_killed_ends_the_others_and_the_run_resumes_on_one(moved):
     (survivor, _), (killed, _) = moved["killed"]
     assert killed == -signal.SIGKILL
     assert survivor not in (0, 75)
@@ -112,7 +112,7 @@ def test_a_process_that_is_killed_ends_the_others_and_the_run_goes_on_on_one(mov
 
 
 @pytest.mark.parametrize("struck", [1, 0])
-def test_a_save_that_fails_on_one_process_ends_all_and_the_run_goes_on_from_the_one_before(struck, moved):
+def test_a_save_that_fails_on_one_process_ends_all_and_the_run_resumes_from_the_one_before(struck, moved):
     output = moved["full"][0 if struck else 1]
     status, sentence = output[struck]
     assert status == 1, output
@@ -184,7 +184,7 @@ def test_tasks_of_slurm_train_together_what_one_process_trains_alone(count, tmp_
     assert device == f"{count} x cpu"
 
 
-def test_what_the_first_process_refuses_is_told_by_both(tmp_path, data_dir):
+def test_what_the_first_process_refuses_is_reported_by_both(tmp_path, data_dir):
     (tmp_path / "photo.jpg").touch()
     address = f"127.0.0.1:{free_port()}"
     words = [["--coordinator", address, "--processes", "2", "--process-id", str(number)] for number in range(2)]

@@ -49,7 +49,7 @@ class Greedy(nn.Module):
         return x
 
 
-def test_a_device_without_memory_is_told_with_stage_batch_bytes_and_what_to_change(train, tmp_path):
+def test_a_device_without_memory_is_reported_with_stage_batch_bytes_and_what_to_change(train, tmp_path):
     """A real one: XLA's own allocation fails in the compiled step of the second stage."""
     display = Recorder()
     with pytest.raises(DeviceMemoryError) as caught:

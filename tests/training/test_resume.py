@@ -99,7 +99,7 @@ def undisturbed(tmp_path_factory, data_dir):
 STAGE_ENDS = (78, 156, 423)
 
 
-def test_killed_in_the_middle_of_an_epoch_goes_on_in_the_middle(tmp_path, data_dir, undisturbed):
+def test_killed_in_the_middle_of_an_epoch_resumes_in_the_middle(tmp_path, data_dir, undisturbed):
     workdir = tmp_path / "run"
     words = command(workdir, data_dir, **{"checkpoint.every_seconds": "0.05"})
     strike(words, lambda: any(step not in (0, *STAGE_ENDS) and step > 156 for step in committed(workdir)))

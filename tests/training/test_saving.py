@@ -149,7 +149,7 @@ def test_a_disk_that_stays_full_ends_in_one_sentence_and_keeps_the_last_good_che
     assert "resuming after 8 of 118 updates" in display.messages
 
 
-def test_a_save_that_fails_at_every_step_is_tried_after_pauses_and_told_once_a_minute(train, tmp_path, monkeypatch):
+def test_a_save_that_fails_at_every_step_is_tried_after_pauses_and_reported_once_a_minute(train, tmp_path, monkeypatch):
     undisturbed = train(tmp_path / "undisturbed")
     attempts, full = [], [True]
     sync = record_file.RecordWriter.sync
@@ -171,7 +171,7 @@ def test_a_save_that_fails_at_every_step_is_tried_after_pauses_and_told_once_a_m
     assert len(attempts) < 20
 
 
-def test_predictions_that_cannot_be_written_are_told_and_made_up_for(train, tmp_path, disk):
+def test_predictions_that_cannot_be_written_are_reported_and_written_later(train, tmp_path, disk):
     undisturbed = train(tmp_path / "undisturbed")
     train(disk.path / "run")
     for name in ("summary.json", "predictions.npz"):

@@ -82,7 +82,7 @@ def test_what_is_saved_later_is_as_it_was_when_that_was_asked(tmp_path, trigger)
     assert (bits(restored[0]), restored[1]) == (expected, POSITION)
 
 
-def test_what_is_saved_later_and_cannot_be_written_is_told_when_it_is_begun(tmp_path, monkeypatch):
+def test_what_is_saved_later_and_cannot_be_written_is_reported_when_writing_starts(tmp_path, monkeypatch):
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "no room")
 

@@ -45,7 +45,7 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damage_to_any_file_of_a_checkpoint_is_survived_or_told(saved, tmp_path, damage):
+def test_damage_to_any_file_of_a_checkpoint_is_survived_or_reported(saved, tmp_path, damage):
     fallbacks = 0
     for number, path in enumerate(files_of(saved, NEWEST)):
         folder, messages = tmp_path / str(number), []
@@ -74,7 +74,7 @@ def spoil(folder: Path, step: int) -> None:
             cut(0.5)(path)
 
 
-def test_a_run_goes_on_saving_after_it_fell_back(saved, tmp_path):
+def test_a_run_keeps_saving_after_it_fell_back(saved, tmp_path):
     folder = tmp_path / "checkpoints"
     shutil.copytree(saved, folder)
     spoil(folder, NEWEST)

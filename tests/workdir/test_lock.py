@@ -42,7 +42,7 @@ def dead_process() -> int:
     return process.pid
 
 
-def test_without_locks_one_process_trains_and_others_are_told(tmp_path, no_locks):
+def test_without_locks_one_process_trains_and_others_are_refused(tmp_path, no_locks):
     run = tmp_path / "run"
     assert not lock.is_locked(run)
     for _ in range(2):

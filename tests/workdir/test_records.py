@@ -86,7 +86,7 @@ def test_the_last_row_of_an_epoch_counts_and_rows_are_in_order(tmp_path):
     assert read.epochs[-1]["top1"] == 0.7
 
 
-def test_a_file_cut_at_any_byte_reads_and_goes_on(tmp_path):
+def test_a_file_cut_at_any_byte_is_read_and_appended_to(tmp_path):
     write(tmp_path, EventRecord("start", "ä new run", 1.0), EventRecord("done", "at its end", 2.0))
     path = tmp_path / "records.jsonl"
     whole = path.read_bytes()

@@ -73,7 +73,7 @@ def test_an_error_that_passes_is_not_seen(saved, monkeypatch, impatient, passing
     assert committed(saved) == [BEFORE, NEWEST]
 
 
-def test_an_error_that_stays_is_told_with_its_cause(saved, monkeypatch, impatient):
+def test_an_error_that_stays_is_reported_with_its_cause(saved, monkeypatch, impatient):
     def fail(*_: object) -> None:
         raise RuntimeError("the read failed") from OSError(errno.EIO, "Input/output error")
 
