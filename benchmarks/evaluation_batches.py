@@ -22,7 +22,7 @@ from stepwise_jax.functional.metrics import eval_logits
 from stepwise_jax.functional.optimizers import make_optimizer
 from stepwise_jax.runtime import sharding
 from stepwise_jax.runtime.process import compute_in_main_thread, restart_with_malloc_settings
-from stepwise_jax.training import step_functions
+from stepwise_jax.training.programs import step_functions
 
 IMAGES = 1000
 TURNS = 5

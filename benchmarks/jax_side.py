@@ -22,7 +22,7 @@ class JaxSide:
         from stepwise_jax.functional.preprocessing import make_preprocessing
         from stepwise_jax.runtime import sharding
         from stepwise_jax.runtime.process import compute_in_main_thread
-        from stepwise_jax.training import step_functions
+        from stepwise_jax.training.programs import step_functions
 
         compute_in_main_thread()
         self._step_functions, self._steps_per_call, side = step_functions, setup["steps_per_call"], setup["image_size"]

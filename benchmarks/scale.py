@@ -70,7 +70,7 @@ def count(arguments: argparse.Namespace, name: str) -> dict[str, Any]:
     from stepwise_jax.functional.preprocessing import make_preprocessing
     from stepwise_jax.functional.state import make_initializer
     from stepwise_jax.runtime.sharding import make_mesh, replicated, split_along
-    from stepwise_jax.training import step_functions
+    from stepwise_jax.training.programs import step_functions
 
     # Where code differs by platform, take the accelerator's.
     jax.lax.platform_dependent = lambda *args, default, **_: default(*args)

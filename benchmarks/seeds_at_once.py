@@ -40,7 +40,7 @@ def steps_per_second(setting: dict[str, Any]) -> float:
     from stepwise_jax.functional.preprocessing import make_preprocessing
     from stepwise_jax.functional.train_step import make_train_step
     from stepwise_jax.runtime import sharding
-    from stepwise_jax.training import step_functions
+    from stepwise_jax.training.programs import step_functions
 
     size, batch, together = setting["image_size"], setting["batch_size"], setting["together"]
     network = models.build(setting["network"], num_classes=10, small_images=True, width=setting["width"])

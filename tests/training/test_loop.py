@@ -17,7 +17,7 @@ import models
 from stepwise_jax.errors import InputError, NonFiniteLossError
 from stepwise_jax.plans import planning
 from stepwise_jax.plans.stage import Stage
-from stepwise_jax.training.compilation import CompiledFunctions
+from stepwise_jax.training.programs.compilation import CompiledFunctions
 from stepwise_jax.workdir import lock, record_file
 from stepwise_jax.workdir.checkpoints import Checkpoints
 from stepwise_jax.workdir.folder import parse_config, read_config

@@ -19,23 +19,29 @@ from jax.sharding import Mesh
 
 from stepwise_jax.data.batches import ImageBatch, Inputs, ResidentSplit, evaluation_batch_size
 from stepwise_jax.errors import first_line
+from stepwise_jax.functional.metrics import make_metrics
 from stepwise_jax.functional.preprocessing import Preprocessing
+from stepwise_jax.functional.recipe import Recipe
 from stepwise_jax.functional.state import TrainState
-from stepwise_jax.functional.train_step import make_train_step
 from stepwise_jax.runtime.sharding import on_mesh, place, replicated, split_along
 from stepwise_jax.runtime.threads import BackgroundWorker
 from stepwise_jax.runtime.xla_options import compiler_options
-from stepwise_jax.training.step_functions import (
+from stepwise_jax.training.programs.step_functions import (
+    StepOptions,
     count_flops,
+    jit_train_call,
     make_batch_stats_call,
     make_evaluate_call,
     make_predict_call,
-    make_train_call,
+    make_stage_call,
+    resized,
 )
 from stepwise_jax.training.timing import Timer
 
 Key = tuple[Any, ...]
-"""A function's name and the shape of its inputs."""
+"""A function's name, its options, and the shape of its inputs."""
+
+PLAIN = StepOptions()
 
 
 class CompiledFunctions:
@@ -50,28 +56,51 @@ class CompiledFunctions:
         timer: Timer,
         report: Callable[[str], None],
         *,
+        recipe: Recipe | None = None,
+        num_classes: int = 1000,
         deterministic: bool = False,
     ):
+        recipe = recipe or Recipe()
+        self.metrics = make_metrics(num_classes, recipe.loss, recipe.metrics)
+        self._make_call = partial(make_stage_call, network, optimizer, preprocessing, recipe)
+        self._jit_train = partial(
+            jit_train_call, network, optimizer, preprocessing, mesh, recipe=recipe, deterministic=deterministic
+        )
+        self._train: dict[StepOptions, Any] = {}
+        self._network, self._preprocessing = network, preprocessing
         self._mesh, self._timer, self._report = mesh, timer, report
         self._compiled: dict[Key, Any] = {}
         self._ahead: dict[Key, Future[tuple[Any, float]]] = {}
         self._background = BackgroundWorker("compile")
         # A split keeps its placement: replicated, sharded, or not on the devices at all.
-        whole, rows, call_rows = replicated(mesh), split_along(mesh, 0), split_along(mesh, 1)
-        self._call = make_train_call(make_train_step(network, optimizer), preprocessing)
-        train = on_mesh(mesh, self._call)
-        evaluate = on_mesh(mesh, make_evaluate_call(network, preprocessing))
+        whole, rows = replicated(mesh), split_along(mesh, 0)
+        evaluate = on_mesh(mesh, make_evaluate_call(network, preprocessing, self.metrics))
         predict = on_mesh(mesh, make_predict_call(network, preprocessing))
-        update_batch_stats = on_mesh(mesh, make_batch_stats_call(network, preprocessing))
-        jit = partial(jax.jit, compiler_options=compiler_options(deterministic, jax.default_backend()))
-        self._train = jit(train, in_shardings=(whole, None, call_rows), out_shardings=whole, donate_argnames="state")
+        jit = self._jit = partial(jax.jit, compiler_options=compiler_options(deterministic, jax.default_backend()))
         self._evaluate = jit(evaluate, in_shardings=(whole, None, rows, rows), out_shardings=whole)
         self._predict = jit(predict, in_shardings=(whole, None, rows), out_shardings=whole)
-        self._update_batch_stats = jit(update_batch_stats, in_shardings=(whole, whole, None, rows), out_shardings=whole)
+        self._update_batch_stats: dict[StepOptions, Any] = {}
 
-    def train(self, state: TrainState, examples: ResidentSplit | None, inputs: Inputs) -> tuple[TrainState, jax.Array]:
+    def _train_function(self, options: StepOptions) -> Any:
+        """The jitted training call of stages with these options, always the same."""
+        if options not in self._train:
+            self._train[options] = self._jit_train(options=options)
+        return self._train[options]
+
+    def _batch_stats_function(self, options: StepOptions) -> Any:
+        if options not in self._update_batch_stats:
+            call = make_batch_stats_call(self._network, resized(self._preprocessing, options))
+            whole, rows = replicated(self._mesh), split_along(self._mesh, 0)
+            jitted = self._jit(on_mesh(self._mesh, call), in_shardings=(whole, whole, None, rows), out_shardings=whole)
+            self._update_batch_stats[options] = jitted
+        return self._update_batch_stats[options]
+
+    def train(
+        self, state: TrainState, examples: ResidentSplit | None, inputs: Inputs, options: StepOptions = PLAIN
+    ) -> tuple[TrainState, jax.Array]:
         """Train on a loader's stacked batches [k, b]; `state` is donated. Returns the new state and losses [k]."""
-        return self._get_compiled("train", self._train, state, examples, inputs)(state, examples, inputs)
+        function = self._train_function(options)
+        return self._get_compiled("train", function, state, examples, inputs, options=options)(state, examples, inputs)
 
     def evaluate(
         self, state: TrainState, examples: ResidentSplit | None, inputs: Inputs, mask: np.ndarray
@@ -85,23 +114,35 @@ class CompiledFunctions:
         return self._get_compiled("predict", self._predict, state, examples, inputs)(state, examples, inputs)
 
     def update_batch_stats(
-        self, batch_stats: Any, state: TrainState, examples: ResidentSplit | None, inputs: Inputs
+        self,
+        batch_stats: Any,
+        state: TrainState,
+        examples: ResidentSplit | None,
+        inputs: Inputs,
+        options: StepOptions = PLAIN,
     ) -> Any:
         """Batch statistics after one batch [b] in training mode, starting from `batch_stats`."""
-        args = (batch_stats, state, examples, inputs)
-        return self._get_compiled("statistics", self._update_batch_stats, *args)(*args)
+        args, function = (batch_stats, state, examples, inputs), self._batch_stats_function(options)
+        return self._get_compiled("statistics", function, *args, options=options)(*args)
 
-    def compile_train(self, state: TrainState, examples: ResidentSplit | None, inputs: Any) -> None:
+    def compile_train(
+        self, state: TrainState, examples: ResidentSplit | None, inputs: Any, options: StepOptions = PLAIN
+    ) -> None:
         """Compile `train` for a loader's stacked batches [k, b], abstract or not, unless it is compiled already."""
-        self._get_compiled("train", self._train, state, examples, inputs)
+        self._get_compiled("train", self._train_function(options), state, examples, inputs, options=options)
 
-    def compile_train_ahead(self, state: TrainState, examples: ResidentSplit | None, inputs: Any) -> None:
+    def compile_train_ahead(
+        self, state: TrainState, examples: ResidentSplit | None, inputs: Any, options: StepOptions = PLAIN
+    ) -> None:
         """Compile `train` for abstract stacked batches [k, b] in the background."""
-        self._compile_ahead("train", self._train, state, examples, inputs)
+        self._compile_ahead("train", self._train_function(options), state, examples, inputs, options=options)
 
-    def compile_batch_stats_ahead(self, state: TrainState, examples: ResidentSplit | None, inputs: Any) -> None:
+    def compile_batch_stats_ahead(
+        self, state: TrainState, examples: ResidentSplit | None, inputs: Any, options: StepOptions = PLAIN
+    ) -> None:
         """Compile `update_batch_stats` for an abstract batch [b] in the background."""
-        self._compile_ahead("statistics", self._update_batch_stats, state.batch_stats, state, examples, inputs)
+        args, function = (state.batch_stats, state, examples, inputs), self._batch_stats_function(options)
+        self._compile_ahead("statistics", function, *args, options=options)
 
     def compile_evaluate_ahead(self, state: TrainState, examples: ResidentSplit | None, inputs: Any) -> None:
         """Compile `evaluate` for an abstract batch [b] of test images in the background."""
@@ -121,14 +162,16 @@ class CompiledFunctions:
         devices = self._mesh.size
         return -(-evaluation_batch_size(requested, examples) // devices) * devices
 
-    def flops_per_step(self, state: TrainState, examples: ResidentSplit | None, inputs: Any) -> float:
+    def flops_per_step(
+        self, state: TrainState, examples: ResidentSplit | None, inputs: Any, options: StepOptions = PLAIN
+    ) -> float:
         """Return the floating-point operations of an abstract call [1, b], or 0 if XLA does not count them."""
         # For one device the traced function is reused. For several, parts of it may already be one device's share.
-        traced = self._train if self._mesh.size == 1 else None
-        return count_flops(self._call, state, examples, inputs, traced=traced) or 0.0
+        traced = self._train_function(options) if self._mesh.size == 1 else None
+        return count_flops(self._make_call(options), state, examples, inputs, traced=traced) or 0.0
 
-    def _get_compiled(self, name: str, function: Any, *args: Any) -> Any:
-        key = (name, *_shape(args[-1]))
+    def _get_compiled(self, name: str, function: Any, *args: Any, options: StepOptions = PLAIN) -> Any:
+        key = (name, options, *_shape(args[-1]))
         if key not in self._compiled:
             with self._timer.measure("compile"):
                 self._compiled[key] = self._await_background(key) or self._compile(key, function, args)
@@ -139,8 +182,8 @@ class CompiledFunctions:
         self._report(f"compiled {_describe_key(key)} in {seconds:.1f} s")
         return compiled
 
-    def _compile_ahead(self, name: str, function: Any, *args: Any) -> None:
-        key = (name, *_shape(args[-1]))
+    def _compile_ahead(self, name: str, function: Any, *args: Any, options: StepOptions = PLAIN) -> None:
+        key = (name, options, *_shape(args[-1]))
         if key not in self._compiled and key not in self._ahead:
             # Only the shapes of the state: training continues meanwhile, and donates its memory.
             shapes = jax.tree.map(_abstract, args)
@@ -167,7 +210,10 @@ def _shape(inputs: Any) -> tuple[int, ...]:
 
 
 def _describe_key(key: Key) -> str:
-    return f"{key[0]} for {' x '.join(map(str, key[1:]))} examples"
+    name, options, *shape = key
+    size = f" of {options.image_size} pixels" if options.image_size else ""
+    parts = f" in {options.microbatches} parts" if options.microbatches > 1 else ""
+    return f"{name} for {' x '.join(map(str, shape))} examples{size}{parts}"
 
 
 def _compile_timed(function: Any, args: Any) -> tuple[Any, float]:

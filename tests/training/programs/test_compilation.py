@@ -11,8 +11,8 @@ import pytest
 
 from stepwise_jax.functional.state import TrainState
 from stepwise_jax.runtime import threads
-from stepwise_jax.training import compilation
-from tests.training.compiled_programs import Opened, examples, placed, rows, start
+from stepwise_jax.training.programs import compilation
+from tests.training.programs.compiled_programs import Opened, examples, placed, rows, start
 
 
 @pytest.fixture(scope="module")

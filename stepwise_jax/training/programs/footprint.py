@@ -19,12 +19,13 @@ from stepwise_jax.data.placement import Placement
 from stepwise_jax.data.sampler import steps_in_call
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import DataConfig, ExperimentConfig
-from stepwise_jax.functional.optimizers import make_optimizer
+from stepwise_jax.functional.optimizers import inject
 from stepwise_jax.functional.preprocessing import make_preprocessing
-from stepwise_jax.functional.state import TrainState, make_initializer
+from stepwise_jax.functional.recipe import make_recipe, make_state_initializer
+from stepwise_jax.functional.state import TrainState
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.runtime import sharding
-from stepwise_jax.training.step_functions import jit_train_call
+from stepwise_jax.training.programs.step_functions import jit_train_call, step_options
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,11 +75,10 @@ def measure(experiment: ExperimentConfig, stages: Sequence[Stage], network: nn.M
     mesh = sharding.make_mesh()
     check_batch_sizes(stages, mesh)
     images, state = _image_storage(experiment.data, mesh), _abstract_state(experiment, network, mesh)
-    sizes = dict.fromkeys(stage.batch_size for stage in stages)
-    footprints = [
-        _footprint(experiment, [stage for stage in stages if stage.batch_size == size], network, state, images, mesh)
-        for size in sizes
-    ]
+    programs: dict[Any, list[Stage]] = {}
+    for stage in stages:
+        programs.setdefault((stage.batch_size, step_options(stage)), []).append(stage)
+    footprints = [_footprint(experiment, each, network, state, images, mesh) for each in programs.values()]
     return {
         "batches": [dataclasses.asdict(each) for each in footprints],
         "state": _bytes(state),
@@ -105,7 +105,7 @@ def _image_storage(data: DataConfig, mesh: Mesh) -> ImageStorage:
 
 
 def _abstract_state(experiment: ExperimentConfig, network: nn.Module, mesh: Mesh) -> TrainState:
-    create = make_initializer(network, make_optimizer(experiment.optimizer), experiment.data.image_size)
+    create = make_state_initializer(experiment, network, datasets.sizes(experiment.data).num_classes)
     whole = sharding.replicated(mesh)
     shapes = jax.eval_shape(create, jax.random.key(0))
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), shapes)
@@ -122,7 +122,7 @@ def _footprint(
     stage = stages[0]
     steps = steps_in_call(stage.updates_per_epoch, experiment.steps_per_call)
     loader = _abstract_loader(images, mesh)
-    memory = _compile(experiment, network, state, loader, steps, stage.batch_size, mesh).memory_analysis()
+    memory = _compile(experiment, network, state, loader, steps, stage, mesh).memory_analysis()
     parts = {
         "arguments": memory.argument_size_in_bytes,
         "output": memory.output_size_in_bytes,
@@ -152,15 +152,17 @@ def _compile(
     state: Any,
     loader: Loader,
     steps: int,
-    batch_size: int,
+    stage: Stage,
     mesh: Mesh,
 ) -> Any:
     """Compile the training call of a run (`compilation.CompiledFunctions`) from shapes alone."""
     # The constants of a normalisation by the data set are not known yet, and take no memory.
     normalisation = "none" if experiment.data.normalisation == "dataset" else experiment.data.normalisation
     preprocessing = make_preprocessing(normalisation, experiment.data.image_size, None)
-    function = jit_train_call(network, make_optimizer(experiment.optimizer), preprocessing, mesh)
-    return function.lower(state, loader.examples, loader.abstract_inputs(steps, batch_size)).compile()
+    recipe = make_recipe(experiment, datasets.sizes(experiment.data).num_classes)
+    optimizer, options = inject(recipe.optimizer, recipe.clip_norm), step_options(stage)
+    function = jit_train_call(network, optimizer, preprocessing, mesh, recipe=recipe, options=options)
+    return function.lower(state, loader.examples, loader.abstract_inputs(steps, stage.batch_size)).compile()
 
 
 def _bytes(tree: Any) -> int:

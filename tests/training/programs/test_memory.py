@@ -14,8 +14,9 @@ import launch
 from stepwise_jax.errors import DeviceMemoryError
 from stepwise_jax.experiment.serialization import override_fields
 from stepwise_jax.plans import planning
-from stepwise_jax.training import failures, footprint
-from stepwise_jax.training.compilation import CompiledFunctions
+from stepwise_jax.training import failures
+from stepwise_jax.training.programs import footprint
+from stepwise_jax.training.programs.compilation import CompiledFunctions
 
 MESSAGES = [
     ("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 21474836480 bytes.\nBuffer ...", 20 << 30),
@@ -77,8 +78,8 @@ def test_footprints_are_those_of_the_programs_that_a_run_compiles(train, tmp_pat
     found: dict[int, Any] = {}
     before = CompiledFunctions._get_compiled
 
-    def noting(self: CompiledFunctions, name: str, function: Any, *args: Any) -> Any:
-        program = before(self, name, function, *args)
+    def noting(self: CompiledFunctions, name: str, function: Any, *args: Any, **options: Any) -> Any:
+        program = before(self, name, function, *args, **options)
         if name == "train":
             batch = jax.tree.leaves(args[-1])[0].shape[1]
             found[batch] = program.memory_analysis()

@@ -10,7 +10,7 @@ import pytest
 from stepwise_jax.functional.preprocessing import preprocess
 from stepwise_jax.functional.state import TrainState
 from stepwise_jax.functional.train_step import Batch, make_train_step
-from tests.training.compiled_programs import (
+from tests.training.programs.compiled_programs import (
     IMAGES,
     LABELS,
     NETWORK,

@@ -1,7 +1,7 @@
 """The functions that run on the devices, and the cost of the training call before it runs."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -10,11 +10,14 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from stepwise_jax.data.batches import Inputs, ResidentSplit, gather_batch
-from stepwise_jax.functional.metrics import eval_logits, make_eval_step
-from stepwise_jax.functional.preprocessing import Preprocessing
+from stepwise_jax.data.batches import Inputs, ResidentSplit, gather_batch, gather_images
+from stepwise_jax.functional.augmentation import Augmentation
+from stepwise_jax.functional.metrics import Metric, eval_logits, make_eval_step
+from stepwise_jax.functional.preprocessing import Preprocessing, normalise, resize
+from stepwise_jax.functional.recipe import Recipe
 from stepwise_jax.functional.state import TrainState, make_initializer
-from stepwise_jax.functional.train_step import Batch, TrainStep, make_train_step
+from stepwise_jax.functional.train_step import Batch, TrainStep, make_train_step, step_key
+from stepwise_jax.plans.stage import Stage
 from stepwise_jax.runtime.sharding import on_mesh, replicated, split_along
 from stepwise_jax.runtime.xla_options import compiler_options
 
@@ -54,15 +57,56 @@ def _counted(lowered: jax.stages.Lowered) -> float | None:
     return float((lowered.cost_analysis() or {}).get("flops", 0.0)) or None
 
 
-def make_train_call(step: TrainStep, preprocessing: Preprocessing) -> TrainCall:
+class StepOptions(NamedTuple):
+    """What makes the program of a stage another one, beside its batch size."""
+
+    image_size: int | None = None
+    """Height and width of the images in pixels; None for that of the preprocessing."""
+    microbatches: int = 1
+
+
+def step_options(stage: Stage) -> StepOptions:
+    """Return the options of a stage's program."""
+    return StepOptions(stage.image_size, stage.microbatches)
+
+
+def make_stage_call(
+    network: nn.Module,
+    optimizer: optax.GradientTransformation,
+    preprocessing: Preprocessing,
+    recipe: Recipe,
+    options: StepOptions,
+) -> TrainCall:
+    """Return the training call of a stage: `state, examples, inputs [k, b] -> state, losses [k]`."""
+    step = make_train_step(
+        network, optimizer, loss=recipe.loss, ema_decay=recipe.ema_decay, microbatches=options.microbatches
+    )
+    return make_train_call(step, resized(preprocessing, options), recipe.augment)
+
+
+def resized(preprocessing: Preprocessing, options: StepOptions) -> Preprocessing:
+    """Return the preprocessing with the image size of a stage."""
+    return preprocessing._replace(image_size=options.image_size or preprocessing.image_size)
+
+
+def make_train_call(step: TrainStep, preprocessing: Preprocessing, augment: Augmentation | None = None) -> TrainCall:
     """Return a function of several steps: `state, examples, inputs [k, b] -> state, losses [k]`.
 
     A single step runs outside `lax.scan`, because XLA's CPU convolutions are many times slower inside it.
     """
 
+    def load(state: TrainState, examples: ResidentSplit | None, inputs: Inputs) -> Batch:
+        if augment is None:
+            return Batch(*gather_batch(examples, inputs, preprocessing))
+        images, labels = gather_images(examples, inputs)
+        images = resize(images, preprocessing.image_size)
+        colours = jnp.broadcast_to(images, (*images.shape[:3], 3))
+        images, targets = augment(step_key(state, "augmentation"), colours, labels)  # pyright: ignore
+        return Batch(normalise(images, preprocessing), targets)
+
     def call(state: TrainState, examples: ResidentSplit | None, inputs: Inputs) -> tuple[TrainState, jax.Array]:
         def one(state: TrainState, inputs: Inputs) -> tuple[TrainState, jax.Array]:
-            state, metrics = step(state, Batch(*gather_batch(examples, inputs, preprocessing)))
+            state, metrics = step(state, load(state, examples, inputs))
             return state, metrics["loss"]
 
         if len(jax.tree.leaves(inputs)[0]) == 1:
@@ -73,9 +117,11 @@ def make_train_call(step: TrainStep, preprocessing: Preprocessing) -> TrainCall:
     return call
 
 
-def make_evaluate_call(network: nn.Module, preprocessing: Preprocessing) -> Callable[..., dict[str, jax.Array]]:
-    """Return a function `state, examples, inputs [b], mask [b] -> {"top1", "top5", "loss"}`: sums."""
-    evaluate = make_eval_step(network)
+def make_evaluate_call(
+    network: nn.Module, preprocessing: Preprocessing, metrics: Mapping[str, Metric]
+) -> Callable[..., dict[str, jax.Array]]:
+    """Return a function `state, examples, inputs [b], mask [b] -> sums`, one for each metric."""
+    evaluate = make_eval_step(network, metrics)
 
     def call(
         state: TrainState, examples: ResidentSplit | None, inputs: Inputs, mask: jax.Array
@@ -100,9 +146,10 @@ def make_batch_stats_call(network: nn.Module, preprocessing: Preprocessing) -> C
 
     def call(batch_stats: Any, state: TrainState, examples: ResidentSplit | None, inputs: Inputs) -> Any:
         images, _ = gather_batch(examples, inputs, preprocessing)
-        variables = {"params": state.params, "batch_stats": batch_stats}
-        _, updated = network.apply(variables, images, train=True, mutable=["batch_stats"])  # pyright: ignore
-        return jax.tree.map(jnp.asarray, updated["batch_stats"])
+        variables, key = {"params": state.params, "batch_stats": batch_stats}, step_key(state, "network")
+        rngs = None if key is None else {"params": key}
+        _, updated = network.apply(variables, images, train=True, mutable=["batch_stats"], rngs=rngs)  # pyright: ignore
+        return jax.tree.map(jnp.asarray, updated.get("batch_stats", batch_stats))
 
     return call
 
@@ -125,16 +172,24 @@ class CompiledTrainCall(NamedTuple):
 
 
 def jit_train_call(
-    network: nn.Module, optimizer: optax.GradientTransformation, preprocessing: Preprocessing, mesh: Mesh
+    network: nn.Module,
+    optimizer: optax.GradientTransformation,
+    preprocessing: Preprocessing,
+    mesh: Mesh,
+    *,
+    recipe: Recipe | None = None,
+    options: StepOptions | None = None,
+    deterministic: bool = False,
 ) -> Any:
-    """Jit the training call of `CompiledFunctions`: `state, examples, inputs [k, b] -> state, losses [k]`."""
+    """Jit the training call of a stage: `state, examples, inputs [k, b] -> state, losses [k]`; `state` is donated."""
+    call = make_stage_call(network, optimizer, preprocessing, recipe or Recipe(), options or StepOptions())
     whole = replicated(mesh)
     return jax.jit(
-        on_mesh(mesh, make_train_call(make_train_step(network, optimizer), preprocessing)),
+        on_mesh(mesh, call),
         in_shardings=(whole, None, split_along(mesh, 1)),
         out_shardings=whole,
         donate_argnames="state",
-        compiler_options=compiler_options(False, jax.default_backend()),
+        compiler_options=compiler_options(deterministic, jax.default_backend()),
     )
 
 
