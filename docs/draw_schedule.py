@@ -10,7 +10,8 @@ from typing import NamedTuple
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from stepwise_jax.experiment.config import PlanConfig, StrategyName
+from stepwise_jax.experiment.config import PlanConfig
+from stepwise_jax.experiment.plan_config import StrategyName
 from stepwise_jax.plans.planning import make_plan
 from stepwise_jax.plans.stage import Stage, learning_rate_at, noise_scale
 

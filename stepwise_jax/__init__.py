@@ -14,15 +14,18 @@ if TYPE_CHECKING:
         DataConfig,
         EvaluationConfig,
         ExperimentConfig,
+        LossConfig,
         ModelConfig,
         OptimizerConfig,
         PlanConfig,
     )
     from stepwise_jax.experiment.config_files import load_config
     from stepwise_jax.functional import augmentation, losses, metrics, optimizers
+    from stepwise_jax.functional.recipe import Recipe
     from stepwise_jax.plans.planning import make_plan
     from stepwise_jax.plans.stage import Stage
     from stepwise_jax.report.report import write_report
+    from stepwise_jax.training.train import train
     from stepwise_jax.workdir.record_file import read_records
 
 __version__ = "0.2.0"
@@ -33,11 +36,14 @@ _HOMES = {
     "EvaluationConfig": "stepwise_jax.experiment.config",
     "ExperimentConfig": "stepwise_jax.experiment.config",
     "ModelConfig": "stepwise_jax.experiment.config",
+    "LossConfig": "stepwise_jax.experiment.config",
     "OptimizerConfig": "stepwise_jax.experiment.config",
     "PlanConfig": "stepwise_jax.experiment.config",
     "load_config": "stepwise_jax.experiment.config_files",
+    "Recipe": "stepwise_jax.functional.recipe",
     "Stage": "stepwise_jax.plans.stage",
     "make_plan": "stepwise_jax.plans.planning",
+    "train": "stepwise_jax.training.train",
     "read_records": "stepwise_jax.workdir.record_file",
     "write_report": "stepwise_jax.report.report",
     "InputError": "stepwise_jax.errors",
@@ -51,9 +57,11 @@ __all__ = [
     "EvaluationConfig",
     "ExperimentConfig",
     "InputError",
+    "LossConfig",
     "ModelConfig",
     "OptimizerConfig",
     "PlanConfig",
+    "Recipe",
     "Stage",
     "StepwiseError",
     "augmentation",
@@ -63,6 +71,7 @@ __all__ = [
     "metrics",
     "optimizers",
     "read_records",
+    "train",
     "write_report",
 ]
 

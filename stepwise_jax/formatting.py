@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 
@@ -56,6 +56,35 @@ def describe_progress(updates: int, planned: int, damaged: Sequence[int] = ()) -
 def format_percent(fraction: float | None) -> str:
     """A fraction in per cent with two decimals, or a dash for None."""
     return "–" if fraction is None else f"{100 * fraction:.2f} %"
+
+
+_METRIC_LABELS = {"top1": "top-1", "top5": "top-5"}
+
+
+def metric_label(name: str) -> str:
+    """The name of a metric in text: `top-1` for "top1", `EMA top-1` for "ema_top1", `calibration error`."""
+    averaged = name.startswith("ema_")
+    inner = name.removeprefix("ema_")
+    label = _METRIC_LABELS.get(inner, inner.replace("_", " "))
+    return f"EMA {label}" if averaged else label
+
+
+def format_metric(name: str, value: float | None) -> str:
+    """The value of a metric: accuracies in per cent, others with four digits, a dash for None."""
+    if value is None or name.removeprefix("ema_") in _METRIC_LABELS:
+        return format_percent(value)
+    return f"{value:.4g}"
+
+
+def describe_scores(metrics: Mapping[str, float]) -> str:
+    """Every metric but the losses: `top-1 97.22 %, top-5 99.72 %`."""
+    shown = without_losses(metrics).items()
+    return ", ".join(f"{metric_label(name)} {format_metric(name, value)}" for name, value in shown)
+
+
+def without_losses(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The metrics that are no losses."""
+    return {name: value for name, value in metrics.items() if not name.endswith("loss")}
 
 
 def format_duration(seconds: float) -> str:

@@ -35,7 +35,7 @@ from stepwise_jax.functional.state import TrainState, learned_state, make_initia
 from stepwise_jax.plans import planning
 from stepwise_jax.runtime import sharding
 from stepwise_jax.training import loop
-from stepwise_jax.training.compilation import CompiledFunctions
+from stepwise_jax.training.programs.compilation import PLAIN, CompiledFunctions
 from stepwise_jax.training.timing import Timer
 from stepwise_jax.workdir import record_file
 from stepwise_jax.workdir.records import EpochRecord
@@ -141,7 +141,7 @@ def compiled(net: Any, kind: str, count: int, batch_size: int) -> Any:
     state = sharding.place(first_state(net), sharding.replicated(mesh))
     loader = loader_on(mesh, kind)
     inputs = loader.abstract_inputs(1, batch_size)
-    return compiled_on(mesh, net)._train.lower(state, loader.examples, inputs).compile()
+    return compiled_on(mesh, net)._train_function(PLAIN).lower(state, loader.examples, inputs).compile()
 
 
 def collectives(text: str) -> list[str]:

@@ -13,7 +13,7 @@ from stepwise_jax.cli.overrides import load_experiment
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import DataConfig, ExperimentConfig, ModelConfig, PlanConfig
 from stepwise_jax.experiment.serialization import override_fields
-from stepwise_jax.formatting import describe_progress, format_percent
+from stepwise_jax.formatting import describe_progress, describe_scores
 from stepwise_jax.runtime.process import compute_in_main_thread
 
 
@@ -43,9 +43,11 @@ def _baseline(plan: PlanConfig) -> PlanConfig:
 
 def _memory(experiment: ExperimentConfig, stages: Any) -> dict[str, Any]:
     from stepwise_jax.data import datasets
-    from stepwise_jax.training import footprint, session
+    from stepwise_jax.functional.networks import build_network
+    from stepwise_jax.training import session
+    from stepwise_jax.training.programs import footprint
 
-    network = networks.build_network(experiment, datasets.sizes(experiment.data).num_classes)
+    network = build_network(experiment, datasets.sizes(experiment.data).num_classes)
     return footprint.measure(session.resolve_steps_per_call(experiment, None), stages, network)
 
 
@@ -53,6 +55,7 @@ def train(options: argparse.Namespace, fields: Sequence[str]) -> None:
     """Trains a run, or resumes the one in the workdir; ends with a table of the stages and curves.png."""
     from stepwise_jax.cli.display import Display, make_display
     from stepwise_jax.data import datasets
+    from stepwise_jax.functional.networks import build_network
     from stepwise_jax.plans.planning import make_plan
     from stepwise_jax.runtime import compile_cache, multihost
     from stepwise_jax.training import loop
@@ -62,7 +65,7 @@ def train(options: argparse.Namespace, fields: Sequence[str]) -> None:
     experiment = load_experiment(options.config, fields, options.command)
     _join_processes(options)
     sizes = datasets.sizes(experiment.data)
-    network = networks.build_network(experiment, sizes.num_classes)
+    network = build_network(experiment, sizes.num_classes)
     stages = make_plan(experiment.plan, sizes.train, experiment.optimizer)
     profile = parse_profiled_epoch(options.profile, stages) if options.profile else None
     compile_cache.enable()
@@ -104,21 +107,21 @@ def evaluate(options: argparse.Namespace, _: Sequence[str]) -> None:
     """Evaluates the newest checkpoint of a finished or stopped run on its whole test set."""
     from stepwise_jax.cli.display import make_display
     from stepwise_jax.data import datasets
+    from stepwise_jax.functional.networks import build_network
     from stepwise_jax.training import evaluation
     from stepwise_jax.workdir.folder import parse_config, read_config
 
     experiment, stages = parse_config(read_config(options.run))
     moved = {"data.root": options.root, "data.data_dir": options.data_dir}
     experiment = override_fields(experiment, {name: place for name, place in moved.items() if place is not None})
-    network = networks.build_network(experiment, datasets.sizes(experiment.data).num_classes)
+    network = build_network(experiment, datasets.sizes(experiment.data).num_classes)
     with make_display(sys.stderr) as display:
         result = evaluation.evaluate(experiment, stages, network, options.run, observers=[display])
     if options.json:
         _print_json(result)
         return
-    top1, top5 = format_percent(result["top1"]), format_percent(result["top5"])
     progress = describe_progress(result["updates"], result["planned_updates"], result["damaged_checkpoints"])
-    print(f"top-1 {top1}, top-5 {top5}, loss {result['loss']:.4f} after {progress}")
+    print(f"{describe_scores(result['metrics'])}, loss {result['metrics']['loss']:.4f} after {progress}")
 
 
 def predict(options: argparse.Namespace, _: Sequence[str]) -> None:
@@ -177,9 +180,10 @@ def export(options: argparse.Namespace, _: Sequence[str]) -> None:
 
 
 def _write_safetensors(trained: Any, path: Path) -> None:
+    from stepwise_jax.functional.networks import load_models
     from stepwise_jax.inference.export import describe_network
 
-    models, description = networks.load_models(), describe_network(trained)
+    models, description = load_models(), describe_network(trained)
     arrays = models.to_torch(description["network"], trained.variables)
     texts = {name: each if isinstance(each, str) else json.dumps(each) for name, each in description.items()}
     models.write_safetensors(path, arrays, **texts)
@@ -237,9 +241,10 @@ def import_weights(options: argparse.Namespace, _: Sequence[str]) -> None:
 def bench(options: argparse.Namespace, _: Sequence[str]) -> None:
     """Measures this machine: training steps of networks, or with --data the images/s of the input pipeline."""
     from stepwise_jax.cli.bench.command import print_benchmark, require_measurement, run_benchmark
+    from stepwise_jax.functional.networks import build_network
 
     compute_in_main_thread()
-    document = run_benchmark(vars(options), networks.build_network)
+    document = run_benchmark(vars(options), build_network)
     if options.json:
         _print_json(document)
     else:

@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from stepwise_jax.formatting import format_duration, format_percent
+from stepwise_jax.formatting import describe_scores, format_duration, format_percent
 from stepwise_jax.runtime.streams import tolerate_errors
 from stepwise_jax.workdir.records import (
     EndRecord,
@@ -85,8 +85,8 @@ def format_epoch(record: EpochRecord, stage: Row) -> str:
         f"{record.stage_name}  epoch {record.epoch:>{len(str(epochs))}}/{epochs}",
         f"loss {_format_loss(record.train_loss)}",
     ]
-    if record.top1 is not None:
-        parts += [f"top-1 {format_percent(record.top1)}", f"top-5 {format_percent(record.top5)}"]
+    if record.metrics:
+        parts.append(describe_scores(record.metrics).replace(", ", "  "))
     samples, spent = (
         stage["examples"] // record.batch_size * record.batch_size,
         seconds["train"] + seconds["input_wait"],

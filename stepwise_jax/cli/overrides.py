@@ -7,16 +7,16 @@ import itertools
 import os
 import re
 import typing
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import tyro
 
 from stepwise_jax.errors import InputError
-from stepwise_jax.experiment.config import ExperimentConfig, StrategyName
+from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.experiment.config_files import load_config
-from stepwise_jax.experiment.fields import type_name
-from stepwise_jax.experiment.serialization import field_type, flatten_fields, override_fields
+from stepwise_jax.experiment.fields import type_matches, type_name
+from stepwise_jax.experiment.serialization import field_type, flatten_fields, function_name, override_fields
 from stepwise_jax.formatting import program_name
 
 # Every flag takes a value: `--model.small-images True`, as in records.
@@ -95,18 +95,33 @@ _registry = tyro.constructors.ConstructorRegistry()
 
 
 @_registry.primitive_rule
-def _strategy_rule(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
-    """Accepts the name of a strategy; shows a function, which only a configuration file can set, by its name."""
-    choices = {field_type("plan.strategy"): typing.get_args(StrategyName), field_type("plan.staged"): ("stepwise",)}
-    if info.type not in choices:
+def _function_rule(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
+    """Accepts the names of a field that may be a function; shows a function, which only a file can set, by its name."""
+    hints = typing.get_args(info.type)
+    if not any(typing.get_origin(hint) in (Callable, Mapping) for hint in hints):
         return None
+    several = any(typing.get_origin(hint) is tuple for hint in hints)
+    choices = [choice for hint in hints if typing.get_origin(hint) is Literal for choice in typing.get_args(hint)]
+
+    def read(words: list[str]) -> Any:
+        if choices and words[0] not in choices:
+            raise ValueError(words[0])
+        return tuple(words) if several else words[0]
+
     return tyro.constructors.PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="{" + ",".join(choices[info.type]) + "}",
-        instance_from_str=lambda names: names[0],
-        is_instance=lambda value: isinstance(value, str) or callable(value),
-        str_from_instance=lambda value: [value if isinstance(value, str) else getattr(value, "__name__", "function")],
+        nargs="*" if several else 1,
+        metavar="{" + ",".join(choices) + "}" if choices else "[STR [STR ...]]" if several else "STR",
+        instance_from_str=read,
+        is_instance=lambda value: type_matches(value, info.type),
+        str_from_instance=_function_words,
     )
+
+
+def _function_words(value: Any) -> list[str]:
+    """A field's value in words."""
+    if isinstance(value, str):
+        return [value]
+    return [function_name(value)] if callable(value) else list(value)
 
 
 def _field_name(word: str) -> str:

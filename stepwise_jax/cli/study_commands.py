@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stepwise_jax.cli import networks
 from stepwise_jax.cli.overrides import load_experiment, parse_fields
 from stepwise_jax.errors import InputError, StepwiseError, require
 from stepwise_jax.experiment.config import ExperimentConfig
@@ -149,11 +148,12 @@ def _check_processes(processes: int) -> None:
 def _check_training(experiments: Mapping[str, ExperimentConfig]) -> dict[str, int]:
     """Checks networks and initial weights before any run starts; returns each experiment's number of examples, M."""
     from stepwise_jax.data import datasets
+    from stepwise_jax.functional.networks import build_network
 
     sizes = {name: datasets.sizes(each.data) for name, each in experiments.items()}
     distinct = {(each.model, each.data.image_size): (name, each) for name, each in experiments.items()}
     for name, each in distinct.values():
-        networks.build_network(each, sizes[name].num_classes)
+        build_network(each, sizes[name].num_classes)
     for weights in {each.model.initial_weights for each in experiments.values()} - {None}:
         exists = Path(os.path.expanduser(str(weights))).is_file()
         require(exists, "model.initial_weights", weights, "a weight file, and no such file exists")

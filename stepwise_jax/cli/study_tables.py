@@ -7,11 +7,12 @@ from rich import box
 from rich.table import Table
 
 from stepwise_jax.cli.console import make_console
-from stepwise_jax.formatting import format_percent
+from stepwise_jax.formatting import describe_scores, format_percent
 from stepwise_jax.studies.comparison import Comparison
 from stepwise_jax.studies.comparison_table import COMPARISON_HEADER, FinishedRuns, comparison_rows, verdict
 from stepwise_jax.studies.statistics import Difference
 from stepwise_jax.studies.sweep import BEST_FOLDER, varying_fields
+from stepwise_jax.workdir.records import row_metrics
 
 
 def print_comparison(
@@ -46,7 +47,7 @@ def print_results(results: dict[str, Any], stream: TextIO | None = None) -> None
     test = results["test"]
     score = "its test run failed"
     if test is not None:
-        score = f"test top-1 {format_percent(test['top1'])}, top-5 {format_percent(test['top5'])}"
+        score = f"test {describe_scores(row_metrics(test))}"
     for each in results["failures"]:
         console.print(f"FAILED: {each['run']}: {each['message']}", soft_wrap=True)
     best = ", ".join(f"{name} {value}" for name, value in results["best"].items() if name in names)

@@ -10,8 +10,16 @@ from rich.table import Table
 from rich.text import Text
 
 from stepwise_jax.cli.console import PIPE_WIDTH, make_console
-from stepwise_jax.formatting import format_duration, format_mib, format_percent
-from stepwise_jax.workdir.records import Row
+from stepwise_jax.formatting import (
+    describe_scores,
+    format_duration,
+    format_metric,
+    format_mib,
+    format_percent,
+    metric_label,
+    without_losses,
+)
+from stepwise_jax.workdir.records import Row, row_metrics
 
 _COLUMNS = {
     "name": ("set", str),
@@ -25,14 +33,12 @@ _COLUMNS = {
     "samples": ("samples", "{:,}".format),
     "noise_scale": ("noise\nscale", "{:.3g}".format),
     "noise_scale_exact": ("exact\n(Eq. 5)", "{:.3g}".format),
-    "top1": ("top-1", format_percent),
-    "top5": ("top-5", format_percent),
 }
 
 # Columns to show beside scores, and on narrower terminals.
 _NARROWER = (
-    ("name", "examples", "batch_size", "learning_rate", "epochs", "updates", "samples", "noise_scale", "top1", "top5"),
-    ("name", "examples", "batch_size", "learning_rate", "epochs", "top1", "top5"),
+    ("name", "examples", "batch_size", "learning_rate", "epochs", "updates", "samples", "noise_scale"),
+    ("name", "examples", "batch_size", "learning_rate", "epochs"),
 )
 
 
@@ -40,25 +46,30 @@ def make_stages_table(rows: Sequence[Row], columns: Sequence[str] | None = None,
     """A table of planned stages.
 
     Args:
-      rows: one for each stage, with the fields of `plan --json`, and `top1` and `top5` (fractions) if it has scores.
-      columns: the fields to show; by default all fields of the rows.
+      rows: one for each stage, with the fields of `plan --json`, and `metrics` by name if it has scores.
+      columns: the fields to show beside the metrics; by default all fields of the rows.
       title: a line above the table.
     """
+    metrics = tuple(dict.fromkeys(name for row in rows for name in row.get("metrics", ())))
     heading = None if title is None else Text(title)
     table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
     shown = [name for name in columns or _COLUMNS if any(name in row for row in rows)]
     for name in shown:
         justify = "left" if name == "name" else "right"
         table.add_column(_COLUMNS[name][0], justify=justify, vertical="bottom", no_wrap=True)
+    for name in metrics:
+        table.add_column(metric_label(name), justify="right", vertical="bottom", no_wrap=True)
     for row in rows:
-        table.add_row(*(Text(_COLUMNS[name][1](row[name]) if name in row else "–") for name in shown))
+        fields = (_COLUMNS[name][1](row[name]) if name in row else "–" for name in shown)
+        scores = (format_metric(name, row.get("metrics", {}).get(name)) for name in metrics)
+        table.add_row(*map(Text, (*fields, *scores)))
     return table
 
 
 def print_stages(rows: Sequence[Row], title: str | None = None, stream: TextIO | None = None) -> None:
     """Prints the table of stages, by default on stdout, with as many columns as fit."""
     console = make_console(stream)
-    choices = _NARROWER if any("top1" in row for row in rows) else (None, *_NARROWER)
+    choices = _NARROWER if any("metrics" in row for row in rows) else (None, *_NARROWER)
     tables = [make_stages_table(rows, columns, title) for columns in choices]
     table = next((table for table in tables if _width(table, console) <= console.width), tables[-1])
     if _width(table, console) + len(table.columns) <= console.width:
@@ -96,11 +107,12 @@ def print_result(stages: Sequence[Row], summary: Row, stream: TextIO | None = No
       summary: the document `summary.json`, with the stages in the same order.
       stream: where to print.
     """
-    scores = [{name: stage.get(name) for name in ("top1", "top5")} for stage in summary["stages"]]
+    scores = [{"metrics": without_losses(row_metrics(stage))} for stage in summary["stages"]]
     print_stages([{**stage, **score} for stage, score in zip(stages, scores, strict=True)], stream=stream)
     console = make_console(stream)
-    top1, best, top5 = (format_percent(summary[name]) for name in ("top1", "best_top1", "top5"))
-    console.print(Text(f"top-1 {top1} (best epoch {best}), top-5 {top5}", style="bold"))
+    best = f" (best epoch {format_percent(summary['best_top1'])})"
+    first, *others = describe_scores(row_metrics(summary)).split(", ")
+    console.print(Text(", ".join([first + best, *others]), style="bold"))
     spent = format_duration(sum(summary["seconds"].values()))
     console.print(Text(f"{summary['samples']:,} samples in {summary['updates']:,} updates, {spent}"))
 

@@ -60,10 +60,16 @@ def gather_batch(
       inputs: rows int32 [b], or uint8 images with labels.
       preprocessing: image size, mean and standard deviation of the network's input.
     """
+    images, labels = gather_images(examples, inputs)
+    return preprocess(images, preprocessing), labels
+
+
+def gather_images(examples: ResidentSplit | None, inputs: Inputs) -> tuple[jax.Array, jax.Array]:
+    """One batch as it is stored, with the arguments of `gather_batch`: images uint8 [b, H, W, C], labels int32 [b]."""
     if isinstance(inputs, ImageBatch):
-        return preprocess(inputs.images, preprocessing), inputs.labels
+        return inputs.images, inputs.labels
     assert examples is not None
-    return preprocess(examples.images[inputs], preprocessing), examples.labels[inputs]
+    return examples.images[inputs], examples.labels[inputs]
 
 
 def check_batch_sizes(stages: Sequence[Stage], mesh: Mesh) -> None:

@@ -9,15 +9,19 @@ import numpy as np
 from stepwise_jax.plans.stage import Stage
 
 
-def epoch_order(seed: int, stage: int, epoch: int, rows: np.ndarray, batch_size: int) -> np.ndarray:
+def epoch_order(
+    seed: int, stage: int, epoch: int, rows: np.ndarray, batch_size: int, examples: int | None = None
+) -> np.ndarray:
     """The batches of one epoch, int32 [updates, batch_size]: `rows` in another order for each (seed, stage, epoch).
+
+    With `examples`, only the first of them: others in each epoch, where there are more rows.
 
     Sorting the counter-based generator's raw output keeps the order the same on every platform and NumPy version,
     which `Generator.permutation` does not promise. An incomplete last batch is dropped.
     """
     generator = np.random.Philox(counter=[0, 0, epoch, stage], key=[seed, 0])
-    shuffled = rows[np.argsort(generator.random_raw(len(rows)), kind="stable")]
-    updates = len(rows) // batch_size
+    shuffled = rows[np.argsort(generator.random_raw(len(rows)), kind="stable")][:examples]
+    updates = len(shuffled) // batch_size
     return shuffled[: updates * batch_size].reshape(updates, batch_size).astype(np.int32)
 
 
@@ -57,7 +61,8 @@ class PlanSampler:
         return self._epoch(stage + 1, epoch + 1)[step]
 
     def _shuffled(self, stage: int, epoch: int) -> np.ndarray:
-        return epoch_order(self._seed, stage, epoch, self._subsets[stage - 1], self._stages[stage - 1].batch_size)
+        rows, planned = self._subsets[stage - 1], self._stages[stage - 1]
+        return epoch_order(self._seed, stage, epoch, rows, planned.batch_size, planned.examples)
 
 
 def split_into_calls(numbers: Sequence[int], steps_per_call: int) -> Iterator[Sequence[int]]:

@@ -1,29 +1,13 @@
 """An experiment as frozen, validated data. The default of every field is defined here."""
 
-import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from stepwise_jax.experiment.fields import ConfigSection
+from stepwise_jax.experiment.optimizer_config import LossConfig, OptimizerConfig
+from stepwise_jax.experiment.plan_config import PlanConfig
 from stepwise_jax.formatting import is_url
-
-LearningRateRule = Literal["eq9", "eq9_recursive", "eq9_literal", "eq9_base_batch", "constant", "linear_scaling"]
-
-StrategyName = Literal[
-    "stepwise",
-    "baseline",
-    "single_set",
-    "equal_samples",
-    "equal_samples_rate_curve",
-    "equal_updates",
-    "last_stage",
-    "constant_rate",
-    "data_only",
-    "batch_only",
-    "batch_growth",
-    "cosine",
-]
 
 
 @dataclass(frozen=True)
@@ -58,6 +42,9 @@ class DataConfig(ConfigSection):
     """Images that cannot be decoded: named and refused, or named and left out (an image_folder)."""
     duplicates: Literal["warn", "drop", "refuse"] = "warn"
     """Images with identical pixels: counted, left out of training, or refused."""
+    augmentation: tuple[str, ...] | Callable[..., Any] = ()
+    """Random changes of training images, in order: flip, crop:4, crop:4:reflect, cutout:8, color_jitter, mixup:0.2,
+    cutmix:1; a configuration file may also give a function of (key, images, labels)."""
 
     def _validate(self) -> None:
         for name in ("root", "data_dir"):
@@ -75,8 +62,8 @@ class ModelConfig(ConfigSection):
 
     _prefix = "model."
 
-    name: str = "resnet50"
-    """Name of the network, as in timm."""
+    name: str | Callable[..., Any] = "resnet50"
+    """Name of the network, as in timm; a configuration file may also give a function of (num_classes)."""
     small_images: bool = False
     """Use a 3x3 stem of stride 1 without max-pooling, for images of about 32 pixels."""
     width: int | None = None
@@ -91,93 +78,12 @@ class ModelConfig(ConfigSection):
     def _validate(self) -> None:
         local = not is_url(self.initial_weights or "")
         self._require(local, "initial_weights", "a file on this machine, not a URL")
+        named = not callable(self.name) or self.initial_weights is None
+        self._require(named, "initial_weights", "None if model.name is a function")
         self._require(self.width is None or self.width >= 1, "width", "at least 1")
         requirement = "one to four positive numbers, one for each network stage, of at most 1000"
         blocks = (1,) if self.blocks is None else self.blocks
         self._require(1 <= len(blocks) <= 4 and min(blocks) >= 1 and max(blocks) <= 1000, "blocks", requirement)
-
-
-@dataclass(frozen=True)
-class PlanConfig(ConfigSection):
-    """The stages: their data, batch sizes, learning rates and epochs (Sections III-B and III-C)."""
-
-    _prefix = "plan."
-
-    strategy: StrategyName | Callable[..., Any] = "stepwise"
-    """Strategy that makes the stages; a configuration file may also give a function of (plan, examples)."""
-    staged: Literal["stepwise"] | Callable[..., Any] = "stepwise"
-    """Strategy whose samples, updates and learning rates the controls (equal_samples, ...) match."""
-    fractions: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8, 1.0)
-    """M_i / M: share of the training set in each stage; the defaults are sets A, B, C, D and O."""
-    batch_size: int = 24
-    """b: base batch size."""
-    batch_multipliers: tuple[float, ...] = (1.0, 2.0, 3.0, 4.0, 1.0)
-    """b_i / b: batch size of each stage, relative to the base batch size."""
-    learning_rate: float = 0.001
-    """lambda: initial learning rate, for the mean gradient."""
-    learning_rate_rule: LearningRateRule = "eq9"
-    """Rule that derives lambda_i from lambda: a reading of Eq. 9, constant, or linear_scaling."""
-    epochs_per_stage: int = 20
-    """Epochs per stage."""
-    decay_every: int = 10
-    """Multiply the learning rate by decay_factor every this many epochs of a stage."""
-    decay_factor: float = 0.1
-    """gamma: factor of each learning rate decay."""
-    milestones: tuple[int, ...] | None = None
-    """Completed epochs of a stage after which its learning rate decays; replaces decay_every."""
-    baseline_epochs: int = 100
-    """Epochs of the baseline, which trains on set O alone."""
-    baseline_decay_every: int = 30
-    """Decay the baseline's learning rate every this many epochs."""
-    carry: Literal["state", "weights", "nothing"] = "state"
-    """Kept at a stage boundary: weights, batch statistics and momentum; the same without momentum; or nothing."""
-    batch_statistics: Literal["carried", "reset", "reestimated"] = "carried"
-    """Batch statistics at a stage boundary: kept, set to 0 and 1, or measured on the new stage's subset."""
-
-    def _validate(self) -> None:
-        self._validate_fractions()
-        positive = all(0 < multiplier < float("inf") for multiplier in self.batch_multipliers)
-        one_each = len(self.batch_multipliers) == len(self.fractions)
-        requirement = f"one positive number for each of the {len(self.fractions)} fractions"
-        self._require(positive and one_each, "batch_multipliers", requirement)
-        for name in ("batch_size", "epochs_per_stage", "decay_every", "baseline_epochs", "baseline_decay_every"):
-            self._require(getattr(self, name) >= 1, name, "at least 1")
-            limit = 1_000_000 if "epochs" in name else 1_000_000_000
-            self._require(getattr(self, name) <= limit, name, f"at most {limit}")
-        self._require(0 < self.learning_rate < float("inf"), "learning_rate", "a positive number")
-        self._require(0 < self.decay_factor <= 1, "decay_factor", "above 0 and at most 1")
-        rising = self.milestones is None or _rising((0, *self.milestones))
-        self._require(rising, "milestones", "positive numbers of epochs, each above the one before")
-        within = not self.milestones or self.milestones[-1] < self.epochs_per_stage
-        self._require(within, "milestones", f"below plan.epochs_per_stage, {self.epochs_per_stage}")
-        kept = self.carry != "nothing" or self.batch_statistics == "carried"
-        self._require(kept, "batch_statistics", "'carried' if plan.carry is 'nothing', which resets everything")
-
-    def _validate_fractions(self) -> None:
-        rising = len(self.fractions) > 0 and _rising((0.0, *self.fractions))
-        self._require(rising, "fractions", "positive numbers, each above the one before")
-        if self.strategy == "single_set":
-            self._require(max(self.fractions) <= 1, "fractions", "at most 1")
-        else:
-            self._require(max(self.fractions) == 1, "fractions", "numbers that end with 1, the whole training set")
-
-
-@dataclass(frozen=True)
-class OptimizerConfig(ConfigSection):
-    """SGD as in PyTorch: weight decay is added to the gradient before momentum."""
-
-    _prefix = "optimizer."
-
-    momentum: float = 0.9
-    """phi: momentum."""
-    weight_decay: float = 1e-4
-    """omega: weight decay."""
-    decay_on: Literal["all", "kernels"] = "all"
-    """Parameters with weight decay: all, or all but biases and normalization layers."""
-
-    def _validate(self) -> None:
-        self._require(0 <= self.momentum < 1, "momentum", "at least 0 and below 1")
-        self._require(0 <= self.weight_decay < float("inf"), "weight_decay", "a number that is not negative")
 
 
 @dataclass(frozen=True)
@@ -188,6 +94,9 @@ class EvaluationConfig(ConfigSection):
 
     batch_size: int = 0
     """Images per evaluation batch; 0: chosen by device. The scores do not depend on it."""
+    metrics: tuple[str, ...] | Mapping[str, Callable[..., Any]] = ()
+    """Scores beside top-1, top-5 and loss: calibration_error; a configuration file may also give a dictionary of
+    functions of (logits, labels)."""
     every_epochs: int = 1
     """Score the test set every this many epochs of a stage, and at its end."""
 
@@ -220,6 +129,7 @@ class ExperimentConfig(ConfigSection):
     model: ModelConfig = field(default_factory=ModelConfig)
     plan: PlanConfig = field(default_factory=PlanConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     reproduces: str = ""
@@ -238,7 +148,3 @@ class ExperimentConfig(ConfigSection):
     def _validate(self) -> None:
         self._require(0 <= self.seed < 2**32, "seed", "between 0 and 4294967295")
         self._require(self.steps_per_call >= 0, "steps_per_call", "at least 1, or 0 to choose by device")
-
-
-def _rising(numbers: tuple[float, ...]) -> bool:
-    return all(before < after for before, after in itertools.pairwise(numbers))

@@ -91,7 +91,7 @@ def _call(config: str, function: str, optional: bool = False) -> Any:
     try:
         # What a configuration prints would stand before the document of --json.
         with contextlib.redirect_stdout(sys.stderr):
-            found = getattr(_load_module(file), function, None)
+            found = getattr(load_module(file), function, None)
             if callable(found):
                 return found()
     except InputError as error:
@@ -147,7 +147,7 @@ class _NeighbourFinder:
 sys.meta_path.insert(0, _NeighbourFinder())
 
 
-def _load_module(file: Path) -> ModuleType:
+def load_module(file: Path) -> ModuleType:
     """Runs a file as a module of a package that stands for its folder, so that `from . import other` works in it."""
     package = f"{_PACKAGE}{hashlib.sha256(str(file.parent.resolve()).encode()).hexdigest()[:8]}"
     if package not in sys.modules:

@@ -1,9 +1,11 @@
 """Types of configuration fields: checks, and their names in messages."""
 
+import dataclasses
 import math
+import os
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from stepwise_jax.errors import require
@@ -20,6 +22,11 @@ def type_matches(value: object, hint: Any) -> bool:
         return isinstance(value, tuple) and all(type_matches(item, args[0]) for item in value)
     if origin is Callable:
         return callable(value)
+    if origin is Mapping:
+        keys, values = args
+        return isinstance(value, Mapping) and all(
+            type_matches(key, keys) and type_matches(each, values) for key, each in value.items()
+        )
     if hint in (int, float):
         return isinstance(value, int if hint is int else (int, float)) and not isinstance(value, bool)
     return isinstance(value, hint)
@@ -39,6 +46,8 @@ def type_name(hint: Any) -> str:
         return f"a tuple, each {type_name(args[0])}"
     if origin is Callable:
         return "a function"
+    if origin is Mapping:
+        return f"a dictionary of names, each with {type_name(args[1])}"
     return _TYPE_NAMES.get(hint) or hint.__name__
 
 
@@ -52,12 +61,31 @@ def _is_finite(value: object) -> bool:
         return False
 
 
+def make_plain(section: Any) -> None:
+    """Replace lists by tuples, NumPy's numbers by Python's, and paths by text in the fields of a frozen dataclass."""
+    for item in dataclasses.fields(section):
+        value = getattr(section, item.name)
+        plain = _plain(value)
+        if plain is not value:
+            object.__setattr__(section, item.name, plain)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(map(_plain, value))
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    is_numpy = type(value).__module__ == "numpy" and getattr(value, "shape", None) == ()
+    return value.item() if is_numpy else value
+
+
 class ConfigSection:
     """Base class that checks every field's type at construction; `_prefix` precedes the names of its fields."""
 
     _prefix: typing.ClassVar[str] = ""
 
     def __post_init__(self) -> None:
+        make_plain(self)
         for name, hint in typing.get_type_hints(type(self)).items():
             if not name.startswith("_"):
                 value = getattr(self, name)

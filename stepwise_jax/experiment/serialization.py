@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from stepwise_jax.errors import InputError
-from stepwise_jax.experiment.config import ExperimentConfig, PlanConfig, StrategyName
+from stepwise_jax.experiment.config import ExperimentConfig
+from stepwise_jax.experiment.functions import describe_function
 
 
 def flatten_fields(config: Any, prefix: str = "") -> dict[str, Any]:
@@ -52,58 +53,121 @@ def _rebuild(section: Any, changes: Mapping[str, Any], prefix: str) -> Any:
 
 def field_differences(ours: ExperimentConfig, theirs: ExperimentConfig) -> tuple[str, ...]:
     """Return one phrase for each field that differs, such as `plan.batch_size: 24 instead of 16`."""
-    left, right = flatten_fields(ours), flatten_fields(theirs)
+    left, right = (_comparable(each) for each in (ours, theirs))
     return tuple(f"{name}: {left[name]!r} instead of {right[name]!r}" for name in left if left[name] != right[name])
 
 
+def _comparable(config: ExperimentConfig) -> dict[str, Any]:
+    """Every field by its dotted name, and functions by the name and the hash of their file."""
+    return {name: _with_functions(value, _label) for name, value in flatten_fields(config).items()}
+
+
+def _label(function: Callable[..., Any]) -> str:
+    return describe_function(function).label
+
+
+def _with_functions(value: Any, replace: Callable[[Callable[..., Any]], Any]) -> Any:
+    """A field's value with its functions replaced."""
+    if callable(value):
+        return replace(value)
+    return {name: replace(each) for name, each in value.items()} if isinstance(value, Mapping) else value
+
+
+def experiment_functions(config: ExperimentConfig) -> dict[str, Callable[..., Any]]:
+    """Return the functions in an experiment by dotted names, such as `optimizer.name`, `evaluation.metrics.margin`."""
+    fields = flatten_fields(config)
+    alone = {name: value for name, value in fields.items() if callable(value)}
+    mappings = {name: value for name, value in fields.items() if isinstance(value, Mapping)}
+    return alone | {f"{name}.{key}": each for name, mapping in mappings.items() for key, each in mapping.items()}
+
+
 def experiment_to_dict(config: ExperimentConfig) -> dict[str, Any]:
-    """Return the experiment as a JSON-compatible dictionary, with a user-defined strategy by its name."""
-    data = dataclasses.asdict(config)
-    for name in ("strategy", "staged"):
-        if callable(data["plan"][name]):
-            data["plan"][name] = getattr(data["plan"][name], "__name__", "function")
-    return data
+    """Return the experiment as a JSON-compatible dictionary, with functions by their names."""
+    return _section_to_dict(config)
 
 
-def experiment_from_dict(data: Mapping[str, Any], strategy: Callable[..., Any] | None = None) -> ExperimentConfig:
+def _section_to_dict(section: Any) -> dict[str, Any]:
+    return {
+        item.name: _section_to_dict(value) if dataclasses.is_dataclass(value) else _with_functions(value, function_name)
+        for item in dataclasses.fields(section)
+        for value in [getattr(section, item.name)]
+    }
+
+
+def function_name(function: Callable[..., Any]) -> str:
+    """Return the name by which a function is recorded."""
+    return describe_function(function).name.rpartition(".")[2]
+
+
+def model_name(config: ExperimentConfig) -> str:
+    """Return the name of an experiment's network."""
+    return function_name(config.model.name) if callable(config.model.name) else config.model.name
+
+
+def experiment_from_dict(
+    data: Mapping[str, Any], functions: Mapping[str, Callable[..., Any]] | None = None
+) -> ExperimentConfig:
     """Return the experiment that `experiment_to_dict` wrote.
 
     Args:
       data: the dictionary.
-      strategy: the function that replaces the recorded name of a user-defined strategy.
+      functions: those that replace the recorded names, as `experiment_functions` returns them.
 
     Raises:
       InputError: if fields are missing, unknown, or of the wrong type.
     """
     try:
         sections = {name: section for name, section in _sections().items() if name in data}
-        values = {name: section(**_tuples(data[name])) for name, section in sections.items() if name != "plan"}
-        plan = _tuples(data["plan"])
-        if strategy is not None:
-            plan["strategy"] = strategy
+        values = {name: _tuples(data[name]) for name in sections}
         # The stages are recorded beside the experiment, so the function behind them no longer matters.
-        plan["staged"] = "stepwise"
-        values["plan"] = PlanConfig(**plan)
-        return ExperimentConfig(**{**dict(data), **values})
-    except (TypeError, KeyError, AttributeError) as error:
+        values["plan"]["staged"] = "stepwise"
+        for name, function in (functions or {}).items():
+            section, leaf, *key = name.split(".")
+            values[section][leaf] = {**values[section][leaf], key[0]: function} if key else function
+        built = {name: section(**values[name]) for name, section in sections.items()}
+        return ExperimentConfig(**{**dict(data), **built})
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"the recorded experiment does not fit this version of stepwise-jax: {error}") from error
 
 
 def experiment_from_dict_by_name(data: Mapping[str, Any]) -> ExperimentConfig:
-    """Return the experiment that `experiment_to_dict` wrote, with a placeholder for a user-defined strategy.
+    """Return the experiment that `experiment_to_dict` wrote, with placeholders for functions.
 
-    The placeholder has the name of the strategy, and raises an `InputError` when it is called.
+    A placeholder has the name of the function, and raises an `InputError` when it is called.
 
     Raises:
       InputError: as `experiment_from_dict`.
     """
-    name = data["plan"]["strategy"]
+    unknown = {
+        name: data[section][leaf]
+        for name in ("plan.strategy", "plan.carry", "optimizer.name", "loss.name")
+        for section, _, leaf in [name.partition(".")]
+        if leaf in data.get(section, {}) and data[section][leaf] not in field_choices(name)
+    }
+    placeholders = {name: _placeholder(name, recorded) for name, recorded in unknown.items()}
+    augmentation = data.get("data", {}).get("augmentation", ())
+    if isinstance(augmentation, str):
+        placeholders["data.augmentation"] = _placeholder("data.augmentation", augmentation)
+    metrics = data.get("evaluation", {}).get("metrics", ())
+    if isinstance(metrics, Mapping):
+        placeholders |= {f"evaluation.metrics.{key}": _placeholder(key, each) for key, each in metrics.items()}
+    return experiment_from_dict(data, placeholders)
 
-    def placeholder(*_: object) -> typing.NoReturn:
-        raise InputError(f"only the name of the strategy {name!r} is known here, not its function")
 
-    placeholder.__name__ = str(name)
-    return experiment_from_dict(data, None if name in typing.get_args(StrategyName) else placeholder)
+def field_choices(name: str) -> tuple[str, ...]:
+    """Return the names that a field takes, beside a function."""
+    named = (hint for hint in typing.get_args(field_type(name)) if typing.get_origin(hint) is typing.Literal)
+    return tuple(choice for hint in named for choice in typing.get_args(hint))
+
+
+def _placeholder(field: str, name: Any) -> Callable[..., Any]:
+    def placeholder(*_: object, **__: object) -> typing.NoReturn:
+        raise InputError(f"{field}: only the name of the function {name!r} is known here, not the function")
+
+    placeholder.__name__ = placeholder.__qualname__ = str(name)
+    return placeholder
 
 
 def _sections() -> dict[str, Callable[..., Any]]:

@@ -50,8 +50,17 @@ def make_preprocessing(
 
 def preprocess(images: jax.Array, preprocessing: Preprocessing) -> jax.Array:
     """Resize bilinearly and normalise by channel: uint8 [b, H, W, 1 or 3] to float32 [b, size, size, 3]."""
-    size = preprocessing.image_size
+    return normalise(resize(images, preprocessing.image_size), preprocessing)
+
+
+def resize(images: jax.Array, size: int) -> jax.Array:
+    """Scale to 0..1 and resize bilinearly: uint8 [b, H, W, C] to float32 [b, size, size, C]."""
     floats = images.astype(jnp.float32) / 255
-    if images.shape[1:3] != (size, size):
-        floats = jax.image.resize(floats, (images.shape[0], size, size, images.shape[3]), "bilinear")
-    return (floats - np.asarray(preprocessing.mean, np.float32)) / np.asarray(preprocessing.std, np.float32)
+    if images.shape[1:3] == (size, size):
+        return floats
+    return jax.image.resize(floats, (images.shape[0], size, size, images.shape[3]), "bilinear")
+
+
+def normalise(images: jax.Array, preprocessing: Preprocessing) -> jax.Array:
+    """Subtract the mean and divide by the deviation of each channel: [..., 1 or 3] to [..., 3]."""
+    return (images - np.asarray(preprocessing.mean, np.float32)) / np.asarray(preprocessing.std, np.float32)

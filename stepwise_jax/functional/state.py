@@ -1,5 +1,6 @@
 """The training state, as one flat pytree, and the parts of it that cross a stage boundary."""
 
+import collections
 import hashlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,8 +11,6 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from stepwise_jax.experiment.config import PlanConfig
-from stepwise_jax.functional.batch_statistics import initial_batch_stats
 from stepwise_jax.functional.optimizers import momentum_buffer
 
 
@@ -23,10 +22,42 @@ class TrainState(NamedTuple):
     params: Any
     batch_stats: Any
     opt_state: Any
+    key: jax.Array | None = None
+    """uint32 key data of the run's seed, if anything in a step is random: augmentation, dropout."""
+    ema: Any = None
+    """Moving averages of `params` and `batch_stats`, if the recipe has an `ema_decay`."""
+
+
+def present_fields(state: TrainState) -> Any:
+    """Return the fields that a state has, as a tuple with their names: what a checkpoint holds."""
+    fields = {name: value for name, value in state._asdict().items() if value is not None}
+    return collections.namedtuple("TrainState", fields)(**fields)
+
+
+def trained_variables(state: TrainState) -> dict[str, Any]:
+    """Return the network's variables as they were trained."""
+    return {"params": state.params, "batch_stats": state.batch_stats}
+
+
+def averaged_variables(state: TrainState) -> dict[str, Any]:
+    """Return the moving average of the network's variables."""
+    return dict(state.ema)
+
+
+class StateOptions(NamedTuple):
+    """What a state has beside weights, batch statistics and the optimizer's memory."""
+
+    random: bool = False
+    """A key, because a step draws random numbers."""
+    averaged: bool = False
+    """Moving averages of the weights, which start at the first weights."""
 
 
 def make_initializer(
-    network: nn.Module, optimizer: optax.GradientTransformation, image_size: int
+    network: nn.Module,
+    optimizer: optax.GradientTransformation,
+    image_size: int,
+    options: StateOptions = StateOptions(),  # noqa: B008 (immutable)
 ) -> Callable[[jax.Array], TrainState]:
     """Return a pure function from a random key to the state before the first step, for the caller to jit-compile.
 
@@ -34,48 +65,48 @@ def make_initializer(
       network: called as `network.apply(variables, images, train=...)`.
       optimizer: creates the first `opt_state`.
       image_size: height and width of the images, in pixels.
+      options: what else the state has.
     """
 
     def create_state(key: jax.Array) -> TrainState:
         images = jnp.zeros((1, image_size, image_size, 3), jnp.float32)
-        return state_from_variables(network.init(key, images, train=False), optimizer)
+        return state_from_variables(network.init(key, images, train=False), optimizer, key, options)
 
     return create_state
 
 
-def state_from_variables(variables: Any, optimizer: optax.GradientTransformation) -> TrainState:
-    """Create the state before the first step from given `{"params", "batch_stats"}`."""
-    params = variables["params"]
-    return TrainState(jnp.zeros((), jnp.int32), params, variables.get("batch_stats", {}), optimizer.init(params))
-
-
-def cross_stage_boundary(
-    state: TrainState,
-    make_initial_state: Callable[[], TrainState],
+def state_from_variables(
+    variables: Any,
     optimizer: optax.GradientTransformation,
-    plan: PlanConfig,
+    key: jax.Array | None = None,
+    options: StateOptions = StateOptions(),  # noqa: B008 (immutable)
 ) -> TrainState:
-    """Return the state at the start of a stage, from the end of the previous one, by `plan.carry`.
-
-    It resets "reestimated" batch statistics, too: `batch_statistics.reestimate_batch_stats` needs the stage's images.
+    """Create the state before the first step from given `{"params", "batch_stats"}`.
 
     Args:
-      state: at the end of the previous stage.
-      make_initial_state: makes the state before the first step of the run.
-      optimizer: creates a new `opt_state`, unless it is carried.
-      plan: `carry` and `batch_statistics`.
+      variables: of the network.
+      optimizer: creates `opt_state`.
+      key: the random key of the run.
+      options: what else the state has.
     """
-    if plan.carry == "nothing":
-        return make_initial_state()._replace(step=state.step)
-    batch_stats = state.batch_stats if plan.batch_statistics == "carried" else initial_batch_stats(state.batch_stats)
-    opt_state = state.opt_state if plan.carry == "state" else optimizer.init(state.params)
-    return state._replace(batch_stats=batch_stats, opt_state=opt_state)
+    params = variables["params"]
+    state = TrainState(jnp.zeros((), jnp.int32), params, variables.get("batch_stats", {}), optimizer.init(params))
+    data = jax.random.key_data(key) if options.random and key is not None else None
+    # Copies, because a step, to which the state's memory is donated, cannot have the same array twice.
+    ema = jax.tree.map(jnp.copy, trained_variables(state)) if options.averaged else None
+    return state._replace(key=data, ema=ema)
 
 
 def learned_state(state: TrainState) -> dict[str, Any]:
-    """Return parameters, batch statistics and momentum: the parts by which runs are compared (`state_sha256`)."""
+    """Return the parts by which runs are compared (`state_sha256`).
+
+    These are parameters, batch statistics and momentum; the optimizer's whole state if it has another kind of memory;
+    and moving averages, if there are any.
+    """
     momentum = momentum_buffer(state.opt_state)
-    return {"params": state.params, "batch_stats": state.batch_stats, "momentum": momentum}
+    memory = {"optimizer": state.opt_state.inner_state} if momentum is None else {"momentum": momentum}
+    averages = {} if state.ema is None else {"ema": state.ema}
+    return {**trained_variables(state), **memory, **averages}
 
 
 def digest(tree: Any) -> str:

@@ -9,6 +9,7 @@ import jax.export
 import jax.numpy as jnp
 
 from stepwise_jax.errors import InputError
+from stepwise_jax.experiment.serialization import model_name
 from stepwise_jax.inference.predict import make_classifier
 from stepwise_jax.inference.trained import TrainedNetwork
 from stepwise_jax.workdir.files import atomic_write
@@ -52,7 +53,7 @@ def describe_network(trained: TrainedNetwork) -> dict[str, Any]:
         "mean": signature.preprocessing.mean,
         "std": signature.preprocessing.std,
         "dataset": signature.dataset,
-        "network": model.name,
+        "network": model_name(trained.experiment),
         "network_shape": shape,
         "updates": trained.updates,
         "planned_updates": trained.planned_updates,

@@ -11,8 +11,8 @@ from flax import linen as nn
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.formatting import describe_progress
-from stepwise_jax.functional.optimizers import make_optimizer
-from stepwise_jax.functional.state import TrainState, make_initializer
+from stepwise_jax.functional.recipe import make_state_initializer
+from stepwise_jax.functional.state import TrainState
 from stepwise_jax.workdir import lock
 from stepwise_jax.workdir.checkpoints import Checkpoints
 from stepwise_jax.workdir.files import CHECKPOINTS
@@ -77,7 +77,7 @@ def open_trained(folder: Path, network: nn.Module) -> TrainedNetwork:
     """
     experiment, signature = read_description(folder)
     _, stages = parse_config(read_config(folder))
-    like = _abstract_state(network, experiment)
+    like = _abstract_state(network, experiment, len(signature.classes))
     with (
         lock.shared_lock(folder),
         Checkpoints(folder / CHECKPOINTS, experiment.checkpoint.keep, read_only=True) as checkpoints,
@@ -96,9 +96,9 @@ def _no_checkpoint(folder: Path) -> InputError:
     return InputError(f"{folder} has no checkpoint yet: train it first")
 
 
-def _abstract_state(network: nn.Module, experiment: ExperimentConfig) -> TrainState:
+def _abstract_state(network: nn.Module, experiment: ExperimentConfig, num_classes: int) -> TrainState:
     """Shapes and dtypes of a run's state, all on one device."""
-    initialize = make_initializer(network, make_optimizer(experiment.optimizer), experiment.data.image_size)
+    initialize = make_state_initializer(experiment, network, num_classes)
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
     def on_device(leaf: Any) -> jax.ShapeDtypeStruct:

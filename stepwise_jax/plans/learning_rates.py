@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from stepwise_jax.experiment.config import LearningRateRule
+from stepwise_jax.experiment.plan_config import LearningRateRule
 
 
 def learning_rates(

@@ -9,6 +9,7 @@ A user-defined strategy is one pure function, named in a configuration file:
 import contextlib
 import dataclasses
 import itertools
+import math
 import sys
 import typing
 from collections.abc import Sequence
@@ -61,6 +62,9 @@ def _call_strategy(strategy: Strategy, plan: PlanConfig, examples: int) -> tuple
 
 
 def _with_defaults(stage: Stage, optimizer: OptimizerConfig) -> Stage:
+    if callable(optimizer.name):
+        # A function has defaults of its own.
+        return stage
     momentum = optimizer.momentum if stage.momentum is None else stage.momentum
     weight_decay = optimizer.weight_decay if stage.weight_decay is None else stage.weight_decay
     return dataclasses.replace(stage, momentum=momentum, weight_decay=weight_decay)
@@ -88,6 +92,13 @@ def _check_stage(stage: Stage, index: int, examples: int) -> None:
     check(rates is None or rates[0] == stage.learning_rate, "learning_rate", "equal to the first of epoch_rates")
     within = all(0 < milestone < stage.epochs for milestone in stage.milestones)
     rising = sorted(set(stage.milestones)) == list(stage.milestones)
+    check(0 <= stage.warmup_epochs < stage.epochs, "warmup_epochs", f"from 0 to {stage.epochs - 1}")
+    check(rates is None or not stage.warmup_epochs, "warmup_epochs", "0 if epoch_rates is set")
+    check(stage.image_size is None or 1 <= stage.image_size <= 8192, "image_size", "from 1 to 8192 pixels")
+    divides = stage.microbatches >= 1 and stage.batch_size % stage.microbatches == 0
+    check(divides, "microbatches", f"a divisor of batch_size, which is {stage.batch_size}")
+    finite = all(math.isfinite(value) for value in stage.hyperparameters.values())
+    check(finite, "hyperparameters", "names with finite numbers")
     check(within and rising, "milestones", f"rising numbers between 0 and {stage.epochs}, the epochs of the stage")
 
 

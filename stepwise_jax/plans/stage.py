@@ -2,11 +2,12 @@
 
 import dataclasses
 import typing
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from stepwise_jax.errors import InputError, require
-from stepwise_jax.experiment.fields import type_matches, type_name
+from stepwise_jax.experiment.fields import make_plain, type_matches, type_name
 
 # The paper's letters for its five sets (Table I).
 SET_NAMES = {0.2: "A", 0.4: "B", 0.6: "C", 0.8: "D", 1.0: "O"}
@@ -35,6 +36,19 @@ class Stage:
     """None uses `optimizer.weight_decay`."""
     epoch_rates: tuple[float, ...] | None = None
     """lambda_i of each epoch; replaces `milestones` for any other schedule."""
+    warmup_epochs: int = 0
+    """First epochs in which the rate rises linearly to its full value: e/(w + 1) of it in epoch e of w."""
+    image_size: int | None = None
+    """Height and width of the training images, in pixels; None uses `data.image_size`, which scores always use."""
+    microbatches: int = 1
+    """Parts of a batch whose gradients are computed one after the other, to save memory. Batch norm sees one part."""
+    draw: Literal["nested", "redrawn"] = "nested"
+    """Train on the nested subset, or draw M_i other examples of the whole set in each epoch."""
+    hyperparameters: Mapping[str, float] = field(default_factory=dict)
+    """Others of the optimizer, by the names of its arguments."""
+
+    def __post_init__(self) -> None:
+        make_plain(self)
 
     @property
     def updates_per_epoch(self) -> int:
@@ -72,13 +86,20 @@ def learning_rate_at(stage: Stage, epoch: int) -> float:
     if stage.epoch_rates is not None:
         return stage.epoch_rates[epoch - 1]
     decays = sum(milestone < epoch for milestone in stage.milestones)
-    return stage.learning_rate * stage.decay_factor**decays
+    rate = stage.learning_rate * stage.decay_factor**decays
+    return rate * epoch / (stage.warmup_epochs + 1) if epoch <= stage.warmup_epochs else rate
 
 
 def stage_to_dict(stage: Stage) -> dict[str, Any]:
     """Return a stage and its derived numbers as a JSON-compatible dictionary."""
     derived = ("updates_per_epoch", "updates", "samples", "noise_scale", "noise_scale_exact")
     return {**dataclasses.asdict(stage), **{name: getattr(stage, name) for name in derived}}
+
+
+_PLAIN = Stage("", 1.0, 1, 1, 1.0, 1)
+
+_REQUIRED = tuple(item.name for item in dataclasses.fields(Stage))[:10]
+"""The fields of the first version, which every recorded stage has."""
 
 
 def stage_from_dict(document: dict[str, Any]) -> Stage:
@@ -88,9 +109,10 @@ def stage_from_dict(document: dict[str, Any]) -> Stage:
       InputError: if a field is missing or has the wrong type.
     """
     try:
-        # Older runs do not have this field.
-        optional = {"epoch_rates": None}
-        values: dict[str, Any] = {item.name: {**optional, **document}[item.name] for item in dataclasses.fields(Stage)}
+        # Older runs do not have these fields.
+        optional = {**dataclasses.asdict(_PLAIN), **document}
+        required = {name: document[name] for name in _REQUIRED}
+        values: dict[str, Any] = {item.name: (optional | required)[item.name] for item in dataclasses.fields(Stage)}
     except (KeyError, TypeError) as error:
         raise InputError(f"a recorded stage does not fit this version of stepwise-jax: {error}") from error
     for name in ("milestones", "epoch_rates"):

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 from stepwise_jax.errors import require
 from stepwise_jax.experiment.config import PlanConfig
@@ -15,10 +16,19 @@ def stepwise(plan: PlanConfig, examples: int) -> tuple[Stage, ...]:
     """Train on nested, growing subsets, each with its batch size and learning rate: the paper's strategy."""
     batch_sizes = [_batch_size(plan, multiplier) for multiplier in plan.batch_multipliers]
     rates = learning_rates(plan.learning_rate_rule, plan.learning_rate, plan.batch_size, batch_sizes)
-    return tuple(
+    stages = tuple(
         _stage(plan, examples, fraction, size, rate)
         for fraction, size, rate in zip(plan.fractions, batch_sizes, rates, strict=True)
     )
+    return tuple(dataclasses.replace(stage, **options) for stage, options in zip(stages, _options(plan), strict=True))
+
+
+def _options(plan: PlanConfig) -> list[dict[str, Any]]:
+    """The fields of each stage that the paper does not have."""
+    n = len(plan.fractions)
+    sizes, parts = plan.image_sizes or (None,) * n, plan.microbatches or (1,) * n
+    common = {"warmup_epochs": plan.warmup_epochs, "draw": plan.draw}
+    return [{"image_size": size, "microbatches": part, **common} for size, part in zip(sizes, parts, strict=True)]
 
 
 def single_set(plan: PlanConfig, examples: int) -> tuple[Stage, ...]:

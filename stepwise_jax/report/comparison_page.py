@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from stepwise_jax.errors import InputError
+from stepwise_jax.experiment.serialization import model_name
 from stepwise_jax.report.blocks import Block, Heading, Notes, Paragraph, Picture, Table, Verdict
 from stepwise_jax.report.cost_figures import draw_seconds
 from stepwise_jax.report.curves import draw_curves
@@ -81,7 +82,7 @@ def _setting(compared: Comparison, finished: FinishedRuns, run: Run) -> str:
     images = max(len(each.ids) for of_seed in finished.values() for each in of_seed.values())
     size, examples = experiment.data.image_size, run.stages[-1]["examples"]
     return (
-        f"{experiment.model.name} on {experiment.data.name} at {size}×{size} pixels in {experiment.dtype}: M = "
+        f"{model_name(experiment)} on {experiment.data.name} at {size}×{size} pixels in {experiment.dtype}: M = "
         f"{examples:,} training images, {images:,} images scored, b = {plan.batch_size}, λ = {plan.learning_rate:g}, "
         f"seeds {compared.seeds[0]} to {compared.seeds[-1]}, on {run.config.get('device')}. "
         f"The reference is {compared.arms[0].name}."

@@ -19,9 +19,10 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from stepwise_jax.errors import SaveError
+from stepwise_jax.formatting import metric_label
 from stepwise_jax.report.blocks import Picture
 from stepwise_jax.report.figures import WIDTH, Theme, contrasting_color, make_picture, render_files
-from stepwise_jax.report.series import AXES, Axis, Series, epoch_ends, group_series, stage_boundaries
+from stepwise_jax.report.series import AXES, Axis, Series, epoch_ends, group_series, other_metrics, stage_boundaries
 from stepwise_jax.workdir.files import atomic_write
 from stepwise_jax.workdir.records import Row
 from stepwise_jax.workdir.runs import read_runs
@@ -67,6 +68,15 @@ _UNIT = 0.72
 _LEFT, _RIGHT, _BOTTOM, _ROW_GAP, _COLUMN_GAP = 0.62, 0.15, 0.46, 0.3, 0.3
 
 
+def curve_panels(runs: Sequence[Series]) -> tuple[CurvePanel, ...]:
+    """Return the panels of these curves: top-5 only where a run has it, and one for each other metric."""
+    has_top5 = any(row["top5"] is not None for run in runs for row in run.rows)
+    first = [panel for panel in CURVE_PANELS if has_top5 or panel.fields != ("top5",)]
+    others = [CurvePanel(metric_label(name).capitalize(), (name,), 1.15) for name in other_metrics(runs)]
+    place = next(index for index, panel in enumerate(first) if panel.stepped)
+    return (*first[:place], *others, *first[place:])
+
+
 def draw_curves(runs: Sequence[Series]) -> Picture:
     """Draw runs by epoch and by samples seen, side by side; a band spans the seeds of a mean curve."""
     names = ", ".join(run.name for run in runs)
@@ -102,24 +112,27 @@ def _draw_figure(runs: Sequence[Series], axes: Sequence[Axis], theme: Theme) -> 
     handles = _legend(runs, theme)
     short = max(len(str(handle.get_label())) for handle in handles) <= _SHORT_LABEL
     legend_columns = len(axes) * (2 if short else 1)
-    figure, grid = _empty_figure(len(runs), len(axes), math.ceil(len(handles) / legend_columns))
+    panels = curve_panels(runs)
+    figure, grid = _empty_figure(len(runs), panels, len(axes), math.ceil(len(handles) / legend_columns))
     for column, axis in enumerate(axes):
         _draw_strip(grid[0, column], runs, axis, theme)
-        for row, panel in enumerate(CURVE_PANELS, start=1):
+        for row, panel in enumerate(panels, start=1):
             _draw_panel(grid[row, column], panel, runs, axis, theme)
         _label_x(grid[-1, column], runs, axis)
-    for row, panel in enumerate(CURVE_PANELS, start=1):
+    for row, panel in enumerate(panels, start=1):
         _scale_y(grid[row, 0], panel, runs)
     figure.legend(handles=handles, loc="upper left", ncols=legend_columns, frameon=False)
     return figure
 
 
-def _empty_figure(runs: int, columns: int, legend_lines: int) -> tuple[Figure, np.ndarray]:
+def _empty_figure(
+    runs: int, panels: Sequence[CurvePanel], columns: int, legend_lines: int
+) -> tuple[Figure, np.ndarray]:
     """A figure with space for the legend, and its axes [1 + panels, columns]; the first row is the strip."""
     # Every size is known in advance, in inches: matplotlib's layout engine would double the time.
-    heights = [0.3 * runs, *(_UNIT * panel.height for panel in CURVE_PANELS)]
+    heights = [0.3 * runs, *(_UNIT * panel.height for panel in panels)]
     top = 0.2 + 0.18 * legend_lines
-    width, height = WIDTH * columns, top + sum(heights) + _ROW_GAP * len(CURVE_PANELS) + _BOTTOM
+    width, height = WIDTH * columns, top + sum(heights) + _ROW_GAP * len(panels) + _BOTTOM
     figure = Figure(figsize=(width, height))
     sides = {"left": _LEFT / width, "right": 1 - _RIGHT / width, "bottom": _BOTTOM / height, "top": 1 - top / height}
     column_gap = columns * _COLUMN_GAP / (width - _LEFT - _RIGHT - (columns - 1) * _COLUMN_GAP)
@@ -213,7 +226,7 @@ def _draw_boundaries(axes: Axes, runs: Sequence[Series], axis: Axis, theme: Them
 
 def _draw_line(axes: Axes, panel: CurvePanel, field: str, run: Series, axis: Axis, style: dict[str, Any]) -> None:
     ends = epoch_ends(run, axis)
-    values = [row[field] for row in run.rows]
+    values: list[Any] = [row.get(field) for row in run.rows]
     if panel.stepped:
         axes.step([0, *ends], [values[0], *values], where="pre", **style)
         return
@@ -230,7 +243,7 @@ def _draw_band(axes: Axes, panel: CurvePanel, field: str, run: Series, ends: Seq
     spans = [
         (x, panel.scale * low[field], panel.scale * high[field])
         for x, low, high in zip(ends, run.lowest, run.highest, strict=True)
-        if low[field] is not None
+        if low.get(field) is not None
     ]
     x, lowest, highest = zip(*spans, strict=True) if spans else ((), (), ())
     axes.fill_between(x, lowest, highest, color=color, alpha=_BAND_ALPHA, linewidth=0)
@@ -238,7 +251,7 @@ def _draw_band(axes: Axes, panel: CurvePanel, field: str, run: Series, ends: Seq
 
 def _scale_y(axes: Axes, panel: CurvePanel, runs: Iterable[Series]) -> None:
     rows = [row for run in runs for row in (*run.rows, *run.lowest, *run.highest)]
-    values = [row[field] for row in rows for field in panel.fields if row[field] is not None]
+    values = [row[field] for row in rows for field in panel.fields if row.get(field) is not None]
     if values and min(values) > 0 and max(values) / min(values) > 12:
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(numticks=6))

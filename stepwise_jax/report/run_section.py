@@ -4,12 +4,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stepwise_jax.formatting import format_duration, format_percent
+from stepwise_jax.formatting import (
+    describe_scores,
+    format_duration,
+    format_metric,
+    format_percent,
+    metric_label,
+    without_losses,
+)
 from stepwise_jax.report.blocks import Block, Heading, Paragraph, Table
 from stepwise_jax.report.cost_figures import TIME_KIND_LABELS, draw_noise, draw_seconds
 from stepwise_jax.report.predictions_section import predictions_blocks
 from stepwise_jax.workdir.predictions import read_predictions
-from stepwise_jax.workdir.records import TIME_KINDS, Row
+from stepwise_jax.workdir.records import TIME_KINDS, Row, row_metrics
 from stepwise_jax.workdir.runs import Run
 
 
@@ -49,19 +56,19 @@ def _work(run: Run) -> str:
 def run_verdict(run: Run) -> str:
     """Return one sentence about the scores that the run reached, and their cost."""
     last = run.records.epochs[-1]
-    top1, top5 = scores_reached(run.records.epochs)
+    scores = describe_scores(scores_reached(run.records.epochs)) or "not scored yet"
     cost = f"{last['examples_seen']:,} samples in {last['updates']:,} updates"
     done, planned = len(run.records.epochs), sum(stage["epochs"] for stage in run.stages)
     if run.summary is None:
         return (
             f"{run.name} is unfinished: {done} of {planned} epochs are done, in stage {last['stage_name']}; "
-            f"top-1 is {format_percent(top1)} and top-5 {format_percent(top5)} so far, after {cost}."
+            f"{scores} so far, after {cost}."
         )
     best = format_percent(run.summary["best_top1"])
     stages = f"{len(run.stages)} {'stage' if len(run.stages) == 1 else 'stages'}"
     return (
-        f"{run.name} reached {format_percent(top1)} top-1 and {format_percent(top5)} top-5 on the test set at the end "
-        f"of {stages} and {planned} epochs ({cost}); its best epoch had {best} top-1."
+        f"{run.name} reached {scores} on the test set at the end of "
+        f" {stages} and {planned} epochs ({cost}); its best epoch had {best} top-1."
     )
 
 
@@ -76,37 +83,50 @@ def setting_sentence(run: Run) -> str:
     )
 
 
-def scores_reached(epochs: Sequence[Row]) -> tuple[float | None, float | None]:
-    """Return top-1 and top-5 of the last evaluated epoch."""
-    scores = [(row["top1"], row["top5"]) for row in epochs if row["top1"] is not None]
-    return scores[-1] if scores else (None, None)
+def scores_reached(epochs: Sequence[Row]) -> dict[str, float]:
+    """Return the scores of the last evaluated epoch, without losses; empty if there is none."""
+    scores = [without_losses(row_metrics(row)) for row in epochs if row["top1"] is not None]
+    return scores[-1] if scores else {}
+
+
+def metric_names(runs: Sequence[Run]) -> tuple[str, ...]:
+    """Return the metrics that any of these runs has, in order, without losses."""
+    rows = (row for run in runs for row in run.records.epochs)
+    return tuple(dict.fromkeys(name for row in rows for name in without_losses(row_metrics(row))))
+
+
+def _score_cells(names: Sequence[str], scores: Mapping[str, float]) -> tuple[str, ...]:
+    return tuple(format_metric(name, scores.get(name)) for name in names)
 
 
 def runs_table(runs: Sequence[Run]) -> Table:
     """Return a table of the scores and the cost of each run."""
-    header = ("run", "top-1", "top-5", "best top-1", "epochs", "samples seen", "updates", "time (h:mm:ss)")
-    return Table(header, tuple(_run_row(run) for run in runs))
+    names = metric_names(runs)
+    header = ("run", *map(metric_label, names), "best top-1", "epochs", "samples seen", "updates", "time (h:mm:ss)")
+    return Table(header, tuple(_run_row(run, names) for run in runs))
 
 
-def _run_row(run: Run) -> tuple[str, ...]:
+def _run_row(run: Run, names: Sequence[str]) -> tuple[str, ...]:
     epochs, last = run.records.epochs, run.records.epochs[-1]
-    scores = (*scores_reached(epochs), last["best_top1"])
+    scores = (*_score_cells(names, scores_reached(epochs)), format_percent(last["best_top1"]))
     cost = (f"{len(epochs)}", f"{last['examples_seen']:,}", f"{last['updates']:,}")
     name = run.name if run.summary else f"{run.name} (unfinished)"
-    return (name, *map(format_percent, scores), *cost, format_duration(sum(seconds_by_kind(run).values())))
+    return (name, *scores, *cost, format_duration(sum(seconds_by_kind(run).values())))
 
 
 def stages_table(run: Run) -> Table:
     """Return a table of the planned stages, with the test scores at the end of each."""
     header = ("set", "of the data", "examples", "batch size", "learning rate", "drops after epoch", "epochs")
-    header += ("updates", "samples", "noise scale (Eq. 10)", "top-1", "top-5")
-    return Table(header, tuple(_stage_row(run, number, stage) for number, stage in enumerate(run.stages, start=1)))
+    names = metric_names([run])
+    header += ("updates", "samples", "noise scale (Eq. 10)", *map(metric_label, names))
+    rows = (_stage_row(run, number, stage, names) for number, stage in enumerate(run.stages, start=1))
+    return Table(header, tuple(rows))
 
 
-def _stage_row(run: Run, number: int, stage: Row) -> tuple[str, ...]:
+def _stage_row(run: Run, number: int, stage: Row, names: Sequence[str]) -> tuple[str, ...]:
     epochs = [row for row in run.records.epochs if row["stage"] == number]
     examples, size, rate = stage["examples"], stage["batch_size"], stage["learning_rate"]
-    reached = map(format_percent, scores_reached(epochs)) if len(epochs) == stage["epochs"] else ("–", "–")
+    reached = _score_cells(names, scores_reached(epochs) if len(epochs) == stage["epochs"] else {})
     return (
         str(stage["name"]),
         f"{100 * stage['fraction']:.4g} %",

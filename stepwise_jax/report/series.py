@@ -4,9 +4,9 @@ import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from stepwise_jax.workdir.records import Row
+from stepwise_jax.workdir.records import Row, row_metrics
 from stepwise_jax.workdir.runs import Run
 
 Axis = Literal["epoch", "samples"]
@@ -14,6 +14,9 @@ Axis = Literal["epoch", "samples"]
 AXES: tuple[Axis, ...] = ("epoch", "samples")
 
 _AVERAGED = ("top1", "top5", "best_top1", "test_loss", "train_loss")
+
+_OWN_FIELDS = ("top1", "top5", "loss")
+"""Metrics that an epoch has as fields of its own."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +80,9 @@ def _group_name(group: Sequence[Run]) -> str:
 def _series(group: Sequence[Run], name: str) -> Series:
     finished = all(run.summary for run in group)
     if len(group) == 1:
-        return Series(name, group[0].stages, group[0].records.epochs, finished)
+        return Series(name, group[0].stages, _epochs(group[0]), finished)
     # The curve ends with the run that is least far.
-    by_epoch = [{(row["stage"], row["epoch"]): row for row in run.records.epochs} for run in group]
+    by_epoch = [{(row["stage"], row["epoch"]): row for row in _epochs(run)} for run in group]
     common = [[rows[key] for rows in by_epoch] for key in by_epoch[0] if all(key in rows for rows in by_epoch)]
     means, lowest, highest = (
         tuple(_reduce(rows, reduce) for rows in common)
@@ -88,7 +91,20 @@ def _series(group: Sequence[Run], name: str) -> Series:
     return Series(name, group[0].stages, means, finished, lowest, highest)
 
 
+def other_metrics(series: Sequence[Series]) -> tuple[str, ...]:
+    """Return the metrics beside top-1, top-5 and loss that any of these curves has, in order."""
+    rows = (row for each in series for row in each.rows)
+    return tuple(dict.fromkeys(name for row in rows for name in row_metrics(row) if name not in _OWN_FIELDS))
+
+
+def _epochs(run: Run) -> tuple[Row, ...]:
+    """The rows of a run, each with its other metrics as fields of their own."""
+    names = dict.fromkeys(name for row in run.records.epochs for name in row_metrics(row) if name not in _OWN_FIELDS)
+    return tuple({**{name: row_metrics(row).get(name) for name in names}, **row} for row in run.records.epochs)
+
+
 def _reduce(rows: Sequence[Row], reduce: Callable[[list[float]], float]) -> Row:
     """The rows of one epoch as one row, with each score reduced over the seeds."""
-    scores = {name: [row[name] for row in rows] for name in _AVERAGED}
+    others = [name for name in row_metrics(rows[0]) if name not in _OWN_FIELDS]
+    scores: dict[str, list[Any]] = {name: [row.get(name) for row in rows] for name in (*_AVERAGED, *others)}
     return {**rows[0], **{name: None if None in values else reduce(values) for name, values in scores.items()}}

@@ -4,40 +4,43 @@ import dataclasses
 import math
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
+from functools import partial
 
 import jax
 import numpy as np
 
 from stepwise_jax.data.batches import Inputs
 from stepwise_jax.data.sampler import split_into_calls, steps_in_call
-from stepwise_jax.functional.metrics import Scores
-from stepwise_jax.functional.optimizers import set_hyperparameters
+from stepwise_jax.functional.optimizers import hyperparameters, set_hyperparameters
+from stepwise_jax.functional.recipe import Recipe
 from stepwise_jax.functional.state import TrainState
 from stepwise_jax.plans.stage import Stage, learning_rate_at, noise_scale
 from stepwise_jax.runtime.signals import Stopped
 from stepwise_jax.training import failures, saving
 from stepwise_jax.training.evaluation import score_test_set
+from stepwise_jax.training.programs.step_functions import step_options
 from stepwise_jax.training.progress import Position
 from stepwise_jax.training.session import Session
 from stepwise_jax.training.timing import ProfiledEpoch, profiler_trace
 from stepwise_jax.workdir.files import PROFILE
-from stepwise_jax.workdir.records import EpochRecord, StepsRecord
+from stepwise_jax.workdir.records import EpochRecord, Record, StepsRecord
+
+Steps = Generator[Record, None, tuple[TrainState, Position]]
+"""Yields the records of a part of an epoch, and returns the state and the position after it."""
 
 # Training calls in flight on the device before the host waits for the oldest: enough that the device never idles, few
 # enough that a signal or a loss that is not finite is noticed at once.
 CALLS_IN_FLIGHT = 2
 
 
-def run_epoch_with_profile(
-    session: Session, stage: Stage, state: TrainState, position: Position
-) -> tuple[TrainState, Position]:
+def run_epoch_with_profile(session: Session, stage: Stage, state: TrainState, position: Position) -> Steps:
     """Run an epoch, with a profiler trace if it is the epoch of `session.profile`."""
     if session.profile != ProfiledEpoch(position.stage, position.epoch):
-        return run_epoch(session, stage, state, position)
+        return (yield from run_epoch(session, stage, state, position))
     folder = session.folder / PROFILE
     with profiler_trace(folder):
-        result = run_epoch(session, stage, state, position)
+        result = yield from run_epoch(session, stage, state, position)
     message = (
         f"traced stage {position.stage}, epoch {position.epoch} to {folder}: open it in TensorBoard, XProf or Perfetto"
     )
@@ -45,27 +48,33 @@ def run_epoch_with_profile(
     return result
 
 
-def run_epoch(session: Session, stage: Stage, state: TrainState, position: Position) -> tuple[TrainState, Position]:
+def run_epoch(session: Session, stage: Stage, state: TrainState, position: Position) -> Steps:
     """Train from `position` to the end of its epoch, score the test set if that is due, and record both."""
     rate = learning_rate_at(stage, position.epoch)
-    assert stage.momentum is not None
-    assert stage.weight_decay is not None
-    opt_state = set_hyperparameters(
-        state.opt_state, learning_rate=rate, momentum=stage.momentum, weight_decay=stage.weight_decay
-    )
-    state, position = run_steps(session, stage, state._replace(opt_state=opt_state), position)
+    opt_state = set_hyperparameters(state.opt_state, learning_rate=rate, **stage_hyperparameters(session.recipe, stage))
+    state, position = yield from run_steps(session, stage, state._replace(opt_state=opt_state), position)
     if position.epoch == stage.epochs:
         session.timer.pause()
     scores = None
     if position.epoch % session.experiment.evaluation.every_epochs == 0 or position.epoch == stage.epochs:
         scores = _score_or_stop(session, state, position)
-        position = dataclasses.replace(position, best_top1=max(scores.top1, position.best_top1 or 0.0))
+        position = dataclasses.replace(position, best_top1=max(scores["top1"], position.best_top1 or 0.0))
     _record_epoch(session, stage, rate, position, scores)
     session.timer.reset()
     return state, dataclasses.replace(position, epoch=position.epoch + 1, step=0, loss_sum=0.0, seconds={})
 
 
-def _score_or_stop(session: Session, state: TrainState, position: Position) -> Scores:
+def stage_hyperparameters(recipe: Recipe, stage: Stage) -> dict[str, float]:
+    """Return the optimizer's hyperparameters in a stage: the recipe's, where the stage sets no others."""
+    values = hyperparameters(recipe.optimizer)
+    if recipe.clip_norm is not None:
+        values["clip_norm"] = recipe.clip_norm
+    named = {"momentum": stage.momentum, "weight_decay": stage.weight_decay}
+    own = {name: value for name, value in named.items() if value is not None and name in values}
+    return values | own | dict(stage.hyperparameters)
+
+
+def _score_or_stop(session: Session, state: TrainState, position: Position) -> dict[str, float]:
     """Score the test set. A signal stops the run between two batches; a resumed run scores the whole set."""
     try:
         with session.timer.measure("evaluate"):
@@ -75,7 +84,7 @@ def _score_or_stop(session: Session, state: TrainState, position: Position) -> S
         raise
 
 
-def run_steps(session: Session, stage: Stage, state: TrainState, position: Position) -> tuple[TrainState, Position]:
+def run_steps(session: Session, stage: Stage, state: TrainState, position: Position) -> Steps:
     """Run the remaining steps of one epoch, with several calls in flight on the device."""
     in_flight: deque[jax.Array] = deque()
     started, seen_before = time.perf_counter(), position.examples_seen
@@ -83,10 +92,11 @@ def run_steps(session: Session, stage: Stage, state: TrainState, position: Posit
         with session.timer.measure("train"):
             ahead = sum(len(losses) for losses in in_flight)
             # The pause between two stages ends before the call, which on a CPU lasts as long as its steps.
-            session.compiled.compile_train(state, session.train_loader.examples, inputs)
+            examples, options = session.train_loader.examples, step_options(stage)
+            session.compiled.compile_train(state, examples, inputs, options)
             _record_switch(session, position)
             with jax.profiler.StepTraceAnnotation("train", step_num=position.updates + ahead):
-                state, losses = session.compiled.train(state, session.train_loader.examples, inputs)
+                state, losses = session.compiled.train(state, examples, inputs, options)
             in_flight.append(losses)
             while len(in_flight) > CALLS_IN_FLIGHT:
                 position = wait_for_losses(stage, position, in_flight.popleft())
@@ -98,7 +108,25 @@ def run_steps(session: Session, stage: Stage, state: TrainState, position: Posit
             position = _wait_for_all(session, stage, position, in_flight)
             if position.step < stage.updates_per_epoch:
                 save_or_stop(session, state, position, due=True)
+        yield from yield_records(session, state, partial(_wait_for_all, session, stage, position, in_flight))
     return state, _wait_for_all(session, stage, position, in_flight)
+
+
+def yield_records(session: Session, state: TrainState, position: Position | Callable[[], Position]) -> Iterator[Record]:
+    """Yield the records since the last time; save if the caller stops iterating.
+
+    Args:
+      session: the run.
+      state: after the latest update.
+      position: of the state, or a function that waits for it.
+    """
+    try:
+        yield from session.log.take()
+    except GeneratorExit:
+        reached = position() if callable(position) else position
+        saving.save(session, state, dataclasses.replace(reached, seconds=session.timer.read()))
+        session.checkpoints.wait()
+        raise
 
 
 def _record_switch(session: Session, position: Position) -> None:
@@ -152,7 +180,10 @@ def _wait_for_all(session: Session, stage: Stage, position: Position, in_flight:
     return position
 
 
-def _record_epoch(session: Session, stage: Stage, rate: float, position: Position, scores: Scores | None) -> None:
+def _record_epoch(
+    session: Session, stage: Stage, rate: float, position: Position, scores: dict[str, float] | None
+) -> None:
+    reached = scores or {}
     record = EpochRecord(
         stage=position.stage,
         stage_name=stage.name,
@@ -164,11 +195,12 @@ def _record_epoch(session: Session, stage: Stage, rate: float, position: Positio
         batch_size=stage.batch_size,
         noise_scale=noise_scale(stage, rate),
         train_loss=position.loss_sum / position.step,
-        test_loss=scores.loss if scores else None,
-        top1=scores.top1 if scores else None,
-        top5=scores.top5 if scores else None,
+        test_loss=reached.get("loss"),
+        top1=reached.get("top1"),
+        top5=reached.get("top5"),
         best_top1=position.best_top1,
         seconds=session.timer.read(),
+        metrics=reached,
     )
     session.log.record(record)
 

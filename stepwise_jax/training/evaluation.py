@@ -11,7 +11,7 @@ from flax import linen as nn
 from stepwise_jax.data.batches import pad_rows
 from stepwise_jax.errors import InputError, InterruptedRunError
 from stepwise_jax.experiment.config import ExperimentConfig
-from stepwise_jax.functional.metrics import Scores, scores_from_counts
+from stepwise_jax.functional.metrics import scores_from_sums
 from stepwise_jax.functional.state import TrainState
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.runtime.signals import Stopped, until_stopped
@@ -32,8 +32,8 @@ def evaluate(
     """Score the newest good checkpoint of a run, and change nothing in its folder.
 
     Returns:
-      `{"top1", "top5", "loss", "updates", "stage", "epoch"}` of that checkpoint, the run's `"planned_updates"`, and the
-      newer `"damaged_checkpoints"`, by their updates.
+      The scores of that checkpoint (`top1`, `loss`, ..., and all of them as `metrics`), its `updates`, `stage` and
+      `epoch`, the run's `planned_updates`, and the newer `damaged_checkpoints`, by their updates.
 
     Raises:
       InputError: if the run has no checkpoint yet, its data has changed, or a process is training it.
@@ -61,25 +61,25 @@ def evaluate(
     stage, epoch = (len(stages), stages[-1].epochs) if finished else (position.stage, position.epoch)
     reached = {"updates": position.updates, "planned_updates": updates_before(stages, len(stages) + 1)}
     damaged = list(session.checkpoints.damaged)
-    return {**scores._asdict(), **reached, "damaged_checkpoints": damaged, "stage": stage, "epoch": epoch}
+    return {**scores, "metrics": scores, **reached, "damaged_checkpoints": damaged, "stage": stage, "epoch": epoch}
 
 
 BATCHES_IN_FLIGHT = 3
 
 
-def score_test_set(session: Session, state: TrainState) -> Scores:
-    """Return top-1, top-5 and loss of the whole test set, exact for any batch size.
+def score_test_set(session: Session, state: TrainState) -> dict[str, float]:
+    """Return every metric of the whole test set, exact for any batch size.
 
     Raises:
       Stopped: if a signal arrives meanwhile.
     """
     examples, (rows, masks) = _test_batches(session)
-    counts: list[dict[str, jax.Array]] = []
+    sums: list[dict[str, jax.Array]] = []
     for inputs, mask in zip(until_stopped(session.stop, session.test_loader.batches(rows)), masks, strict=True):
-        counts.append(session.compiled.evaluate(state, session.test_loader.examples, inputs, mask))
+        sums.append(session.compiled.evaluate(state, session.test_loader.examples, inputs, mask))
         # Otherwise streamed images would pile up on the device.
-        jax.block_until_ready(counts[-BATCHES_IN_FLIGHT:][0])
-    return scores_from_counts(counts, examples)
+        jax.block_until_ready(sums[-BATCHES_IN_FLIGHT:][0])
+    return scores_from_sums(session.compiled.metrics, sums, examples)
 
 
 def predict_test_set(session: Session, state: TrainState) -> np.ndarray:

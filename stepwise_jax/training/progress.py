@@ -3,7 +3,8 @@
 import dataclasses
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -85,6 +86,7 @@ class RunLog:
           observers: called with every record, in this order.
         """
         self._observers: list[Observer] = list(observers)
+        self._untaken: deque[Record] = deque()
         self._warned: dict[str, float] = {}
         self._writer = NullRecordWriter() if folder is None else RecordWriter(folder, self._report)
         if folder is not None:
@@ -112,6 +114,7 @@ class RunLog:
 
     def show(self, record: Record) -> None:
         """Pass a record to the observers without writing it."""
+        self._untaken.append(record)
         for observer in tuple(self._observers):
             try:
                 observer(record)
@@ -119,6 +122,11 @@ class RunLog:
                 self._observers.remove(observer)
                 name = getattr(observer, "__name__", type(observer).__name__)
                 self.event("observer", f"the observer {name} failed ({describe_error(error)}): it is no longer called")
+
+    def take(self) -> Iterator[Record]:
+        """Yield the records since the last call."""
+        while self._untaken:
+            yield self._untaken.popleft()
 
     def show_preparation(self, done: int, total: int, what: str) -> None:
         """Notify the observers that `done` of `total` items are ready: a progress callback for the data pipeline."""

@@ -22,13 +22,15 @@ from stepwise_jax.data.placement import Split, open_data, open_split
 from stepwise_jax.data.sampler import PlanSampler
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import ExperimentConfig
-from stepwise_jax.functional.optimizers import make_optimizer
+from stepwise_jax.functional.checks import check_recipe, check_single_images
+from stepwise_jax.functional.optimizers import inject
 from stepwise_jax.functional.preprocessing import Preprocessing, make_preprocessing
+from stepwise_jax.functional.recipe import Recipe, make_recipe, state_options
 from stepwise_jax.functional.state import TrainState, make_initializer, state_from_variables
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.runtime import agreement, compile_cache, multihost, sharding
 from stepwise_jax.runtime.signals import stop_on_signals
-from stepwise_jax.training.compilation import CompiledFunctions
+from stepwise_jax.training.programs.compilation import CompiledFunctions
 from stepwise_jax.training.progress import Observer, RunLog
 from stepwise_jax.training.timing import ProfiledEpoch, Timer
 from stepwise_jax.workdir.checkpoints import Checkpoints
@@ -45,7 +47,8 @@ class Session:
     stages: tuple[Stage, ...]
     subsets: tuple[subsets.Subset, ...]
     """The training examples of each stage."""
-    optimizer: optax.GradientTransformation
+    recipe: Recipe
+    """The loss, the optimizer, and what else is replaced."""
     make_initial_state: Callable[[], TrainState]
     """Makes the state before the first step."""
     sampler: PlanSampler
@@ -89,7 +92,7 @@ class _DataFields(NamedTuple):
 class _FunctionFields(NamedTuple):
     """The fields of a `Session` that come from the network and its optimizer."""
 
-    optimizer: optax.GradientTransformation
+    recipe: Recipe
     make_initial_state: Callable[[], TrainState]
     compiled: CompiledFunctions
     timer: Timer
@@ -110,7 +113,7 @@ def open_session(
 
     Args:
       experiment: with every choice that depends on the machine resolved.
-      stages: the stages to run.
+      stages: to run.
       network: called as `network.apply(variables, images, train=...)`.
       variables: `{"params", "batch_stats"}` to start from, or None for random ones.
       folder: the run's workdir, locked by the caller.
@@ -122,7 +125,11 @@ def open_session(
     with ExitStack() as stack:
         log = stack.enter_context(RunLog(folder if is_first and not read_only else None, observers))
         data, preprocessing = stack.enter_context(_open_data(experiment, stages, mesh, folder, log))
-        functions = stack.enter_context(_open_functions(experiment, network, variables, preprocessing, mesh, log))
+        functions = stack.enter_context(
+            _open_functions(experiment, network, variables, data.classes, preprocessing, mesh, log)
+        )
+        if not read_only:
+            check_recipe(functions.recipe, network, stages, len(data.classes), experiment.data.image_size)
         checkpoints = Checkpoints(folder / CHECKPOINTS, experiment.checkpoint.keep, read_only=read_only)
         yield Session(
             experiment=experiment,
@@ -151,17 +158,28 @@ def _open_functions(
     experiment: ExperimentConfig,
     network: nn.Module,
     variables: Any | None,
+    classes: Sequence[str],
     preprocessing: Preprocessing,
     mesh: Mesh,
     log: RunLog,
 ) -> Iterator[_FunctionFields]:
     """Yield the functions that run on the devices; on exit, compile nothing more in the background."""
-    optimizer, timer = make_optimizer(experiment.optimizer), Timer()
-    report, deterministic = partial(log.event, "compile"), experiment.deterministic
-    compiled = CompiledFunctions(network, optimizer, preprocessing, mesh, timer, report, deterministic=deterministic)
-    make_initial_state = _initializer(experiment, network, variables, optimizer, mesh)
+    recipe = make_recipe(experiment, len(classes))
+    optimizer, timer = inject(recipe.optimizer, recipe.clip_norm), Timer()
+    compiled = CompiledFunctions(
+        network,
+        optimizer,
+        preprocessing,
+        mesh,
+        timer,
+        partial(log.event, "compile"),
+        recipe=recipe,
+        num_classes=len(classes),
+        deterministic=experiment.deterministic,
+    )
+    make_initial_state = _initializer(experiment, recipe, network, variables, optimizer, mesh)
     try:
-        yield _FunctionFields(optimizer, make_initial_state, compiled, timer)
+        yield _FunctionFields(recipe, make_initial_state, compiled, timer)
     finally:
         compiled.close()
 
@@ -205,20 +223,7 @@ def resolve_steps_per_call(experiment: ExperimentConfig, recorded: ExperimentCon
 
 def _check_plan(experiment: ExperimentConfig, stages: tuple[Stage, ...], network: nn.Module, mesh: Mesh) -> None:
     check_batch_sizes(stages, mesh)
-    _check_single_images(stages, network, experiment.data.image_size)
-
-
-def _check_single_images(stages: tuple[Stage, ...], network: nn.Module, image_size: int) -> None:
-    """Refuse batches of one image if the network shrinks its maps to one value per channel, whose variance is zero."""
-    single = [f"{number} ({stage.name})" for number, stage in enumerate(stages, 1) if stage.batch_size == 1]
-    if not single:
-        return
-    image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), np.float32)
-    variables = jax.eval_shape(partial(network.init, train=False), jax.random.key(0), image)
-    try:
-        jax.eval_shape(partial(network.apply, train=True, mutable=["batch_stats"]), variables, image)
-    except ValueError as error:
-        raise InputError(f"batch_size of stage {single[0]} is 1: {error}") from error
+    check_single_images(stages, network, experiment.data.image_size)
 
 
 def _check_size(experiment: ExperimentConfig, stages: tuple[Stage, ...], examples: int) -> None:
@@ -243,7 +248,9 @@ def _draw_subsets(
       InputError: if the data has changed since the run started.
     """
     counts = [stage.examples for stage in stages]
-    drawn = subsets.draw(experiment.data.subset_draw, experiment.seed, train.labels, train.ids, counts, dataset.builder)
+    draw = partial(subsets.draw, experiment.data.subset_draw, experiment.seed, train.labels, train.ids)
+    nested, (whole,) = draw(counts, dataset.builder), draw([len(train.labels)], dataset.builder)
+    drawn = tuple(whole if stage.draw == "redrawn" else subset for stage, subset in zip(stages, nested, strict=True))
     scored, _ = datasets.used_rows(experiment.data, dataset, "test")
     manifest = subsets.manifest(drawn, [stage.name for stage in stages], dataset, train.ids, test.ids, scored)
     path = folder / SUBSETS
@@ -260,16 +267,19 @@ def _draw_subsets(
 
 def _initializer(
     experiment: ExperimentConfig,
+    recipe: Recipe,
     network: nn.Module,
     variables: Any | None,
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
 ) -> Callable[[], TrainState]:
-    create_state = _compile_once(make_initializer(network, optimizer, experiment.data.image_size))
+    size = experiment.data.image_size
+    options = state_options(recipe, network, size)
+    create_state = _compile_once(make_initializer(network, optimizer, size, options))
 
     def make_initial_state() -> TrainState:
-        random = variables is None
-        state = create_state(jax.random.key(experiment.seed)) if random else state_from_variables(variables, optimizer)
+        key = jax.random.key(experiment.seed)
+        state = create_state(key) if variables is None else state_from_variables(variables, optimizer, key, options)
         return sharding.place(state, sharding.replicated(mesh))
 
     return make_initial_state

@@ -8,15 +8,17 @@ from typing import Any
 import numpy as np
 
 from stepwise_jax.errors import SaveError
+from stepwise_jax.formatting import describe_scores
 from stepwise_jax.functional.state import TrainState, digest, learned_state
 from stepwise_jax.runtime import multihost
 from stepwise_jax.training.evaluation import predict_test_set
+from stepwise_jax.training.programs.step_functions import step_options
 from stepwise_jax.training.session import Session
 from stepwise_jax.workdir import predictions, record_file
 from stepwise_jax.workdir.files import PREDICTIONS, SAMPLES, SUMMARY
 from stepwise_jax.workdir.json_files import write_json
 from stepwise_jax.workdir.predictions import write_arrays, write_samples
-from stepwise_jax.workdir.records import TIME_KINDS
+from stepwise_jax.workdir.records import TIME_KINDS, row_metrics
 
 
 def write_results(session: Session, state: TrainState, folder: Path) -> dict[str, Any]:
@@ -40,7 +42,7 @@ def write_results(session: Session, state: TrainState, folder: Path) -> dict[str
         return summary
 
     summary = multihost.broadcast_from_first(write)
-    session.log.event("done", f"done: top-1 {100 * summary['top1']:.2f} %, top-5 {100 * summary['top5']:.2f} %")
+    session.log.event("done", f"done: {describe_scores(summary['metrics'])}")
     return summary
 
 
@@ -77,12 +79,13 @@ def make_summary(session: Session, state: TrainState, rows: record_file.RunRecor
         "top1": last["top1"],
         "top5": last["top5"],
         "best_top1": last["best_top1"],
+        "metrics": row_metrics(last),
         "samples": sum(stage.samples for stage in session.stages),
         "updates": sum(stage.updates for stage in session.stages),
         "flops": training_flops(session, state),
         "seconds": seconds,
         "stages": [
-            {"name": stage.name, **{name: ends[number][name] for name in scores}}
+            {"name": stage.name, **{name: ends[number][name] for name in scores}, "metrics": row_metrics(ends[number])}
             for number, stage in enumerate(session.stages, start=1)
         ],
         "state_sha256": digest(learned_state(state)),
@@ -91,7 +94,10 @@ def make_summary(session: Session, state: TrainState, rows: record_file.RunRecor
 
 def training_flops(session: Session, state: TrainState) -> float:
     """Return the floating-point operations of all optimiser steps; XLA counts one step of each batch size."""
-    sizes = {stage.batch_size for stage in session.stages}
     loader, compiled = session.train_loader, session.compiled
-    step = {size: compiled.flops_per_step(state, loader.examples, loader.abstract_inputs(1, size)) for size in sizes}
-    return sum(stage.updates * step[stage.batch_size] for stage in session.stages)
+    programs = {(stage.batch_size, step_options(stage)) for stage in session.stages}
+    step = {
+        (size, options): compiled.flops_per_step(state, loader.examples, loader.abstract_inputs(1, size), options)
+        for size, options in programs
+    }
+    return sum(stage.updates * step[stage.batch_size, step_options(stage)] for stage in session.stages)

@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from stepwise_jax.errors import InputError, ReadError, SaveError, describe_error, first_line, is_out_of_memory
-from stepwise_jax.functional.state import TrainState, digest
+from stepwise_jax.functional.state import TrainState, digest, present_fields
 from stepwise_jax.runtime import multihost
 from stepwise_jax.workdir.reading import LiteralPath, os_error_code, read_patiently, set_aside
 
@@ -122,7 +122,8 @@ class Checkpoints:
         self._check_writable()
         copy = jax.tree.map(jnp.copy, state)
         document = {"place": position, "sha256": _checksum(copy, position)}
-        items = ocp.args.Composite(state=ocp.args.StandardSave(copy), run=ocp.args.JsonSave(document))  # pyright: ignore
+        saved = ocp.args.StandardSave(present_fields(copy))  # pyright: ignore
+        items = ocp.args.Composite(state=saved, run=ocp.args.JsonSave(document))  # pyright: ignore
         self._prepared = step, items
         if not later:
             self.start_writing()
@@ -259,10 +260,10 @@ class Checkpoints:
         return dict(zip(steps, names, strict=True))
 
     def _restore(self, step: int, like: TrainState) -> tuple[TrainState, PositionDocument]:
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        abstract = present_fields(jax.tree.map(ocp.utils.to_shape_dtype_struct, like))
         items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), run=ocp.args.JsonRestore())  # pyright: ignore
         restored = self._manager.restore(step, args=items)
-        state, document = TrainState(*restored["state"]), restored["run"]
+        state, document = TrainState(**restored["state"]._asdict()), restored["run"]
         if _checksum(state, document["place"]) != document["sha256"]:
             raise ValueError("its contents do not match its checksum")
         return state, document["place"]

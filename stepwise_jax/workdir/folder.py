@@ -1,16 +1,22 @@
 """The folder of a run and its `config.json`: the experiment that the folder belongs to."""
 
 import dataclasses
-import hashlib
 import importlib.metadata
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import ExperimentConfig
-from stepwise_jax.experiment.serialization import experiment_from_dict, experiment_to_dict, field_differences
+from stepwise_jax.experiment.functions import describe_function, record_from_dict, record_to_dict
+from stepwise_jax.experiment.serialization import (
+    experiment_from_dict,
+    experiment_functions,
+    experiment_to_dict,
+    field_differences,
+    function_name,
+)
 from stepwise_jax.plans.planning import STRATEGIES
 from stepwise_jax.plans.stage import Stage, stage_from_dict, stage_to_dict
 from stepwise_jax.workdir.files import CHECKPOINTS, CONFIG, SUBSETS, SUMMARY
@@ -41,6 +47,7 @@ def config_document(
         "experiment": experiment_to_dict(experiment),
         "stages": [stage_to_dict(stage) for stage in stages],
         "strategy": describe_strategy(experiment),
+        "functions": _recorded_functions(experiment),
         "initial_weights_sha256": weights_sha256,
         "versions": {name: installed_version(name) for name in _LIBRARIES} | {"python": platform.python_version()},
         "device": device,
@@ -53,9 +60,17 @@ def describe_strategy(experiment: ExperimentConfig) -> dict[str, str | None]:
     strategy = experiment.plan.strategy
     if not callable(strategy):
         return {"name": strategy, "file_sha256": None}
-    path = Path(getattr(getattr(strategy, "__code__", None), "co_filename", ""))
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
-    return {"name": getattr(strategy, "__name__", "function"), "file_sha256": sha256}
+    return {"name": function_name(strategy), "file_sha256": describe_function(strategy).sha256}
+
+
+def _recorded_functions(experiment: ExperimentConfig) -> dict[str, dict[str, Any]]:
+    """The user's own functions by field; the stages of a strategy are recorded themselves."""
+    functions = experiment_functions(experiment)
+    return {
+        name: record_to_dict(describe_function(each))
+        for name, each in functions.items()
+        if name not in ("plan.strategy", "plan.staged")
+    }
 
 
 def installed_version(name: str) -> str | None:
@@ -95,9 +110,19 @@ def parse_config(document: dict[str, Any]) -> tuple[ExperimentConfig, tuple[Stag
     def recorded_strategy(*_: object) -> tuple[Stage, ...]:
         return stages
 
-    recorded_strategy.__name__ = document["strategy"]["name"]
-    own = document["strategy"]["name"] not in STRATEGIES or document["strategy"]["file_sha256"] is not None
-    return experiment_from_dict(document["experiment"], recorded_strategy if own else None), stages
+    name = document["strategy"]["name"]
+    recorded_strategy.__name__ = recorded_strategy.__qualname__ = name
+    own = name not in STRATEGIES or document["strategy"]["file_sha256"] is not None
+    strategy = {"plan.strategy": recorded_strategy} if own else {}
+    return experiment_from_dict(document["experiment"], _load_functions(document) | strategy), stages
+
+
+def _load_functions(document: dict[str, Any]) -> dict[str, Callable[..., Any]]:
+    """The recorded functions, each of which is loaded from its file when it is called."""
+    try:
+        return {name: record_from_dict(each) for name, each in document.get("functions", {}).items()}
+    except (TypeError, AttributeError) as error:
+        raise InputError(f"{CONFIG} is damaged: its functions are not valid") from error
 
 
 def read_experiment(workdir: Path) -> ExperimentConfig | None:

@@ -19,11 +19,13 @@ from stepwise_jax.workdir.files import RECORDS
 from stepwise_jax.workdir.json_files import non_finite_to_null, read_run_file
 from stepwise_jax.workdir.records import EpochRecord, EventRecord, Row, StageRecord, StoredRecord
 
+_NEWER = frozenset({"metrics"})
+
 _REQUIRED = {
-    kind: frozenset(item.name for item in dataclasses.fields(record) if item.default is dataclasses.MISSING)
+    kind: frozenset(item.name for item in dataclasses.fields(record) if item.default is dataclasses.MISSING) - _NEWER
     for kind, record in (("stage", StageRecord), ("epoch", EpochRecord), ("event", EventRecord))
 }
-"""The fields without a default. One that has a default may be new: older runs did not record it."""
+"""The fields without a default, but for newer ones, which older runs did not record."""
 
 
 @dataclass(frozen=True)

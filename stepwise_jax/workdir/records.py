@@ -13,6 +13,15 @@ from typing import Any
 Row = dict[str, Any]
 """A stored record as JSON data."""
 
+
+def row_metrics(row: Row) -> dict[str, float]:
+    """The scores of an epoch, or of a stage or run in `summary.json`, by name; older runs have no `metrics`."""
+    if row.get("metrics"):
+        return row["metrics"]
+    older = {"top1": row.get("top1"), "top5": row.get("top5"), "loss": row.get("test_loss")}
+    return {name: value for name, value in older.items() if value is not None}
+
+
 TIME_KINDS = ("train", "input_wait", "compile", "evaluate", "checkpoint")
 """The categories into which the time of an epoch is split."""
 
@@ -71,10 +80,13 @@ class EpochRecord:
     test_loss: float | None
     top1: float | None
     top5: float | None
+    """None also where there are five classes or fewer."""
     best_top1: float | None
     """Highest top-1 of the run so far."""
     seconds: Mapping[str, float]
     """Seconds by kind, one entry for each of `TIME_KINDS`."""
+    metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """Every score by name: top1, top5 with more than five classes, loss, and others; empty without scores."""
     kind: str = "epoch"
 
 
@@ -130,9 +142,16 @@ class StepsRecord:
 
 
 @dataclass(frozen=True)
+class SummaryRecord:
+    """A run is finished, now or before: the contents of `summary.json`."""
+
+    summary: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class EndRecord:
     """The run ends, whether it is finished, stopped or failed."""
 
 
-Record = StoredRecord | PreparationRecord | StartRecord | StepsRecord | EndRecord
+Record = StoredRecord | PreparationRecord | StartRecord | StepsRecord | SummaryRecord | EndRecord
 """The argument of an observer."""

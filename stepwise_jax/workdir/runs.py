@@ -16,7 +16,7 @@ from stepwise_jax.workdir.records import Row
 _STAGE_NUMBERS = ("fraction", "examples", "batch_size", "learning_rate", "epochs", "updates", "samples", "noise_scale")
 _EPOCH_NUMBERS = ("stage", "epoch", "step", "examples_seen", "learning_rate", "batch_size", "noise_scale")
 _EPOCH_SCORES = ("train_loss", "test_loss", "top1", "top5", "best_top1")
-_SUMMARY_NUMBERS = ("top1", "top5", "best_top1", "samples", "updates")
+_SUMMARY_NUMBERS = ("top1", "best_top1", "samples", "updates")
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,6 @@ from tensorboardX.summary import scalar
 from stepwise_jax.workdir.records import EndRecord, EpochRecord, Record
 
 _TAGS = {
-    "test/top1": "top1",
-    "test/top5": "top5",
-    "test/loss": "test_loss",
     "train/loss": "train_loss",
     "schedule/learning_rate": "learning_rate",
     "schedule/batch_size": "batch_size",
@@ -58,8 +55,8 @@ class _Scalars:
         self._by_examples = _open_events(folder / "by_examples", first.examples_seen)
 
     def add(self, record: EpochRecord) -> None:
-        for tag, name in _TAGS.items():
-            value = getattr(record, name)
+        scores = {f"test/{name}": value for name, value in record.metrics.items()}
+        for tag, value in (scores | {tag: getattr(record, name) for tag, name in _TAGS.items()}).items():
             if value is not None and math.isfinite(value):
                 _add_scalar(self._by_step, tag, value, record.step)
                 _add_scalar(self._by_examples, f"by_examples/{tag}", value, record.examples_seen)

@@ -17,8 +17,8 @@ from stepwise_jax.experiment.config import OptimizerConfig
 from stepwise_jax.functional.optimizers import make_optimizer
 from stepwise_jax.functional.preprocessing import make_preprocessing
 from stepwise_jax.runtime import devices, sharding
-from stepwise_jax.training import step_functions
-from stepwise_jax.training.compilation import CompiledFunctions
+from stepwise_jax.training.programs import step_functions
+from stepwise_jax.training.programs.compilation import CompiledFunctions
 from stepwise_jax.training.timing import Timer
 
 TINY = ["--width", "4", "--blocks", "1,1", "--image-size", "32", "--small-images", "--classes", "5"]

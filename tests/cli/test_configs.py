@@ -18,6 +18,7 @@ from stepwise_jax.data.sources.catalog import PUBLISHED_SIZES
 from stepwise_jax.experiment.config import DataConfig, ExperimentConfig
 from stepwise_jax.experiment.config_files import load_config, load_rows
 from stepwise_jax.experiment.paper import find_result
+from stepwise_jax.functional.networks import build_network
 from stepwise_jax.plans import planning
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.training import loop
@@ -208,8 +209,8 @@ def _write_images(folder: Path, classes: int) -> None:
 
 def _network_weights(config: ExperimentConfig, path: Path) -> None:
     """A file of random weights for the shrunk network, with ImageNet's 1000 classes."""
-    model = config.model
-    network = models.build(model.name, num_classes=1000, width=model.width, blocks=model.blocks)
+    model, name = config.model, str(config.model.name)
+    network = models.build(name, num_classes=1000, width=model.width, blocks=model.blocks)
     images = np.zeros((1, 32, 32, 3), np.float32)
     shapes = jax.eval_shape(lambda: network.init(jax.random.key(0), images, train=False))
     generator = np.random.default_rng(0)
@@ -220,7 +221,7 @@ def _network_weights(config: ExperimentConfig, path: Path) -> None:
         shapes,
     )
     path.parent.mkdir()
-    models.write_safetensors(path, models.to_torch(model.name, variables))
+    models.write_safetensors(path, models.to_torch(name, variables))
 
 
 @pytest.fixture(scope="session")
@@ -257,7 +258,7 @@ def _run(config: ExperimentConfig, classes: int, folder: Path) -> tuple[tuple[St
     if config.model.initial_weights:
         _network_weights(config, folder / config.model.initial_weights)
     planned = plan_of(config)
-    network = networks.build_network(config, classes)
+    network = build_network(config, classes)
     variables = networks.initial_variables(config, classes)
     summary = loop.run(config, planned, network, folder / "run", variables=variables)
     assert len(summary["stages"]) == len(planned)

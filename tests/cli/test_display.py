@@ -34,7 +34,7 @@ SUMMARY = {
     "samples": 86220,
     "updates": 2060,
     "seconds": {"train": 100.0, "evaluate": 4.4},
-    "stages": [{"name": row["name"], "top1": 0.9, "top5": None} for row in ROWS],
+    "stages": [{"name": row["name"], "metrics": {"top1": 0.9, "margin": 1.25}} for row in ROWS],
 }
 PLANNED = {item.name for item in dataclasses.fields(StageRecord)} - {"stage", "split", "sha256", "kind"}
 RECORD = EpochRecord(
@@ -51,6 +51,7 @@ RECORD = EpochRecord(
     test_loss=0.5,
     top1=0.95278,
     top5=0.99722,
+    metrics={"top1": 0.95278, "top5": 0.99722, "loss": 0.3},
     best_top1=0.96,
     seconds={"train": 1.0, "input_wait": 0.0, "compile": 0.0, "evaluate": 0.25, "checkpoint": 0.0},
 )
@@ -206,7 +207,7 @@ def test_an_epoch_without_a_score_keeps_the_last_one():
     shown(RECORD)
     shown(StepsRecord(8, 20, 5100, 1000.0, None))
     shown(StepsRecord(8, 20, 5100, 0.0, None))
-    shown(dataclasses.replace(RECORD, epoch=8, top1=None, top5=None))
+    shown(dataclasses.replace(RECORD, epoch=8, top1=None, top5=None, metrics={}))
     assert stream.getvalue().splitlines()[-1].startswith("B  epoch  8/20  loss 0.412  528 images/s  1.2 s")
     console = Console(file=io.StringIO(), width=100, record=True)
     console.print(display.render_status(shown._status, time.monotonic()))
@@ -245,7 +246,8 @@ def test_the_result_shows_the_scores_of_each_stage():
     stream = io.StringIO()
     tables.print_result(ROWS, SUMMARY, stream)
     text = stream.getvalue()
-    assert re.search(r"^B .*90\.00 % +–", text, re.MULTILINE)
+    assert re.search(r"top-1 +margin", text)
+    assert re.search(r"^B .*90\.00 % +1\.25", text, re.MULTILINE)
     assert "top-1 97.22 % (best epoch 97.50 %), top-5 100.00 %" in text
     assert "86,220 samples in 2,060 updates, 0:01:44" in text
 

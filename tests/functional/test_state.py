@@ -6,10 +6,10 @@ from conftest import TinyNet
 
 from stepwise_jax.experiment.config import OptimizerConfig, PlanConfig
 from stepwise_jax.functional.batch_statistics import initial_batch_stats
+from stepwise_jax.functional.boundary import cross_stage_boundary
 from stepwise_jax.functional.optimizers import make_optimizer, momentum_buffer, set_hyperparameters
 from stepwise_jax.functional.state import (
     TrainState,
-    cross_stage_boundary,
     digest,
     learned_state,
     make_initializer,
@@ -76,9 +76,7 @@ def test_a_state_from_given_weights_holds_them_and_no_past():
 @pytest.mark.parametrize("carry", ["state", "weights"])
 def test_what_crosses_a_boundary_is_kept_to_the_bit_and_the_rest_is_fresh(carry, statistics):
     before, fresh = trained(), make_initial_state()
-    after = cross_stage_boundary(
-        before, make_initial_state, OPTIMIZER, PlanConfig(carry=carry, batch_statistics=statistics)
-    )
+    after = cross_stage_boundary(before, make_initial_state, PlanConfig(carry=carry, batch_statistics=statistics))
     assert same((after.step, after.params), (before.step, before.params))
     assert same(after.opt_state, before.opt_state if carry == "state" else fresh.opt_state)
     assert same(after.batch_stats, before.batch_stats if statistics == "carried" else fresh.batch_stats)
@@ -86,7 +84,7 @@ def test_what_crosses_a_boundary_is_kept_to_the_bit_and_the_rest_is_fresh(carry,
 
 def test_with_nothing_carried_only_the_count_of_steps_is_kept():
     before, fresh = trained(), make_initial_state()
-    after = cross_stage_boundary(before, make_initial_state, OPTIMIZER, PlanConfig(carry="nothing"))
+    after = cross_stage_boundary(before, make_initial_state, PlanConfig(carry="nothing"))
     assert same(after, fresh._replace(step=before.step))
 
 

@@ -115,8 +115,8 @@ def test_cross_entropy_of_large_and_of_half_precision_logits():
     logits = np.array([[1e4, 0.0, -1e4], [1e4, 0.0, -1e4], [0.5, 0.25, -3.0]])
     labels = jnp.array([0, 1, 2])
     last = np.log(np.exp(logits[2]).sum()) + 3
-    np.testing.assert_allclose(cross_entropy(jnp.asarray(logits, jnp.float32), labels), [0, 1e4, last], rtol=1e-6)
-    half = cross_entropy(jnp.asarray(logits[2:], jnp.bfloat16), labels[2:])
+    np.testing.assert_allclose(cross_entropy()(jnp.asarray(logits, jnp.float32), labels), [0, 1e4, last], rtol=1e-6)
+    half = cross_entropy()(jnp.asarray(logits[2:], jnp.bfloat16), labels[2:])
     assert half.dtype == jnp.float32
     np.testing.assert_allclose(half, [last], rtol=1e-6)  # these three logits are exact in bfloat16
 

@@ -11,6 +11,7 @@ import models
 from stepwise_jax.cli import networks
 from stepwise_jax.data import datasets
 from stepwise_jax.experiment.serialization import override_fields
+from stepwise_jax.functional.networks import build_network
 from stepwise_jax.plans import planning
 from stepwise_jax.training import loop
 from stepwise_jax.training.session import open_session
@@ -48,7 +49,7 @@ def initial_params(experiment, tmp_path, path, **changes):
     sizes = datasets.sizes(config.data)
     planned = planning.make_plan(config.plan, sizes.train, config.optimizer)
     variables = networks.initial_variables(config, sizes.num_classes)
-    network = networks.build_network(config, sizes.num_classes)
+    network = build_network(config, sizes.num_classes)
     (tmp_path / "run").mkdir()
     with open_session(config, planned, network, variables, tmp_path / "run") as session:
         return jax.device_get(session.make_initial_state().params)

@@ -29,10 +29,10 @@ from stepwise_jax.data.batches import pad_rows
 from stepwise_jax.functional.preprocessing import Preprocessing
 from stepwise_jax.training.timing import Timer
 from stepwise_jax.experiment.config import OptimizerConfig
-from stepwise_jax.functional.metrics import scores_from_counts
+from stepwise_jax.functional.metrics import scores_from_sums
 from stepwise_jax.data.loaders import StreamingLoader
 from stepwise_jax.functional.optimizers import make_optimizer, set_hyperparameters
-from stepwise_jax.training.compilation import CompiledFunctions
+from stepwise_jax.training.programs.compilation import CompiledFunctions
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.functional.state import make_initializer
 
@@ -63,7 +63,7 @@ loader.close()
 trained, seen = list(seen), []
 padded, masks = pad_rows(53, compiled.evaluation_batch_size(11, 53))
 counts = [compiled.evaluate(state, None, *each) for each in zip(loader.batches(padded), masks, strict=True)]
-scores = scores_from_counts(counts, 53)
+scores = scores_from_sums(compiled.metrics, counts, 53)
 if jax.process_index() == 0:
     print(json.dumps({"sums": images.sum((1, 2, 3)).tolist(), "labels": labels.tolist()}))
 print(json.dumps({"read": trained, "scored": seen, "batches": batches, "losses": losses, "scores": scores}), flush=True)

@@ -69,10 +69,10 @@ from stepwise_jax.data.batches import pad_rows
 from stepwise_jax.workdir.checkpoints import Checkpoints
 from stepwise_jax.training.timing import Timer
 from stepwise_jax.experiment.config import OptimizerConfig
-from stepwise_jax.functional.metrics import scores_from_counts
+from stepwise_jax.functional.metrics import scores_from_sums
 from stepwise_jax.data.loaders import ResidentLoader, StreamingLoader, place_resident
 from stepwise_jax.functional.optimizers import make_optimizer, set_hyperparameters
-from stepwise_jax.training.compilation import CompiledFunctions
+from stepwise_jax.training.programs.compilation import CompiledFunctions
 from stepwise_jax.functional.state import digest, make_initializer
 
 random = np.random.default_rng(0)
@@ -105,7 +105,7 @@ def train(mesh, kind):
         losses += loss.tolist()
     padded, masks = pad_rows(37, compiled.evaluation_batch_size(10, 37))
     each = zip(loader.batches(padded), masks, strict=True)
-    scores = scores_from_counts([compiled.evaluate(state, examples, *batch) for batch in each], 37)
+    scores = scores_from_sums(compiled.metrics, [compiled.evaluate(state, examples, *batch) for batch in each], 37)
     loader.close()
     return state, losses, scores
 

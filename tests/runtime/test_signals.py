@@ -14,7 +14,7 @@ from conftest import Recorder, TinyNet
 
 from stepwise_jax.errors import InterruptedRunError
 from stepwise_jax.training import evaluation
-from stepwise_jax.training.compilation import CompiledFunctions
+from stepwise_jax.training.programs.compilation import CompiledFunctions
 from stepwise_jax.workdir import folder, record_file
 
 ROOT = Path(__file__).parents[2]

@@ -29,7 +29,9 @@ def epoch_record(stage: int = 1, epoch: int = 1, **changes: Any) -> EpochRecord:
         best_top1=0.92,
         seconds=SPENT,
     )
-    return dataclasses.replace(record, **changes)
+    changed = dataclasses.replace(record, **changes)
+    scores = {"top1": changed.top1, "top5": changed.top5, "loss": changed.test_loss}
+    return dataclasses.replace(changed, metrics={name: value for name, value in scores.items() if value is not None})
 
 
 def stage_record(stage: int = 1) -> StageRecord:

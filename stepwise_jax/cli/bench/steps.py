@@ -31,9 +31,9 @@ from stepwise_jax.functional.state import TrainState
 from stepwise_jax.functional.train_step import make_train_step
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.runtime import devices, sharding
-from stepwise_jax.training import step_functions
 from stepwise_jax.training.epoch import CALLS_IN_FLIGHT
-from stepwise_jax.training.step_functions import count_flops, make_train_call
+from stepwise_jax.training.programs import step_functions
+from stepwise_jax.training.programs.step_functions import count_flops, make_train_call
 
 TURNS = 5
 """The most turns of each case, if `BenchmarkSettings.seconds` allows them."""

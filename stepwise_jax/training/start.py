@@ -1,0 +1,96 @@
+"""The start of a run: a new one, or where the one in the workdir stopped."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from stepwise_jax.errors import InputError
+from stepwise_jax.experiment.config import ExperimentConfig
+from stepwise_jax.experiment.serialization import model_name
+from stepwise_jax.functional.state import TrainState, digest
+from stepwise_jax.plans.stage import Stage, stage_from_dict, stage_to_dict
+from stepwise_jax.runtime import multihost
+from stepwise_jax.runtime.devices import describe_device
+from stepwise_jax.training.progress import Position, position_from_document
+from stepwise_jax.training.session import Session, resolve_steps_per_call
+from stepwise_jax.workdir import record_file
+from stepwise_jax.workdir.files import RECORDS, SUMMARY
+from stepwise_jax.workdir.folder import read_experiment, resume_or_start
+from stepwise_jax.workdir.json_files import read_json
+from stepwise_jax.workdir.records import StartRecord
+
+
+def open_workdir(
+    folder: Path,
+    experiment: ExperimentConfig,
+    stages: tuple[Stage, ...],
+    config_path: str,
+    variables: Any | None,
+) -> tuple[ExperimentConfig, tuple[Stage, ...]]:
+    """Return the experiment and the stages as the workdir records them; a new workdir records the given ones."""
+    weights_sha256 = None if variables is None else digest(variables)
+
+    def open_first() -> dict[str, Any]:
+        resolved = resolve_steps_per_call(experiment, read_experiment(folder))
+        chosen = resume_or_start(folder, resolved, stages, config_path, weights_sha256, describe_device())
+        return {"steps_per_call": resolved.steps_per_call, "stages": [stage_to_dict(stage) for stage in chosen]}
+
+    opened = multihost.broadcast_from_first(open_first)
+    experiment = dataclasses.replace(experiment, steps_per_call=opened["steps_per_call"])
+    return experiment, tuple(stage_from_dict(stage) for stage in opened["stages"])
+
+
+def finished_summary(session: Session, position: Position) -> dict[str, Any] | None:
+    """Return the contents of `summary.json` if the run is finished, else None."""
+    if position.updates != len(session.sampler):
+        return None
+    path = session.folder / SUMMARY
+    summary = multihost.broadcast_from_first(lambda: read_json(path) if path.exists() else None)
+    if summary:
+        session.log.event("done", "this run is finished: nothing to do")
+    return summary
+
+
+def start_or_resume(session: Session, folder: Path) -> tuple[TrainState, Position]:
+    """Return the state and position of the newest good checkpoint, or of the start."""
+    initial = session.make_initial_state()
+    restored = session.checkpoints.restore(initial, lambda message: session.log.event("fallback", message))
+    state, position = initial, Position()
+    if restored is not None:
+        state, position = restored[0], position_from_document(restored[1])
+    updates = sum(stage.updates for stage in session.stages)
+    total = sum(stage.updates * stage.batch_size for stage in session.stages)
+    title = f"{model_name(session.experiment)} on {session.experiment.data.name}"
+    multihost.check_same_on_all_processes("the updates that checkpoints/ has done", position.updates)
+    if restored is not None:
+        multihost.broadcast_from_first(lambda: _check_records(session, position, folder))
+    session.timer.reset(position.seconds)
+    session.log.show(StartRecord(title, [stage_to_dict(stage) for stage in session.stages], total))
+    if restored is None:
+        session.log.event("start", f"starting: {len(session.stages)} stages, {updates} updates{_lost_epochs(folder)}")
+    else:
+        session.log.event("resume", f"resuming after {position.updates} of {updates} updates")
+    return state, position
+
+
+def _lost_epochs(folder: Path) -> str:
+    """Say how many recorded epochs have no checkpoint: somebody removed it, or the process was killed early."""
+    if not multihost.is_first_process() or not (folder / RECORDS).exists():
+        return ""
+    epochs = len(record_file.read_records(folder).epochs)
+    return f"; no checkpoint is left, so the recorded epochs ({epochs}) are trained again" if epochs else ""
+
+
+def _check_records(session: Session, position: Position, folder: Path) -> None:
+    """Refuse to resume if an epoch before the checkpoint is missing in the records: the summary needs it."""
+    planned = [
+        (number, epoch) for number, stage in enumerate(session.stages, 1) for epoch in range(1, stage.epochs + 1)
+    ]
+    done = [epoch for epoch in planned if epoch < (position.stage, position.epoch)]
+    missing = sorted(set(done) - {(row["stage"], row["epoch"]) for row in record_file.read_records(folder).epochs})
+    if missing:
+        stage, epoch = missing[0]
+        raise InputError(
+            f"{folder / RECORDS} lacks epoch {epoch} of stage {stage}, which the checkpoint includes: "
+            "restore the file, or use another workdir"
+        )
