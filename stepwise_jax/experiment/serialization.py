@@ -1,6 +1,9 @@
 """Flattens an experiment to dotted names, overrides and compares fields, and converts to and from dictionaries."""
 
 import dataclasses
+import functools
+import logging
+import sys
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -8,6 +11,8 @@ from typing import Any
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.experiment.functions import describe_function
+
+_log = logging.getLogger(__name__)
 
 
 def flatten_fields(config: Any, prefix: str = "") -> dict[str, Any]:
@@ -109,6 +114,9 @@ def experiment_from_dict(
 ) -> ExperimentConfig:
     """Return the experiment that `experiment_to_dict` wrote.
 
+    A number that is null counts as infinite, and becomes the largest number that JSON can express: version 0.1 accepted
+    infinity, and wrote null.
+
     Args:
       data: the dictionary.
       functions: those that replace the recorded names, as `experiment_functions` returns them.
@@ -118,7 +126,7 @@ def experiment_from_dict(
     """
     try:
         sections = {name: section for name, section in _sections().items() if name in data}
-        values = {name: _tuples(data[name]) for name in sections}
+        values = {name: _tuples(_with_infinity(data[name], section, name)) for name, section in sections.items()}
         # The stages are recorded beside the experiment, so the function behind them no longer matters.
         values["plan"]["staged"] = "stepwise"
         for name, function in (functions or {}).items():
@@ -173,6 +181,20 @@ def _placeholder(field: str, name: Any) -> Callable[..., Any]:
 def _sections() -> dict[str, Callable[..., Any]]:
     hints = typing.get_type_hints(ExperimentConfig)
     return {name: hint for name, hint in hints.items() if dataclasses.is_dataclass(hint)}  # pyright: ignore
+
+
+def _with_infinity(section: Mapping[str, Any], owner: Any, prefix: str) -> dict[str, Any]:
+    """The fields of a section with a number for each null where only a number is allowed."""
+    hints = typing.get_type_hints(owner)
+    missing = [name for name, value in section.items() if value is None and hints.get(name) is float]
+    for name in missing:
+        _note_infinity(f"{prefix}.{name}")
+    return {**section, **dict.fromkeys(missing, sys.float_info.max)}
+
+
+@functools.cache
+def _note_infinity(name: str) -> None:
+    _log.warning("the recorded %s is null, which version 0.1 wrote for infinity: it counts as infinite", name)
 
 
 def _tuples(section: Mapping[str, Any]) -> dict[str, Any]:

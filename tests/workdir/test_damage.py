@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 import launch
+from stepwise_jax.errors import InputError
+from stepwise_jax.workdir.folder import parse_config, read_config
 
 DIGITS = str(Path(__file__).parents[2] / "configs" / "digits.py")
 
@@ -58,6 +60,17 @@ def test_evaluate_says_what_is_wrong_with_config_json(finished, capsys, key, val
     err = capsys.readouterr().err
     assert err.startswith("error: ")
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "utf-32"])
+def test_a_config_json_in_any_encoding_of_unicode_is_read(finished, tmp_path, encoding):
+    whole = parse_config(read_config(finished))
+    text = (finished / "config.json").read_text()
+    (tmp_path / "config.json").write_text(text, encoding=encoding)
+    assert parse_config(read_config(tmp_path)) == whole
+    (tmp_path / "config.json").write_bytes(text.encode(encoding)[:-3])
+    with pytest.raises(InputError, match=r"config\.json is damaged: it is not JSON"):
+        read_config(tmp_path)
 
 
 @pytest.mark.parametrize(("old", "new"), [('"stage": 1', '"stage": 9'), ('"stage": 1', '"stage": "x"')])

@@ -14,6 +14,8 @@ import pytest
 from conftest import write_images
 
 import launch
+from stepwise_jax.experiment import serialization
+from stepwise_jax.workdir.folder import parse_config, read_config
 from stepwise_jax.workdir.record_file import read_records, without_seconds
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "version_0_1"
@@ -56,6 +58,31 @@ def test_a_stopped_run_resumes_and_ends_as_the_finished_one_did(tmp_path: Path):
     summaries = [json.loads((folder / "summary.json").read_text()) for folder in (stopped, FIXTURES / "finished")]
     assert summaries[0].keys() == summaries[1].keys()
     assert summaries[0]["updates"] == summaries[1]["updates"]
+
+
+def test_a_number_that_was_recorded_as_null_counts_as_infinite(
+    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    """Version 0.1 took `--checkpoint.every_seconds inf`, and JSON has no infinity."""
+    document = json.loads((run / "config.json").read_text())
+    document["experiment"]["checkpoint"]["every_seconds"] = None
+    (run / "config.json").write_text(json.dumps(document))
+    write_images(tmp_path / "images", 1, seed=0)
+    commands = [
+        ["evaluate", run],
+        ["predict", run, tmp_path / "images"],
+        ["export", run, "--out", tmp_path / "x.stablehlo"],
+    ]
+    for words in [*commands, ["train", CONFIG, "--workdir", run, *FIELDS]]:
+        serialization._note_infinity.cache_clear()
+        caplog.clear()
+        succeed(*words)
+        said = [record.getMessage() for record in caplog.records if "null" in record.getMessage()]
+        assert said == [
+            "the recorded checkpoint.every_seconds is null, which version 0.1 wrote for infinity: it counts as infinite"
+        ]
+    succeed("report", run, "--out", tmp_path / "report")
+    assert parse_config(read_config(run))[0].checkpoint.every_seconds > 1e300
 
 
 def test_a_finished_run_is_left_as_it_is(run: Path):
