@@ -97,7 +97,10 @@ def _call(config: str, function: str, optional: bool = False) -> Any:
     except InputError as error:
         where = f"CONFIG {config!r}: {_find_line(error, file)}"
         raise InputError(str(error) if "CONFIG" in str(error) else f"{where}{error}") from error
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    # SystemExit among others: whatever a configuration raises is its own error.
+    except BaseException as error:
         raise InputError(f"CONFIG {config!r} does not run: {_find_line(error, file)}{describe_error(error)}") from error
     if not optional:
         raise InputError(f"CONFIG {config!r} has no function {function}()")
@@ -113,12 +116,22 @@ def _find_file(config: str) -> Path:
         return shipped[config]
     if file.is_file():
         raise InputError(f"CONFIG {config!r} is not a Python file: its name must end with .py")
+    if file.is_dir():
+        raise InputError(f"CONFIG {config!r} is a folder: name a file in it{_example(file)}")
     raise InputError(f"CONFIG {config!r} is neither a file nor a shipped configuration{_suggest(file, shipped)}")
 
 
+def _example(folder: Path) -> str:
+    files = _files_in(folder)
+    return f", such as {files[0]}" if files else " that ends with .py"
+
+
+def _files_in(folder: Path) -> list[str]:
+    return [str(file) for file in sorted(folder.glob("[!_]*.py")) if file.is_file()]
+
+
 def _suggest(file: Path, shipped: dict[str, Path]) -> str:
-    folder = file.parent if file.parent.is_dir() else Path("configs")
-    files = [str(each) for each in folder.glob("*.py") if not each.name.startswith("_")]
+    files = _files_in(file.parent if file.parent.is_dir() else Path("configs"))
     near = difflib.get_close_matches(str(file), [*files, *shipped], n=1)
     return f": did you mean {near[0]}?" if near else ""
 

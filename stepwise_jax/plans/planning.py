@@ -11,6 +11,7 @@ import dataclasses
 import itertools
 import math
 import sys
+import traceback
 import typing
 from collections.abc import Sequence
 from typing import Any
@@ -52,13 +53,22 @@ def _call_strategy(strategy: Strategy, plan: PlanConfig, examples: int) -> tuple
         # Keep what a strategy prints out of the JSON document on stdout.
         with contextlib.redirect_stdout(sys.stderr):
             stages = strategy(plan, examples)
-    except InputError:
+    except (InputError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:
-        raise InputError(f"plan.strategy: {name}(plan, {examples}) failed: {describe_error(error)}") from error
+    # SystemExit among others: whatever a user's function raises is its own error.
+    except BaseException as error:
+        reason = f"{_find_line(error, strategy)}{describe_error(error)}"
+        raise InputError(f"plan.strategy: {name}(plan, {examples}) failed: {reason}") from error
     if not isinstance(stages, tuple) or not stages or not all(isinstance(stage, Stage) for stage in stages):
         raise InputError(f"plan.strategy: {name} returned {stages!r:.80}: it must return a tuple of at least one Stage")
     return stages
+
+
+def _find_line(error: BaseException, strategy: Strategy) -> str:
+    """The last line of the strategy's file on the way to an error: `line 3 of mine.py: `."""
+    file = getattr(getattr(strategy, "__code__", None), "co_filename", None)
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return f"line {lines[-1]} of {file}: " if lines else ""
 
 
 def _with_defaults(stage: Stage, optimizer: OptimizerConfig) -> Stage:

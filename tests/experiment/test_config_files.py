@@ -53,6 +53,37 @@ def test_a_row_that_is_not_there_is_bad_input(tmp_path, row, body, message):
         load_config(f"{tmp_path / 'c.py'}:{row}")
 
 
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("import sys\n\nsys.exit('enough')\n", "line 3: SystemExit: enough"),
+        ("def get_config():\n    raise GeneratorExit\n", "line 2: GeneratorExit"),
+        ("class Odd(BaseException): pass\n\ndef get_config():\n    raise Odd('word')\n", "line 4: Odd: word"),
+    ],
+)
+def test_whatever_a_configuration_raises_is_one_sentence_with_its_line(tmp_path, body, message):
+    (tmp_path / "mine.py").write_text(body)
+    with pytest.raises(InputError) as caught:
+        load_config(str(tmp_path / "mine.py"))
+    assert str(caught.value) == f"CONFIG {str(tmp_path / 'mine.py')!r} does not run: {message}"
+
+
+def test_an_interruption_of_a_configuration_is_not_its_error(tmp_path):
+    (tmp_path / "mine.py").write_text("raise KeyboardInterrupt\n")
+    with pytest.raises(KeyboardInterrupt):
+        load_config(str(tmp_path / "mine.py"))
+
+
+def test_a_folder_in_place_of_a_configuration_names_a_file_in_it(tmp_path):
+    with pytest.raises(InputError, match=r"' is a folder: name a file in it that ends with \.py$"):
+        load_config(str(tmp_path))
+    for name in ("second.py", "first.py", "_helper.py", "notes.txt"):
+        (tmp_path / name).touch()
+    (tmp_path / "another.py").mkdir()
+    with pytest.raises(InputError, match=rf"' is a folder: name a file in it, such as {tmp_path / 'first.py'}$"):
+        load_config(str(tmp_path))
+
+
 def test_a_control_is_matched_to_a_user_defined_strategy(own):
     parsed = parse_fields(load_config(own), ["--plan.strategy", "equal_samples"], "test")
     (only,) = planning.make_plan(parsed.plan, 1000, parsed.optimizer)

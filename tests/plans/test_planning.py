@@ -138,11 +138,18 @@ def test_a_user_defined_strategy():
     assert (stage.examples, stage.momentum, stage.weight_decay) == (25_000, 0.5, 1e-4)
 
 
-def test_a_failing_strategy_is_reported_in_one_sentence():
-    def broken(config: PlanConfig, examples: int) -> tuple[Stage, ...]:
-        raise KeyError("nothing")
+class Unusual(BaseException):
+    """What is neither an error nor an interruption."""
 
-    with pytest.raises(InputError, match=r"plan\.strategy: broken\(plan, 50000\) failed: KeyError"):
+
+@pytest.mark.parametrize("error", [KeyError("nothing"), SystemExit(0), Unusual("nothing")])
+def test_a_failing_strategy_is_reported_in_one_sentence_with_its_line(error):
+    def broken(config: PlanConfig, examples: int) -> tuple[Stage, ...]:
+        raise error
+
+    line = broken.__code__.co_firstlineno + 1
+    place = rf"line {line} of .*test_planning\.py: {type(error).__name__}: "
+    with pytest.raises(InputError, match=rf"^plan\.strategy: broken\(plan, 50000\) failed: {place}"):
         plan(strategy=broken)
 
 
