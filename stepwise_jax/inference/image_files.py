@@ -26,7 +26,8 @@ def find_images(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
       arguments: each a file, a folder (all images below it, sorted by path), or a pattern (`*`, `?`, `[...]`, `**`) for
         files and folders; hidden files are skipped unless they are named.
 
-    Other files in a folder are named in a warning in the log.
+    A file that is named more than once counts once. That, and the other files in a folder, is said in a warning in the
+    log.
 
     Returns:
       The files, in the order of the arguments, and the arguments that match no file.
@@ -36,8 +37,24 @@ def find_images(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     if left_out:
         count = "1 file" if len(left_out) == 1 else f"{len(left_out)} files"
         _log.warning(f"left out {count} not named like an image that can be read: {shorten(left_out)}")
-    paths = [path for argument in arguments for path in found[argument]]
+    paths = _distinct([path for argument in arguments for path in found[argument]])
     return paths, [argument for argument in arguments if not found[argument]]
+
+
+def _distinct(paths: Sequence[str]) -> list[str]:
+    """Each file once; a link in a folder is a file of its own."""
+    kept: dict[str, str] = {}
+    repeated = []
+    for path in paths:
+        place = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
+        if place in kept:
+            repeated.append(path)
+        else:
+            kept[place] = path
+    if repeated:
+        count = "1 file that is" if len(repeated) == 1 else f"{len(repeated)} files that are"
+        _log.warning(f"classified once: {count} named more than once: {shorten(repeated)}")
+    return list(kept.values())
 
 
 def _match(argument: str, left_out: list[str]) -> list[str]:

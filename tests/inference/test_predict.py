@@ -167,9 +167,23 @@ def test_folders_are_searched_to_the_bottom_once(tmp_path):
         path.write_bytes(b"")
     (tmp_path / "b" / "up").symlink_to(tmp_path)
     found, unmatched = image_files.find_images([str(tmp_path), str(tmp_path / "c" / "[1].bmp"), "no*"])
-    expected = ["a.webp", "b/a/x.png", "b/z.JPG", "c/[1].bmp", "c/[1].bmp"]
+    expected = ["a.webp", "b/a/x.png", "b/z.JPG", "c/[1].bmp"]
     assert found == [str(tmp_path / name) for name in expected]
     assert unmatched == ["no*"]
+
+
+def test_a_file_that_is_named_twice_counts_once_and_that_is_said(tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.WARNING)
+    monkeypatch.chdir(tmp_path)
+    for name in ("folder/a.png", "folder/b.png"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).touch()
+    Path("folder/link.png").symlink_to("a.png")
+    Path("same").symlink_to("folder")
+    words = ["folder", "folder/*", "./folder/b.png", "folder/b.png", "same"]
+    assert image_files.find_images(words) == (["folder/a.png", "folder/b.png", "folder/link.png"], [])
+    (record,) = caplog.records
+    assert record.getMessage().startswith("classified once: 8 files that are named more than once: folder/a.png, fold")
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "I;16"])
