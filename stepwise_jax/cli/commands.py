@@ -112,6 +112,9 @@ def evaluate(options: argparse.Namespace, _: Sequence[str]) -> None:
     from stepwise_jax.workdir.folder import parse_config, read_config
 
     experiment, stages = parse_config(read_config(options.run))
+    if experiment.data.name != "image_folder":
+        # Version 0.1 recorded a folder that such data sets do not use.
+        experiment = override_fields(experiment, {"data.root": None})
     moved = {"data.root": options.root, "data.data_dir": options.data_dir}
     experiment = override_fields(experiment, {name: place for name, place in moved.items() if place is not None})
     network = build_network(experiment, datasets.sizes(experiment.data).num_classes)
@@ -201,8 +204,7 @@ def prepare(options: argparse.Namespace, _: Sequence[str]) -> None:
     from stepwise_jax.cli.display import make_display
     from stepwise_jax.data import datasets
 
-    if options.source and options.dataset == "digits":
-        raise InputError(f"--from {options.source!r}: the digits come with scikit-learn, not from a file")
+    _check_source(options)
     data = DataConfig(
         name=options.dataset,
         root=options.source,
@@ -215,9 +217,21 @@ def prepare(options: argparse.Namespace, _: Sequence[str]) -> None:
             datasets.verify(datasets.open_dataset(data), display.show_progress)
         else:
             datasets.prepare(data, display.show_progress, fetch=True)
+    if data.name != "image_folder":
+        data = dataclasses.replace(data, root=None)
     opened, sizes = datasets.open_dataset(data), datasets.sizes(data)
     summary = f"{sizes.train} training and {sizes.test} test images, {sizes.num_classes} classes"
     print(f"{data.name} {opened.version}: {summary}" + (", OK" if options.verify else ""))
+
+
+def _check_source(options: argparse.Namespace) -> None:
+    if options.source and options.dataset == "digits":
+        raise InputError(f"--from {options.source!r}: the digits come with scikit-learn, not from a file")
+    if options.source and options.verify and options.dataset != "image_folder":
+        raise InputError(
+            f"--from {options.source!r}: --verify compares the prepared {options.dataset} with the hashes recorded "
+            "then, not with its source; leave out one of the two"
+        )
 
 
 def import_weights(options: argparse.Namespace, _: Sequence[str]) -> None:

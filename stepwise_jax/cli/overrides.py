@@ -164,8 +164,8 @@ def _format_error(box: str, arguments: Sequence[str]) -> str:
     if not flag:
         return message
     name = _field_name(flag.group(1))
-    value = " ".join(_flag_values(name, arguments))
-    return f"--{name} is {value!r}: it must be {type_name(field_type(name))}"
+    values, kind = _flag_values(name, arguments), type_name(field_type(name))
+    return f"--{name} is {' '.join(values)!r}: it must be {kind}" if values else f"--{name} has no value: give {kind}"
 
 
 def _flag_values(name: str, arguments: Sequence[str]) -> list[str]:

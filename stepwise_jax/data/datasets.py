@@ -66,9 +66,11 @@ def sizes(data: DataConfig) -> Sizes:
     out by data.unreadable or data.duplicates.
 
     Raises:
-      InputError: for an unknown data set, an unusable image folder, or more examples than there are.
+      InputError: for an unknown data set, an unusable or unused image folder, or more examples than there are.
     """
-    return splits.used_sizes(data, _stored_sizes(data))
+    stored = _stored_sizes(data)
+    locating.check_root(data, _SOURCES)
+    return splits.used_sizes(data, stored)
 
 
 def used_rows(data: DataConfig, dataset: Dataset, split: str) -> tuple[str, Sequence[int]]:
@@ -126,6 +128,8 @@ def prepare(data: DataConfig, progress: ProgressCallback, fetch: bool = False) -
     Raises:
       InputError: for an unknown data set, unreadable or refused images, or a `data_dir` that cannot be written.
     """
+    if not fetch:
+        locating.check_root(data, _SOURCES)
     if data.name not in _SOURCES:
         _prepare_published(data, progress, fetch)
         return
@@ -143,19 +147,14 @@ def prepare(data: DataConfig, progress: ProgressCallback, fetch: bool = False) -
 
 
 def _prepare_published(data: DataConfig, progress: ProgressCallback, fetch: bool) -> None:
+    from stepwise_jax.data.prepared import building, tfds_builders
+
     path = None if data.root is None else Path(data.root).expanduser()
-    if path and not fetch:
-        raise InputError(
-            f"data.root is {data.root!r}: only image_folder is trained on from a folder; `{program_name()} prepare "
-            f"{data.name} --from {data.root}` prepares another data set, once"
-        )
     if fetch and data.name in PUBLISHED:
-        from stepwise_jax.data.prepared import building
-
         building.prepare(data.name, path, data_dir(data), progress)
-    elif fetch and _find_prepared(data) is None and _has_tfds_builder(data):
-        from stepwise_jax.data.prepared import tfds_builders
-
+    elif folder := _find_prepared(data):
+        building.note_unused_source(data.name, path, folder)
+    elif fetch and _has_tfds_builder(data):
         tfds_builders.prepare(data.name, path, data_dir(data))
     dataset = open_dataset(data)
     if fetch and data.name not in PUBLISHED:

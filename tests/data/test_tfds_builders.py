@@ -79,6 +79,18 @@ def test_with_tensorflow_its_builder_is_run_once(tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.usefixtures("tensorflow")
+def test_files_for_a_data_set_that_is_prepared_already_are_said_to_be_unused(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(tfds_builders.tfds, "builder", Builder)
+    assert prepare("mnist", tmp_path) == 0
+    caplog.clear()
+    assert prepare("mnist", tmp_path, "--from", "manual") == 0
+    place = str(tmp_path / "data/mnist/1.0.0")
+    assert [record.getMessage() for record in caplog.records] == [
+        f"mnist is prepared already; remove {place!r} to prepare it from 'manual'"
+    ]
+
+
+@pytest.mark.usefixtures("tensorflow")
 def test_data_sets_without_labels_are_refused_before_they_are_downloaded(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(tfds_builders.tfds, "builder", lambda name, **options: Builder(name, **options, label="text"))
     assert prepare("mnist", tmp_path) == 2

@@ -1,5 +1,7 @@
 """Writing data sets: order and shards on disk, interruptions, full disks, two processes at once."""
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -76,6 +78,19 @@ def test_full_disk_is_reported_before_work(tmp_path, monkeypatch):
     monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
     with pytest.raises(InputError, match=r"has 0 MiB free, \d+ MiB are needed"):
         datasets.prepare(digits(tmp_path), quiet)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_prepared_on_and_nothing_of_others_removed(tmp_path, monkeypatch, code):
+    def refuse(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    others = tmp_path / "data/stepwise_digits/incomplete.another"
+    others.mkdir(parents=True)
+    datasets.prepare(digits(tmp_path), quiet)
+    assert datasets.sizes(digits(tmp_path)).train == 1437
+    assert others.is_dir()
 
 
 def test_files_that_end_early_are_not_taken(tmp_path, monkeypatch):

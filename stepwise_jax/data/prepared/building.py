@@ -29,11 +29,16 @@ def prepare(name: str, path: Path | None, data_dir: Path, progress: ProgressCall
     """
     target = prepared_folder(name, PUBLISHED[name].version, None, data_dir)
     if target.exists():
-        if path is not None:
-            _log.warning(f"{name} is prepared already; remove {str(target)!r} to prepare it from {str(path)!r}")
+        note_unused_source(name, path, target)
     else:
         _write(name, path, data_dir, progress)
     _warn_of_other_sizes(name, opening.open_folder(name, target))
+
+
+def note_unused_source(name: str, path: Path | None, folder: Path) -> None:
+    """Warn if a data set that is prepared in `folder` already was to be prepared from `path`."""
+    if path is not None:
+        _log.warning(f"{name} is prepared already; remove {str(folder)!r} to prepare it from {str(path)!r}")
 
 
 def _write(name: str, path: Path | None, data_dir: Path, progress: ProgressCallback) -> None:

@@ -3,11 +3,12 @@
 import difflib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from stepwise_jax.errors import InputError
+from stepwise_jax.errors import InputError, require
 from stepwise_jax.experiment.config import DataConfig
+from stepwise_jax.formatting import is_url, program_name
 
 NAMESPACE = "stepwise_"
 """Prefix of our data sets' names on disk, so that none is confused with TFDS's own data set of that name."""
@@ -16,8 +17,15 @@ _NAME = re.compile(r"(?P<name>[A-Za-z]\w*)(/(?P<config>\w[\w.\-]*))?(:(?P<versio
 
 
 def data_dir(data: DataConfig) -> Path:
-    """The folder of prepared data sets: `data.data_dir`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
-    return Path(data.data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    """The folder of prepared data sets: `data.data_dir`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+
+    Raises:
+      InputError: if $TFDS_DATA_DIR is a URL.
+    """
+    variable = os.environ.get("TFDS_DATA_DIR", "")
+    local = bool(data.data_dir) or not is_url(variable)
+    require(local, "TFDS_DATA_DIR", variable, "a folder on this machine, not a URL; data.data_dir takes its place")
+    return Path(data.data_dir or variable or "~/tensorflow_datasets").expanduser()
 
 
 def dataset_folder(name: str, data_dir: Path) -> Path:
@@ -64,6 +72,25 @@ def _only_config(name: str, folder: Path) -> Path:
         several = ", ".join(path.name for path in configs)
         raise InputError(f"data.name is {name!r}: it is prepared as {several}; name one as {name}/{configs[0].name}")
     return configs[0] if configs else folder / "none"
+
+
+def check_root(data: DataConfig, automatic: Collection[str]) -> None:
+    """Refuse `data.root` where it would not be used.
+
+    Args:
+      data: which data set is trained on.
+      automatic: the names of those that training prepares itself.
+
+    Raises:
+      InputError: if there is a root, and the data set is not image_folder.
+    """
+    if data.root is None or data.name == "image_folder":
+        return
+    command = f"; `{program_name()} prepare {data.name} --from {data.root}` prepares another data set, once"
+    raise InputError(
+        f"data.root is {data.root!r}: only image_folder is trained on from a folder"
+        f"{'' if data.name in automatic else command}"
+    )
 
 
 def unknown_dataset_error(name: str, data_dir: Path, preparable: Sequence[str]) -> InputError:
