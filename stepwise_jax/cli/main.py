@@ -15,6 +15,7 @@ from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.formatting import program_name
 from stepwise_jax.runtime.process import (
     collect_garbage_rarely,
+    describe_failed_start,
     exit_process,
     restart_with_malloc_settings,
     silence_orbax,
@@ -70,10 +71,12 @@ def main(arguments: Sequence[str]) -> int:
         # Whoever read our output is gone.
         discard_output()
         return 141
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        return _fail(OUT_OF_MEMORY, 1)
+    except (RuntimeError, ValueError, AssertionError) as error:
+        if is_out_of_memory(error):
+            return _fail(OUT_OF_MEMORY, 1)
+        if reason := describe_failed_start(error):
+            return _fail(reason, 2)
+        raise
     except OSError as error:
         return _fail(f"{error.filename or 'the output'}: {error.strerror or error}", 1)
     except KeyboardInterrupt:

@@ -6,11 +6,12 @@ import logging
 import os
 import sys
 import threading
+import traceback
 import warnings
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from stepwise_jax.errors import InputError
+from stepwise_jax.errors import InputError, describe_error
 from stepwise_jax.runtime import threads
 from stepwise_jax.runtime.signals import block_signals, unblock_signals
 
@@ -134,6 +135,23 @@ def check_jax_settings() -> None:
         value = getattr(jax.config, name, None)
         if value in refused:
             raise InputError(f"{name.upper()} is {value!r}: it must not be, because {reason}")
+
+
+_START_FILES = ("/jax/_src/xla_bridge.py", "/jax/_src/config.py")
+"""Where JAX reads its options and finds its devices."""
+
+
+def describe_failed_start(error: Exception) -> str | None:
+    """Why JAX cannot start: an option has a value that it does not know, or a platform no device. None if it started.
+
+    Args:
+      error: raised by JAX, or by anything else.
+    """
+    places = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    if not places or not places[-1].endswith(_START_FILES):
+        return None
+    settings = ", ".join(f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith("JAX_"))
+    return f"JAX cannot start ({describe_error(error)}): the environment sets {settings or 'no option of it'}"
 
 
 def _can_set(environment: Mapping[str, str]) -> bool:

@@ -23,6 +23,8 @@ def train(workdir: Path, data_dir: Path, **options: str) -> "subprocess.Complete
         ("JAX_DISABLE_JIT", "1", "JAX_DISABLE_JIT is True: it must not be, because steps are compiled"),
         ("JAX_NUMPY_RANK_PROMOTION", "raise", "JAX_NUMPY_RANK_PROMOTION is 'raise': it must not be, because networks"),
         ("JAX_TRANSFER_GUARD", "disallow", "JAX_TRANSFER_GUARD is 'disallow': it must not be, because batches and"),
+        ("JAX_ENABLE_X64", "maybe", "JAX cannot start (ValueError: invalid truth value 'maybe' for "),
+        ("JAX_PLATFORMS", "abacus", "JAX cannot start (RuntimeError: Unable to initialize backend 'abacus': "),
     ],
 )
 def test_an_option_that_no_run_works_under_gets_one_sentence(
@@ -32,6 +34,7 @@ def test_an_option_that_no_run_works_under_gets_one_sentence(
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: {message}")
     assert done.stderr.count("\n") == 1
+    assert option in done.stderr
     assert not (tmp_path / "run").exists()
 
 
