@@ -11,7 +11,7 @@ import launch
 from stepwise_jax.data import datasets
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import DataConfig
-from tests.cli.test_main import DIGITS, fails
+from tests.cli.command_line import DIGITS, fails
 
 STOPPED = Path(__file__).parents[1] / "fixtures" / "version_0_1" / "stopped"
 

@@ -50,6 +50,10 @@ def test_a_tilde_is_the_home_folder_in_every_path(capsys, tmp_path, monkeypatch)
     words = ["--data.name", "image_folder", "--data.root", "~/images"]
     (tmp_path / "images").mkdir()
     assert "there is no such folder" not in fails(capsys, "train", DIGITS, "--workdir", "~/run", *words)
+    (tmp_path / "x.png").touch()
+    assert f"there is no config.json in {tmp_path / 'run'}:" in fails(capsys, "predict", "~/run", "~/x.png")
+    assert launch.main(["prepare", "digits", "--data-dir", "~/data"]) == 0
+    assert (tmp_path / "data" / "stepwise_digits").is_dir()
     assert not (tmp_path / "~").exists()
 
 
