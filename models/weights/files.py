@@ -43,6 +43,9 @@ def read_weights(
     """
     path = pathlib.Path(path)
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            # A pipe would make this process wait, and a device need not end.
+            raise UnreadableError("is a pipe or a device, not a file")
         with path.open("rb") as file:
             saved = _read(file)
             found = _choose(_candidates(saved.content, wanted), key, saved.content)

@@ -42,6 +42,8 @@ def _folder(text: str) -> Path:
 
 
 def _path(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("it must be a path, and is empty")
     try:
         return parse_path(text)
     except ValueError as error:

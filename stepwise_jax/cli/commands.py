@@ -232,6 +232,8 @@ def _check_source(options: argparse.Namespace) -> None:
             f"--from {options.source!r}: --verify compares the prepared {options.dataset} with the hashes recorded "
             "then, not with its source; leave out one of the two"
         )
+    if options.unreadable == "skip" and options.dataset != "image_folder":
+        raise InputError("--data.unreadable is 'skip': only of an image_folder are images left out")
 
 
 def import_weights(options: argparse.Namespace, _: Sequence[str]) -> None:

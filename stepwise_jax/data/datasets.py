@@ -149,7 +149,7 @@ def prepare(data: DataConfig, progress: ProgressCallback, fetch: bool = False) -
 def _prepare_published(data: DataConfig, progress: ProgressCallback, fetch: bool) -> None:
     from stepwise_jax.data.prepared import building, tfds_builders
 
-    path = None if data.root is None else Path(data.root).expanduser()
+    path = None if data.root is None else locating.local_path("data.root", data.root)
     if fetch and data.name in PUBLISHED:
         building.prepare(data.name, path, data_dir(data), progress)
     elif folder := _find_prepared(data):

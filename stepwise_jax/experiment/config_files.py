@@ -101,10 +101,16 @@ def _call(config: str, function: str, optional: bool = False) -> Any:
         raise
     # SystemExit among others: whatever a configuration raises is its own error.
     except BaseException as error:
-        raise InputError(f"CONFIG {config!r} does not run: {_find_line(error, file)}{describe_error(error)}") from error
+        reason = f"{_find_line(error, file)}{describe_error(error)}{_import_hint(error, file)}"
+        raise InputError(f"CONFIG {config!r} does not run: {reason}") from error
     if not optional:
         raise InputError(f"CONFIG {config!r} has no function {function}()")
     return None
+
+
+def _import_hint(error: BaseException, file: Path) -> str:
+    name = error.name if isinstance(error, ModuleNotFoundError) else None
+    return f"; import the file beside it by `from . import {name}`" if (file.parent / f"{name}.py").is_file() else ""
 
 
 def _find_file(config: str) -> Path:

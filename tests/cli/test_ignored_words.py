@@ -64,14 +64,9 @@ def test_what_is_verified_has_no_source(capsys, name):
     assert fails(capsys, "prepare", name, "--from", "/x", "--verify").startswith(message)
 
 
-@pytest.mark.parametrize("command", [["prepare", "digits"], ["plan", DIGITS, "--data.duplicates", "drop"]])
-def test_a_url_in_the_environment_makes_no_folder(capsys, tmp_path, monkeypatch, command):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TFDS_DATA_DIR", "gs://bucket/data")
-    assert fails(capsys, *command).startswith(
-        "error: TFDS_DATA_DIR is 'gs://bucket/data': it must be a folder on this machine, not a URL"
-    )
-    assert list(tmp_path.iterdir()) == []
+def test_images_of_a_published_data_set_are_not_skipped_in_silence(capsys, tmp_path):
+    words = ["prepare", "face_mask", "--from", str(tmp_path), "--data.unreadable", "skip"]
+    assert "--data.unreadable is 'skip': only of an image_folder" in fails(capsys, *words)
 
 
 def test_predict_and_export_say_that_the_run_is_unfinished(capsys, tmp_path):

@@ -1,5 +1,6 @@
 """Paths as a user types them: URLs, tildes, empty names, and folders that are something else."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,61 @@ def test_a_tilde_is_the_home_folder_in_every_path(capsys, tmp_path, monkeypatch)
     assert launch.main(["prepare", "digits", "--data-dir", "~/data"]) == 0
     assert (tmp_path / "data" / "stepwise_digits").is_dir()
     assert not (tmp_path / "~").exists()
+
+
+@pytest.mark.parametrize("command", [["prepare", "digits"], ["plan", DIGITS, "--data.duplicates", "drop"]])
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("gs://bucket/data", "gs://bucket/data is a URL: it must be a path on this machine"),
+        ("~nobody-here/x", "~nobody-here/x: the home folder that ~ stands for is unknown"),
+    ],
+)
+def test_a_place_in_the_environment_that_is_none_makes_no_folder(
+    capsys, tmp_path, monkeypatch, command, place, message
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TFDS_DATA_DIR", place)
+    assert fails(capsys, *command) == f"error: TFDS_DATA_DIR: {message}\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["prepare", "digits", "--data-dir", "~nobody-here/x"], "data.data_dir: ~nobody-here/x: the home folder that"),
+        (["prepare", "cifar10", "--from", "~nobody-here/x"], "data.root: ~nobody-here/x: the home folder that ~ st"),
+        (["prepare", "image_folder", "--from", "~nobody-here/x"], "data.root: ~nobody-here/x: the home folder that"),
+        (["prepare", "image_folder", "--from", ""], "data.root is not set: image_folder needs the folder of the"),
+        (["plan", DIGITS, "--data.name", "image_folder", "--data.root="], "data.root is not set: image_folder needs"),
+    ],
+)
+def test_a_home_folder_that_is_unknown_and_an_empty_root_get_one_sentence(
+    capsys, tmp_path, monkeypatch, words, message
+):
+    monkeypatch.chdir(tmp_path)
+    assert fails(capsys, *words).startswith(f"error: {message}")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [["evaluate", ""], ["report", "run", "--out", ""], ["predict", "", "x.png"]])
+def test_an_empty_path_is_not_the_current_folder(capsys, words):
+    with pytest.raises(SystemExit, match="2"):
+        launch.main(words)
+    assert "it must be a path, and is empty" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.timeout(60)
+def test_pipes_and_devices_are_never_read(capsys, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for place in (str(tmp_path / "pipe"), "/dev/zero"):
+        for name in ("cifar10", "food101"):
+            words = ["prepare", name, "--from", place, "--data-dir", str(tmp_path / "data")]
+            assert f"--from {place!r} is neither a file nor a folder: give " in fails(capsys, *words)
+        words = ["--workdir", str(tmp_path / "run"), "--model.initial_weights", place]
+        assert f"model.initial_weights: {place} is a pipe or a device" in fails(capsys, "train", DIGITS, *words)
+        assert f"{place} is not a file" in fails(capsys, "import-weights", "resnet18", place)
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
 
 
 def test_a_relative_path_in_a_folder_that_was_removed_is_an_error(capsys, tmp_path, monkeypatch):

@@ -68,6 +68,16 @@ def test_whatever_a_configuration_raises_is_one_sentence_with_its_line(tmp_path,
     assert str(caught.value) == f"CONFIG {str(tmp_path / 'mine.py')!r} does not run: {message}"
 
 
+def test_a_file_beside_a_configuration_is_imported_relatively_and_that_is_said(tmp_path):
+    (tmp_path / "shared.py").write_text("SEED = 7\n")
+    (tmp_path / "mine.py").write_text("import shared\n")
+    with pytest.raises(InputError, match=r"No module named 'shared'; import the file beside it by `from \. import sha"):
+        load_config(str(tmp_path / "mine.py"))
+    (tmp_path / "mine.py").write_text("import absent_from_everywhere\n")
+    with pytest.raises(InputError, match=r"No module named 'absent_from_everywhere'$"):
+        load_config(str(tmp_path / "mine.py"))
+
+
 def test_an_interruption_of_a_configuration_is_not_its_error(tmp_path):
     (tmp_path / "mine.py").write_text("raise KeyboardInterrupt\n")
     with pytest.raises(KeyboardInterrupt):

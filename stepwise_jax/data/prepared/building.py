@@ -53,6 +53,9 @@ def _existing_path(name: str, path: Path) -> Path:
     path = path.expanduser()
     if not path.exists():
         raise InputError(f"--from {str(path)!r}: there is no such file or folder; give {PUBLISHED[name].takes}")
+    if not (path.is_file() or path.is_dir()):
+        # A pipe would make this process wait, and a device need not end.
+        raise InputError(f"--from {str(path)!r} is neither a file nor a folder: give {PUBLISHED[name].takes}")
     return path
 
 

@@ -6,9 +6,9 @@ import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from stepwise_jax.errors import InputError, require
+from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import DataConfig
-from stepwise_jax.formatting import is_url, program_name
+from stepwise_jax.formatting import parse_path, program_name
 
 NAMESPACE = "stepwise_"
 """Prefix of our data sets' names on disk, so that none is confused with TFDS's own data set of that name."""
@@ -20,12 +20,23 @@ def data_dir(data: DataConfig) -> Path:
     """The folder of prepared data sets: `data.data_dir`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets.
 
     Raises:
-      InputError: if $TFDS_DATA_DIR is a URL.
+      InputError: as `local_path`.
     """
-    variable = os.environ.get("TFDS_DATA_DIR", "")
-    local = bool(data.data_dir) or not is_url(variable)
-    require(local, "TFDS_DATA_DIR", variable, "a folder on this machine, not a URL; data.data_dir takes its place")
-    return Path(data.data_dir or variable or "~/tensorflow_datasets").expanduser()
+    if data.data_dir:
+        return local_path("data.data_dir", data.data_dir)
+    return local_path("TFDS_DATA_DIR", os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
+
+
+def local_path(name: str, text: str) -> Path:
+    """The path that the field or variable `name` holds, with `~` for the home folder expanded.
+
+    Raises:
+      InputError: for a URL, a home folder that is unknown, or a relative path in a folder that no longer exists.
+    """
+    try:
+        return parse_path(text)
+    except ValueError as error:
+        raise InputError(f"{name}: {error}") from error
 
 
 def dataset_folder(name: str, data_dir: Path) -> Path:

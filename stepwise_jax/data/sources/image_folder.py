@@ -125,12 +125,12 @@ def _left_out_notes(
 
 
 def _root(data: DataConfig) -> Path:
-    if data.root is None:
+    if not data.root:
         raise InputError(
             f"data.root is not set: image_folder needs the folder of the images ({_LAYOUT}); with prepare, also with "
             "--verify, give it as --from FOLDER"
         )
-    root = Path(data.root).expanduser()
+    root = locating.local_path("data.root", data.root)
     if not root.exists():
         raise InputError(f"data.root is {data.root!r}: there is no such folder")
     if not root.is_dir():
