@@ -17,7 +17,7 @@ from stepwise_jax.plans.stage import Stage
 from stepwise_jax.studies.comparison import Arm, Comparison
 from stepwise_jax.studies.jobs import Failure
 from stepwise_jax.studies.statistics import Difference, paired_differences
-from stepwise_jax.workdir.files import PREDICTIONS, SUMMARY
+from stepwise_jax.workdir.files import PREDICTIONS, SUMMARY, open_file
 from stepwise_jax.workdir.folder import check_finished_run, conflicting_fields
 from stepwise_jax.workdir.json_files import read_json, write_json
 from stepwise_jax.workdir.runs import read_summary
@@ -150,7 +150,7 @@ def _read_finished_run(folder: Path) -> FinishedRun:
     summary = read_summary(folder)
     try:
         # Opened here because NumPy does not close a file that it opened itself and cannot read.
-        with open(folder / PREDICTIONS, "rb") as file, np.load(file, allow_pickle=False) as stored:
+        with open_file(folder / PREDICTIONS) as file, np.load(file, allow_pickle=False) as stored:
             ids, labels, probabilities = stored["ids"], stored["labels"], stored["probabilities"]
             return FinishedRun(summary, probabilities.argmax(1) == labels, tuple(ids.tolist()))
     # NumPy raises all of these for a file that is torn, cut short, or no archive at all.

@@ -1,6 +1,8 @@
-"""The names of a run's files, and atomic writing."""
+"""The names of a run's files, opening them, and atomic writing."""
 
+import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +12,22 @@ CONFIG, SUBSETS, SUMMARY, RECORDS = "config.json", "subsets.json", "summary.json
 PREPROCESSING, PREDICTIONS, SAMPLES = "preprocessing.json", "predictions.npz", "samples.npz"
 CHECKPOINTS, TENSORBOARD, PROFILE = "checkpoints", "tensorboard", "profile"
 LOCK, OWNER = "lock", "lock.owner"
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Open a run's file for reading. A pipe in its place would make this process wait, so it is an error.
+
+    Raises:
+      OSError: if it cannot be opened, or is no regular file.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    mode = os.fstat(handle).st_mode
+    if stat.S_ISREG(mode):
+        return open(handle, "rb")
+    os.close(handle)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
 
 
 @contextmanager

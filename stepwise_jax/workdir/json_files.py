@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stepwise_jax.errors import InputError
-from stepwise_jax.workdir.files import atomic_write
+from stepwise_jax.workdir.files import atomic_write, open_file
 
 
 def write_json(path: Path, document: Any) -> None:
@@ -41,7 +41,8 @@ def read_run_file(path: Path) -> bytes:
       InputError: if it is missing or cannot be read.
     """
     try:
-        return path.read_bytes()
+        with open_file(path) as file:
+            return file.read()
     except FileNotFoundError as error:
         raise InputError(f"there is no {path.name} in {path.parent}: it is no run") from error
     except OSError as error:

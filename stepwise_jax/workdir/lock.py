@@ -80,7 +80,7 @@ def _check_names(workdir: Path) -> None:
 def is_locked(workdir: Path) -> bool:
     """Whether a process is training in the folder now."""
     try:
-        handle = os.open(workdir / LOCK, os.O_RDONLY)
+        handle = os.open(workdir / LOCK, os.O_RDONLY | os.O_NONBLOCK)
     except FileNotFoundError:
         return False
     try:
@@ -100,7 +100,7 @@ def shared_lock(workdir: Path) -> Iterator[None]:
       InputError: if another process trains in it, or its files cannot be read.
     """
     try:
-        handle = os.open(workdir / LOCK, os.O_RDONLY)
+        handle = os.open(workdir / LOCK, os.O_RDONLY | os.O_NONBLOCK)
     except FileNotFoundError:
         # A copy of a run without its lock file: nobody trains in it.
         yield

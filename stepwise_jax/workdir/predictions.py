@@ -11,7 +11,7 @@ import numpy as np
 from stepwise_jax.data import images
 from stepwise_jax.errors import InputError
 from stepwise_jax.formatting import replace_unprintable
-from stepwise_jax.workdir.files import PREDICTIONS, SAMPLES, atomic_write
+from stepwise_jax.workdir.files import PREDICTIONS, SAMPLES, atomic_write, open_file
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def _load_arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     """All arrays of an .npz file; raises an `InputError` if one of `names` is missing."""
     try:
         # Opened here because NumPy does not close a file that it opened itself and that is no archive.
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
+        with open_file(path) as file, np.load(file, allow_pickle=False) as stored:
             arrays = dict(stored)
     # NumPy raises all of these for files that are cut short, not .npz archives, or damaged inside.
     except (OSError, ValueError, TypeError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:

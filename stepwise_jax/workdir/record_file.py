@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from stepwise_jax.errors import InputError
-from stepwise_jax.workdir.files import RECORDS
+from stepwise_jax.workdir.files import RECORDS, open_file
 from stepwise_jax.workdir.json_files import non_finite_to_null, read_run_file
 from stepwise_jax.workdir.records import EpochRecord, EventRecord, Row, StageRecord, StoredRecord
 
@@ -115,7 +115,8 @@ def _cut_incomplete_line(path: Path) -> None:
     """Cut off the last line of a file if its newline is missing or it is no record."""
     if not path.exists():
         return
-    text = path.read_bytes()
+    with open_file(path) as file:
+        text = file.read()
     kept = text[: text.rfind(b"\n") + 1]
     last = kept[kept.rfind(b"\n", 0, -1) + 1 :]
     if last and _parse(last) is None:

@@ -1,6 +1,8 @@
 """Documents of a run that are valid JSON with wrong content: one sentence, never a traceback."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -83,3 +85,29 @@ def test_report_names_damaged_records(finished, tmp_path, capsys, old, new):
     finally:
         path.write_text(whole)
     assert "records.jsonl" in capsys.readouterr().err
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        *(("config.json", "evaluate"), ("preprocessing.json", "predict"), ("config.json", "report")),
+        *(("records.jsonl", "report"), ("summary.json", "report"), ("predictions.npz", "report")),
+    ],
+)
+def test_a_pipe_in_place_of_a_file_is_named_and_never_waited_for(finished, tmp_path, capsys, name, command):
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    (run / name).unlink()
+    os.mkfifo(run / name)
+    (tmp_path / "x.png").touch()
+    more = {"report": ["--out", str(tmp_path / "out")], "predict": [str(tmp_path / "x.png")], "evaluate": []}
+    assert launch.main([command, str(run), *more[command]]) == 2
+    assert f"error: {run / name} " in capsys.readouterr().err
+
+
+@pytest.mark.timeout(60)
+def test_a_pipe_in_place_of_the_lock_does_not_stop_reading(finished, tmp_path):
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    (run / "lock").unlink()
+    os.mkfifo(run / "lock")
+    assert launch.main(["evaluate", str(run)]) == 0
