@@ -81,13 +81,16 @@ def test_a_place_in_the_environment_that_is_none_makes_no_folder(
         (["prepare", "digits", "--data-dir", "~nobody-here/x"], "data.data_dir: ~nobody-here/x: the home folder that"),
         (["prepare", "cifar10", "--from", "~nobody-here/x"], "data.root: ~nobody-here/x: the home folder that ~ st"),
         (["prepare", "image_folder", "--from", "~nobody-here/x"], "data.root: ~nobody-here/x: the home folder that"),
+        (["prepare", "digits", "--data-dir", ""], "data.data_dir is empty: it must be a path"),
+        (
+            ["plan", DIGITS, "--data.duplicates", "drop", "--data.data_dir="],
+            "data.data_dir is empty: it must be a path",
+        ),
         (["prepare", "image_folder", "--from", ""], "data.root is not set: image_folder needs the folder of the"),
         (["plan", DIGITS, "--data.name", "image_folder", "--data.root="], "data.root is not set: image_folder needs"),
     ],
 )
-def test_a_home_folder_that_is_unknown_and_an_empty_root_get_one_sentence(
-    capsys, tmp_path, monkeypatch, words, message
-):
+def test_an_unknown_home_folder_and_an_empty_path_get_one_sentence(capsys, tmp_path, monkeypatch, words, message):
     monkeypatch.chdir(tmp_path)
     assert fails(capsys, *words).startswith(f"error: {message}")
     assert list(tmp_path.iterdir()) == []

@@ -22,7 +22,7 @@ def data_dir(data: DataConfig) -> Path:
     Raises:
       InputError: as `local_path`.
     """
-    if data.data_dir:
+    if data.data_dir is not None:
         return local_path("data.data_dir", data.data_dir)
     return local_path("TFDS_DATA_DIR", os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
 
@@ -31,8 +31,11 @@ def local_path(name: str, text: str) -> Path:
     """The path that the field or variable `name` holds, with `~` for the home folder expanded.
 
     Raises:
-      InputError: for a URL, a home folder that is unknown, or a relative path in a folder that no longer exists.
+      InputError: for an empty text, a URL, a home folder that is unknown, or a relative path in a folder that no longer
+        exists.
     """
+    if not text:
+        raise InputError(f"{name} is empty: it must be a path")
     try:
         return parse_path(text)
     except ValueError as error:
