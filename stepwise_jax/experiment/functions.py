@@ -25,7 +25,7 @@ class FunctionRecord:
     """As in the source: `margin`, or `Outer.inner`."""
     module: str
     file: str | None
-    """Absolute path of the source; None for a function of stepwise-jax, and where there is no file, as in a notebook."""
+    """Absolute path of the source; None for a function of stepwise-jax, or without a file, as in a notebook."""
     sha256: str | None
     """Of the file's bytes."""
     arguments: Mapping[str, Any] | None = None
@@ -102,7 +102,7 @@ def describe_function(function: Callable[..., Any]) -> FunctionRecord:
     module = getattr(inner, "__module__", None) or type(inner).__module__
     file = None if module.startswith(f"{_LIBRARY}.") else _file(inner)
     return FunctionRecord(
-        name=getattr(inner, "__qualname__", type(inner).__qualname__),
+        name=str(getattr(inner, "__qualname__", type(inner).__qualname__)),
         module=module,
         file=str(file) if file else None,
         sha256=hashlib.sha256(file.read_bytes()).hexdigest() if file else None,

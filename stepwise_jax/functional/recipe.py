@@ -100,7 +100,7 @@ def _loss(config: LossConfig) -> Loss:
     return LOSSES[config.name](**options | ({"gamma": config.gamma} if config.name == "focal" else {}))
 
 
-def _augmentation(given: Any, num_classes: int) -> Augmentation | None:
+def _augmentation(given: tuple[str, ...] | Callable[..., Any], num_classes: int) -> Augmentation | None:
     if callable(given):
         # Not loaded: whoever scores or uses a trained network does not need it.
         return given

@@ -7,12 +7,15 @@ from typing import Any, TypeVar
 
 from flax import linen as nn
 
+from stepwise_jax.data import datasets
 from stepwise_jax.data.batches import Inputs
 from stepwise_jax.data.sampler import epoch_order, steps_in_call
 from stepwise_jax.errors import NonFiniteLossError
 from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.functional.batch_statistics import reestimate_batch_stats
 from stepwise_jax.functional.boundary import cross_stage_boundary
+from stepwise_jax.functional.checks import check_recipe
+from stepwise_jax.functional.recipe import make_recipe
 from stepwise_jax.functional.state import TrainState
 from stepwise_jax.plans.stage import Stage, stage_to_dict
 from stepwise_jax.runtime import multihost
@@ -61,8 +64,6 @@ def iterate(
 ) -> Run[dict[str, Any]]:
     """Train `stages` in `folder`, or resume where training stopped; yields records, and returns the run's summary.
 
-    A caller that stops iterating ends the run after a checkpoint, as a signal does.
-
     Args:
       experiment: what to train on, and how.
       stages: the plan, from `planning.make_plan`.
@@ -80,19 +81,34 @@ def iterate(
       InterruptedRunError: after a signal; the state is saved.
       SaveError: if the final state, the predictions or the summary cannot be written.
     """
+    check_functions(experiment, stages, network)
     with (
         multihost.exit_on_local_failure(lambda: notify_end(observers)),
         multihost.enter_on_first_process(lambda: lock.exclusive_lock(folder)),
     ):
         experiment, stages = open_workdir(folder, experiment, stages, config_path, variables)
         with open_session(experiment, stages, network, variables, folder, observers, profile) as session:
-            state, position = start_or_resume(session, folder)
-            summary = finished_summary(session, position)
-            if summary is None:
-                summary = yield from _run_stages(session, stages, state, position)
-            session.log.show(SummaryRecord(summary))
-            yield from session.log.take()
-            return summary
+            return (yield from _run_session(session, stages, folder))
+
+
+def check_functions(experiment: ExperimentConfig, stages: Sequence[Stage], network: nn.Module) -> None:
+    """Check, before a workdir records the experiment, that its functions fit together.
+
+    Raises:
+      InputError: names the function that does not fit.
+    """
+    classes = datasets.sizes(experiment.data).num_classes
+    check_recipe(make_recipe(experiment, classes), network, stages, classes, experiment.data.image_size)
+
+
+def _run_session(session: Session, planned: tuple[Stage, ...], folder: Path) -> Run[dict[str, Any]]:
+    state, position = start_or_resume(session, folder)
+    summary = finished_summary(session, position)
+    if summary is None:
+        summary = yield from _run_stages(session, planned, state, position)
+    session.log.show(SummaryRecord(summary))
+    yield from session.log.take()
+    return summary
 
 
 def _run_stages(

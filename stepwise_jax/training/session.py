@@ -22,7 +22,7 @@ from stepwise_jax.data.placement import Split, open_data, open_split
 from stepwise_jax.data.sampler import PlanSampler
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import ExperimentConfig
-from stepwise_jax.functional.checks import check_recipe, check_single_images
+from stepwise_jax.functional.checks import check_single_images
 from stepwise_jax.functional.optimizers import inject
 from stepwise_jax.functional.preprocessing import Preprocessing, make_preprocessing
 from stepwise_jax.functional.recipe import Recipe, make_recipe, state_options
@@ -115,7 +115,7 @@ def open_session(
       experiment: with every choice that depends on the machine resolved.
       stages: to run.
       network: called as `network.apply(variables, images, train=...)`.
-      variables: `{"params", "batch_stats"}` to start from, or None for random ones.
+      variables: to start from, or None for random ones.
       folder: the run's workdir, locked by the caller.
       observers: called with each record of the run.
       profile: the epoch to trace, if any.
@@ -125,11 +125,8 @@ def open_session(
     with ExitStack() as stack:
         log = stack.enter_context(RunLog(folder if is_first and not read_only else None, observers))
         data, preprocessing = stack.enter_context(_open_data(experiment, stages, mesh, folder, log))
-        functions = stack.enter_context(
-            _open_functions(experiment, network, variables, data.classes, preprocessing, mesh, log)
-        )
-        if not read_only:
-            check_recipe(functions.recipe, network, stages, len(data.classes), experiment.data.image_size)
+        opening = _open_functions(experiment, network, variables, data.classes, preprocessing, mesh, log)
+        functions = stack.enter_context(opening)
         checkpoints = Checkpoints(folder / CHECKPOINTS, experiment.checkpoint.keep, read_only=read_only)
         yield Session(
             experiment=experiment,

@@ -1,4 +1,9 @@
-"""Training from Python: an experiment, a network and a recipe in, records out."""
+"""Training from Python: an experiment, a network and a recipe in, records out.
+
+for record in train(experiment, network, workdir="runs/mine"):
+if record.kind == "epoch":
+print(record.stage, record.epoch, record.metrics["top1"])
+"""
 
 import dataclasses
 import os
@@ -33,14 +38,9 @@ def train(
     observers: Sequence[Observer] = (),
     variables: Any | None = None,
 ) -> Iterator[Record]:
-    """Train in the stages of `experiment.plan`, or resume the run in `workdir`, and yield its records.
+    """Train in the stages of `experiment.plan`, or resume the run in `workdir`, while the caller reads its records.
 
-        for record in train(experiment, network, workdir="runs/mine"):
-            if record.kind == "epoch":
-                print(record.stage, record.epoch, record.metrics["top1"])
-
-    Everything is checked when `train` is called; training goes on while the records are read. Whoever stops reading
-    them ends the run after a checkpoint, and the same call resumes it.
+    Input is checked at once. A caller that stops reading ends the run after a checkpoint; the same call resumes it.
 
     Args:
       experiment: the data, the plan, and what else determines the result.
@@ -52,26 +52,29 @@ def train(
       variables: `{"params", "batch_stats"}` to start from; random ones from the seed by default.
 
     Returns:
-      An iterator of records (`stepwise_jax.workdir.records`): each has a `kind`, "epoch" for instance; the last but
-      one has the run's `summary`.
+      An iterator of records (`stepwise_jax.workdir.records`), by `kind`; that of the kind "summary" is the last.
 
     Raises:
       InputError: if the experiment, the network or the recipe cannot be used.
       StepwiseError: while records are read, as `loop.iterate`.
     """
-    unusable = [observer for observer in observers if not callable(observer)]
-    if unusable:
-        raise InputError(f"observers has {unusable[0]!r}: it must be a function of a record")
+    _check_observers(observers)
     check_jax_settings()
     experiment = with_recipe(experiment, recipe) if recipe else experiment
     sizes = datasets.sizes(experiment.data)
-    if network is None:
-        network = build_network(experiment, sizes.num_classes)
-    else:
+    if network is not None:
         experiment = _with_network(experiment, network, sizes.num_classes)
+    network = build_network(experiment, sizes.num_classes) if network is None else network
     stages = make_plan(experiment.plan, sizes.train, experiment.optimizer)
+    loop.check_functions(experiment, stages, network)
     run = partial(loop.iterate, experiment, stages, network, observers=observers, variables=variables)
     return _in_folder(run, None if workdir is None else _folder(workdir))
+
+
+def _check_observers(observers: Sequence[Observer]) -> None:
+    unusable = [observer for observer in observers if not callable(observer)]
+    if unusable:
+        raise InputError(f"observers has {unusable[0]!r}: it must be a function of a record")
 
 
 def _with_network(experiment: ExperimentConfig, network: nn.Module, num_classes: int) -> ExperimentConfig:

@@ -1,7 +1,7 @@
 """Records: the progress of a run as plain data.
 
-Records of stages, epochs and events are rows of `records.jsonl` (`record_file`). The others go to observers only and
-are not stored.
+Records of stages, epochs and events are rows of `records.jsonl` (`record_file`). The others are not stored. Each has a
+`kind`, so that readers need not know the classes.
 """
 
 import dataclasses
@@ -112,6 +112,7 @@ class PreparationRecord:
     done: int
     total: int
     what: str
+    kind: str = "preparation"
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,7 @@ class StartRecord:
     """The planned stages, as in `config.json`."""
     samples: int
     """Examples that the whole run trains on, counting each as often as it is seen."""
+    kind: str = "start"
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,7 @@ class StepsRecord:
     """In this epoch; 0 before the first losses have arrived."""
     loss: float | None
     """Mean of this epoch so far; None before the first losses have arrived."""
+    kind: str = "steps"
 
 
 @dataclass(frozen=True)
@@ -146,11 +149,14 @@ class SummaryRecord:
     """A run is finished, now or before: the contents of `summary.json`."""
 
     summary: Mapping[str, Any]
+    kind: str = "summary"
 
 
 @dataclass(frozen=True)
 class EndRecord:
     """The run ends, whether it is finished, stopped or failed."""
+
+    kind: str = "end"
 
 
 Record = StoredRecord | PreparationRecord | StartRecord | StepsRecord | SummaryRecord | EndRecord
