@@ -60,16 +60,23 @@ def gather_batch(
       inputs: rows int32 [b], or uint8 images with labels.
       preprocessing: image size, mean and standard deviation of the network's input.
     """
-    images, labels = gather_images(examples, inputs)
-    return preprocess(images, preprocessing), labels
+    return preprocess(gather_images(examples, inputs), preprocessing), gather_labels(examples, inputs)
 
 
-def gather_images(examples: ResidentSplit | None, inputs: Inputs) -> tuple[jax.Array, jax.Array]:
-    """One batch as it is stored, with the arguments of `gather_batch`: images uint8 [b, H, W, C], labels int32 [b]."""
+def gather_images(examples: ResidentSplit | None, inputs: Inputs) -> jax.Array:
+    """The images of a batch as they are stored, with the arguments of `gather_batch`: uint8 [b, H, W, C]."""
     if isinstance(inputs, ImageBatch):
-        return inputs.images, inputs.labels
+        return inputs.images
     assert examples is not None
-    return examples.images[inputs], examples.labels[inputs]
+    return examples.images[inputs]
+
+
+def gather_labels(examples: ResidentSplit | None, inputs: Inputs) -> jax.Array:
+    """The labels of a batch, with the arguments of `gather_batch`: int32 [b]."""
+    if isinstance(inputs, ImageBatch):
+        return inputs.labels
+    assert examples is not None
+    return examples.labels[inputs]
 
 
 def check_batch_sizes(stages: Sequence[Stage], mesh: Mesh) -> None:

@@ -10,7 +10,7 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from stepwise_jax.data.batches import Inputs, ResidentSplit, gather_batch, gather_images
+from stepwise_jax.data.batches import Inputs, ResidentSplit, gather_batch, gather_images, gather_labels
 from stepwise_jax.functional.augmentation import Augmentation
 from stepwise_jax.functional.metrics import Metric, eval_logits, make_eval_step
 from stepwise_jax.functional.preprocessing import Preprocessing, normalise, resize
@@ -98,7 +98,7 @@ def make_train_call(step: TrainStep, preprocessing: Preprocessing, augment: Augm
     def load(state: TrainState, examples: ResidentSplit | None, inputs: Inputs) -> Batch:
         if augment is None:
             return Batch(*gather_batch(examples, inputs, preprocessing))
-        images, labels = gather_images(examples, inputs)
+        images, labels = gather_images(examples, inputs), gather_labels(examples, inputs)
         images = resize(images, preprocessing.image_size)
         colours = jnp.broadcast_to(images, (*images.shape[:3], 3))
         images, targets = augment(step_key(state, "augmentation"), colours, labels)  # pyright: ignore
