@@ -73,16 +73,19 @@ def find_duplicates(
     experiments: Mapping[str, ExperimentConfig], stages: Mapping[str, tuple[Stage, ...]]
 ) -> tuple[tuple[str, str], ...]:
     """Pairs of arms that are the same run, the earlier one first."""
-    seen: dict[Any, str] = {}
+    # A stage's hyperparameters and an experiment's metrics are mappings: they can be compared, not hashed.
+    seen: list[tuple[Any, str]] = []
     found = []
     for name, experiment in experiments.items():
         plan = experiment.plan
         # The stages say all of a plan except what happens between two stages.
         crossing = PlanConfig(carry=plan.carry, batch_statistics=plan.batch_statistics)
         key = (dataclasses.replace(experiment, reproduces="", plan=crossing), stages[name])
-        if key in seen:
-            found.append((seen[key], name))
-        seen.setdefault(key, name)
+        first = next((other for earlier, other in seen if earlier == key), None)
+        if first is None:
+            seen.append((key, name))
+        else:
+            found.append((first, name))
     return tuple(found)
 
 
