@@ -135,7 +135,7 @@ print(json.dumps({
                for kind, (state, losses, scores) in others.items()},
     "moved": furthest(ours.batch_stats, first.batch_stats),
     "losses": [our_losses, their_losses],
-    "scores": [our_scores, their_scores],
+    "scores": [list(our_scores.values()), list(their_scores.values())],
     "copies": copies,
     "restored": digest(restored) == digest(ours) and position == {"stage": 1},
     "restored on": len(restored.params["Dense_0"]["kernel"].sharding.device_set),
