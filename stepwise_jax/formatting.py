@@ -1,8 +1,9 @@
 """Formats numbers and names for people, and reads the paths that they type."""
 
+import difflib
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 
@@ -38,6 +39,12 @@ def parse_path(text: str) -> Path:
                 f"{text}: the current folder has been removed, so name a path that starts with /"
             ) from error
     return path
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean NAME?` for the known name that is nearest to a misspelt one; nothing where none is near."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def replace_unprintable(name: str) -> str:

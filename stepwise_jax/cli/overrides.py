@@ -16,8 +16,14 @@ from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.experiment.config_files import load_config
 from stepwise_jax.experiment.fields import type_matches, type_name
-from stepwise_jax.experiment.serialization import field_type, flatten_fields, function_name, override_fields
-from stepwise_jax.formatting import program_name
+from stepwise_jax.experiment.serialization import (
+    field_choices,
+    field_type,
+    flatten_fields,
+    function_name,
+    override_fields,
+)
+from stepwise_jax.formatting import program_name, suggest
 
 # Every flag takes a value: `--model.small-images True`, as in records.
 _TYRO_CONFIG = (tyro.conf.FlagConversionOff,)
@@ -165,7 +171,9 @@ def _format_error(box: str, arguments: Sequence[str]) -> str:
         return message
     name = _field_name(flag.group(1))
     values, kind = _flag_values(name, arguments), type_name(field_type(name))
-    return f"--{name} is {' '.join(values)!r}: it must be {kind}" if values else f"--{name} has no value: give {kind}"
+    if not values:
+        return f"--{name} has no value: give {kind}"
+    return f"--{name} is {' '.join(values)!r}: it must be {kind}{suggest(values[0], field_choices(name))}"
 
 
 def _flag_values(name: str, arguments: Sequence[str]) -> list[str]:

@@ -98,17 +98,31 @@ def describe_function(function: Callable[..., Any]) -> FunctionRecord:
     inner, arguments = function, {}
     while isinstance(inner, functools.partial):
         inner, arguments = inner.func, {**inner.keywords, **arguments}
-    found_by_name = inspect.isroutine(inner) or inspect.isclass(inner)
-    module = getattr(inner, "__module__", None) or type(inner).__module__
-    file = None if module.startswith(f"{_LIBRARY}.") else _file(inner)
+    name, source = _find_name(inner)
+    module = getattr(source, "__module__", None) or type(source).__module__
+    file = None if module.startswith(f"{_LIBRARY}.") else _file(source)
     return FunctionRecord(
-        name=str(getattr(inner, "__qualname__", type(inner).__qualname__)),
+        name=name or type(inner).__qualname__,
         module=module,
         file=str(file) if file else None,
         sha256=hashlib.sha256(file.read_bytes()).hexdigest() if file else None,
-        arguments=_json(arguments) if found_by_name else None,
+        arguments=_json(arguments) if name else None,
         closure=_closure(inner),
     )
+
+
+def _find_name(function: Any) -> tuple[str | None, Any]:
+    """The name by which a module has a function, and the function whose file is that module's.
+
+    Beside functions and classes it finds variables that hold a tuple of functions, as a `Metric` is.
+    """
+    if inspect.isroutine(function) or inspect.isclass(function):
+        return function.__qualname__, function
+    for part in function if isinstance(function, tuple) else ():
+        names = [name for name, value in getattr(part, "__globals__", {}).items() if value is function]
+        if names:
+            return names[0], part
+    return None, function
 
 
 def _file(function: Any) -> Path | None:
@@ -128,6 +142,8 @@ def _json(arguments: dict[str, Any]) -> dict[str, Any] | None:
 
 def _closure(function: Any) -> dict[str, Any] | None:
     """What a function captured, without which two functions of one source could not be told apart."""
+    if isinstance(function, tuple):
+        return {str(number): _captured(part) for number, part in enumerate(function)}
     names = getattr(getattr(function, "__code__", None), "co_freevars", ())
     cells = getattr(function, "__closure__", None) or ()
     return {name: _captured(cell.cell_contents) for name, cell in zip(names, cells, strict=True)} or None

@@ -10,6 +10,7 @@ from typing import Any
 
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import ExperimentConfig
+from stepwise_jax.experiment.fields import ConfigSection
 from stepwise_jax.experiment.functions import describe_function
 
 _log = logging.getLogger(__name__)
@@ -20,7 +21,7 @@ def flatten_fields(config: Any, prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
-        if dataclasses.is_dataclass(value):
+        if isinstance(value, ConfigSection):
             flat |= flatten_fields(value, f"{prefix}{item.name}.")
         else:
             flat[prefix + item.name] = value
@@ -51,7 +52,7 @@ def _rebuild(section: Any, changes: Mapping[str, Any], prefix: str) -> Any:
     values = {}
     for item in dataclasses.fields(section):
         value, name = getattr(section, item.name), prefix + item.name
-        nested = dataclasses.is_dataclass(value)
+        nested = isinstance(value, ConfigSection)
         values[item.name] = _rebuild(value, changes, name + ".") if nested else changes.get(name, value)
     return type(section)(**values)
 
@@ -92,10 +93,10 @@ def experiment_to_dict(config: ExperimentConfig) -> dict[str, Any]:
 
 
 def _section_to_dict(section: Any) -> dict[str, Any]:
+    values = {item.name: getattr(section, item.name) for item in dataclasses.fields(section)}
     return {
-        item.name: _section_to_dict(value) if dataclasses.is_dataclass(value) else _with_functions(value, function_name)
-        for item in dataclasses.fields(section)
-        for value in [getattr(section, item.name)]
+        name: _section_to_dict(value) if isinstance(value, ConfigSection) else _with_functions(value, function_name)
+        for name, value in values.items()
     }
 
 
@@ -166,7 +167,8 @@ def experiment_from_dict_by_name(data: Mapping[str, Any]) -> ExperimentConfig:
 
 def field_choices(name: str) -> tuple[str, ...]:
     """Return the names that a field takes, beside a function."""
-    named = (hint for hint in typing.get_args(field_type(name)) if typing.get_origin(hint) is typing.Literal)
+    hint = field_type(name)
+    named = (each for each in (hint, *typing.get_args(hint)) if typing.get_origin(each) is typing.Literal)
     return tuple(choice for hint in named for choice in typing.get_args(hint))
 
 

@@ -11,6 +11,8 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from stepwise_jax.errors import require
+
 Augmentation = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 """`key, images float32 [b, H, W, C], labels -> images, targets`."""
 
@@ -45,6 +47,7 @@ def crop(padding: int = 4, mode: Literal["zero", "reflect"] = "zero") -> Augment
       padding: in pixels.
       mode: fill the border with "zero", which is black, or "reflect" the image at its edge.
     """
+    require(padding >= 0, "padding", padding, "at least 0")
 
     def augment(key: jax.Array, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
         border = ((0, 0), (padding, padding), (padding, padding), (0, 0))
@@ -66,6 +69,7 @@ def cutout(size: int = 8) -> Augmentation:
 
     DeVries and Taylor, "Improved regularization of convolutional neural networks with cutout" (2017).
     """
+    require(size >= 1, "size", size, "at least 1")
 
     def augment(key: jax.Array, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
         count, height, width = images.shape[:3]
@@ -82,6 +86,8 @@ def color_jitter(brightness: float = 0.4, contrast: float = 0.4, saturation: flo
     Contrast scales the difference from the image's mean grey, saturation that from each pixel's grey, with the weights
     of ITU-R BT.601. The result is cut off at 0 and 1.
     """
+    for name, value in (("brightness", brightness), ("contrast", contrast), ("saturation", saturation)):
+        require(0 <= value <= 1, name, value, "from 0 to 1")
 
     def augment(key: jax.Array, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
         ranges = jnp.asarray([brightness, contrast, saturation])[:, None]
@@ -101,6 +107,7 @@ def mixup(alpha: float = 0.2, *, num_classes: int) -> Augmentation:
 
     Zhang et al., "mixup: Beyond empirical risk minimization" (2018). One r a batch, as in their code.
     """
+    require(0 < alpha < float("inf"), "alpha", alpha, "a positive number")
 
     def augment(key: jax.Array, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
         ratio_key, order_key = jax.random.split(key)
@@ -118,6 +125,7 @@ def cutmix(alpha: float = 1.0, *, num_classes: int) -> Augmentation:
     Yun et al., "CutMix" (2019), Eq. 1 and 2: the box has the share 1 - r of the area, r from Beta(alpha, alpha), cut
     off at the edges. One box a batch, as in their code.
     """
+    require(0 < alpha < float("inf"), "alpha", alpha, "a positive number")
 
     def augment(key: jax.Array, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
         ratio_key, box_key, order_key = jax.random.split(key, 3)

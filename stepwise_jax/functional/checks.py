@@ -10,11 +10,14 @@ import numpy as np
 from flax import linen as nn
 
 from stepwise_jax.errors import InputError, describe_error
+from stepwise_jax.experiment.functions import describe_function
 from stepwise_jax.experiment.serialization import function_name
+from stepwise_jax.functional.boundary import BoundaryRule
 from stepwise_jax.functional.metrics import as_metric
-from stepwise_jax.functional.networks import check_output
+from stepwise_jax.functional.networks import is_shipped
 from stepwise_jax.functional.optimizers import hyperparameters
 from stepwise_jax.functional.recipe import Recipe
+from stepwise_jax.functional.state import TrainState
 from stepwise_jax.plans.stage import Stage
 
 _EXAMPLES = 2
@@ -30,25 +33,83 @@ def check_recipe(
       InputError: names the function or the stage that does not fit.
     """
     _check_hyperparameters(recipe, stages)
-    targets = _check_augmentation(recipe, num_classes, image_size)
-    _check_loss(recipe, targets, num_classes)
+    _check_image_sizes(network, stages, num_classes, image_size)
+    for size in sorted({stage.image_size or image_size for stage in stages}):
+        targets = _check_augmentation(recipe, num_classes, size)
+        _check_loss(recipe, targets, num_classes)
     _check_metrics(recipe, num_classes)
-    for size in sorted({stage.image_size for stage in stages if stage.image_size} - {image_size}):
-        check_output(network, num_classes, size)
+
+
+def check_boundary_rule(rule: BoundaryRule, make_state: Callable[[jax.Array], TrainState]) -> None:
+    """Check that a rule of stage boundaries returns a state like the one that it gets.
+
+    Args:
+      rule: `state, make_initial_state -> state`.
+      make_state: makes the state before the first step from a random key.
+
+    Raises:
+      InputError: names what differs.
+    """
+    state, name = jax.eval_shape(make_state, jax.random.key(0)), _name(rule)
+    try:
+        after = jax.eval_shape(lambda state, initial: rule(state, lambda: initial), state, state)
+    except Exception as error:
+        raise InputError(f"plan.carry: {name}(state, make_initial_state) failed: {describe_error(error)}") from error
+    if not isinstance(after, TrainState):
+        raise InputError(f"plan.carry: {name} returned {_text(after)}: it must return a TrainState")
+    before, made = (
+        {jax.tree_util.keystr(path): _text(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(each)}
+        for each in (state, after)
+    )
+    for path in (*before, *made):
+        old, new = before.get(path, "missing"), made.get(path, "missing")
+        if old != new:
+            raise InputError(f"plan.carry: {name} changes state{path} from {old} to {new}")
 
 
 def check_single_images(stages: tuple[Stage, ...], network: nn.Module, image_size: int) -> None:
     """Refuse batches of one image if the network shrinks its maps to one value per channel, whose variance is zero."""
-    single = [f"{number} ({stage.name})" for number, stage in enumerate(stages, 1) if stage.batch_size == 1]
-    if not single:
-        return
-    image, key = jax.ShapeDtypeStruct((1, image_size, image_size, 3), np.float32), jax.random.key(0)
+    for number, stage in enumerate(stages, start=1):
+        if stage.batch_size == stage.microbatches:
+            _check_single_image(f"of stage {number} ({stage.name})", stage, network, stage.image_size or image_size)
+
+
+def _check_single_image(where: str, stage: Stage, network: nn.Module, size: int) -> None:
+    image, key = _images(1, size), jax.random.key(0)
     variables = jax.eval_shape(partial(network.init, train=False), key, image)
     try:
         apply = partial(network.apply, train=True, mutable=["batch_stats"], rngs={"params": key})
         jax.eval_shape(apply, variables, image)
     except ValueError as error:
-        raise InputError(f"batch_size of stage {single[0]} is 1: {error}") from error
+        field, value = ("batch_size", 1) if stage.microbatches == 1 else ("microbatches", stage.microbatches)
+        raise InputError(f"{field} {where} is {value}: {error}") from error
+
+
+def _images(count: int, size: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((count, size, size, 3), np.float32)
+
+
+def _check_image_sizes(network: nn.Module, stages: Sequence[Stage], num_classes: int, image_size: int) -> None:
+    sizes = {stage.image_size: f"{number} ({stage.name})" for number, stage in enumerate(stages, start=1)}
+    for size, stage in sizes.items():
+        fault = None if size in (None, image_size) else _find_fault(network, num_classes, image_size, size)
+        if fault:
+            raise InputError(f"image_size of stage {stage} is {size}: {fault}")
+
+
+def _find_fault(network: nn.Module, num_classes: int, image_size: int, size: int) -> str | None:
+    """Say why a network with weights for images of `image_size` does not take those of `size`."""
+    name, images = type(network).__name__, _images(_EXAMPLES, size)
+    try:
+        if is_shipped(network):
+            # It takes all that are not too small, and tracing a large network takes seconds.
+            return network.check(images)  # pyright: ignore[reportAttributeAccessIssue]
+        like = _images(_EXAMPLES, image_size)
+        variables = jax.eval_shape(partial(network.init, train=False), jax.random.key(0), like)
+        logits: Any = jax.eval_shape(partial(network.apply, train=False), variables, images)
+    except Exception as error:
+        return f"{name} does not take such images: {describe_error(error)}"
+    return None if logits.shape == (_EXAMPLES, num_classes) else f"{name} turns such images into {_text(logits)}"
 
 
 def _check_hyperparameters(recipe: Recipe, stages: Sequence[Stage]) -> None:
@@ -67,7 +128,7 @@ def _check_augmentation(recipe: Recipe, num_classes: int, image_size: int) -> An
     labels = jax.ShapeDtypeStruct((_EXAMPLES,), np.int32)
     if recipe.augment is None:
         return labels
-    name, images = _name(recipe.augment), jax.ShapeDtypeStruct((_EXAMPLES, image_size, image_size, 3), np.float32)
+    name, images = _name(recipe.augment), _images(_EXAMPLES, image_size)
     made = _shapes(f"the augmentation {name}", recipe.augment, jax.random.key(0), images, labels)
     if not isinstance(made, tuple) or len(made) != 2:
         raise InputError(f"the augmentation {name} must return images and targets")
@@ -115,7 +176,9 @@ def _shapes(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _name(function: Callable[..., Any]) -> str:
-    return function_name(function).lstrip("_")
+    """The name of a function, or of the one that made it."""
+    record = describe_function(function)
+    return record.name.partition(".<locals>")[0] if record.file is None else function_name(function)
 
 
 def _text(value: Any) -> str:

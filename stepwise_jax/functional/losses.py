@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from stepwise_jax.errors import require
+
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
 """`logits [b, C], targets int [b] or float [b, C] -> [b]`."""
 
@@ -18,9 +20,10 @@ def cross_entropy(label_smoothing: float = 0.0) -> Loss:
     """Softmax cross-entropy, the paper's loss.
 
     Args:
-      label_smoothing: share of each target that is spread evenly over all classes, from 0 to 1: Szegedy et al.,
-        "Rethinking the Inception architecture" (2016), Section 7.
+      label_smoothing: share of each target that is spread evenly over all classes, below 1: Szegedy et al., "Rethinking
+        the Inception architecture" (2016), Section 7.
     """
+    _check_smoothing(label_smoothing)
     return partial(softmax_loss, label_smoothing=label_smoothing)
 
 
@@ -32,6 +35,7 @@ def binary_cross_entropy(label_smoothing: float = 0.0) -> Loss:
     Args:
       label_smoothing: as in `cross_entropy`.
     """
+    _check_smoothing(label_smoothing)
     return partial(sigmoid_loss, label_smoothing=label_smoothing)
 
 
@@ -44,7 +48,13 @@ def focal(gamma: float = 2.0, label_smoothing: float = 0.0) -> Loss:
       gamma: 0 gives the cross-entropy.
       label_smoothing: as in `cross_entropy`.
     """
+    _check_smoothing(label_smoothing)
+    require(0 <= gamma < float("inf"), "gamma", gamma, "a number that is not negative")
     return partial(focal_loss, gamma=gamma, label_smoothing=label_smoothing)
+
+
+def _check_smoothing(label_smoothing: float) -> None:
+    require(0 <= label_smoothing < 1, "label_smoothing", label_smoothing, "at least 0 and below 1")
 
 
 def softmax_loss(logits: jax.Array, targets: jax.Array, *, label_smoothing: float) -> jax.Array:

@@ -58,7 +58,7 @@ def expected_calibration_error(bins: int = 15) -> Metric:
 
     def per_example(logits: jax.Array, labels: jax.Array) -> jax.Array:
         confidence = jax.nn.softmax(logits).max(axis=-1)
-        own = jax.nn.one_hot(jnp.clip(jnp.ceil(confidence * bins) - 1, 0, bins - 1), bins)
+        own = jax.nn.one_hot(jnp.clip(jnp.ceil(confidence * bins) - 1, 0, bins - 1).astype(jnp.int32), bins)
         return own * (confidence - (label_ranks(logits, labels) < 1))[:, None]
 
     return Metric(per_example, lambda sums, examples: float(np.abs(sums).sum() / examples))

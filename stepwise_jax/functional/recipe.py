@@ -1,16 +1,21 @@
 """The recipe of a run: the pure functions that a training step and its scores consist of."""
 
-from collections.abc import Callable, Mapping
+import contextlib
+import inspect
+import typing
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 from flax import linen as nn
 
-from stepwise_jax.errors import InputError
+from stepwise_jax.errors import InputError, require
 from stepwise_jax.experiment.config import ExperimentConfig, LossConfig
+from stepwise_jax.experiment.fields import type_matches, type_name
 from stepwise_jax.experiment.functions import load
 from stepwise_jax.experiment.serialization import override_fields
+from stepwise_jax.formatting import suggest
 from stepwise_jax.functional.augmentation import AUGMENTATIONS, Augmentation, compose
 from stepwise_jax.functional.losses import LOSSES, Loss, cross_entropy
 from stepwise_jax.functional.metrics import METRICS, Metric, MetricFunction
@@ -88,9 +93,16 @@ def make_state_initializer(
     experiment: ExperimentConfig, network: nn.Module, num_classes: int
 ) -> Callable[[jax.Array], TrainState]:
     """Return `make_initializer`'s function for an experiment."""
-    recipe, size = make_recipe(experiment, num_classes), experiment.data.image_size
-    optimizer, options = inject(recipe.optimizer, recipe.clip_norm), state_options(recipe, network, size)
-    return make_initializer(network, optimizer, size, options)
+    config, size = experiment.optimizer, experiment.data.image_size
+    # Without loss and metrics, which whoever uses a trained network does not need: their files may be gone.
+    recipe = Recipe(
+        configure(config),
+        augment=_augmentation(experiment.data.augmentation, num_classes),
+        clip_norm=config.clip_norm,
+        ema_decay=config.ema_decay,
+    )
+    options = state_options(recipe, network, size)
+    return make_initializer(network, inject(recipe.optimizer, recipe.clip_norm), size, options)
 
 
 def _loss(config: LossConfig) -> Loss:
@@ -112,20 +124,30 @@ def _named_augmentation(word: str, num_classes: int) -> Augmentation:
     """The augmentation that `flip`, `crop:4`, `crop:4:reflect` or `mixup:0.2` describes."""
     name, *values = word.split(":")
     if name not in AUGMENTATIONS:
-        raise InputError(f"data.augmentation is {word!r}: it must be one of {', '.join(AUGMENTATIONS)}")
+        near = suggest(name, AUGMENTATIONS)
+        raise InputError(f"data.augmentation is {word!r}: it must be one of {', '.join(AUGMENTATIONS)}{near}")
     needed = {"num_classes": num_classes} if name in ("mixup", "cutmix") else {}
     try:
-        return AUGMENTATIONS[name](*(_parse(value) for value in values), **needed)
-    except (TypeError, ValueError) as error:
+        return AUGMENTATIONS[name](*_arguments(AUGMENTATIONS[name], values), **needed)
+    except InputError as error:
         raise InputError(f"data.augmentation is {word!r}: {error}") from error
 
 
-def _parse(value: str) -> Any:
-    for kind in (int, float):
-        try:
-            return kind(value)
-        except ValueError:
-            continue
+def _arguments(function: Callable[..., Any], values: Sequence[str]) -> list[Any]:
+    """The arguments of an augmentation, from words, by the types that it declares."""
+    hints = typing.get_type_hints(function)
+    names = [each.name for each in inspect.signature(function).parameters.values() if each.kind != each.KEYWORD_ONLY]
+    if len(values) > len(names):
+        raise InputError(f"{function.__name__} takes {' and '.join(names) or 'nothing'} after it")
+    return [_parse(name, hints[name], value) for name, value in zip(names, values, strict=False)]
+
+
+def _parse(name: str, hint: Any, text: str) -> Any:
+    value: Any = text
+    if hint in (int, float):
+        with contextlib.suppress(ValueError):
+            value = hint(text)
+    require(type_matches(value, hint), name, value, type_name(hint))
     return value
 
 
@@ -134,5 +156,6 @@ def _metrics(given: Any) -> dict[str, Metric | MetricFunction]:
         return {name: load(function) for name, function in given.items()}
     unknown = [name for name in given if name not in METRICS]
     if unknown:
-        raise InputError(f"evaluation.metrics is {unknown[0]!r}: it must be one of {', '.join(METRICS)}")
+        near = suggest(unknown[0], METRICS)
+        raise InputError(f"evaluation.metrics is {unknown[0]!r}: it must be one of {', '.join(METRICS)}{near}")
     return {name: METRICS[name] for name in given}

@@ -20,8 +20,11 @@ class TrainState(NamedTuple):
     step: jax.Array
     """int32 scalar: optimiser steps since the start of the run."""
     params: Any
+    """float32 weights of the network, a tree of dictionaries."""
     batch_stats: Any
+    """Whatever else the network keeps, such as the running statistics of batch norm; empty if it keeps nothing."""
     opt_state: Any
+    """The optimizer's memory, with its hyperparameters in `opt_state.hyperparams`."""
     key: jax.Array | None = None
     """uint32 key data of the run's seed, if anything in a step is random: augmentation, dropout."""
     ema: Any = None

@@ -8,10 +8,12 @@ import jax
 import numpy as np
 from flax import linen as nn
 
+from stepwise_jax.data import datasets
 from stepwise_jax.data.batches import pad_rows
 from stepwise_jax.errors import InputError, InterruptedRunError
 from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.functional.metrics import scores_from_sums
+from stepwise_jax.functional.recipe import make_recipe
 from stepwise_jax.functional.state import TrainState
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.runtime.signals import Stopped, until_stopped
@@ -43,6 +45,8 @@ def evaluate(
         raise InputError(f"{folder} has no checkpoint yet: train it first")
     # Without the recorded examples, nothing would say whether the data is still that of the run.
     read_json(folder / SUBSETS)
+    # Before the data is opened: the file of a function may be gone.
+    make_recipe(experiment, datasets.sizes(experiment.data).num_classes)
     with (
         lock.shared_lock(folder),
         open_session(experiment, stages, network, None, folder, observers, read_only=True) as session,

@@ -12,10 +12,11 @@ from stepwise_jax.data.batches import Inputs
 from stepwise_jax.data.sampler import epoch_order, steps_in_call
 from stepwise_jax.errors import NonFiniteLossError
 from stepwise_jax.experiment.config import ExperimentConfig
+from stepwise_jax.experiment.functions import load
 from stepwise_jax.functional.batch_statistics import reestimate_batch_stats
 from stepwise_jax.functional.boundary import cross_stage_boundary
-from stepwise_jax.functional.checks import check_recipe
-from stepwise_jax.functional.recipe import make_recipe
+from stepwise_jax.functional.checks import check_boundary_rule, check_recipe
+from stepwise_jax.functional.recipe import make_recipe, make_state_initializer
 from stepwise_jax.functional.state import TrainState
 from stepwise_jax.plans.stage import Stage, stage_to_dict
 from stepwise_jax.runtime import multihost
@@ -97,8 +98,10 @@ def check_functions(experiment: ExperimentConfig, stages: Sequence[Stage], netwo
     Raises:
       InputError: names the function that does not fit.
     """
-    classes = datasets.sizes(experiment.data).num_classes
+    classes, rule = datasets.sizes(experiment.data).num_classes, experiment.plan.carry
     check_recipe(make_recipe(experiment, classes), network, stages, classes, experiment.data.image_size)
+    if callable(rule) and len(stages) > 1:
+        check_boundary_rule(load(rule), make_state_initializer(experiment, network, classes))
 
 
 def _run_session(session: Session, planned: tuple[Stage, ...], folder: Path) -> Run[dict[str, Any]]:
