@@ -12,7 +12,7 @@ from stepwise_jax.cli import networks
 from stepwise_jax.cli.overrides import load_experiment
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import DataConfig, ExperimentConfig, ModelConfig, PlanConfig
-from stepwise_jax.experiment.serialization import override_fields
+from stepwise_jax.experiment.serialization import model_name, override_fields
 from stepwise_jax.formatting import describe_progress, describe_scores
 from stepwise_jax.runtime.process import compute_in_main_thread
 
@@ -38,7 +38,8 @@ def plan(options: argparse.Namespace, fields: Sequence[str]) -> None:
 
 
 def _baseline(plan: PlanConfig) -> PlanConfig:
-    return dataclasses.replace(plan, strategy="baseline", fractions=(1.0,), batch_multipliers=(1.0,))
+    one_stage = {"fractions": (1.0,), "batch_multipliers": (1.0,), "image_sizes": None, "microbatches": None}
+    return dataclasses.replace(plan, strategy="baseline", **one_stage)
 
 
 def _memory(experiment: ExperimentConfig, stages: Any) -> dict[str, Any]:
@@ -175,6 +176,9 @@ def export(options: argparse.Namespace, _: Sequence[str]) -> None:
     trained = networks.load_trained(options.run)
     if options.out.suffix == ".stablehlo":
         write_stablehlo(trained, options.out)
+    elif callable(trained.experiment.model.name):
+        name = model_name(trained.experiment)
+        raise InputError(f"--out {options.out}: {name} has no names in PyTorch: name a .stablehlo file")
     else:
         _write_safetensors(trained, options.out)
     size, channels = trained.signature.preprocessing.image_size, trained.signature.image_shape[2]

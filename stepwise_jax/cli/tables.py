@@ -33,6 +33,20 @@ _COLUMNS = {
     "samples": ("samples", "{:,}".format),
     "noise_scale": ("noise\nscale", "{:.3g}".format),
     "noise_scale_exact": ("exact\n(Eq. 5)", "{:.3g}".format),
+    "image_size": ("image\nsize", lambda value: str(value or "–")),
+    "microbatches": ("micro-\nbatches", str),
+    "draw": ("draw", str),
+    "warmup_epochs": ("warm-up\nepochs", str),
+    "hyperparameters": ("optimizer", lambda values: ", ".join(f"{k} {v:g}" for k, v in values.items()) or "–"),
+}
+
+# Fields that the paper does not have, shown only if a stage has another value.
+_PLAIN: dict[str, Any] = {
+    "image_size": None,
+    "microbatches": 1,
+    "draw": "nested",
+    "warmup_epochs": 0,
+    "hyperparameters": {},
 }
 
 # Columns to show beside scores, and on narrower terminals.
@@ -47,13 +61,15 @@ def make_stages_table(rows: Sequence[Row], columns: Sequence[str] | None = None,
 
     Args:
       rows: one for each stage, with the fields of `plan --json`, and `metrics` by name if it has scores.
-      columns: the fields to show beside the metrics; by default all fields of the rows.
+      columns: the fields to show beside the metrics and whatever the paper does not have; by default all of the rows.
       title: a line above the table.
     """
     metrics = tuple(dict.fromkeys(name for row in rows for name in row.get("metrics", ())))
     heading = None if title is None else Text(title)
     table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
-    shown = [name for name in columns or _COLUMNS if any(name in row for row in rows)]
+    special = [name for name, plain in _PLAIN.items() if any(row.get(name, plain) != plain for row in rows)]
+    common = [name for name in _COLUMNS if name not in _PLAIN]
+    shown = [*(name for name in columns or common if any(name in row for row in rows)), *special]
     for name in shown:
         justify = "left" if name == "name" else "right"
         table.add_column(_COLUMNS[name][0], justify=justify, vertical="bottom", no_wrap=True)

@@ -79,3 +79,32 @@ def test_a_field_is_replaced_by_its_dotted_name(capsys):
 )
 def test_bad_fields_get_one_sentence(capsys, words, message):
     assert message in fails(capsys, "plan", DIGITS, *words)
+
+
+def test_fields_that_the_paper_does_not_have_are_columns_where_a_stage_sets_them(capsys):
+    assert launch.main(["plan", DIGITS]) == 0
+    plain = capsys.readouterr().out
+    assert not any(word in plain for word in ("image", "micro-", "draw", "warm-up", "optimizer"))
+    words = ["--plan.image_sizes", "8", "8", "12", "16", "16", "--plan.microbatches", "1", "1", "1", "4", "1"]
+    assert launch.main(["plan", DIGITS, *words, "--plan.draw", "redrawn", "--plan.warmup_epochs", "2"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    table = {row[0]: row for row in rows if row and row[0] in "ABCDO"}
+    assert rows[1][-3:] == ["image", "micro-", "warm-up"]
+    assert [table[name][-4:] for name in "ABCDO"] == [
+        [size, parts, "redrawn", "2"] for size, parts in zip(("8", "8", "12", "16", "16"), "11141", strict=True)
+    ]
+
+
+def test_hyperparameters_of_a_stage_are_a_column(capsys, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import dataclasses\nimport stepwise_jax as sj\nfrom stepwise_jax.plans.strategies import stepwise\n\n"
+        "def mine(plan, examples):\n"
+        "    first, *others = stepwise(plan, examples)\n"
+        "    return (dataclasses.replace(first, hyperparameters={'momentum': 0.5, 'clip_norm': 2.0}), *others)\n\n"
+        "def get_config():\n    return sj.ExperimentConfig(plan=sj.PlanConfig(strategy=mine))\n"
+    )
+    assert launch.main(["plan", str(tmp_path / "mine.py")]) == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert lines[2].endswith("optimizer")
+    assert [line[-1] for line in lines if line[:2] in ("B ", "C ", "D ", "O ")] == ["–"] * 4
+    assert next(line for line in lines if line.startswith("A ")).endswith(" momentum 0.5, clip_norm 2")
