@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from stepwise_jax.report.report import write_report
     from stepwise_jax.training.train import train
     from stepwise_jax.workdir.record_file import read_records
+    from stepwise_jax.workdir.records import Record
 
 __version__ = "0.2.0"
 
@@ -44,6 +45,7 @@ _HOMES = {
     "Stage": "stepwise_jax.plans.stage",
     "make_plan": "stepwise_jax.plans.planning",
     "train": "stepwise_jax.training.train",
+    "Record": "stepwise_jax.workdir.records",
     "read_records": "stepwise_jax.workdir.record_file",
     "write_report": "stepwise_jax.report.report",
     "InputError": "stepwise_jax.errors",
@@ -62,6 +64,7 @@ __all__ = [
     "OptimizerConfig",
     "PlanConfig",
     "Recipe",
+    "Record",
     "Stage",
     "StepwiseError",
     "augmentation",

@@ -8,7 +8,7 @@ import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 Row = dict[str, Any]
 """A stored record as JSON data."""
@@ -53,7 +53,7 @@ class StageRecord:
     """The subset as a split, for example `train[:287]`."""
     sha256: str
     """Hash of the subset's ordered example ids."""
-    kind: str = "stage"
+    kind: Literal["stage"] = "stage"
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class EpochRecord:
     """Seconds by kind, one entry for each of `TIME_KINDS`."""
     metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
     """Every score by name: top1, top5 with more than five classes, loss, and others; empty without scores."""
-    kind: str = "epoch"
+    kind: Literal["epoch"] = "epoch"
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class EventRecord:
     message: str
     time: float = dataclasses.field(default_factory=time.time)
     """Seconds since 1970-01-01 UTC."""
-    kind: str = "event"
+    kind: Literal["event"] = "event"
 
 
 StoredRecord = StageRecord | EpochRecord | EventRecord
@@ -112,7 +112,7 @@ class PreparationRecord:
     done: int
     total: int
     what: str
-    kind: str = "preparation"
+    kind: Literal["preparation"] = "preparation"
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class StartRecord:
     """The planned stages, as in `config.json`."""
     samples: int
     """Examples that the whole run trains on, counting each as often as it is seen."""
-    kind: str = "start"
+    kind: Literal["start"] = "start"
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class StepsRecord:
     """In this epoch; 0 before the first losses have arrived."""
     loss: float | None
     """Mean of this epoch so far; None before the first losses have arrived."""
-    kind: str = "steps"
+    kind: Literal["steps"] = "steps"
 
 
 @dataclass(frozen=True)
@@ -149,14 +149,14 @@ class SummaryRecord:
     """A run is finished, now or before: the contents of `summary.json`."""
 
     summary: Mapping[str, Any]
-    kind: str = "summary"
+    kind: Literal["summary"] = "summary"
 
 
 @dataclass(frozen=True)
 class EndRecord:
     """The run ends, whether it is finished, stopped or failed."""
 
-    kind: str = "end"
+    kind: Literal["end"] = "end"
 
 
 Record = StoredRecord | PreparationRecord | StartRecord | StepsRecord | SummaryRecord | EndRecord

@@ -11,11 +11,13 @@ from conftest import TinyNet
 from PIL import Image
 
 import launch
-from stepwise_jax.cli import networks
 from stepwise_jax.data import datasets
 from stepwise_jax.data.dataset import Sizes
 from stepwise_jax.experiment.config import DataConfig
+from stepwise_jax.functional import networks
+from stepwise_jax.training import train as training
 from stepwise_jax.workdir import json_files, record_file
+from tests.cli.command_line import fails
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 STRATEGY = str(EXAMPLES / "own_strategy.py")
@@ -77,10 +79,42 @@ def test_photographs_are_planned_in_the_papers_proportions(tmp_path, capsys):
 
 def test_own_network_trains(run, tmp_path, capsys):
     assert run("own_network.py", "--workdir", str(tmp_path / "run"), "--epochs", "1") == 0
-    assert "updates" in capsys.readouterr().out
+    assert "set O, epoch 1: top-1 " in capsys.readouterr().out
     epochs = record_file.read_records(tmp_path / "run").epochs
     assert [row["stage_name"] for row in epochs] == ["A", "B", "C", "D", "O"]
     assert epochs[-1]["train_loss"] < epochs[0]["train_loss"]
+    the_commands_use(tmp_path / "run", capsys)
+
+
+def the_commands_use(run: Path, capsys) -> None:
+    """Checks that commands load the example's network from the run's record of it."""
+    Image.new("L", (16, 16)).save(run.parent / "black.png")
+    summary = json_files.read_json(run / "summary.json")
+    assert launch.main(["evaluate", str(run), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["metrics"] == summary["metrics"]
+    assert launch.main(["predict", str(run), str(run.parent / "black.png"), "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)[0]["classes"]) == 5
+    assert launch.main(["export", str(run), "--out", str(run.parent / "own.stablehlo")]) == 0
+    assert "10 classes" in capsys.readouterr().out
+    refusal = "OwnNetwork has no names in PyTorch: name a .stablehlo file"
+    assert refusal in fails(capsys, "export", str(run), "--out", str(run.parent / "own.safetensors"))
+
+
+def test_adamw_mixup_trains_and_is_evaluated(monkeypatch, tmp_path, capsys):
+    # Another network, because those by name take a minute to compile.
+    for module in (networks, training):
+        monkeypatch.setattr(module, "build_network", lambda *_: TinyNet())
+    monkeypatch.setattr(sys, "argv", ["adamw_mixup.py", str(tmp_path / "run")])
+    module = runpy.run_path(str(EXAMPLES / "adamw_mixup.py"), run_name="__main__")
+    assert len((EXAMPLES / "adamw_mixup.py").read_text().splitlines()) <= 40
+    printed = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [line[:2] for line in printed] == [[name, str(epoch)] for name in "ABCDO" for epoch in range(1, 5)]
+    assert all(line[2::2] == ["top1", "top5", "loss", "margin"] for line in printed)
+    assert float(printed[-1][3]) > 0.8
+    logits = np.array([[1.0, 4.0, 2.5], [3.0, -1.0, 0.0]], np.float32)
+    np.testing.assert_allclose(module["margin"](logits, np.array([1, 2])), [1.5, -3.0])
+    assert launch.main(["evaluate", str(tmp_path / "run")]) == 0
+    assert f"margin {float(printed[-1][9]):.4g}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["own_network.py", "own_dataset.py"])
