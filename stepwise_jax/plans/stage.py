@@ -18,6 +18,7 @@ class Stage:
     """One stage, fixed before training; `learning_rate` applies to the mean gradient, as in Optax."""
 
     name: str
+    """The paper's letter for the set, or any other name."""
     fraction: float
     """M_i / M."""
     examples: int
@@ -27,9 +28,11 @@ class Stage:
     learning_rate: float
     """lambda_i, before the first milestone."""
     epochs: int
+    """Passes over the M_i examples."""
     milestones: tuple[int, ...] = ()
     """Numbers of completed epochs after which the learning rate is multiplied by `decay_factor`."""
     decay_factor: float = 0.1
+    """gamma."""
     momentum: float | None = None
     """None uses `optimizer.momentum`."""
     weight_decay: float | None = None

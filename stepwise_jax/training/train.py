@@ -1,9 +1,4 @@
-"""Training from Python: an experiment, a network and a recipe in, records out.
-
-for record in train(experiment, network, workdir="runs/mine"):
-if record.kind == "epoch":
-print(record.stage, record.epoch, record.metrics["top1"])
-"""
+"""Training from Python: an experiment, a network and a recipe in, records out."""
 
 import dataclasses
 import os
