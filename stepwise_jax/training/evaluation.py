@@ -41,12 +41,7 @@ def evaluate(
       InputError: if the run has no checkpoint yet, its data has changed, or a process is training it.
       ReadError: if a checkpoint cannot be read for a reason that may pass.
     """
-    if not (folder / CHECKPOINTS).is_dir():
-        raise InputError(f"{folder} has no checkpoint yet: train it first")
-    # Without the recorded examples, nothing would say whether the data is still that of the run.
-    read_json(folder / SUBSETS)
-    # Before the data is opened: the file of a function may be gone.
-    make_recipe(experiment, datasets.sizes(experiment.data).num_classes)
+    _check_scorable(experiment, folder)
     with (
         lock.shared_lock(folder),
         open_session(experiment, stages, network, None, folder, observers, read_only=True) as session,
@@ -66,6 +61,15 @@ def evaluate(
     reached = {"updates": position.updates, "planned_updates": updates_before(stages, len(stages) + 1)}
     damaged = list(session.checkpoints.damaged)
     return {**scores, "metrics": scores, **reached, "damaged_checkpoints": damaged, "stage": stage, "epoch": epoch}
+
+
+def _check_scorable(experiment: ExperimentConfig, folder: Path) -> None:
+    if not (folder / CHECKPOINTS).is_dir():
+        raise InputError(f"{folder} has no checkpoint yet: train it first")
+    # Without the recorded examples, nothing would say whether the data is still that of the run.
+    read_json(folder / SUBSETS)
+    # Before the data is opened: the file of a function may be gone.
+    make_recipe(experiment, datasets.sizes(experiment.data).num_classes)
 
 
 BATCHES_IN_FLIGHT = 3

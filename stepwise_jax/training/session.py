@@ -112,30 +112,29 @@ def open_session(
     """Open the data, draw and record the subsets, and place the images on the devices.
 
     Args:
-      experiment: with every choice that depends on the machine resolved.
+      experiment: resolved, as in `config.json`.
       stages: to run.
       network: called as `network.apply(variables, images, train=...)`.
       variables: to start from, or None for random ones.
       folder: the run's workdir, locked by the caller.
       observers: called with each record of the run.
-      profile: the epoch to trace, if any.
+      profile: the epoch to trace.
       read_only: write no record, change no checkpoint.
     """
     mesh, is_first = _open_devices(experiment, stages, network), multihost.is_first_process()
     with ExitStack() as stack:
         log = stack.enter_context(RunLog(folder if is_first and not read_only else None, observers))
-        data, preprocessing = stack.enter_context(_open_data(experiment, stages, mesh, folder, log))
-        opening = _open_functions(experiment, network, variables, data.classes, preprocessing, mesh, log)
-        functions = stack.enter_context(opening)
+        data, processing = stack.enter_context(_open_data(experiment, stages, mesh, folder, log))
+        opening = _open_functions(experiment, network, variables, data.classes, processing, mesh, log)
         checkpoints = Checkpoints(folder / CHECKPOINTS, experiment.checkpoint.keep, read_only=read_only)
         yield Session(
             experiment=experiment,
             stages=stages,
             **data._asdict(),
-            **functions._asdict(),
+            **stack.enter_context(opening)._asdict(),
             checkpoints=stack.enter_context(checkpoints),
-            log=log,
             stop=agreement.StopAgreement(stack.enter_context(stop_on_signals()), mesh),
+            log=log,
             mesh=mesh,
             folder=folder,
             profile=profile if is_first else None,
