@@ -128,7 +128,8 @@ def _find_name(function: Any) -> tuple[str | None, Any]:
 def _file(function: Any) -> Path | None:
     try:
         file = Path(inspect.getsourcefile(inspect.unwrap(function)) or "")
-    except TypeError:
+    except (OSError, TypeError):
+        # OSError for a class that was defined in a notebook.
         return None
     return file.resolve() if file.is_file() else None
 
