@@ -204,7 +204,7 @@ def test_a_control_of_a_failing_strategy_is_reported_in_one_sentence():
         ({"epoch_rates": (0.1,)}, "epoch_rates of stage 1"),
         ({"epoch_rates": (0.1, 0.0)}, "2 positive numbers, one for each epoch"),
         ({"epoch_rates": (0.1, float("inf"))}, "2 positive numbers"),
-        ({"epoch_rates": [0.1, 0.1]}, "a tuple"),
+        ({"epoch_rates": 0.1}, "a tuple"),
         ({"epoch_rates": (0.1, 0.1), "milestones": (1,)}, "empty if epoch_rates"),
         ({"epoch_rates": (0.2, 0.1)}, "equal to the first of epoch_rates"),
     ],
