@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 from stepwise_jax.errors import require
 from stepwise_jax.experiment.config import PlanConfig
@@ -16,19 +15,10 @@ def stepwise(plan: PlanConfig, examples: int) -> tuple[Stage, ...]:
     """Train on nested, growing subsets, each with its batch size and learning rate: the paper's strategy."""
     batch_sizes = [_batch_size(plan, multiplier) for multiplier in plan.batch_multipliers]
     rates = learning_rates(plan.learning_rate_rule, plan.learning_rate, plan.batch_size, batch_sizes)
-    stages = tuple(
-        _stage(plan, examples, fraction, size, rate)
-        for fraction, size, rate in zip(plan.fractions, batch_sizes, rates, strict=True)
+    return tuple(
+        _stage(plan, examples, fraction, size, rate, index)
+        for index, (fraction, size, rate) in enumerate(zip(plan.fractions, batch_sizes, rates, strict=True))
     )
-    return tuple(dataclasses.replace(stage, **options) for stage, options in zip(stages, _options(plan), strict=True))
-
-
-def _options(plan: PlanConfig) -> list[dict[str, Any]]:
-    """The fields of each stage that the paper does not have."""
-    n = len(plan.fractions)
-    sizes, parts = plan.image_sizes or (None,) * n, plan.microbatches or (1,) * n
-    common = {"warmup_epochs": plan.warmup_epochs, "draw": plan.draw}
-    return [{"image_size": size, "microbatches": part, **common} for size, part in zip(sizes, parts, strict=True)]
 
 
 def single_set(plan: PlanConfig, examples: int) -> tuple[Stage, ...]:
@@ -50,7 +40,10 @@ def _batch_size(plan: PlanConfig, multiplier: float) -> int:
     return round(size)
 
 
-def _stage(plan: PlanConfig, examples: int, fraction: float, batch_size: int, learning_rate: float) -> Stage:
+def _stage(
+    plan: PlanConfig, examples: int, fraction: float, batch_size: int, learning_rate: float, index: int = -1
+) -> Stage:
+    """A stage with the options of the `index`-th, by default of the last."""
     epochs = plan.epochs_per_stage
     milestones = plan.milestones or tuple(range(plan.decay_every, epochs, plan.decay_every))
     return Stage(
@@ -62,4 +55,8 @@ def _stage(plan: PlanConfig, examples: int, fraction: float, batch_size: int, le
         epochs=epochs,
         milestones=milestones,
         decay_factor=plan.decay_factor,
+        warmup_epochs=plan.warmup_epochs,
+        image_size=plan.image_sizes[index] if plan.image_sizes else None,
+        microbatches=plan.microbatches[index] if plan.microbatches else 1,
+        draw=plan.draw,
     )

@@ -119,6 +119,13 @@ def test_the_fields_of_a_plan_reach_its_stages():
     assert {(stage.draw, stage.warmup_epochs) for stage in stages} == {("redrawn", 2)}
 
 
+def test_the_baseline_has_the_options_of_the_last_stage():
+    fields = {"image_sizes": (8, 16), "microbatches": (1, 4), "draw": "redrawn", "warmup_epochs": 2, "batch_size": 8}
+    plan = sj.PlanConfig(strategy="baseline", fractions=(0.5, 1.0), batch_multipliers=(1, 2), **fields)
+    (stage,) = sj.make_plan(plan, 1000)
+    assert (stage.image_size, stage.microbatches, stage.draw, stage.warmup_epochs) == (16, 4, "redrawn", 2)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
