@@ -144,8 +144,9 @@ class RunLog:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
-        self._writer.close()
+        self._writer.flush()
         self.show(EndRecord())
+        self._writer.close()
 
     def _report(self, message: str) -> None:
         """Notify the observers of a record that cannot be written."""

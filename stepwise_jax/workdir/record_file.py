@@ -82,10 +82,14 @@ class RecordWriter:
         self._write()
         os.fsync(self._file.fileno())
 
+    def flush(self) -> None:
+        """Try again to write the lines that wait in memory."""
+        self._write_or_wait()
+
     def close(self) -> None:
         """Close the file; a second call does nothing."""
         if not self._file.closed:
-            self._write_or_wait()
+            self.flush()
         self._file.close()
 
     def __enter__(self) -> Self:
@@ -105,6 +109,9 @@ class NullRecordWriter(RecordWriter):
         """Do nothing."""
 
     def sync(self) -> None:
+        """Do nothing."""
+
+    def flush(self) -> None:
         """Do nothing."""
 
     def close(self) -> None:
