@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from stepwise_jax.plans.stage import Stage
     from stepwise_jax.report.report import write_report
     from stepwise_jax.training.train import train
+    from stepwise_jax.workdir import loggers
     from stepwise_jax.workdir.record_file import read_records
     from stepwise_jax.workdir.records import Record
 
@@ -51,7 +52,10 @@ _HOMES = {
     "InputError": "stepwise_jax.errors",
     "StepwiseError": "stepwise_jax.errors",
 }
-_MODULES = ("augmentation", "losses", "metrics", "optimizers")
+_MODULES = {
+    **{name: f"stepwise_jax.functional.{name}" for name in ("augmentation", "losses", "metrics", "optimizers")},
+    "loggers": "stepwise_jax.workdir.loggers",
+}
 
 __all__ = [
     "CheckpointConfig",
@@ -69,6 +73,7 @@ __all__ = [
     "StepwiseError",
     "augmentation",
     "load_config",
+    "loggers",
     "losses",
     "make_plan",
     "metrics",
@@ -83,7 +88,7 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         value = getattr(importlib.import_module(_HOMES[name]), name)
     elif name in _MODULES:
-        value = importlib.import_module(f"stepwise_jax.functional.{name}")
+        value = importlib.import_module(_MODULES[name])
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value

@@ -77,6 +77,15 @@ def _add_json(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="print one JSON document")
 
 
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name for name in text.split(",") if name)
+
+
+def _add_log(command: argparse.ArgumentParser) -> None:
+    text = "also log to wandb, mlflow or trackio; TensorBoard's events are always written"
+    command.add_argument("--log", type=_names, action="extend", default=[], metavar="NAME,...", help=text)
+
+
 def _add_parallel_runs(command: argparse.ArgumentParser) -> None:
     text = "runs at the same time (default: one for each GPU, or for each core)"
     command.add_argument("--processes", type=int, default=0, metavar="N", help=text)
@@ -91,6 +100,10 @@ def _add_plan_options(command: argparse.ArgumentParser) -> None:
 def _add_train_options(command: argparse.ArgumentParser) -> None:
     _add_config(command)
     _add_workdir(command, "folder of the run, new or to resume")
+    _add_log(command)
+    command.add_argument(
+        "--log-group", type=_folder, metavar="DIR", help="folder of the study that holds the run: the run's group there"
+    )
     command.add_argument(
         "--profile", metavar="STAGE:EPOCH", help="trace this epoch (for example 1:2) with JAX's profiler to DIR/profile"
     )
@@ -126,6 +139,7 @@ def _add_evaluate_options(command: argparse.ArgumentParser) -> None:
 def _add_compare_options(command: argparse.ArgumentParser) -> None:
     _add_config(command)
     _add_workdir(command, "folder of the comparison")
+    _add_log(command)
     command.add_argument("--seeds", type=int, default=5, metavar="N", help="runs of each strategy (default: 5)")
     command.add_argument(
         "--strategies",
@@ -139,6 +153,7 @@ def _add_compare_options(command: argparse.ArgumentParser) -> None:
 def _add_sweep_options(command: argparse.ArgumentParser) -> None:
     _add_config(command)
     _add_workdir(command, "folder of the sweep")
+    _add_log(command)
     command.add_argument(
         "--grid",
         action="append",
@@ -245,7 +260,10 @@ def _add_bench_data_options(group: Any) -> None:
 
 _OPTIONS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "plan": ("CONFIG [--memory] [--json] [--FIELD VALUE ...]", _add_plan_options),
-    "train": ("CONFIG --workdir DIR [--distributed] [--profile STAGE:EPOCH] [--FIELD VALUE ...]", _add_train_options),
+    "train": (
+        "CONFIG --workdir DIR [--log NAME,...] [--distributed] [--profile STAGE:EPOCH] [--FIELD VALUE ...]",
+        _add_train_options,
+    ),
     "evaluate": ("DIR [--data.root FOLDER] [--data.data_dir DIR] [--json]", _add_evaluate_options),
     "compare": (
         "CONFIG --workdir DIR [--seeds N] [--strategies A,B,...] [--processes N] [--FIELD VALUE ...]",

@@ -10,7 +10,7 @@ from typing import Any
 
 from stepwise_jax.cli import networks
 from stepwise_jax.cli.overrides import load_experiment
-from stepwise_jax.errors import InputError
+from stepwise_jax.errors import InputError, require
 from stepwise_jax.experiment.config import DataConfig, ExperimentConfig, ModelConfig, PlanConfig
 from stepwise_jax.experiment.serialization import model_name, override_fields
 from stepwise_jax.formatting import describe_progress, describe_scores
@@ -61,9 +61,12 @@ def train(options: argparse.Namespace, fields: Sequence[str]) -> None:
     from stepwise_jax.runtime import compile_cache, multihost
     from stepwise_jax.training import loop
     from stepwise_jax.training.timing import parse_profiled_epoch
+    from stepwise_jax.workdir.loggers import make_loggers
 
     compute_in_main_thread()
     experiment = load_experiment(options.config, fields, options.command)
+    require(bool(options.log) or not options.log_group, "--log-group", str(options.log_group), "given with --log")
+    loggers = make_loggers(options.log, options.workdir, options.log_group)
     _join_processes(options)
     sizes = datasets.sizes(experiment.data)
     network = build_network(experiment, sizes.num_classes)
@@ -77,7 +80,7 @@ def train(options: argparse.Namespace, fields: Sequence[str]) -> None:
             stages,
             network,
             options.workdir,
-            observers=[display],
+            observers=[display, *loggers],
             variables=variables,
             config_path=options.config,
             profile=profile,

@@ -26,6 +26,7 @@ def compare(options: argparse.Namespace, fields: Sequence[str]) -> None:
     from stepwise_jax.studies import comparison, comparison_folder
 
     _check_processes(options.processes)
+    log_words = _log_words(options)
     requested, experiments = _make_comparison(options, fields)
     stages = comparison.make_plans(experiments, _check_training(experiments))
     pairs = comparison.find_duplicates(experiments, stages)
@@ -34,7 +35,7 @@ def compare(options: argparse.Namespace, fields: Sequence[str]) -> None:
     # The folder may hold more strategies and seeds from earlier commands.
     whole = comparison_folder.open_comparison_folder(options.workdir, requested)
     _prepare_data(experiments)
-    jobs = comparison.make_jobs(requested, options.workdir, stages, launch_command(), fields)
+    jobs = comparison.make_jobs(requested, options.workdir, stages, launch_command(), [*fields, *log_words])
     failures = _run_unfinished(jobs, options.processes)
     comparison_folder.write_failures(options.workdir, failures)
     _show_comparison(whole, options.workdir)
@@ -81,7 +82,7 @@ def sweep(options: argparse.Namespace, fields: Sequence[str]) -> None:
     _check_sweep(options)
     experiment = load_experiment(options.config, fields, options.command)
     seeds = tuple(range(experiment.seed, experiment.seed + options.seeds))
-    command = (*launch_command(), "train", options.config, *fields)
+    command = (*launch_command(), "train", options.config, *fields, *_log_words(options))
     settings = sweep.Sweep(options.workdir, experiment, seeds, command, _make_planner(options, fields))
     points = sweep.parse_grid(experiment, options.grid) if options.grid else ()
     # Raises an error now if a point cannot be trained.
@@ -139,6 +140,14 @@ def _make_planner(options: argparse.Namespace, fields: Sequence[str]) -> Callabl
         return experiment, make_plan(experiment.plan, sizes(experiment.data).train, experiment.optimizer)
 
     return lambda arguments: plan(tuple(arguments))
+
+
+def _log_words(options: argparse.Namespace) -> tuple[str, ...]:
+    """The arguments that make the study's runs log elsewhere, as one group; checks that they can."""
+    from stepwise_jax.workdir.loggers import make_loggers
+
+    make_loggers(options.log, options.workdir / "run", options.workdir)
+    return ("--log", ",".join(options.log), "--log-group", str(options.workdir)) if options.log else ()
 
 
 def _check_processes(processes: int) -> None:

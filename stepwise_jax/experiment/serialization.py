@@ -87,6 +87,11 @@ def experiment_functions(config: ExperimentConfig) -> dict[str, Callable[..., An
     return alone | {f"{name}.{key}": each for name, mapping in mappings.items() for key, each in mapping.items()}
 
 
+def flat_experiment(config: ExperimentConfig) -> dict[str, Any]:
+    """Return every field by its dotted name, with functions by their names."""
+    return {name: _with_functions(value, function_name) for name, value in flatten_fields(config).items()}
+
+
 def experiment_to_dict(config: ExperimentConfig) -> dict[str, Any]:
     """Return the experiment as a JSON-compatible dictionary, with functions by their names."""
     return _section_to_dict(config)

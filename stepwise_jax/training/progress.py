@@ -13,9 +13,9 @@ from typing import Any, Protocol, Self
 from stepwise_jax.errors import describe_error
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.workdir.files import TENSORBOARD
+from stepwise_jax.workdir.loggers.tensorboard import TensorBoard
 from stepwise_jax.workdir.record_file import NullRecordWriter, RecordWriter
 from stepwise_jax.workdir.records import EndRecord, EventRecord, PreparationRecord, Record, StoredRecord
-from stepwise_jax.workdir.tensorboard import TensorBoard
 
 
 @dataclass(frozen=True)

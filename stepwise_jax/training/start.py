@@ -6,7 +6,7 @@ from typing import Any
 
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import ExperimentConfig
-from stepwise_jax.experiment.serialization import model_name
+from stepwise_jax.experiment.serialization import flat_experiment, model_name
 from stepwise_jax.functional.state import TrainState, digest
 from stepwise_jax.plans.stage import Stage, stage_from_dict, stage_to_dict
 from stepwise_jax.runtime import multihost
@@ -65,7 +65,8 @@ def start_or_resume(session: Session, folder: Path) -> tuple[TrainState, Positio
     if restored is not None:
         multihost.broadcast_from_first(lambda: _check_records(session, position, folder))
     session.timer.reset(position.seconds)
-    session.log.show(StartRecord(title, [stage_to_dict(stage) for stage in session.stages], total))
+    stages, fields = [stage_to_dict(stage) for stage in session.stages], flat_experiment(session.experiment)
+    session.log.show(StartRecord(title, stages, total, fields))
     if restored is None:
         session.log.event("start", f"starting: {len(session.stages)} stages, {updates} updates{_lost_epochs(folder)}")
     else:

@@ -124,6 +124,8 @@ class StartRecord:
     """The planned stages, as in `config.json`."""
     samples: int
     """Examples that the whole run trains on, counting each as often as it is seen."""
+    experiment: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """The fields of the experiment by dotted name, functions by their names."""
     kind: Literal["start"] = "start"
 
 

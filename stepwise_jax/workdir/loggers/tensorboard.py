@@ -1,6 +1,5 @@
 """An observer that writes TensorBoard events."""
 
-import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,14 +8,8 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboardX.summary import scalar
 
+from stepwise_jax.workdir.loggers.scalars import epoch_scalars
 from stepwise_jax.workdir.records import EndRecord, EpochRecord, Record
-
-_TAGS = {
-    "train/loss": "train_loss",
-    "schedule/learning_rate": "learning_rate",
-    "schedule/batch_size": "batch_size",
-    "schedule/noise_scale": "noise_scale",
-}
 
 
 class TensorBoard:
@@ -55,11 +48,9 @@ class _Scalars:
         self._by_examples = _open_events(folder / "by_examples", first.examples_seen)
 
     def add(self, record: EpochRecord) -> None:
-        scores = {f"test/{name}": value for name, value in record.metrics.items()}
-        for tag, value in (scores | {tag: getattr(record, name) for tag, name in _TAGS.items()}).items():
-            if value is not None and math.isfinite(value):
-                _add_scalar(self._by_step, tag, value, record.step)
-                _add_scalar(self._by_examples, f"by_examples/{tag}", value, record.examples_seen)
+        for tag, value in epoch_scalars(record).items():
+            _add_scalar(self._by_step, tag, value, record.step)
+            _add_scalar(self._by_examples, f"by_examples/{tag}", value, record.examples_seen)
         # Without a flush, TensorBoard would never get the last epochs of a killed run.
         self._by_step.flush()
         self._by_examples.flush()

@@ -11,8 +11,8 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 
 from stepwise_jax.workdir import record_file
+from stepwise_jax.workdir.loggers.tensorboard import TensorBoard
 from stepwise_jax.workdir.records import EndRecord, EpochRecord
-from stepwise_jax.workdir.tensorboard import TensorBoard
 from tests.workdir.example_records import epoch_record
 
 
@@ -85,7 +85,7 @@ for epoch in (1, 2, 3):
     log.record(epoch_record(1, epoch))
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     assert subprocess.run([sys.executable, "-c", program], cwd=root).returncode == -signal.SIGKILL
     assert len(record_file.read_records(tmp_path).epochs) == 3
     assert len(scalars(tmp_path / "tensorboard")) == 3 * 7
