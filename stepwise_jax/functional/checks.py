@@ -10,6 +10,7 @@ import numpy as np
 from flax import linen as nn
 
 from stepwise_jax.errors import InputError, describe_error
+from stepwise_jax.experiment.config import OptimizerConfig
 from stepwise_jax.experiment.functions import describe_function
 from stepwise_jax.experiment.serialization import function_name
 from stepwise_jax.functional.boundary import BoundaryRule
@@ -115,12 +116,19 @@ def _find_fault(network: nn.Module, num_classes: int, image_size: int, size: int
 def _check_hyperparameters(recipe: Recipe, stages: Sequence[Stage]) -> None:
     taken = [*hyperparameters(recipe.optimizer), *(["clip_norm"] if recipe.clip_norm is not None else [])]
     for number, stage in enumerate(stages, start=1):
-        for name in stage.hyperparameters:
+        for field, name in _set_by(stage):
             if name not in taken:
                 raise InputError(
-                    f"hyperparameters of stage {number} ({stage.name}) sets {name!r}, which the optimizer "
+                    f"{field} of stage {number} ({stage.name}) sets {name!r}, which the optimizer "
                     f"{function_name(recipe.optimizer)} does not take: it takes {', '.join(taken) or 'none'}"
                 )
+
+
+def _set_by(stage: Stage) -> list[tuple[str, str]]:
+    """The fields of a stage that set a hyperparameter, and its name; a default of the configuration sets nothing."""
+    defaults = OptimizerConfig()
+    own = [name for name in ("momentum", "weight_decay") if getattr(stage, name) not in (None, getattr(defaults, name))]
+    return [*((name, name) for name in own), *(("hyperparameters", name) for name in stage.hyperparameters)]
 
 
 def _check_augmentation(recipe: Recipe, num_classes: int, image_size: int) -> Any:

@@ -245,8 +245,10 @@ def _draw_subsets(
     """
     counts = [stage.examples for stage in stages]
     draw = partial(subsets.draw, experiment.data.subset_draw, experiment.seed, train.labels, train.ids)
-    nested, (whole,) = draw(counts, dataset.builder), draw([len(train.labels)], dataset.builder)
-    drawn = tuple(whole if stage.draw == "redrawn" else subset for stage, subset in zip(stages, nested, strict=True))
+    drawn = draw(counts, dataset.builder)
+    if any(stage.draw == "redrawn" for stage in stages):
+        (whole,) = draw([len(train.labels)], dataset.builder)
+        drawn = tuple(whole if stage.draw == "redrawn" else subset for stage, subset in zip(stages, drawn, strict=True))
     scored, _ = datasets.used_rows(experiment.data, dataset, "test")
     manifest = subsets.manifest(drawn, [stage.name for stage in stages], dataset, train.ids, test.ids, scored)
     path = folder / SUBSETS

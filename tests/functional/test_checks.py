@@ -57,6 +57,11 @@ def test_what_is_shipped_fits():
 def test_a_stage_sets_only_what_the_optimizer_takes():
     said = refusal(Recipe(partial(adamw, b1=0.8)), hyperparameters={"nesterov": 1.0})
     assert said.startswith("hyperparameters of stage 2 (A) sets 'nesterov', which the optimizer adamw does not take")
+
+
+def test_a_momentum_that_a_strategy_sets_for_an_optimizer_without_one_is_named():
+    said = refusal(Recipe(adamw), momentum=0.5)
+    assert said.startswith("momentum of stage 2 (A) sets 'momentum', which the optimizer adamw does not take")
     assert said.endswith("it takes b1, b2, eps, weight_decay")
 
 
