@@ -54,6 +54,11 @@ def write_classes(folder: Path, classes=("cat", "dog"), count=3, first=0) -> Non
             write_image(folder / name / f"{row:03d}.png", 100 * label + first + row)
 
 
+def prepare_and_open(data: DataConfig, fetch: bool = False) -> Dataset:
+    datasets.prepare(data, quiet, fetch=fetch)
+    return datasets.open_dataset(data)
+
+
 def write_splits(root: Path) -> Path:
     """A train folder with 2 x 3 images and a test folder with 2 x 2."""
     write_classes(root / "train")
@@ -88,9 +93,7 @@ def config_of(name: str, path: Path, data_dir: Path) -> DataConfig:
 
 def prepared(name: str, path: Path, data_dir: Path) -> Dataset:
     """The data set, prepared from `path` and opened."""
-    data = config_of(name, path, data_dir)
-    datasets.prepare(data, quiet, fetch=True)
-    return datasets.open_dataset(data)
+    return prepare_and_open(config_of(name, path, data_dir), fetch=True)
 
 
 def refused(name: str, path: Path, tmp_path: Path, message: str) -> None:

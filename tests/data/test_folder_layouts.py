@@ -5,24 +5,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_files import folder, quiet, write_classes, write_image, write_splits
+from data_files import folder, prepare_and_open, write_classes, write_image, write_splits
 
 import launch
 from stepwise_jax.data import datasets
-from stepwise_jax.data.dataset import Dataset, Sizes
+from stepwise_jax.data.dataset import Sizes
 from stepwise_jax.data.prepared import reading
 from stepwise_jax.errors import InputError
-from stepwise_jax.experiment.config import DataConfig
 
 
 @pytest.fixture
 def root(tmp_path) -> Path:
     return write_splits(tmp_path / "root")
-
-
-def prepared(data: DataConfig) -> Dataset:
-    datasets.prepare(data, quiet)
-    return datasets.open_dataset(data)
 
 
 @pytest.mark.parametrize("name", ["validation", "valid", "val"])
@@ -31,7 +25,7 @@ def test_validation_images_serve_where_there_is_no_test_folder(root, name, caplo
     (root / "test").rename(root / name)
     data = folder(root)
     assert datasets.sizes(data) == Sizes(6, 4, 2)
-    _, ids = reading.labels_and_ids(prepared(data), "test")
+    _, ids = reading.labels_and_ids(prepare_and_open(data), "test")
     assert all(each.startswith(f"{name}/") for each in ids)
     assert [record.getMessage() for record in caplog.records] == [
         f"data.root: the images of {name!r} are the test images"
@@ -42,7 +36,7 @@ def test_validation_images_serve_where_test_images_have_no_classes(root, caplog)
     caplog.set_level(logging.WARNING)
     (root / "test").rename(root / "val")
     write_image(root / "test/0.png")
-    assert len(reading.labels_and_ids(prepared(folder(root)), "test")[1]) == 4
+    assert len(reading.labels_and_ids(prepare_and_open(folder(root)), "test")[1]) == 4
     assert caplog.records[-1].getMessage() == "data.root: only train and val are read, not 'test'"
 
 
@@ -50,7 +44,7 @@ def test_validation_beside_train_and_test_is_not_used_and_said_to_be(root, caplo
     caplog.set_level(logging.WARNING)
     write_classes(root / "validation", first=90)
     assert datasets.sizes(folder(root)) == Sizes(6, 4, 2)
-    prepared(folder(root))
+    prepare_and_open(folder(root))
     assert caplog.records[-1].getMessage() == "data.root: only train and test are read, not 'validation'"
 
 
@@ -62,7 +56,7 @@ def test_two_spellings_of_a_name_are_one_class(root, caplog):
     write_image(root / "test" / composed / "2.png", 13)
     data = folder(root)
     assert datasets.sizes(data) == Sizes(8, 5, 3)
-    dataset = prepared(data)
+    dataset = prepare_and_open(data)
     assert dataset.class_names == (decomposed, "cat", "dog")
     assert np.bincount(reading.labels_and_ids(dataset, "train")[0]).tolist() == [2, 3, 3]
     assert np.bincount(reading.labels_and_ids(dataset, "test")[0]).tolist() == [1, 2, 2]
@@ -77,7 +71,7 @@ def test_what_cannot_be_read_is_left_out_on_request(root, caplog):
     (root / "train/cat/photo.heic").write_bytes(b"not read")
     data = folder(root, unreadable="skip")
     assert datasets.sizes(data) == Sizes(6, 4, 2)
-    dataset = prepared(data)
+    dataset = prepare_and_open(data)
     assert len(reading.labels_and_ids(dataset, "train")[1]) == 6
     assert [record.getMessage() for record in caplog.records] == [
         "data.root: left out 1 image of a format that is not read: 'train/cat/photo.heic'",

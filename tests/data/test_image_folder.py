@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_files import folder, quiet, write_classes, write_image, write_splits
+from data_files import folder, prepare_and_open, quiet, write_classes, write_image, write_splits
 from PIL import Image
 
 from stepwise_jax.data import datasets, progress, subsets
-from stepwise_jax.data.dataset import Dataset, Sizes
+from stepwise_jax.data.dataset import Sizes
 from stepwise_jax.data.prepared import reading
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import DataConfig
@@ -21,15 +21,10 @@ def root(tmp_path) -> Path:
     return write_splits(tmp_path / "root")
 
 
-def prepared(data: DataConfig) -> Dataset:
-    datasets.prepare(data, quiet)
-    return datasets.open_dataset(data)
-
-
 def test_train_and_test_folders(root):
     data = folder(root)
     assert datasets.sizes(data) == Sizes(6, 4, 2)
-    dataset = prepared(data)
+    dataset = prepare_and_open(data)
     assert dataset.name == "image_folder"
     assert dataset.class_names == ("cat", "dog")
     assert dataset.image_shape == (10, 12, 3)
@@ -42,7 +37,7 @@ def test_train_and_test_folders(root):
 
 
 def test_original_bytes_are_kept(root):
-    dataset = prepared(folder(root))
+    dataset = prepare_and_open(folder(root))
     for record in dataset.builder.as_data_source("test", decoders={"image": _skip()}):
         assert record["image"] == (root / record["id"].decode()).read_bytes()
 
@@ -58,23 +53,23 @@ def test_split_is_drawn_by_class_where_there_is_none(tmp_path):
     write_classes(tmp_path / "root", ("c",), 5)
     data = folder(tmp_path / "root", test_fraction=0.2)
     assert datasets.sizes(data) == Sizes(20, 5, 3)
-    labels, ids = reading.labels_and_ids(prepared(data), "test")
+    labels, ids = reading.labels_and_ids(prepare_and_open(data), "test")
     assert np.bincount(labels).tolist() == [2, 2, 1]
-    again, same = reading.labels_and_ids(prepared(data), "test")
+    again, same = reading.labels_and_ids(prepare_and_open(data), "test")
     assert (again.tolist(), same) == (labels.tolist(), ids)
-    assert not set(ids) & set(reading.labels_and_ids(prepared(data), "train")[1])
+    assert not set(ids) & set(reading.labels_and_ids(prepare_and_open(data), "train")[1])
 
 
 def test_another_fraction_is_prepared_beside(tmp_path):
     write_classes(tmp_path / "root", count=10)
-    small = prepared(folder(tmp_path / "root", test_fraction=0.1))
-    large = prepared(folder(tmp_path / "root", test_fraction=0.5))
+    small = prepare_and_open(folder(tmp_path / "root", test_fraction=0.1))
+    large = prepare_and_open(folder(tmp_path / "root", test_fraction=0.5))
     assert len(reading.labels_and_ids(small, "test")[1]) == 2
     assert len(reading.labels_and_ids(large, "test")[1]) == 10
 
 
 def test_fraction_does_not_matter_to_a_test_folder(root):
-    first = prepared(folder(root, test_fraction=0.1))
+    first = prepare_and_open(folder(root, test_fraction=0.1))
     assert datasets.open_dataset(folder(root, test_fraction=0.5)).builder.data_dir == first.builder.data_dir
 
 
@@ -100,14 +95,14 @@ def test_every_suffix_in_any_case(tmp_path):
             write_image(tmp_path / "root/test" / name / f"{row}{suffix}")
     data = folder(tmp_path / "root")
     assert datasets.sizes(data) == Sizes(26, 26, 2)
-    images = datasets.load(prepared(data), "train", 16, quiet).images
+    images = datasets.load(prepare_and_open(data), "train", 16, quiet).images
     assert images.shape == (26, 10, 12, 3)
     assert np.abs(images.astype(int) - (0, 255, 7)).max() < 8
 
 
 def test_images_of_several_sizes_are_scaled_here(root):
     write_image(root / "train/cat/big.png", 50, (40, 30))
-    dataset = prepared(folder(root))
+    dataset = prepare_and_open(folder(root))
     assert dataset.image_shape is None
     examples = datasets.load(dataset, "train", 16, quiet)
     assert examples.images.shape == (7, 16, 16, 3)
@@ -116,14 +111,14 @@ def test_images_of_several_sizes_are_scaled_here(root):
 
 
 def test_larger_images_are_scaled_down_here(root):
-    examples = datasets.load(prepared(folder(root)), "test", 8, quiet)
+    examples = datasets.load(prepare_and_open(folder(root)), "test", 8, quiet)
     assert examples.images.shape == (4, 8, 8, 3)
 
 
 @pytest.mark.parametrize("change", ["written", "added", "removed", "renamed"])
 def test_a_changed_folder_is_prepared_again(root, change):
     data = folder(root)
-    before = prepared(data)
+    before = prepare_and_open(data)
     path = root / "train/cat/000.png"
     if change == "written":
         write_image(path, 222)
@@ -136,14 +131,14 @@ def test_a_changed_folder_is_prepared_again(root, change):
         path.rename(path.with_name("other.png"))
     with pytest.raises(InputError, match="not prepared"):
         datasets.open_dataset(data)
-    after = prepared(data)
+    after = prepare_and_open(data)
     assert after.builder.data_dir != before.builder.data_dir
     assert len(reading.labels_and_ids(after, "train")[1]) == {"added": 7, "removed": 5}.get(change, 6)
 
 
 def test_manifest_depends_on_contents_and_not_on_times(root):
     def manifest():
-        dataset = prepared(folder(root))
+        dataset = prepare_and_open(folder(root))
         (_, train), (_, test) = (reading.labels_and_ids(dataset, split) for split in ("train", "test"))
         return subsets.manifest((), (), dataset, train, test)
 
@@ -160,7 +155,7 @@ def test_clutter_is_ignored(root, caplog):
         (root / "train/cat" / name).write_bytes(b"clutter")
     (root / "train/.cache").mkdir()
     (root / "README.txt").write_text("about")
-    assert len(reading.labels_and_ids(prepared(folder(root)), "train")[1]) == 6
+    assert len(reading.labels_and_ids(prepare_and_open(folder(root)), "train")[1]) == 6
     assert not caplog.records
 
 
@@ -187,12 +182,12 @@ def test_symbolic_links_are_followed(root, tmp_path):
     link.symlink_to(root)
     data = DataConfig(name="image_folder", root=str(link), data_dir=str(tmp_path / "data"))
     assert datasets.sizes(data) == Sizes(9, 4, 3)
-    assert "train/bird/001.png" in reading.labels_and_ids(prepared(data), "train")[1]
+    assert "train/bird/001.png" in reading.labels_and_ids(prepare_and_open(data), "train")[1]
 
 
 def test_names_in_any_script(tmp_path):
     write_classes(tmp_path / "根", ("кот", "собака 🐶", 'c\'est "ça"'), 4)
-    dataset = prepared(folder(tmp_path / "根"))
+    dataset = prepare_and_open(folder(tmp_path / "根"))
     assert dataset.class_names == ('c\'est "ça"', "кот", "собака 🐶")
     assert any(name.startswith("собака 🐶/") for name in reading.labels_and_ids(dataset, "train")[1])
 
@@ -238,5 +233,5 @@ def test_a_class_may_be_called_train_and_another_test(tmp_path):
 def test_class_of_one_image_stays_in_training(tmp_path):
     write_classes(tmp_path / "root", ("many",), 19)
     write_classes(tmp_path / "root", ("one",), 1)
-    dataset = prepared(folder(tmp_path / "root"))
+    dataset = prepare_and_open(folder(tmp_path / "root"))
     assert np.bincount(reading.labels_and_ids(dataset, "train")[0]).tolist() == [15, 1]
