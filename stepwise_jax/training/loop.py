@@ -38,9 +38,12 @@ Run = Generator[Record, None, _R]
 """Yields the records of a part of a run as they are made, and returns its result."""
 
 
-def run(*args: Any, **kwargs: Any) -> dict[str, Any]:
-    """Train as `iterate` does, and return the contents of `summary.json`."""
-    return finish(iterate(*args, **kwargs))
+def run(
+    experiment: ExperimentConfig, stages: tuple[Stage, ...], network: nn.Module, folder: Path, **options: Any
+) -> dict[str, Any]:
+    """Check the functions, train as `iterate` does, and return the contents of `summary.json`."""
+    check_functions(experiment, stages, network)
+    return finish(iterate(experiment, stages, network, folder, **options))
 
 
 def finish(running: Run[_R]) -> _R:
@@ -66,7 +69,7 @@ def iterate(
     """Train `stages` in `folder`, or resume where training stopped; yields records, and returns the run's summary.
 
     Args:
-      experiment: what to train on, and how.
+      experiment: what to train on, and how; `check_functions` has found that its functions fit together.
       stages: the plan, from `planning.make_plan`.
       network: called as `network.apply(variables, images, train=...)`, with the data set's number of classes.
       folder: the workdir; created if it does not exist.
@@ -82,7 +85,6 @@ def iterate(
       InterruptedRunError: after a signal; the state is saved.
       SaveError: if the final state, the predictions or the summary cannot be written.
     """
-    check_functions(experiment, stages, network)
     with (
         multihost.exit_on_local_failure(lambda: notify_end(observers)),
         multihost.enter_on_first_process(lambda: lock.exclusive_lock(folder)),
