@@ -68,7 +68,7 @@ def run_verdict(run: Run) -> str:
     stages = f"{len(run.stages)} {'stage' if len(run.stages) == 1 else 'stages'}"
     return (
         f"{run.name} reached {scores} on the test set at the end of "
-        f" {stages} and {planned} epochs ({cost}); its best epoch had {best} top-1."
+        f"{stages} and {planned} epochs ({cost}); its best epoch had {best} top-1."
     )
 
 

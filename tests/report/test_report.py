@@ -54,7 +54,7 @@ def cells(markdown: str, first: str) -> list[str]:
 
 def test_a_run_is_reported_in_full(demo):
     text = markdown(read_runs([demo]))
-    assert "demo reached 86.00 % top-1 and 93.00 % top-5 on the test set at the end of 5 stages and 20 epochs" in text
+    assert "demo reached top-1 86.00 %, top-5 93.00 % on the test set at the end of 5 stages and 20 epochs" in text
     assert "16,224 samples in 412 updates" in text
     assert "res2net50\\_26w\\_4s on digits at 224×224 pixels in float32, seed 0, on 1 x cpu" in text
     assert cells(text, "B") == ["40 %", "575", "48", "2e-05", "2", "4", "44", "2,300", "0.00024", "80.00 %", "90.00 %"]
@@ -89,7 +89,7 @@ def test_an_unfinished_run_says_so(folder, tmp_path):
     run = make_run(folder / "stopped", epochs=5)
     (only,) = read_runs([run])
     sentence = run_section.run_verdict(only)
-    assert sentence.startswith("stopped is unfinished: 5 of 20 epochs are done, in stage B; top-1 is 74.00 %")
+    assert sentence.startswith("stopped is unfinished: 5 of 20 epochs are done, in stage B; top-1 74.00 %, top-5 87.00 % so far")
     rows = run_section.stages_table(only).rows
     assert [row[-2] for row in rows] == ["70.00 %", "–", "–", "–", "–"]
     assert run_section.time_table(only).rows[0] == ("training", "30.0", "60.0 %")
@@ -101,7 +101,7 @@ def test_epochs_without_a_score_are_skipped(folder):
         last = epoch_records(make_plan(STEPWISE, EXAMPLES, ExperimentConfig().optimizer))[3]
         writer.append(dataclasses.replace(last, top1=None, top5=None, test_loss=None))
     (only,) = read_runs([run])
-    assert "top-1 is 63.33 % and top-5 81.67 % so far" in run_section.run_verdict(only)
+    assert "top-1 63.33 %, top-5 81.67 % so far" in run_section.run_verdict(only)
     assert draw_curves(group_series([only])).png.startswith(b"\x89PNG")
 
 
