@@ -69,6 +69,11 @@ def _add_run(command: argparse.ArgumentParser) -> None:
     command.add_argument("run", type=_path, metavar="DIR", help="folder of a run")
 
 
+def _add_weights(command: argparse.ArgumentParser) -> None:
+    text = "weights as trained (raw), or their moving average (ema) of a run with optimizer.ema_decay (default: raw)"
+    command.add_argument("--weights", choices=("raw", "ema"), default="raw", help=text)
+
+
 def _add_workdir(command: argparse.ArgumentParser, text: str) -> None:
     command.add_argument("--workdir", type=_folder, required=True, metavar="DIR", help=text)
 
@@ -173,6 +178,7 @@ def _add_predict_options(command: argparse.ArgumentParser) -> None:
     _add_run(command)
     command.add_argument("images", nargs="+", metavar="IMAGE", help="a file, a folder, or a pattern in quotes")
     command.add_argument("--top", type=int, default=5, metavar="N", help="classes for each image (default: 5)")
+    _add_weights(command)
     _add_json(command)
 
 
@@ -181,6 +187,7 @@ def _add_export_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--out", type=_path, required=True, metavar="FILE", help="a file that ends with .stablehlo or .safetensors"
     )
+    _add_weights(command)
 
 
 def _add_report_options(command: argparse.ArgumentParser) -> None:
@@ -273,8 +280,8 @@ _OPTIONS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
         "CONFIG --workdir DIR (--grid FIELD=V1,V2 ... | --trials N [--samples N]) [...] [--FIELD VALUE ...]",
         _add_sweep_options,
     ),
-    "predict": ("DIR IMAGE... [--top N] [--json]", _add_predict_options),
-    "export": ("DIR --out FILE", _add_export_options),
+    "predict": ("DIR IMAGE... [--top N] [--weights raw|ema] [--json]", _add_predict_options),
+    "export": ("DIR --out FILE [--weights raw|ema]", _add_export_options),
     "report": ("DIR... --out DIR", _add_report_options),
     "prepare": ("DATASET [--from PATH] [--data-dir DIR] [--verify]", _add_prepare_options),
     "import_weights": (

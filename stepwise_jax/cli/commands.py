@@ -158,7 +158,7 @@ def _classify(options: argparse.Namespace, paths: Sequence[str]) -> tuple[list[d
     from stepwise_jax.cli.display import make_display
     from stepwise_jax.inference.predict import classify_files, rank_classes
 
-    trained = networks.load_trained(options.run)
+    trained = networks.load_trained(options.run, options.weights)
     if not trained.is_final:
         print(f"warning: {options.run}: the network is that after {trained.progress}", file=sys.stderr)
     ranked, faults = [], []
@@ -176,7 +176,7 @@ def export(options: argparse.Namespace, _: Sequence[str]) -> None:
     from stepwise_jax.inference.export import check_export_path, write_stablehlo
 
     check_export_path(options.out)
-    trained = networks.load_trained(options.run)
+    trained = networks.load_trained(options.run, options.weights)
     if options.out.suffix == ".stablehlo":
         write_stablehlo(trained, options.out)
     elif callable(trained.experiment.model.name):
@@ -186,7 +186,8 @@ def export(options: argparse.Namespace, _: Sequence[str]) -> None:
         _write_safetensors(trained, options.out)
     size, channels = trained.signature.preprocessing.image_size, trained.signature.image_shape[2]
     classes = len(trained.signature.classes)
-    print(f"{options.out}: {size} x {size} x {channels} pixels to {classes} classes, after {trained.progress}")
+    state = trained.progress + (", averaged weights" if trained.weights == "ema" else "")
+    print(f"{options.out}: {size} x {size} x {channels} pixels to {classes} classes, after {state}")
 
 
 def _write_safetensors(trained: Any, path: Path) -> None:

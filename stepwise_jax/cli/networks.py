@@ -11,15 +11,15 @@ if TYPE_CHECKING:
     from stepwise_jax.inference.trained import TrainedNetwork
 
 
-def load_trained(folder: Path) -> "TrainedNetwork":
-    """The trained network of a run's folder."""
+def load_trained(folder: Path, weights: str = "raw") -> "TrainedNetwork":
+    """The trained network of a run's folder, with its weights as trained ("raw") or averaged ("ema")."""
     from stepwise_jax.functional.networks import build_network
     from stepwise_jax.inference import trained
     from stepwise_jax.runtime import compile_cache
 
     compile_cache.enable()
     experiment, signature = trained.read_description(folder)
-    return trained.open_trained(folder, build_network(experiment, len(signature.classes)))
+    return trained.open_trained(folder, build_network(experiment, len(signature.classes)), weights)
 
 
 def initial_variables(experiment: ExperimentConfig, num_classes: int) -> Any | None:

@@ -55,6 +55,7 @@ def describe_network(trained: TrainedNetwork) -> dict[str, Any]:
         "dataset": signature.dataset,
         "network": model_name(trained.experiment),
         "network_shape": shape,
+        "weights": trained.weights,
         "updates": trained.updates,
         "planned_updates": trained.planned_updates,
         "versions": {name: installed_version(name) for name in ("jax", "jaxlib", "flax", "stepwise-jax")},

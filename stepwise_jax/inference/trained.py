@@ -8,16 +8,18 @@ from typing import Any
 import jax
 from flax import linen as nn
 
-from stepwise_jax.errors import InputError
+from stepwise_jax.errors import InputError, require
 from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.formatting import describe_progress
 from stepwise_jax.functional.recipe import make_state_initializer
-from stepwise_jax.functional.state import TrainState
+from stepwise_jax.functional.state import TrainState, averaged_variables, trained_variables
 from stepwise_jax.workdir import lock
 from stepwise_jax.workdir.checkpoints import Checkpoints
 from stepwise_jax.workdir.files import CHECKPOINTS
 from stepwise_jax.workdir.folder import parse_config, read_config
 from stepwise_jax.workdir.signature import Signature, read_signature
+
+_WEIGHTS = {"raw": trained_variables, "ema": averaged_variables}
 
 _log = logging.getLogger(__name__)
 
@@ -38,6 +40,8 @@ class TrainedNetwork:
     """Optimizer steps of the whole run; None if unknown."""
     damaged: tuple[int, ...] = ()
     """Newer checkpoints that are damaged, by their updates."""
+    weights: str = "raw"
+    """Which weights `variables` holds: "raw", as trained, or "ema", their moving average."""
 
     @property
     def progress(self) -> str:
@@ -63,19 +67,21 @@ def read_description(folder: Path) -> tuple[ExperimentConfig, Signature]:
     return experiment, read_signature(folder)
 
 
-def open_trained(folder: Path, network: nn.Module) -> TrainedNetwork:
+def open_trained(folder: Path, network: nn.Module, weights: str = "raw") -> TrainedNetwork:
     """Open the newest intact checkpoint of a run; nothing is written, and the folder is locked only while it is read.
 
     Args:
       folder: the workdir.
       network: built as for the run; called as `network.apply(variables, images, train=...)`.
+      weights: "raw" for the weights as trained, "ema" for their moving average (`optimizer.ema_decay`).
 
     Raises:
-      InputError: as `read_description`; also if there is no checkpoint yet, none is intact, none is of this network, or
-        a process is training in the folder.
+      InputError: as `read_description`; also if the run has no moving average to open, there is no checkpoint yet, none
+        is intact, none is of this network, or a process is training in the folder.
       ReadError: if a checkpoint cannot be read for a reason that may pass.
     """
     experiment, signature = read_description(folder)
+    _check_weights(weights, experiment, folder)
     _, stages = parse_config(read_config(folder))
     like = _abstract_state(network, experiment, len(signature.classes))
     with (
@@ -86,10 +92,16 @@ def open_trained(folder: Path, network: nn.Module) -> TrainedNetwork:
     if restored is None:
         raise _no_checkpoint(folder)
     state, position = restored
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    variables = _WEIGHTS[weights](state)
     planned = sum(stage.updates for stage in stages)
     updates = int(position["updates"])
-    return TrainedNetwork(experiment, network, variables, updates, signature, planned, checkpoints.damaged)
+    return TrainedNetwork(experiment, network, variables, updates, signature, planned, checkpoints.damaged, weights)
+
+
+def _check_weights(weights: str, experiment: ExperimentConfig, folder: Path) -> None:
+    require(weights in _WEIGHTS, "weights", weights, f"one of {', '.join(_WEIGHTS)}")
+    has_them = weights == "raw" or experiment.optimizer.ema_decay is not None
+    require(has_them, "weights", weights, f"'raw': {folder} was trained without optimizer.ema_decay")
 
 
 def _no_checkpoint(folder: Path) -> InputError:
