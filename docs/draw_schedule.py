@@ -11,7 +11,6 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from stepwise_jax.experiment.config import PlanConfig
-from stepwise_jax.experiment.plan_config import StrategyName
 from stepwise_jax.plans.planning import make_plan
 from stepwise_jax.plans.stage import Stage, learning_rate_at, noise_scale
 
@@ -41,7 +40,7 @@ PANELS = {
 }
 
 
-def planned(strategy: StrategyName) -> tuple[Stage, ...]:
+def planned(strategy: str) -> tuple[Stage, ...]:
     """The stages of the paper's plan, or of its baseline."""
     return make_plan(PlanConfig(strategy=strategy), EXAMPLES)
 

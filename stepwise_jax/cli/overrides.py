@@ -24,6 +24,8 @@ from stepwise_jax.experiment.serialization import (
     override_fields,
 )
 from stepwise_jax.formatting import program_name, suggest
+from stepwise_jax.plans.parameters import describe_parameters
+from stepwise_jax.plans.registry import STRATEGIES, find_strategy
 
 # Every flag takes a value: `--model.small-images True`, as in records.
 _TYRO_CONFIG = (tyro.conf.FlagConversionOff,)
@@ -68,6 +70,9 @@ def parse_fields(config: ExperimentConfig, arguments: Sequence[str], program_nam
             parsed = _run_tyro(arguments, config, program_name)
         except SystemExit as error:
             raise InputError(_format_error(output.getvalue(), arguments)) from error
+    if isinstance(parsed.plan.strategy, str):
+        # Raises an error before the data is opened.
+        find_strategy(parsed.plan.strategy)
     return _clear_reproduces(config, _keep_staged(config, parsed))
 
 
@@ -87,9 +92,12 @@ def _clear_reproduces(config: ExperimentConfig, parsed: ExperimentConfig) -> Exp
 
 
 def print_fields(config: ExperimentConfig, program_name: str) -> None:
-    """Prints every field with its type, meaning and value on stdout."""
+    """Prints every field with its type, meaning and value on stdout, and the strategies."""
     with contextlib.suppress(SystemExit):
         _run_tyro(["--help"], config, program_name)
+    print("\nStrategies, with the parameters that may follow their names:\n")
+    for name, entry in STRATEGIES.items():
+        print(f"  {name}{describe_parameters(entry.function)}\n      {entry.title}")
 
 
 def _run_tyro(arguments: Sequence[str], config: ExperimentConfig, program_name: str) -> ExperimentConfig:

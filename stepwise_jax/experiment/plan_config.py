@@ -9,21 +9,6 @@ from stepwise_jax.experiment.fields import ConfigSection
 
 LearningRateRule = Literal["eq9", "eq9_recursive", "eq9_literal", "eq9_base_batch", "constant", "linear_scaling"]
 
-StrategyName = Literal[
-    "stepwise",
-    "baseline",
-    "single_set",
-    "equal_samples",
-    "equal_samples_rate_curve",
-    "equal_updates",
-    "last_stage",
-    "constant_rate",
-    "data_only",
-    "batch_only",
-    "batch_growth",
-    "cosine",
-]
-
 CarryName = Literal["state", "weights", "nothing", "shrink_perturb"]
 
 
@@ -33,8 +18,9 @@ class PlanConfig(ConfigSection):
 
     _prefix = "plan."
 
-    strategy: StrategyName | Callable[..., Any] = "stepwise"
-    """Strategy that makes the stages; a configuration file may also give a function of (plan, examples)."""
+    strategy: str | Callable[..., Any] = "stepwise"
+    """Name of the strategy that makes the stages, with values of its parameters (pacing:root:start=0.1); a
+    configuration file may also give a function of (plan, examples)."""
     staged: Literal["stepwise"] | Callable[..., Any] = "stepwise"
     """Strategy whose samples, updates and learning rates the controls (equal_samples, ...) match."""
     fractions: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8, 1.0)

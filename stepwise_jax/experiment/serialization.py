@@ -156,7 +156,7 @@ def experiment_from_dict_by_name(data: Mapping[str, Any]) -> ExperimentConfig:
     """
     unknown = {
         name: data[section][leaf]
-        for name in ("plan.strategy", "plan.carry", "optimizer.name", "loss.name")
+        for name in ("plan.carry", "optimizer.name", "loss.name")
         for section, _, leaf in [name.partition(".")]
         if leaf in data.get(section, {}) and data[section][leaf] not in field_choices(name)
     }

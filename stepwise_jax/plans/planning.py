@@ -19,25 +19,18 @@ from typing import Any
 from stepwise_jax.errors import InputError, describe_error, require
 from stepwise_jax.experiment.config import OptimizerConfig, PlanConfig
 from stepwise_jax.experiment.fields import type_matches, type_name
-from stepwise_jax.plans import controls, strategies
+from stepwise_jax.plans.registry import find_strategy
 from stepwise_jax.plans.stage import Stage, stage_to_dict
 from stepwise_jax.plans.strategies import Strategy
-
-STRATEGIES: dict[str, Strategy] = {
-    "stepwise": strategies.stepwise,
-    "single_set": strategies.single_set,
-    "baseline": strategies.baseline,
-    **controls.CONTROLS,
-}
 
 
 def make_plan(plan: PlanConfig, examples: int, optimizer: OptimizerConfig | None = None) -> tuple[Stage, ...]:
     """Return the stages of a run on `examples` training examples, validated and with the optimizer's defaults.
 
     Raises:
-      InputError: if the strategy fails, returns no stages, or a stage cannot be trained.
+      InputError: if there is no such strategy, it fails or returns no stages, or a stage cannot be trained.
     """
-    strategy = plan.strategy if callable(plan.strategy) else STRATEGIES[plan.strategy]
+    strategy = plan.strategy if callable(plan.strategy) else find_strategy(plan.strategy)
     stages = _call_strategy(strategy, plan, examples)
     for index, stage in enumerate(stages, start=1):
         _check_stage(stage, index, examples)
@@ -48,7 +41,7 @@ def make_plan(plan: PlanConfig, examples: int, optimizer: OptimizerConfig | None
 
 
 def _call_strategy(strategy: Strategy, plan: PlanConfig, examples: int) -> tuple[Stage, ...]:
-    name = getattr(strategy, "__name__", "strategy")
+    name = getattr(strategy, "__name__", plan.strategy if isinstance(plan.strategy, str) else "strategy")
     try:
         # Keep what a strategy prints out of the JSON document on stdout.
         with contextlib.redirect_stdout(sys.stderr):

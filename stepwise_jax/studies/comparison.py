@@ -14,7 +14,7 @@ from stepwise_jax.experiment.serialization import flatten_fields
 from stepwise_jax.plans.planning import make_plan
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.studies.jobs import Job
-from stepwise_jax.studies.variants import VARIANTS, default_names
+from stepwise_jax.studies.variants import VARIANTS, default_names, find_variant
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def drop_duplicates(comparison: Comparison, pairs: Sequence[tuple[str, str]], na
 def choose_arms(
     names: Sequence[str], config: str, experiment: ExperimentConfig, rows: Mapping[str, ExperimentConfig]
 ) -> tuple[Arm, ...]:
-    """The arms called `names`, each a row of the configuration file or a variant; without names, the default seven.
+    """The arms called `names`, each a row of the configuration file or a variant; without names, the default eight.
 
     Args:
       names: `rows` alone stands for all rows of the file.
@@ -131,7 +131,7 @@ def choose_arms(
         require(bool(rows), "--strategies", "rows", f"the names of strategies: {config} has no get_rows()")
         requested = list(rows)
     for name in requested:
-        if name not in rows and name not in VARIANTS:
+        if name not in rows and find_variant(name) is None:
             known = [*rows, *VARIANTS]
             near = difflib.get_close_matches(name, known, n=3) or known
             raise InputError(
@@ -146,7 +146,9 @@ def _make_arm(name: str, config: str, rows: Mapping[str, ExperimentConfig]) -> A
     if name in rows:
         file, _ = split_row(config)
         return Arm(name, f"{name} of {Path(file).name}", f"{file}:{name}", {})
-    return Arm(name, VARIANTS[name].title, config, VARIANTS[name].changes)
+    variant = find_variant(name)
+    assert variant is not None
+    return Arm(name, variant.title, config, variant.changes)
 
 
 def reject_ignored_fields(given: ExperimentConfig, experiment: ExperimentConfig, arms: Sequence[Arm]) -> None:

@@ -17,7 +17,7 @@ from stepwise_jax.experiment.serialization import (
     field_differences,
     function_name,
 )
-from stepwise_jax.plans.planning import STRATEGIES
+from stepwise_jax.plans.registry import is_registered
 from stepwise_jax.plans.stage import Stage, stage_from_dict, stage_to_dict
 from stepwise_jax.workdir.files import CHECKPOINTS, CONFIG, SUBSETS, SUMMARY
 from stepwise_jax.workdir.json_files import read_json, write_json
@@ -112,7 +112,7 @@ def parse_config(document: dict[str, Any]) -> tuple[ExperimentConfig, tuple[Stag
 
     name = document["strategy"]["name"]
     recorded_strategy.__name__ = recorded_strategy.__qualname__ = name
-    own = name not in STRATEGIES or document["strategy"]["file_sha256"] is not None
+    own = not is_registered(name) or document["strategy"]["file_sha256"] is not None
     strategy = {"plan.strategy": recorded_strategy} if own else {}
     return experiment_from_dict(document["experiment"], _load_functions(document) | strategy), stages
 

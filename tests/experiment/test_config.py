@@ -82,7 +82,7 @@ def test_a_dictionary_with_an_unknown_field_is_rejected():
         ("plan.decay_factor", 0.0, "above 0"),
         ("plan.milestones", (4, 3), "each above the one before"),
         ("plan.carry", "momentum", "'state', 'weights', 'nothing'"),
-        ("plan.strategy", "stepwize", "'stepwise'"),
+        ("plan.strategy", 5, "a string or a function"),
         ("data.test_fraction", 1.0, "between 0 and 1"),
         ("plan.epochs_per_stage", 10**20, "at most 1000000"),
         ("plan.batch_size", 10**20, "at most 1000000000"),

@@ -12,12 +12,13 @@ from stepwise_jax.data import datasets
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import ExperimentConfig, PlanConfig
 from stepwise_jax.experiment.config_files import load_config
-from stepwise_jax.plans import controls
 from stepwise_jax.plans.planning import make_plan
+from stepwise_jax.plans.registry import STRATEGIES
 from stepwise_jax.plans.stage import Stage, learning_rate_at, stage_from_dict, stage_to_dict
-from stepwise_jax.plans.strategies import baseline, stepwise
+from stepwise_jax.plans.strategies import stepwise
 
 M = 50_000
+CONTROLS = [name for name, each in STRATEGIES.items() if each.function.__module__ == "stepwise_jax.plans.controls"]
 CONFIGS = sorted(path for path in (Path(__file__).parents[2] / "configs").glob("*.py") if path.name[0] != "_")
 
 
@@ -155,7 +156,7 @@ def test_controls_of_a_user_defined_strategy():
     assert samples(plan("batch_only", 1000, **fields)) == 4000
 
 
-@pytest.mark.parametrize("name", controls.CONTROLS)
+@pytest.mark.parametrize("name", CONTROLS)
 @pytest.mark.parametrize("examples", [97, 2509, 75_750])
 @pytest.mark.parametrize(
     "fields",
@@ -183,7 +184,7 @@ def test_every_control_of_every_shipped_experiment_is_valid(path, monkeypatch, t
     experiment = load_config(str(path))
     folder = experiment.data.name == "image_folder"
     examples = (experiment.data.train_examples or M) if folder else datasets.sizes(experiment.data).train
-    for name in controls.CONTROLS:
+    for name in CONTROLS:
         config = dataclasses.replace(experiment.plan, strategy=name)
         made = make_plan(config, examples, experiment.optimizer)
         assert made[-1].examples == examples
@@ -234,6 +235,13 @@ def test_a_control_on_the_command_line_is_matched_to_the_configured_strategy():
     assert named.plan.staged == "stepwise"
 
 
-def test_the_baseline_is_no_control():
-    assert "baseline" not in controls.CONTROLS
-    assert plan("baseline")[0].epochs == baseline(PlanConfig(), M)[0].epochs == 100
+@pytest.mark.parametrize("name", CONTROLS)
+def test_a_plan_with_warm_up_has_every_control(name):
+    # A stage with a rate for each epoch has its warm-up in them.
+    assert all(stage.warmup_epochs == 0 or stage.epoch_rates is None for stage in plan(name, warmup_epochs=2))
+
+
+def test_cosine_warms_up():
+    (cold,), (warm,) = plan("cosine"), plan("cosine", warmup_epochs=2)
+    first, second, *others = cold.epoch_rates or ()
+    assert warm.epoch_rates == pytest.approx([first / 3, second * 2 / 3, *others])

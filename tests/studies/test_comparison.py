@@ -14,10 +14,10 @@ from stepwise_jax.studies.variants import VARIANTS, default_names
 from tests.studies.example_comparison import EXPERIMENT, ROWS, compared, own, plans_of
 
 
-def test_seven_are_compared_by_default():
+def test_eight_are_compared_by_default():
     names = [each.name for each in choose_arms([], "mine.py", EXPERIMENT, {})]
     assert names[:4] == ["stepwise", "constant_rate", "data_only", "baseline"]
-    assert names[4:] == ["equal_samples", "equal_samples_rate_curve", "equal_updates"]
+    assert names[4:] == ["equal_samples", "equal_samples_rate_curve", "equal_updates", "cosine"]
 
 
 def test_a_rule_of_the_users_own_takes_the_papers_place():
@@ -53,6 +53,11 @@ def test_names_that_cannot_be_compared(names, rows_, message):
     assert message in str(caught.value)
 
 
+def test_values_that_do_not_fit_a_strategy_are_refused():
+    with pytest.raises(InputError, match="a value after baseline is '3': it must be left out"):
+        choose_arms(["baseline:3", "stepwise"], "mine.py", EXPERIMENT, {})
+
+
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_variant_is_a_plan(name):
     experiment = override_fields(EXPERIMENT, VARIANTS[name].changes)
@@ -84,7 +89,9 @@ def test_duplicates_are_refused_where_they_are_named_and_left_out_where_not():
 
 def test_what_differs_beside_the_stages_is_no_duplicate():
     assert duplicates_of("stepwise", "fresh_momentum") == ()
-    assert duplicates_of(*[name for name in VARIANTS if name not in ("own", "rate_only")]) == ()
+    # The largest set alone is the last stage, under the paper's plan.
+    twins = ("own", "rate_only", "single_set")
+    assert duplicates_of(*[name for name in VARIANTS if name not in twins]) == ()
 
 
 def test_a_plan_that_cannot_be_made_names_its_strategy():

@@ -1,0 +1,98 @@
+"""The strategies by name, with their titles.
+
+The choices of the configuration, the help of the command line, `compare` and the documentation are derived from this
+table. A new strategy is one pure function and one entry here.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from stepwise_jax.errors import InputError
+from stepwise_jax.experiment.config import PlanConfig
+from stepwise_jax.formatting import suggest
+from stepwise_jax.plans import controls, strategies
+from stepwise_jax.plans.parameters import parse_parameters
+from stepwise_jax.plans.stage import Stage
+from stepwise_jax.plans.strategies import Strategy
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A strategy in the table; its name is that of its function."""
+
+    function: Callable[..., tuple[Stage, ...]]
+    """`plan, examples -> stages`, with parameters of its own as keyword arguments."""
+    title: str
+    """A description for tables."""
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    """Other fields of the plan that the strategy needs, by name."""
+    examples: tuple[str, ...] = ()
+    """Values of its parameters to show it with, as they follow its name; by default none."""
+
+
+_ENTRIES = (
+    Entry(strategies.stepwise, "the paper's plan, rates by Eq. 9"),
+    Entry(strategies.baseline, "the paper's baseline: all the data, constant batch"),
+    Entry(strategies.single_set, "the largest set alone, for the epochs of one stage"),
+    Entry(controls.equal_samples, "all the data, as many samples as the staged run"),
+    Entry(controls.equal_samples_rate_curve, "all the data, as many samples, the staged run's rate curve"),
+    Entry(controls.equal_updates, "all the data, as many updates as the staged run"),
+    Entry(controls.last_stage, "the last stage alone"),
+    Entry(controls.constant_rate, "the paper's plan, constant rate"),
+    Entry(controls.data_only, "only the data grows: constant batch and rate"),
+    Entry(controls.batch_only, "only the batch grows: all the data, constant rate"),
+    Entry(controls.batch_growth, "all the data, the batch grows where the rate would drop"),
+    Entry(controls.cosine, "all the data, as many samples, cosine decay"),
+)
+
+STRATEGIES: Mapping[str, Entry] = MappingProxyType({each.function.__name__: each for each in _ENTRIES})
+"""The strategies by name."""
+
+
+def find_strategy(text: str) -> Strategy:
+    """Return the strategy of a name, with the values that follow it: `pacing:root:start=0.1`.
+
+    Raises:
+      InputError: for a name that is not in the table (with the nearest), or values that do not fit its parameters.
+    """
+    name, *words = text.split(":")
+    if name not in STRATEGIES:
+        known = ", ".join(map(repr, STRATEGIES))
+        raise InputError(f"plan.strategy is {text!r}: it must be one of {known}{suggest(name, STRATEGIES)}")
+    function = STRATEGIES[name].function
+    values = parse_parameters(name, function, words)
+    return functools.partial(function, **values) if values else function
+
+
+def is_registered(text: str) -> bool:
+    """Whether a text names a strategy of the table, whatever follows the name."""
+    return text.partition(":")[0] in STRATEGIES
+
+
+def strategy_title(text: str) -> str:
+    """Return the title of a strategy, with the values that follow its name."""
+    name, _, values = text.partition(":")
+    return STRATEGIES[name].title + (f" ({values.replace(':', ', ')})" if values else "")
+
+
+def strategy_fields(text: str) -> dict[str, Any]:
+    """Return the fields of the plan that select a strategy, by name: its name, and others that it needs."""
+    return {"strategy": text, **STRATEGIES[text.partition(":")[0]].fields}
+
+
+def with_strategy(plan: PlanConfig, text: str) -> PlanConfig:
+    """Return the plan with a strategy of the table, and with the other fields that it needs."""
+    return dataclasses.replace(plan, **strategy_fields(text))
+
+
+def shown_strategies() -> tuple[str, ...]:
+    """Return every strategy of the table, with values for its parameters where its entry has some to show."""
+    return tuple(
+        ":".join((name, values)) if values else name
+        for name, entry in STRATEGIES.items()
+        for values in (entry.examples or ("",))
+    )
