@@ -10,8 +10,8 @@ import math
 
 from stepwise_jax.experiment.config import PlanConfig
 from stepwise_jax.plans.budget import (
-    mean_rate,
     on_whole_set,
+    rate_curve,
     staged_epochs,
     staged_run,
     whole_set,
@@ -39,9 +39,9 @@ def equal_samples_rate_curve(plan: PlanConfig, examples: int) -> tuple[Stage, ..
     where no stage and no milestone ends within the epoch, as under the paper's plan. A comparison with the staged run
     isolates the effect of growing data and batches from the effect of restarting the learning rate at each stage.
     """
-    staged, epochs = staged_run(plan, examples), staged_epochs(plan, examples)
+    curve, epochs = rate_curve(staged_run(plan, examples)), staged_epochs(plan, examples)
     edges = [epoch / epochs for epoch in range(epochs + 1)]
-    rates = tuple(mean_rate(staged, start, end) for start, end in itertools.pairwise(edges))
+    rates = tuple(curve.mean(start, end) for start, end in itertools.pairwise(edges))
     return (with_rates(whole_set(plan, examples, epochs), rates),)
 
 
@@ -84,27 +84,3 @@ def batch_only(plan: PlanConfig, examples: int) -> tuple[Stage, ...]:
         if epochs
     ]
     return tuple(stages) or equal_samples(plan, examples)
-
-
-def batch_growth(plan: PlanConfig, examples: int) -> tuple[Stage, ...]:
-    """Train on set O for as many samples as the staged run, and grow the batch where `equal_samples` drops the rate.
-
-    The batch size is multiplied by 1/gamma each time: Smith et al., "Don't decay the learning rate, increase the batch
-    size" (2017). As in that paper, it never exceeds a tenth of the training set; the rate drops by the rest.
-    """
-    (whole,) = equal_samples(plan, examples)
-    largest = max(plan.batch_size, examples // 10)
-    stages, edges = [], (0, *whole.milestones, whole.epochs)
-    for drops, (start, end) in enumerate(itertools.pairwise(edges)):
-        unlimited = plan.batch_size * (1 / plan.decay_factor) ** drops
-        size = min(round(unlimited), largest)
-        stages.append(
-            dataclasses.replace(
-                whole,
-                batch_size=size,
-                learning_rate=whole.learning_rate * size / unlimited,
-                epochs=end - start,
-                milestones=(),
-            )
-        )
-    return tuple(stages)

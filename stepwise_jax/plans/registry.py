@@ -14,7 +14,7 @@ from typing import Any
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import PlanConfig
 from stepwise_jax.formatting import suggest
-from stepwise_jax.plans import controls, strategies
+from stepwise_jax.plans import batches, controls, strategies
 from stepwise_jax.plans.parameters import parse_parameters
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.plans.strategies import Strategy
@@ -45,8 +45,10 @@ _ENTRIES = (
     Entry(controls.constant_rate, "the paper's plan, constant rate"),
     Entry(controls.data_only, "only the data grows: constant batch and rate"),
     Entry(controls.batch_only, "only the batch grows: all the data, constant rate"),
-    Entry(controls.batch_growth, "all the data, the batch grows where the rate would drop"),
     Entry(controls.cosine, "all the data, as many samples, cosine decay"),
+    Entry(batches.batch_growth, "all the data, the batch grows where the rate would drop"),
+    Entry(batches.adabatch, "all the data, twice the batch and 0.75 of the rate at each drop"),
+    Entry(batches.seesaw, "all the data, half of each drop is a larger batch", examples=("", "cosine")),
 )
 
 STRATEGIES: Mapping[str, Entry] = MappingProxyType({each.function.__name__: each for each in _ENTRIES})
