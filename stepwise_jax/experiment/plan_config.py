@@ -53,6 +53,10 @@ class PlanConfig(ConfigSection):
     """Parts into which each stage's batches are split to save memory; default: 1 in all."""
     draw: Literal["nested", "redrawn"] = "nested"
     """Train on nested subsets, or draw M_i other examples of the whole set in each epoch."""
+    critical_batch: int | None = None
+    """Critical batch size that a pilot run measured: critical_batch_warmup stops doubling below it."""
+    pilot_samples: int = 0
+    """Samples of that pilot run, which critical_batch_warmup does without."""
     carry: CarryName | Callable[..., Any] = "state"
     """Kept at a stage boundary: everything, all but momentum, nothing, or shrunken weights; or a function."""
     batch_statistics: Literal["carried", "reset", "reestimated"] = "carried"
@@ -74,6 +78,8 @@ class PlanConfig(ConfigSection):
             value = getattr(self, name)
             one_each = value is None or (len(value) == len(self.fractions) and min(value) >= 1)
             self._require(one_each, name, f"one positive whole number for each of the {len(self.fractions)} fractions")
+        self._require(self.critical_batch is None or self.critical_batch >= 1, "critical_batch", "at least 1")
+        self._require(self.pilot_samples >= 0, "pilot_samples", "at least 0")
         self._require(0 <= self.warmup_epochs < self.epochs_per_stage, "warmup_epochs", "below plan.epochs_per_stage")
         rising = self.milestones is None or _rising((0, *self.milestones))
         self._require(rising, "milestones", "positive numbers of epochs, each above the one before")

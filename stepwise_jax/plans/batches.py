@@ -5,12 +5,14 @@ rates. A batch is at most a tenth of the training set, or b.
 """
 
 import dataclasses
+import itertools
+import math
 from collections.abc import Sequence
 from typing import Literal
 
 from stepwise_jax.errors import require
 from stepwise_jax.experiment.config import PlanConfig
-from stepwise_jax.plans.budget import whole_set
+from stepwise_jax.plans.budget import follow_rates, staged_samples, whole_set, with_scaled_rate
 from stepwise_jax.plans.controls import cosine, equal_samples
 from stepwise_jax.plans.stage import Stage, learning_rate_at
 
@@ -80,6 +82,52 @@ def seesaw(
     return _grow(whole, (*starts[1:], whole.epochs), sizes, rates)
 
 
+def critical_batch_warmup(
+    plan: PlanConfig, examples: int, *, shares: tuple[float, ...] = (0.25, 0.5)
+) -> tuple[Stage, ...]:
+    """Double the batch, and multiply the rate by sqrt(2), at given shares of the run.
+
+    Merrill et al., "Critical batch size revisited" (2025), arXiv 2505.23971: the batch doubles as the critical batch
+    size grows, and the rate with the root of the batch, as OLMo-core's batch-size scheduler has it. Theirs are measured
+    shares; the default shares here are not from the paper. The rate also drops as that of `equal_samples`.
+
+    `plan.critical_batch` is a measured critical batch size: doubling stops below it. The samples of the pilot run that
+    measured it, `plan.pilot_samples`, are charged: the run trains on so many fewer.
+
+    Args:
+      plan: the plan.
+      examples: M.
+      shares: rising shares of the samples, between 0 and 1.
+    """
+    inside = list(shares) == sorted(set(shares)) and all(0 < share < 1 for share in shares)
+    require(inside, "shares of critical_batch_warmup", shares, "rising numbers between 0 and 1")
+    budget = staged_samples(plan, examples)
+    require(plan.pilot_samples < budget, "plan.pilot_samples", plan.pilot_samples, f"below {budget}, the staged run's")
+    whole = whole_set(plan, examples, max(1, round((budget - plan.pilot_samples) / examples)))
+    largest = min(plan.critical_batch or _largest_batch(whole), examples)
+    sizes = [plan.batch_size]
+    for _ in shares:
+        sizes.append(2 * sizes[-1] if 2 * sizes[-1] <= largest else sizes[-1])
+    stages = follow_rates(_in_batches(whole, (*shares, 1.0), sizes), (whole,))
+    return tuple(with_scaled_rate(stage, math.sqrt(stage.batch_size / plan.batch_size)) for stage in stages)
+
+
+def linear_ramp(plan: PlanConfig, examples: int, *, largest: int = 5) -> tuple[Stage, ...]:
+    """Grow the batch linearly, b, 2b, 3b, ..., over equal shares of the run, at the rates of `equal_samples`.
+
+    Args:
+      plan: the plan.
+      examples: M.
+      largest: the last batch, in multiples of b.
+    """
+    require(1 <= largest <= 1000, "largest of linear_ramp", largest, "from 1 to 1000")
+    (whole,) = equal_samples(plan, examples)
+    multiples = range(1, largest + 1)
+    limit = _largest_batch(whole)
+    sizes = [min(plan.batch_size * multiple, limit) for multiple in multiples]
+    return follow_rates(_in_batches(whole, [multiple / largest for multiple in multiples], sizes), (whole,))
+
+
 def _largest_batch(whole: Stage) -> int:
     return max(whole.batch_size, whole.examples // 10)
 
@@ -92,6 +140,16 @@ def _grow(whole: Stage, ends: Sequence[int], sizes: Sequence[float], rates: Sequ
         fields = {"batch_size": limited, "learning_rate": rate * limited / size, "epochs": end - start}
         stages.append(dataclasses.replace(whole, **fields, milestones=(), warmup_epochs=warmup))
     return tuple(stages)
+
+
+def _in_batches(whole: Stage, shares: Sequence[float], sizes: Sequence[int]) -> list[Stage]:
+    """The stages that end after these shares of the epochs, rounded down; those without an epoch are left out."""
+    ends = [math.floor(whole.epochs * share + 1e-9) for share in shares]
+    return [
+        dataclasses.replace(whole, batch_size=size, epochs=end - start)
+        for (start, end), size in zip(itertools.pairwise((0, *ends)), sizes, strict=True)
+        if end > start
+    ]
 
 
 def _drops(rates: Sequence[float], cut: float) -> tuple[list[int], list[float]]:

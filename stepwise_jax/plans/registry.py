@@ -49,6 +49,8 @@ _ENTRIES = (
     Entry(batches.batch_growth, "all the data, the batch grows where the rate would drop"),
     Entry(batches.adabatch, "all the data, twice the batch and 0.75 of the rate at each drop"),
     Entry(batches.seesaw, "all the data, half of each drop is a larger batch", examples=("", "cosine")),
+    Entry(batches.critical_batch_warmup, "all the data, the batch doubles up to the critical one"),
+    Entry(batches.linear_ramp, "all the data, the batch grows linearly"),
 )
 
 STRATEGIES: Mapping[str, Entry] = MappingProxyType({each.function.__name__: each for each in _ENTRIES})

@@ -90,11 +90,44 @@ def test_seesaw_does_not_take_a_warm_up_for_a_drop():
     assert [stage.warmup_epochs for stage in stages] == [3, 0, 0, 0]
 
 
+def test_the_batch_doubles_at_given_shares_and_the_rate_grows_by_its_root():
+    stages = plan("critical_batch_warmup:0.1+0.25+0.5")
+    assert [(stage.batch_size, stage.epochs) for stage in stages] == [(24, 6), (48, 9), (96, 15), (192, 30)]
+    planned = epochs(stages)
+    expected = [stepped_rate(e) * math.sqrt(size / 24) for e, (size, _) in enumerate(planned, start=1)]
+    assert [rate for _, rate in planned] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("critical", "sizes"), [(None, [24, 48, 96]), (95, [24, 48, 48]), (96, [24, 48, 96]), (9, [24] * 3)]
+)
+def test_the_batch_stays_below_the_measured_critical_one(critical, sizes):
+    stages = plan("critical_batch_warmup", critical_batch=critical)
+    assert [stage.batch_size for stage in stages] == sizes
+
+
+def test_the_pilot_is_charged():
+    free, charged = plan("critical_batch_warmup"), plan("critical_batch_warmup", pilot_samples=5 * M)
+    assert sum(stage.samples for stage in free) == STAGED
+    assert sum(stage.samples for stage in charged) == STAGED - 5 * M
+    with pytest.raises(InputError, match=r"plan\.pilot_samples is 3000000: it must be below 3000000"):
+        plan("critical_batch_warmup", pilot_samples=STAGED)
+
+
+def test_a_linear_ramp_has_each_multiple_for_an_equal_share():
+    planned = epochs(plan("linear_ramp"))
+    assert [size for size, _ in planned] == [24 * k for k in (1, 2, 3, 4, 5) for _ in range(12)]
+    assert [rate for _, rate in planned] == pytest.approx([stepped_rate(epoch) for epoch in range(1, 61)])
+    assert [size for size, _ in epochs(plan("linear_ramp:largest=3"))][::20] == [24, 48, 72]
+
+
 @pytest.mark.parametrize(
     ("strategy", "fields", "updates"),
     [
         ("adabatch", {}, 18 * (2083 + 1041 + 520) + 6 * 260),
         ("seesaw", {}, 18 * (2083 + 208 + 20) + 6 * 10),
+        ("critical_batch_warmup", {}, 15 * (2083 + 1041) + 30 * 520),
+        ("linear_ramp", {}, 12 * sum(M // (24 * k) for k in range(1, 6))),
     ],
 )
 def test_costs(strategy, fields, updates):
@@ -113,6 +146,9 @@ def test_costs(strategy, fields, updates):
             "seesaw:cosin",
             "curve of seesaw is 'cosin': it must be one of 'equal_samples', 'cosine'; did you mean cosine?",
         ),
+        ("critical_batch_warmup:0.5+0.25", "shares of critical_batch_warmup is (0.5, 0.25): it must be rising numbers"),
+        ("linear_ramp:0", "largest of linear_ramp is 0: it must be from 1 to 1000"),
+        ("linear_ramp:nan", "largest of linear_ramp is 'nan': it must be a whole number"),
         ("adabatch:nan", "growth of adabatch is nan: it must be at least 1"),
     ],
 )
