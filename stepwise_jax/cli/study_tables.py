@@ -10,7 +10,7 @@ from stepwise_jax.cli.console import make_console
 from stepwise_jax.formatting import describe_scores, format_percent
 from stepwise_jax.studies.comparison import Comparison
 from stepwise_jax.studies.comparison_table import COMPARISON_HEADER, FinishedRuns, comparison_rows, verdict
-from stepwise_jax.studies.statistics import Difference
+from stepwise_jax.studies.statistics.paired import Difference
 from stepwise_jax.studies.sweep import BEST_FOLDER, varying_fields
 from stepwise_jax.workdir.records import row_metrics
 

@@ -21,7 +21,7 @@ from stepwise_jax.report.series import group_series
 from stepwise_jax.studies import comparison_folder
 from stepwise_jax.studies.comparison import Comparison
 from stepwise_jax.studies.comparison_table import COMPARISON_HEADER, FinishedRuns, comparison_rows, verdict
-from stepwise_jax.studies.statistics import Difference
+from stepwise_jax.studies.statistics.paired import Difference
 from stepwise_jax.workdir.json_files import read_json
 from stepwise_jax.workdir.predictions import read_predictions
 from stepwise_jax.workdir.records import TIME_KINDS

@@ -16,7 +16,7 @@ from stepwise_jax.experiment.serialization import experiment_from_dict_by_name, 
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.studies.comparison import Arm, Comparison
 from stepwise_jax.studies.jobs import Failure
-from stepwise_jax.studies.statistics import Difference, paired_differences
+from stepwise_jax.studies.statistics.paired import Difference, paired_differences
 from stepwise_jax.workdir.files import PREDICTIONS, SUMMARY, open_file
 from stepwise_jax.workdir.folder import check_finished_run, conflicting_fields
 from stepwise_jax.workdir.json_files import read_json, write_json

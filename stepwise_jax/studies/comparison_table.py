@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from stepwise_jax.formatting import format_duration
 from stepwise_jax.studies.comparison import Comparison
 from stepwise_jax.studies.comparison_folder import FinishedRun
-from stepwise_jax.studies.statistics import Difference, Interval, mean_and_deviation
+from stepwise_jax.studies.statistics.paired import Difference, Interval, mean_and_deviation
 
 COMPARISON_HEADER = (
     "strategy",

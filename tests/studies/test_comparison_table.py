@@ -15,7 +15,7 @@ from stepwise_jax.studies.comparison_table import (
     format_points,
     verdict,
 )
-from stepwise_jax.studies.statistics import Difference, Interval, paired_differences
+from stepwise_jax.studies.statistics.paired import Difference, Interval, paired_differences
 from tests.studies.example_comparison import compared, finish
 
 

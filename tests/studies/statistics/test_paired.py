@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from stepwise_jax.studies.statistics import Difference, holm, mean_and_deviation, paired_differences
+from stepwise_jax.studies.statistics.paired import Difference, holm, mean_and_deviation, paired_differences
 
 REFERENCE = {0: 0.81, 1: 0.79, 2: 0.84, 3: 0.80, 4: 0.83}
 OTHER = {0: 0.78, 1: 0.80, 2: 0.79, 3: 0.78, 4: 0.81}
