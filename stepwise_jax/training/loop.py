@@ -13,8 +13,7 @@ from stepwise_jax.data.sampler import epoch_order, steps_in_call
 from stepwise_jax.errors import NonFiniteLossError
 from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.experiment.functions import load
-from stepwise_jax.functional.batch_statistics import reestimate_batch_stats
-from stepwise_jax.functional.boundary import cross_stage_boundary
+from stepwise_jax.functional.boundary import cross_stage_boundary, reestimate_batch_stats
 from stepwise_jax.functional.checks import check_boundary_rule, check_recipe
 from stepwise_jax.functional.recipe import make_recipe, make_state_initializer
 from stepwise_jax.functional.state import TrainState

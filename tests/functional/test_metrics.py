@@ -7,7 +7,7 @@ import pytest
 from flax import linen as nn
 
 from stepwise_jax.data.batches import pad_rows
-from stepwise_jax.functional.batch_statistics import reestimate_batch_stats
+from stepwise_jax.functional.boundary import reestimate_batch_stats
 from stepwise_jax.functional.metrics import label_ranks, make_eval_step, make_metrics, scores_from_sums
 from stepwise_jax.functional.state import TrainState
 from stepwise_jax.functional.train_step import Batch

@@ -5,8 +5,7 @@ import pytest
 from conftest import TinyNet
 
 from stepwise_jax.experiment.config import OptimizerConfig, PlanConfig
-from stepwise_jax.functional.batch_statistics import initial_batch_stats
-from stepwise_jax.functional.boundary import cross_stage_boundary
+from stepwise_jax.functional.boundary import cross_stage_boundary, initial_batch_stats
 from stepwise_jax.functional.optimizers import make_optimizer, momentum_buffer, set_hyperparameters
 from stepwise_jax.functional.state import (
     TrainState,
