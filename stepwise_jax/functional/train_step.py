@@ -1,7 +1,7 @@
 """The loss and the optimiser step: `state, batch -> state, metrics`."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import chex
 import jax
@@ -26,6 +26,9 @@ Metrics = dict[str, jax.Array]
 
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
+Statistics = Literal["batch", "frozen"]
+"""Batch norm's statistics: those of the batch, as in training, or the running ones, as in evaluation."""
+
 
 def make_train_step(
     network: nn.Module,
@@ -48,22 +51,52 @@ def make_train_step(
     Returns:
       A pure function `state, batch -> state, {"loss": float32 scalar}`, for the caller to jit-compile.
     """
-    compute = jax.value_and_grad(_make_loss(network, loss or cross_entropy()), has_aux=True)
+    compute = make_gradient(network, loss=loss, microbatches=microbatches)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         chex.assert_rank([batch.images, batch.labels], [4, {1, 2}])
         chex.assert_equal_shape_prefix([batch.images, batch.labels], 1)
-        key = step_key(state, "network")
-        if microbatches == 1:
-            (value, batch_stats), gradients = compute(state.params, state.batch_stats, batch, key)
-        else:
-            value, batch_stats, gradients = _accumulate(compute, state, batch, key, microbatches)
+        value, batch_stats, gradients = compute(state, batch)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         after = TrainState(state.step + 1, params, batch_stats, opt_state, state.key, state.ema)
         return _with_average(after, ema_decay), {"loss": value}
 
     return step
+
+
+def make_gradient(
+    network: nn.Module, *, loss: Loss | None = None, statistics: Statistics = "batch", microbatches: int = 1
+) -> Callable[[TrainState, Batch], tuple[jax.Array, Any, Any]]:
+    """Return a pure function `state, batch -> mean loss, new batch_stats, gradients` of the mean loss.
+
+    Args:
+      network: as in `make_train_step`, like the loss and the microbatches.
+      loss: cross-entropy by default.
+      statistics: with "frozen", the network is in evaluation mode, so that the gradient is the mean of its examples'.
+      microbatches: parts of a batch whose gradients are computed one after the other.
+    """
+    make = _make_loss if statistics == "batch" else _make_frozen_loss
+    compute = jax.value_and_grad(make(network, loss or cross_entropy()), has_aux=True)
+
+    def gradient(state: TrainState, batch: Batch) -> tuple[jax.Array, Any, Any]:
+        key = step_key(state, "network")
+        if microbatches > 1:
+            return _accumulate(compute, state, batch, key, microbatches)
+        (value, batch_stats), gradients = compute(state.params, state.batch_stats, batch, key)
+        return value, batch_stats, gradients
+
+    return gradient
+
+
+def _make_frozen_loss(network: nn.Module, loss: Loss) -> Callable[[Any, Any, Batch, Any], tuple[jax.Array, Any]]:
+    """Return the function of `_make_loss` for a network in evaluation mode, which leaves the batch statistics."""
+
+    def loss_and_statistics(params: Any, batch_stats: Any, batch: Batch, _: Any) -> tuple[jax.Array, Any]:
+        logits: Any = network.apply({"params": params, "batch_stats": batch_stats}, batch.images, train=False)
+        return loss(logits, batch.labels).mean(), batch_stats
+
+    return loss_and_statistics
 
 
 def _make_loss(network: nn.Module, loss: Loss) -> Callable[[Any, Any, Batch, Any], tuple[jax.Array, Any]]:
