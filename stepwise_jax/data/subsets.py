@@ -1,7 +1,7 @@
 """The nested subsets M_1, ..., M_n of the training set (Eq. 6): drawn, counted, and hashed.
 
-Every draw orders the training examples, and each M_i is a prefix of that order, so the subsets are nested by
-construction.
+Every draw orders the training examples, and each M_i is a prefix of that order, so of any two subsets the smaller is
+part of the larger by construction, whichever comes first.
 """
 
 import hashlib
@@ -57,11 +57,11 @@ def draw(
       seed: ignored by "tfds".
       labels: int [N], of the training examples in the order on disk.
       ids: the N examples' ids in the same order.
-      counts: examples of each subset, in ascending order.
+      counts: examples of each subset.
       builder: TFDS's, of the prepared data set; needed by "tfds".
 
     Raises:
-      InputError: for counts that decrease, or are not between 1 and N.
+      InputError: for counts that are not between 1 and N.
     """
     _check_counts(counts, len(labels))
     num_classes = int(np.max(labels)) + 1
@@ -74,11 +74,8 @@ def draw(
 
 
 def _check_counts(counts: Sequence[int], examples: int) -> None:
-    valid = all(1 <= count <= examples for count in counts) and list(counts) == sorted(counts)
-    if not valid:
-        raise InputError(
-            f"subsets of {list(counts)} examples: they must not decrease, and must lie between 1 and {examples}"
-        )
+    if not all(1 <= count <= examples for count in counts):
+        raise InputError(f"subsets of {list(counts)} examples: they must lie between 1 and {examples}")
 
 
 def _subset(split: str, rows: np.ndarray, labels: np.ndarray, ids: Sequence[str], num_classes: int) -> Subset:

@@ -8,7 +8,6 @@ A user-defined strategy is one pure function, named in a configuration file:
 
 import contextlib
 import dataclasses
-import itertools
 import math
 import sys
 import traceback
@@ -34,9 +33,6 @@ def make_plan(plan: PlanConfig, examples: int, optimizer: OptimizerConfig | None
     stages = _call_strategy(strategy, plan, examples)
     for index, stage in enumerate(stages, start=1):
         _check_stage(stage, index, examples)
-    for index, (before, stage) in enumerate(itertools.pairwise(stages), start=2):
-        name = f"examples of stage {index} ({stage.name})"
-        require(before.examples <= stage.examples, name, stage.examples, f"at least {before.examples}, as before")
     return tuple(_with_defaults(stage, optimizer or OptimizerConfig()) for stage in stages)
 
 

@@ -9,12 +9,12 @@ import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, get_args
 
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import PlanConfig
 from stepwise_jax.formatting import suggest
-from stepwise_jax.plans import batches, controls, strategies
+from stepwise_jax.plans import batches, controls, pacing, strategies, subsets
 from stepwise_jax.plans.parameters import parse_parameters
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.plans.strategies import Strategy
@@ -51,6 +51,8 @@ _ENTRIES = (
     Entry(batches.seesaw, "all the data, half of each drop is a larger batch", examples=("", "cosine")),
     Entry(batches.critical_batch_warmup, "all the data, the batch doubles up to the critical one"),
     Entry(batches.linear_ramp, "all the data, the batch grows linearly"),
+    Entry(pacing.pacing, "random subsets grow by a pacing function, constant batch", examples=get_args(pacing.Form)),
+    Entry(subsets.falling, "random subsets shrink, all the data at the end, constant batch"),
 )
 
 STRATEGIES: Mapping[str, Entry] = MappingProxyType({each.function.__name__: each for each in _ENTRIES})

@@ -46,6 +46,13 @@ def test_every_count_is_a_prefix_of_the_next(digits, data_draw):
     assert all(part.rows.tolist() == whole[:count].tolist() for count, part in enumerate(parts, 1))
 
 
+@pytest.mark.parametrize("data_draw", DRAWS)
+def test_a_smaller_subset_is_a_prefix_of_the_larger_whichever_comes_first(digits, data_draw):
+    (larger, smaller, again), _, _ = drawn(digits, data_draw, (1150, 287, 1150))
+    assert smaller.rows.tolist() == larger.rows[:287].tolist()
+    assert (again.split, again.sha256) == (larger.split, larger.sha256)
+
+
 @pytest.mark.parametrize("shard_bytes", [1 << 27, 10_000])
 def test_tfds_rows_are_what_tfds_yields(tmp_path, monkeypatch, shard_bytes):
     monkeypatch.setattr(writing, "_SHARD_BYTES", shard_bytes)
@@ -110,7 +117,7 @@ def test_stratified_does_not_favour_the_first_classes():
     assert len(firsts) >= 8
 
 
-@pytest.mark.parametrize("counts", [(0, 4), (4, 2), (5,), (-1,)])
+@pytest.mark.parametrize("counts", [(0, 4), (4, 0), (5,), (-1,)])
 def test_counts_that_cannot_be_are_refused(counts):
     with pytest.raises(InputError, match="subsets of"):
         subsets.draw("seeded", 0, np.array([0, 1, 0, 1]), ("a", "b", "c", "d"), counts)

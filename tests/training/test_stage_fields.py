@@ -17,6 +17,7 @@ from stepwise_jax.functional.state import state_from_variables
 from stepwise_jax.functional.train_step import Batch, make_train_step
 from stepwise_jax.plans.stage import learning_rate_at
 from stepwise_jax.training.train import train
+from stepwise_jax.workdir.folder import read_experiment
 from tests.digits_run import config
 
 
@@ -102,6 +103,21 @@ def test_the_record_of_a_redrawn_stage_names_the_whole_set(experiment, tmp_path)
     _, records = run(experiment, tmp_path / "run", draw="redrawn", examples=800)
     stages = [each for each in records if each.kind == "stage"]
     assert [each.split for each in stages] == ["train[:718]", "train[:1437]"]
+
+
+def test_a_schedule_of_the_table_trains_on_subsets_that_shrink(experiment, tmp_path):
+    fields = {"fractions": (1.0,), "batch_multipliers": (1.0,), "epochs_per_stage": 3, "warmup_epochs": 0}
+    plan = dataclasses.replace(experiment.plan, **fields, strategy="falling:0.5:stages=3", milestones=None)
+    falling = dataclasses.replace(experiment, plan=plan)
+    records: list[Any] = list(train(falling, PlainNet(), workdir=tmp_path / "run"))
+    stages = [each for each in records if each.kind == "stage"]
+    assert [each.split for each in stages] == ["train[:1437]", "train[:719]", "train[:1437]"]
+    assert stages[0].sha256 == stages[2].sha256
+    recorded = read_experiment(tmp_path / "run")
+    assert recorded is not None
+    assert recorded.plan.strategy == "falling:0.5:stages=3"
+    # The recorded run is the same experiment: nothing is trained again.
+    assert "epoch" not in {each.kind for each in train(falling, PlainNet(), workdir=tmp_path / "run")}
 
 
 def test_the_rate_rises_by_epochs_to_its_full_value():
