@@ -14,7 +14,7 @@ from typing import Any, get_args
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import PlanConfig
 from stepwise_jax.formatting import suggest
-from stepwise_jax.plans import batches, controls, pacing, strategies, subsets
+from stepwise_jax.plans import batches, controls, pacing, resolution, strategies, subsets
 from stepwise_jax.plans.parameters import parse_parameters
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.plans.strategies import Strategy
@@ -53,6 +53,13 @@ _ENTRIES = (
     Entry(batches.linear_ramp, "all the data, the batch grows linearly"),
     Entry(pacing.pacing, "random subsets grow by a pacing function, constant batch", examples=get_args(pacing.Form)),
     Entry(subsets.falling, "random subsets shrink, all the data at the end, constant batch"),
+    Entry(subsets.redrawn, "the paper's plan, other examples in each epoch"),
+    Entry(
+        subsets.shrink_perturb,
+        "the paper's plan, weights shrunk and perturbed at each stage",
+        fields={"carry": "shrink_perturb"},
+    ),
+    Entry(resolution.progressive_size, "all the data, images grow, constant batch", examples=("128:224",)),
 )
 
 STRATEGIES: Mapping[str, Entry] = MappingProxyType({each.function.__name__: each for each in _ENTRIES})

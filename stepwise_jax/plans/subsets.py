@@ -6,7 +6,7 @@ import math
 
 from stepwise_jax.errors import require
 from stepwise_jax.experiment.config import PlanConfig
-from stepwise_jax.plans.budget import follow_rates, split_samples, staged_samples
+from stepwise_jax.plans.budget import follow_rates, split_samples, staged_run, staged_samples
 from stepwise_jax.plans.controls import equal_samples
 from stepwise_jax.plans.stage import SET_NAMES, Stage
 
@@ -39,6 +39,26 @@ def falling(plan: PlanConfig, examples: int, *, keep: float = 0.8, stages: int =
         if epochs
     ]
     return follow_rates(planned, (whole,))
+
+
+def redrawn(plan: PlanConfig, examples: int) -> tuple[Stage, ...]:
+    """Train the staged run on M_i examples that are drawn anew from the whole set in each epoch.
+
+    Okanovic et al., "Repeated random sampling" (2023), arXiv 2305.18424 (RS2), which keeps one size. The cost is the
+    staged run's.
+    """
+    return tuple(dataclasses.replace(stage, draw="redrawn") for stage in staged_run(plan, examples))
+
+
+def shrink_perturb(plan: PlanConfig, examples: int) -> tuple[Stage, ...]:
+    """Train the staged run, with 0.4 of the weights plus 0.1 of the initial ones after each stage.
+
+    Ash and Adams, "On warm-starting neural network training" (2020), arXiv 1910.08475. What happens between stages is
+    `plan.carry`, which must say so; a rule of one's own may have other factors.
+    """
+    shrinks = plan.carry == "shrink_perturb" or callable(plan.carry)
+    require(shrinks, "plan.carry", plan.carry, "'shrink_perturb' with plan.strategy shrink_perturb")
+    return staged_run(plan, examples)
 
 
 def on_subset(whole: Stage, fraction: float, examples: int, epochs: int) -> Stage:
