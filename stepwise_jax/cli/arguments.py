@@ -98,6 +98,13 @@ def _add_parallel_runs(command: argparse.ArgumentParser) -> None:
 
 def _add_plan_options(command: argparse.ArgumentParser) -> None:
     _add_config(command)
+    command.add_argument(
+        "--compare",
+        type=_names,
+        metavar="A,B,...",
+        help="show several plans: strategies or rows of CONFIG, 'rows' for all of these, 'all' for all strategies",
+    )
+    command.add_argument("--out", type=_path, metavar="FILE", help="also draw the plans, as .png or .svg")
     command.add_argument("--memory", action="store_true", help="compile each training step, and show its memory")
     _add_json(command)
 
@@ -266,7 +273,7 @@ def _add_bench_data_options(group: Any) -> None:
 
 
 _OPTIONS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
-    "plan": ("CONFIG [--memory] [--json] [--FIELD VALUE ...]", _add_plan_options),
+    "plan": ("CONFIG [--compare A,B,...] [--out FILE] [--memory] [--json] [--FIELD VALUE ...]", _add_plan_options),
     "train": (
         "CONFIG --workdir DIR [--log NAME,...] [--distributed] [--profile STAGE:EPOCH] [--FIELD VALUE ...]",
         _add_train_options,

@@ -11,7 +11,7 @@ from typing import Any
 from stepwise_jax.cli import networks
 from stepwise_jax.cli.overrides import load_experiment
 from stepwise_jax.errors import InputError, require
-from stepwise_jax.experiment.config import DataConfig, ExperimentConfig, ModelConfig, PlanConfig
+from stepwise_jax.experiment.config import DataConfig, ExperimentConfig, ModelConfig
 from stepwise_jax.experiment.serialization import model_name, override_fields
 from stepwise_jax.formatting import describe_progress, describe_scores
 from stepwise_jax.runtime.process import compute_in_main_thread
@@ -19,27 +19,30 @@ from stepwise_jax.runtime.process import compute_in_main_thread
 
 def plan(options: argparse.Namespace, fields: Sequence[str]) -> None:
     """Shows the stages of a run, and its cost relative to the baseline, without data and without training."""
-    from stepwise_jax.cli import tables
+    from stepwise_jax.cli import plan_comparison, tables
     from stepwise_jax.data import datasets
     from stepwise_jax.plans.planning import make_plan, plan_to_dict
 
+    plan_comparison.check_options(options)
     experiment = load_experiment(options.config, fields, options.command)
     examples = datasets.sizes(experiment.data).train
+    baseline = plan_comparison.plan_baseline(experiment, examples)
+    if options.compare is not None:
+        document = plan_comparison.compare_plans(options, fields, baseline, examples)
+        _print_json(document) if options.json else tables.print_plans(document)
+        return
     stages = make_plan(experiment.plan, examples, experiment.optimizer)
-    document = plan_to_dict(stages, make_plan(_baseline(experiment.plan), examples, experiment.optimizer))
+    document = plan_to_dict(stages, baseline)
     if options.memory:
         document["memory"] = _memory(experiment, stages)
+    if options.out:
+        plan_comparison.write_picture(options.out, {"this plan": stages}, baseline, examples)
     if options.json:
         _print_json(document)
         return
     tables.print_plan(document, examples)
     if options.memory:
         tables.print_footprints(document["memory"])
-
-
-def _baseline(plan: PlanConfig) -> PlanConfig:
-    one_stage = {"fractions": (1.0,), "batch_multipliers": (1.0,), "image_sizes": None, "microbatches": None}
-    return dataclasses.replace(plan, strategy="baseline", **one_stage)
 
 
 def _memory(experiment: ExperimentConfig, stages: Any) -> dict[str, Any]:

@@ -55,11 +55,15 @@ def _make_comparison(options: argparse.Namespace, fields: Sequence[str]) -> tupl
     arms = comparison.choose_arms(names, options.config, experiment, load_rows(options.config))
     comparison.reject_ignored_fields(config, experiment, arms)
     seeds = tuple(range(experiment.seed, experiment.seed + options.seeds))
-    experiments = {
+    return comparison.Comparison(options.config, experiment, arms, seeds), load_arms(arms, fields)
+
+
+def load_arms(arms: Sequence[Any], fields: Sequence[str]) -> dict[str, ExperimentConfig]:
+    """The experiment of each arm of a comparison by its name, with fields of the command line replaced."""
+    return {
         each.name: parse_fields(load_config(each.config), [*fields, *each.arguments()], f"strategy {each.name}")
         for each in arms
     }
-    return comparison.Comparison(options.config, experiment, arms, seeds), experiments
 
 
 def _show_comparison(whole: Any, folder: Path) -> None:

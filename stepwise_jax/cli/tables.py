@@ -115,6 +115,47 @@ def print_plan(document: Row, examples: int, stream: TextIO | None = None) -> No
     console.print(Text(f"{'relative':<10} {shares[0]} of the samples, {shares[1]} of the updates"))
 
 
+def print_plans(document: Row, stream: TextIO | None = None) -> None:
+    """Prints the costs of several plans beside the baseline's, by default on stdout.
+
+    Args:
+      document: the document of `plan --compare --json`.
+      stream: where to print.
+    """
+    console = make_console(stream)
+    title = f"Plans for {document['examples']:,} training examples (M), beside the baseline"
+    table = make_plans_table(document["plans"], title)
+    if _width(table, console) > console.width:
+        table = make_plans_table(document["plans"], title, batches=False)
+    console.print(table)
+    cost = document["baseline"]
+    samples = f"{cost['samples']:,} samples ({cost['samples'] / document['examples']:.4g} M)"
+    console.print(Text(f"\nbaseline: {samples} in {cost['updates']:,} updates"))
+
+
+def make_plans_table(rows: Sequence[Row], title: str, batches: bool = True) -> Table:
+    """A table of plans, with their names whole.
+
+    Args:
+      rows: one for each plan, as in `plan --compare --json`.
+      title: a line above the table.
+      batches: whether to show the smallest and the largest batch size.
+    """
+    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
+    heads = ("strategy", "stages", "batch", "samples", "updates", "% of its\nsamples", "% of its\nupdates")
+    # On a terminal that is too narrow for a name, it goes on in the next line.
+    table.add_column(heads[0], vertical="bottom", overflow="fold")
+    for head in heads[1:] if batches else (heads[1], *heads[3:]):
+        table.add_column(head, justify="right", vertical="bottom", no_wrap=True)
+    for row in rows:
+        sizes = sorted({stage["batch_size"] for stage in row["stages"]})
+        batch = [f"{sizes[0]}–{sizes[-1]}" if len(sizes) > 1 else str(sizes[0])] if batches else []
+        shares = (f"{100 * row[name]:.1f}" for name in ("relative_samples", "relative_updates"))
+        cells = (str(len(row["stages"])), *batch, f"{row['samples']:,}", f"{row['updates']:,}", *shares)
+        table.add_row(Text(row["name"]), *cells)
+    return table
+
+
 def print_result(stages: Sequence[Row], summary: Row, stream: TextIO | None = None) -> None:
     """Prints the scores of a finished run, of each stage and at its end, by default on stdout.
 

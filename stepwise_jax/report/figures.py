@@ -57,18 +57,17 @@ def make_picture(
       panels: pairs of a description and a function that draws a figure.
       whole: draws all panels in one figure, for the files; by default the first panel.
     """
-    drawn = tuple(
-        PicturePanel(words, _render(draw, "svg", LIGHT), _render(draw, "svg", DARK)) for words, draw in panels
-    )
+    drawn = tuple(PicturePanel(words, render(draw, "svg", LIGHT), render(draw, "svg", DARK)) for words, draw in panels)
     return Picture(name, description, drawn, *render_files(whole or panels[0][1]))
 
 
 def render_files(draw: DrawFunction) -> tuple[bytes, bytes]:
     """Return the contents of a PNG and of an SVG file of a figure."""
-    return _render(draw, "png", LIGHT), _render(draw, "svg", LIGHT)
+    return render(draw, "png", LIGHT), render(draw, "svg", LIGHT)
 
 
-def _render(draw: DrawFunction, file_format: Literal["png", "svg"], theme: Theme) -> bytes:
+def render(draw: DrawFunction, file_format: Literal["png", "svg"], theme: Theme) -> bytes:
+    """Return the contents of a file of a figure."""
     settings = {
         # Without a salt, matplotlib gives the parts of an SVG random names.
         "svg.hashsalt": "stepwise-jax",

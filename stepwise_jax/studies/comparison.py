@@ -126,19 +126,37 @@ def choose_arms(
         # The file's own baseline row is the same run, and is known to reproduce the paper's.
         own = {"baseline": rows["baseline"]} if "baseline" in rows else {}
         return tuple(_make_arm(name, config, own) for name in default_names(experiment))
+    arms = named_arms(names, config, rows, "--strategies")
+    requested = ",".join(arm.name for arm in arms)
+    require(len(arms) > 1, "--strategies", requested, "at least two names, the first to compare with")
+    return arms
+
+
+def named_arms(names: Sequence[str], config: str, rows: Mapping[str, ExperimentConfig], option: str) -> tuple[Arm, ...]:
+    """The arms called `names`, as `choose_arms`, which may be one.
+
+    Args:
+      names: `rows` alone stands for all rows of the file.
+      config: the configuration file.
+      rows: its `get_rows()`.
+      option: of the command line that has the names, for messages.
+
+    Raises:
+      InputError: for an unknown name (quoting the nearest ones), a repeated name, or none.
+    """
     requested = list(names)
     if requested == ["rows"]:
-        require(bool(rows), "--strategies", "rows", f"the names of strategies: {config} has no get_rows()")
+        require(bool(rows), option, "rows", f"the names of strategies: {config} has no get_rows()")
         requested = list(rows)
     for name in requested:
         if name not in rows and find_variant(name) is None:
             known = [*rows, *VARIANTS]
             near = difflib.get_close_matches(name, known, n=3) or known
             raise InputError(
-                f"--strategies: {name!r} is neither a row of {config} nor a known strategy: try {', '.join(near)}"
+                f"{option}: {name!r} is neither a row of {config} nor a known strategy: try {', '.join(near)}"
             )
-    require(len(set(requested)) == len(requested), "--strategies", ",".join(requested), "different names")
-    require(len(requested) > 1, "--strategies", ",".join(requested), "at least two names, the first to compare with")
+    require(bool(requested), option, "", "the names of strategies or rows")
+    require(len(set(requested)) == len(requested), option, ",".join(requested), "different names")
     return tuple(_make_arm(name, config, rows) for name in requested)
 
 

@@ -1,8 +1,9 @@
 """A comparison of strategies and of rows of a configuration file, its plans, and runs that finished."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from stepwise_jax.experiment.serialization import override_fields
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.studies import comparison
 from stepwise_jax.studies.comparison import Comparison, choose_arms
-from stepwise_jax.studies.variants import VARIANTS
+from stepwise_jax.studies.variants import find_variant
 from stepwise_jax.workdir.files import PREDICTIONS, SUMMARY
 
 EXPERIMENT = ExperimentConfig()
@@ -26,8 +27,14 @@ def compared(*names: str, seeds: Sequence[int] = (0, 1), experiment: ExperimentC
     return Comparison("mine.py", experiment, choose_arms(names, "mine.py", experiment, ROWS), tuple(seeds))
 
 
+def changes_of(name: str) -> Mapping[str, Any]:
+    variant = find_variant(name)
+    assert variant is not None
+    return variant.changes
+
+
 def plans_of(*names: str, experiment: ExperimentConfig = EXPERIMENT, examples: int = 50_000):
-    found = {name: override_fields(experiment, VARIANTS[name].changes) for name in names}
+    found = {name: override_fields(experiment, changes_of(name)) for name in names}
     return comparison.make_plans(found, dict.fromkeys(found, examples))
 
 

@@ -8,10 +8,13 @@ from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import ExperimentConfig, PlanConfig
 from stepwise_jax.experiment.serialization import override_fields
 from stepwise_jax.plans.planning import make_plan
+from stepwise_jax.plans.registry import STRATEGIES, shown_strategies
 from stepwise_jax.studies import comparison
 from stepwise_jax.studies.comparison import choose_arms
 from stepwise_jax.studies.variants import VARIANTS, default_names
-from tests.studies.example_comparison import EXPERIMENT, ROWS, compared, own, plans_of
+from tests.studies.example_comparison import EXPERIMENT, ROWS, changes_of, compared, own, plans_of
+
+NAMES = [*shown_strategies(), *(name for name in VARIANTS if name not in STRATEGIES)]
 
 
 def test_eight_are_compared_by_default():
@@ -58,14 +61,14 @@ def test_values_that_do_not_fit_a_strategy_are_refused():
         choose_arms(["baseline:3", "stepwise"], "mine.py", EXPERIMENT, {})
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", NAMES)
 def test_every_variant_is_a_plan(name):
-    experiment = override_fields(EXPERIMENT, VARIANTS[name].changes)
+    experiment = override_fields(EXPERIMENT, changes_of(name))
     assert make_plan(experiment.plan, 50_000, experiment.optimizer)
 
 
 def duplicates_of(*names: str, experiment: ExperimentConfig = EXPERIMENT) -> tuple[tuple[str, str], ...]:
-    found = {name: override_fields(experiment, VARIANTS[name].changes) for name in names}
+    found = {name: override_fields(experiment, changes_of(name)) for name in names}
     return comparison.find_duplicates(found, plans_of(*names, experiment=experiment))
 
 
@@ -91,7 +94,7 @@ def test_what_differs_beside_the_stages_is_no_duplicate():
     assert duplicates_of("stepwise", "fresh_momentum") == ()
     # The largest set alone is the last stage, under the paper's plan.
     twins = ("own", "rate_only", "single_set")
-    assert duplicates_of(*[name for name in VARIANTS if name not in twins]) == ()
+    assert duplicates_of(*[name for name in NAMES if name not in twins]) == ()
 
 
 def test_a_plan_that_cannot_be_made_names_its_strategy():
