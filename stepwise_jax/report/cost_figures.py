@@ -135,6 +135,7 @@ def _plans_figure(
         if label.startswith(("batch", "learning", "noise")):
             _use_log_scale(axes)
         axes.grid(color=theme.muted, linewidth=0.5, alpha=0.6)
+    rows[0].set_ylim(0, 108)
     rows[-1].set_xlabel("samples, in units of the training set (M)")
     figure.align_ylabels()
     handles, names = rows[-1].get_legend_handles_labels()
