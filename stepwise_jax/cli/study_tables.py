@@ -1,9 +1,12 @@
 """Tables of comparisons and sweeps."""
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any, TextIO
 
 from rich import box
+from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 
 from stepwise_jax.cli.console import make_console
@@ -18,15 +21,45 @@ from stepwise_jax.workdir.records import row_metrics
 def print_comparison(
     comparison: Comparison, runs: FinishedRuns, differences: Sequence[Difference], stream: TextIO | None = None
 ) -> None:
-    """Prints the table of strategies and the verdict, by default on stdout."""
-    table = Table(box=box.SIMPLE_HEAD)
-    for index, name in enumerate(COMPARISON_HEADER):
-        table.add_column(name, justify="right" if index else "left", no_wrap=index > 0)
-    for row in comparison_rows(comparison, runs, differences):
-        table.add_row(*row)
+    """Prints the strategies, with as many columns as there is room for, and the verdict, by default on stdout."""
     console = make_console(stream)
-    console.print(table)
+    rows = comparison_rows(comparison, runs, differences)
+    widths = _column_widths(rows)
+    # Each column is followed by a space of padding and one of the box.
+    ends = list(accumulate(width + 2 for width in widths))
+    columns = sum(end <= console.width for end in ends)
+    if columns < _ESSENTIAL_COLUMNS:
+        _print_stacked(console, rows)
+    else:
+        _print_table(console, rows, widths[:columns])
     console.print(verdict(comparison.arms[0].name, differences), soft_wrap=True)
+
+
+_ESSENTIAL_COLUMNS = COMPARISON_HEADER.index("95 % over seeds")
+_STACKED_COLUMNS = _ESSENTIAL_COLUMNS + 1
+
+
+def _column_widths(rows: Sequence[Sequence[str]]) -> list[int]:
+    """The widths that leave all cells whole; headings may break between words."""
+    words = [max(map(len, name.split())) for name in COMPARISON_HEADER]
+    return [max(word, *map(len, cells)) for word, cells in zip(words, zip(*rows, strict=True), strict=True)]
+
+
+def _print_table(console: Console, rows: Sequence[Sequence[str]], widths: Sequence[int]) -> None:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    for index, (name, width) in enumerate(zip(COMPARISON_HEADER, widths, strict=False)):
+        table.add_column(name, justify="right" if index else "left", width=width)
+    for row in rows:
+        table.add_row(*row[: len(widths)])
+    console.print(table)
+
+
+def _print_stacked(console: Console, rows: Sequence[Sequence[str]]) -> None:
+    """Prints each name on a line of its own, and the first columns below it."""
+    for name, *values in rows:
+        console.print(name, soft_wrap=True)
+        shown = zip(COMPARISON_HEADER[1:_STACKED_COLUMNS], values, strict=False)
+        console.print(Padding("; ".join(f"{title} {value}" for title, value in shown), (0, 0, 0, 2)))
 
 
 _SHOWN_POINTS = 20

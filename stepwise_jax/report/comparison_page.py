@@ -29,11 +29,17 @@ from stepwise_jax.workdir.runs import Run, read_runs
 
 _METHOD_NOTE = (
     "Each difference is the reference's top-1 minus the other strategy's, paired by seed: the two runs of a pair have "
-    "the same initial weights, the same seed-dependent subsets, and the same test images. The interval over seeds is "
-    "Student's t interval of the paired differences; p comes from the paired t test, with Holm's correction for all "
-    "rows. The interval over images is a percentile bootstrap of the test set for these seeds: it shows how much the "
-    "difference could vary on another test set of this size."
+    "the same initial weights, the same seed-dependent subsets, and the same test images. The reference is better or "
+    "worse where the paired t test shows a difference, and equivalent where two one-sided t tests show that the "
+    "difference is within the margin; else nothing is decided. Each of the two questions has Holm's correction for all "
+    "rows. The interval over seeds is Student's t interval of the paired differences; the sign-flip test assumes no "
+    "distribution, and with n seeds its p is at least 2 / 2ⁿ before the correction. The interval over images is a "
+    "percentile bootstrap of the test set for these seeds; the one over both counts other seeds and other test images "
+    "together. So many seeds more would decide as leave no answer open, whatever the mean, if the standard deviation "
+    "stays as estimated."
 )
+
+_MARKERS = {"better": "D", "worse": "D", "equivalent": "s", "not decided": "o"}
 
 
 def comparison_page(root: Path) -> tuple[Block, ...]:
@@ -109,8 +115,12 @@ def _draw_forest(reference: str, differences: Sequence[Difference], theme: Theme
     figure = Figure(figsize=(WIDTH, 1.3 + 0.42 * len(differences)), layout="constrained")
     axes = figure.subplots()
     axes.axvline(0, color=theme.foreground, linewidth=0.8)
+    for margin in {100 * each.margin for each in differences}:
+        axes.axvline(margin, color=theme.muted, linewidth=1, linestyle=":")
+        axes.axvline(-margin, color=theme.muted, linewidth=1, linestyle=":")
     for index, each in enumerate(differences):
-        color = theme.palette[1] if each.significant else theme.palette[0]
+        shown = each.verdict in ("better", "worse")
+        color = theme.palette[1] if shown else theme.palette[0]
         if each.image_interval:
             ends = [100 * each.image_interval.low, 100 * each.image_interval.high]
             axes.plot(ends, [index, index], color=theme.muted, linewidth=8, solid_capstyle="butt", zorder=1)
@@ -119,13 +129,16 @@ def _draw_forest(reference: str, differences: Sequence[Difference], theme: Theme
             axes.plot(ends, [index, index], color=color, linewidth=1.8, zorder=2)
         seeds = [100 * value for value in each.by_seed.values()]
         axes.plot(seeds, np.full(len(seeds), index + 0.27), "|", color=theme.foreground, markersize=6, alpha=0.7)
-        axes.plot(100 * each.mean, index, "D" if each.significant else "o", color=color, markersize=6, zorder=3)
+        axes.plot(100 * each.mean, index, _MARKERS[each.verdict], color=color, markersize=6, zorder=3)
     axes.set(yticks=range(len(differences)), ylim=(len(differences) - 0.4, -0.6))
     axes.set_yticklabels([each.other for each in differences])
     axes.set_xlabel(f"points of top-1 by which {reference} is ahead")
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", color=theme.muted, linewidth=0.5, alpha=0.6)
-    legend = "line: 95 % over seeds; grey: 95 % over images;\nticks: seeds; diamond: difference shown"
+    legend = (
+        "line: 95 % over seeds; grey: 95 % over images; ticks: seeds;\n"
+        "diamond: better or worse; square: equivalent; dotted: the margin"
+    )
     figure.suptitle(legend, x=0.01, ha="left", fontsize=8)
     return figure
 

@@ -5,20 +5,27 @@ from collections.abc import Mapping, Sequence
 from stepwise_jax.formatting import format_duration
 from stepwise_jax.studies.comparison import Comparison
 from stepwise_jax.studies.comparison_folder import FinishedRun
-from stepwise_jax.studies.statistics.paired import Difference, Interval, mean_and_deviation
+from stepwise_jax.studies.statistics.paired import Difference, Verdict
+from stepwise_jax.studies.statistics.power import MOST_SEEDS
+from stepwise_jax.studies.statistics.student import Interval, mean_and_deviation
 
 COMPARISON_HEADER = (
     "strategy",
-    "seeds",
     "top-1 (%)",
-    "reference ahead by",
+    "reference is",
+    "ahead by",
     "95 % over seeds",
+    "seeds",
     "p (Holm)",
+    "p equivalent (Holm)",
+    "p sign-flip (Holm)",
     "95 % over images",
+    "95 % over both",
     "samples",
     "updates",
     "time a run",
 )
+"""The columns, the most important ones first: a narrow terminal shows as many as it has room for."""
 
 FinishedRuns = Mapping[str, Mapping[int, FinishedRun]]
 """Finished runs by arm and seed."""
@@ -34,23 +41,24 @@ def comparison_rows(
 
 def _row(name: str, runs: Mapping[int, FinishedRun], difference: Difference | None) -> tuple[str, ...]:
     if not runs:
-        return (name, "0", *("–",) * (len(COMPARISON_HEADER) - 2))
+        return (name, *("–",) * 4, "0", *("–",) * (len(COMPARISON_HEADER) - 6))
     summaries = [run.summary for run in runs.values()]
     mean, deviation = mean_and_deviation([summary["top1"] for summary in summaries])
     spread = "" if deviation is None else f" ± {100 * deviation:.2f}"
-    difference_columns = ("–",) * 4 if difference is None else _difference_columns(difference)
+    answer, evidence = (("–",) * 3, ("–",) * 5) if difference is None else (_answer(difference), _evidence(difference))
     seconds = sum(sum(summary["seconds"].values()) for summary in summaries) / len(summaries)
     cost = (f"{summaries[0]['samples']:,}", f"{summaries[0]['updates']:,}", format_duration(seconds))
-    return (name, str(len(runs)), f"{100 * mean:.2f}{spread}", *difference_columns, *cost)
+    return (name, f"{100 * mean:.2f}{spread}", *answer, str(len(runs)), *evidence, *cost)
 
 
-def _difference_columns(difference: Difference) -> tuple[str, ...]:
-    return (
-        format_points(difference.mean),
-        format_interval(difference.interval),
-        format_p_value(difference.p_holm),
-        format_interval(difference.image_interval),
-    )
+def _answer(difference: Difference) -> tuple[str, ...]:
+    return (difference.verdict, format_points(difference.mean), format_interval(difference.interval))
+
+
+def _evidence(difference: Difference) -> tuple[str, ...]:
+    p_values = (difference.p_holm, difference.p_equivalent, difference.p_sign_flip)
+    intervals = (difference.image_interval, difference.crossed_interval)
+    return (*map(format_p_value, p_values), *map(format_interval, intervals))
 
 
 def verdict(reference: str, differences: Sequence[Difference]) -> str:
@@ -60,28 +68,41 @@ def verdict(reference: str, differences: Sequence[Difference]) -> str:
     seeds = sorted({len(each.by_seed) for each in differences})
     if seeds == [1]:
         return f"One seed shows no difference, whatever its numbers: {_list(differences)}. Take at least three."
-    better = [each for each in differences if each.significant and each.mean > 0]
-    worse = [each for each in differences if each.significant and each.mean < 0]
-    undecided = [each for each in differences if not each.significant]
-    parts = []
-    if undecided:
-        parts.append(f"No difference shown between {reference} and {_list(undecided)}")
-    if better:
-        parts.append(f"{reference} is better than {_list(better)}")
-    if worse:
-        parts.append(f"{reference} is worse than {_list(worse)}")
-    count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-    return (
-        f"{'. '.join(parts)}. (Points of top-1 with 95 % intervals over {count} paired seeds; Holm-corrected at 5 %.)"
+    margin = f"{100 * differences[0].margin:.2f}"
+    answers: tuple[tuple[Verdict, str], ...] = (
+        ("better", f"{reference} is better than"),
+        ("worse", f"{reference} is worse than"),
+        ("equivalent", f"{reference} is equivalent within ± {margin} to"),
+        ("not decided", f"Not decided between {reference} and"),
     )
+    found = [(text, [each for each in differences if each.verdict == answer]) for answer, text in answers]
+    parts = [f"{text} {_list(named)}" for text, named in found if named]
+    return f"{'. '.join(parts)}. ({_method(seeds, differences[0].looks)})"
+
+
+def _method(seeds: Sequence[int], looks: int) -> str:
+    count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    over = "" if looks == 1 else f", over {looks} looks"
+    return f"Points of top-1 with 95 % intervals over {count} paired seeds; Holm-corrected at 5 %{over}."
 
 
 def _list(differences: Sequence[Difference]) -> str:
-    return ", ".join(f"{each.other} ({format_points(each.mean)}{_optional(each.interval)})" for each in differences)
+    return ", ".join(f"{each.other} ({_numbers(each)})" for each in differences)
 
 
-def _optional(interval: Interval | None) -> str:
-    return "" if interval is None else f", {format_interval(interval)}"
+def _numbers(difference: Difference) -> str:
+    interval = "" if difference.interval is None else f", {format_interval(difference.interval)}"
+    return f"{format_points(difference.mean)}{interval}{_more_seeds(difference)}"
+
+
+def _more_seeds(difference: Difference) -> str:
+    """How many seeds more would decide, if the deviation stays as estimated; empty where that says nothing."""
+    if difference.verdict != "not decided" or difference.interval is None:
+        return ""
+    if difference.seeds_to_decide is None:
+        return f"; more than {MOST_SEEDS:,} seeds would"
+    more = difference.seeds_to_decide - len(difference.by_seed)
+    return f"; {more:,} seed{'' if more == 1 else 's'} more would"
 
 
 def format_points(difference: float) -> str:

@@ -171,8 +171,9 @@ def test_a_comparison_states_its_verdict(compared):
     assert isinstance(table, Table)
     # By hand: the baseline's last epoch is 0.9 - 0.8 / 6 + 0.01 (1 + seed / 10), the staged run's 0.9 - 0.8 / 20.
     differences = [100 * (0.8 / 6 - 0.8 / 20 - 0.01 * (1 + seed / 10)) for seed in range(3)]
-    assert table.rows[1][:2] == ("baseline", "3")
-    assert float(table.rows[1][3]) == pytest.approx(np.mean(differences), abs=0.006)
+    row = dict(zip(table.header, table.rows[1], strict=True))
+    assert (row["strategy"], row["reference is"], row["seeds"]) == ("baseline", "better", "3")
+    assert float(row["ahead by"]) == pytest.approx(np.mean(differences), abs=0.006)
     assert verdict.text.startswith(f"stepwise is better than baseline (+{np.mean(differences):.2f}")
     assert [block.name for block in blocks if isinstance(block, Picture)] == [
         "differences",

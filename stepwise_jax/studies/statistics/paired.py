@@ -1,22 +1,27 @@
-"""Paired statistics over seeds: how far a difference in accuracy between two strategies is significant."""
+"""Paired comparisons over seeds: whether a strategy is better, worse, equivalent, or not decided."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
-from scipy import stats
 
-CONFIDENCE, SIGNIFICANCE = 0.95, 0.05
+from stepwise_jax.studies.statistics.images import crossed_interval, image_interval
+from stepwise_jax.studies.statistics.multiplicity import holm, strictest_level
+from stepwise_jax.studies.statistics.power import seeds_to_decide
+from stepwise_jax.studies.statistics.sign_flip import sign_flip_p
+from stepwise_jax.studies.statistics.student import (
+    SIGNIFICANCE,
+    Interval,
+    difference_p,
+    equivalence_p,
+    spread,
+    t_interval,
+)
 
-_RESAMPLES = 2000
+Verdict = Literal["better", "worse", "equivalent", "not decided"]
 
-
-@dataclass(frozen=True)
-class Interval:
-    """A 95 % confidence interval from `low` to `high`."""
-
-    low: float
-    high: float
+DEFAULT_MARGIN = 0.01
 
 
 @dataclass(frozen=True)
@@ -31,19 +36,33 @@ class Difference:
     p: float | None
     """Of the two-sided paired t test; None for fewer than two seeds, or where all differ by the same nonzero amount."""
     p_holm: float | None
-    """`p` with Holm's correction for all the arms that the reference is compared with."""
+    """`p` with Holm's correction for all the arms that the reference is compared with, and for the looks."""
     image_interval: Interval | None
     """Percentile bootstrap over test images with the seeds held fixed: the sampling error of the test set."""
+    margin: float = DEFAULT_MARGIN
+    """The largest difference, as a fraction, that counts as none."""
+    looks: int = 1
+    """The number of looks over which intervals and corrected p-values hold together."""
+    p_equivalent: float | None = None
+    """Of two one-sided tests against the margin, corrected like `p_holm`."""
+    p_sign_flip: float | None = None
+    """Of the sign-flip test of a difference, corrected like `p_holm`; shown beside it, and decides nothing."""
+    crossed_interval: Interval | None = None
+    """Over other seeds and other test images together."""
+    seeds_to_decide: int | None = None
+    """How many seeds in all decide, with one look more; None for too many, and where `interval` is None."""
 
     @property
-    def significant(self) -> bool:
-        """Whether the seeds show a difference at the 5 % level, corrected for all comparisons together."""
-        return self.p_holm is not None and self.p_holm < SIGNIFICANCE
+    def verdict(self) -> Verdict:
+        """What the reference is beside the other arm.
 
-
-def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean and sample standard deviation; None instead of the latter for a single value."""
-    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
+        A difference that is shown to be within the margin is equivalent, also where it is not 0.
+        """
+        if self.p_equivalent is not None and self.p_equivalent < SIGNIFICANCE:
+            return "equivalent"
+        if self.p_holm is None or self.p_holm >= SIGNIFICANCE:
+            return "not decided"
+        return "better" if self.mean > 0 else "worse"
 
 
 def paired_differences(
@@ -51,30 +70,49 @@ def paired_differences(
     others: Mapping[str, Mapping[int, float]],
     correct: Mapping[str, Mapping[int, np.ndarray]],
     reference_correct: Mapping[int, np.ndarray],
+    margin: float = DEFAULT_MARGIN,
+    looks: int = 1,
 ) -> tuple[Difference, ...]:
     """Compare the reference with each other arm, seed by seed.
+
+    In at most 5 % of all comparisons, any arm of the same accuracy as the reference has the verdict "better" or
+    "worse". In at most 5 %, any arm that differs by the margin or more has the verdict "equivalent". Holm's correction
+    is made for each of these two questions, over all arms.
 
     Args:
       reference: the reference's accuracy by seed.
       others: the accuracies of the other arms, by name and seed; a seed that only one of the two has is left out.
       correct: by name and seed, whether each test image was classified correctly, bool [N], all in one order.
       reference_correct: the same for the reference.
+      margin: the largest difference, as a fraction, that counts as none.
+      looks: planned looks at the results, over all of which the two rates hold.
     """
-    pairs = {name: _paired(reference, scores) for name, scores in others.items()}
-    tested = {name: _t_test(list(pair.values())) for name, pair in pairs.items() if pair}
-    corrected = dict(zip(tested, holm([p for _, p in tested.values()]), strict=True))
+    pairs = {name: pair for name, scores in others.items() if (pair := _paired(reference, scores))}
+    values = [list(pair.values()) for pair in pairs.values()]
+    tests = [difference_p(each) for each in values]
+    corrected = (
+        holm(tests, looks),
+        holm([equivalence_p(each, margin) for each in values], looks),
+        holm([sign_flip_p(each) for each in values], looks),
+    )
+    # More seeds are one look more.
+    level = strictest_level(max(1, len(pairs)), looks + 1)
     return tuple(
         Difference(
             other=name,
             by_seed=pair,
             mean=float(np.mean(list(pair.values()))),
-            interval=tested[name][0],
-            p=tested[name][1],
-            p_holm=corrected[name],
-            image_interval=_image_interval(reference_correct, correct.get(name, {}), list(pair)),
+            interval=t_interval(list(pair.values()), looks),
+            p=p,
+            p_holm=p_holm,
+            margin=margin,
+            looks=looks,
+            p_equivalent=p_equivalent,
+            p_sign_flip=p_sign_flip,
+            seeds_to_decide=_seeds_to_decide(list(pair.values()), margin, level),
+            **_image_intervals(reference_correct, correct.get(name, {}), list(pair), looks),
         )
-        for name, pair in pairs.items()
-        if pair
+        for (name, pair), p, p_holm, p_equivalent, p_sign_flip in zip(pairs.items(), tests, *corrected, strict=True)
     )
 
 
@@ -82,50 +120,21 @@ def _paired(reference: Mapping[int, float], other: Mapping[int, float]) -> dict[
     return {seed: reference[seed] - other[seed] for seed in sorted(reference.keys() & other.keys())}
 
 
-def _t_test(values: Sequence[float]) -> tuple[Interval | None, float | None]:
-    """The confidence interval of the mean, and the p-value of the hypothesis that it is 0."""
-    if len(values) < 2:
-        return None, None
-    mean = float(np.mean(values))
-    if np.std(values) <= 1e-12:
-        # Equal values leave no spread to estimate from: an interval of width 0 would claim certainty.
-        return None, 1.0 if abs(mean) <= 1e-12 else None
-    found = stats.ttest_1samp(values, 0.0)
-    interval = found.confidence_interval(CONFIDENCE)
-    return Interval(float(interval.low), float(interval.high)), float(found.pvalue)  # pyright: ignore
+def _seeds_to_decide(values: Sequence[float], margin: float, level: float) -> int | None:
+    deviation = spread(values)
+    return None if deviation is None else seeds_to_decide(deviation, margin, level)
 
 
-def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm's step-down correction (1979), which keeps the family-wise error rate below the significance level.
-
-    None stands for a test that could not be made: it stays None and does not count.
-    """
-    made = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
-    corrected: list[float | None] = [None] * len(p_values)
-    highest = 0.0
-    for rank, (p, index) in enumerate(made):
-        highest = max(highest, min(1.0, (len(made) - rank) * p))
-        corrected[index] = highest
-    return corrected
-
-
-def _image_interval(
-    reference: Mapping[int, np.ndarray], other: Mapping[int, np.ndarray], seeds: Sequence[int]
-) -> Interval | None:
+def _image_intervals(
+    reference: Mapping[int, np.ndarray], other: Mapping[int, np.ndarray], seeds: Sequence[int], looks: int
+) -> dict[str, Interval | None]:
+    """The intervals that need predictions; None where the images differ."""
     shared = [seed for seed in seeds if seed in reference and seed in other]
     sizes = {len(correct[seed]) for correct in (reference, other) for seed in shared}
     if len(sizes) != 1:
-        return None
-    per_image = np.mean([reference[seed].astype(float) - other[seed] for seed in shared], axis=0)
-    if len(per_image) < 2 or np.ptp(per_image) == 0:
-        return None
-    found = stats.bootstrap(
-        (per_image,),
-        np.mean,
-        n_resamples=_RESAMPLES,
-        batch=50,
-        confidence_level=CONFIDENCE,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    return Interval(float(found.low), float(found.high))
+        return {"image_interval": None, "crossed_interval": None}
+    differences = np.stack([reference[seed].astype(float) - other[seed] for seed in shared])
+    return {
+        "image_interval": image_interval(differences),
+        "crossed_interval": crossed_interval(differences, looks),
+    }

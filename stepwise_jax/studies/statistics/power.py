@@ -120,6 +120,34 @@ def seeds_for_margin(deviation: float, margin: float, power: float = 0.8, alpha:
     return _fewest(lambda seeds: equivalence_power(deviation, margin, seeds, alpha) >= power)
 
 
+def seeds_to_decide(deviation: float, margin: float, alpha: float = 0.05) -> int | None:
+    """The fewest seeds that leave nothing undecided, whatever the mean turns out to be.
+
+    With so many, each mean either differs from 0 or is within ± `margin` at level `alpha`, provided that the deviation
+    is as estimated. That takes more seeds than a power of 80 %.
+
+    Args:
+      deviation: estimated standard deviation of the paired differences.
+      margin: in the same unit, positive.
+      alpha: the level of the two-sided test, and of each of the two one-sided tests.
+
+    Returns:
+      At least 2; None for more than `MOST_SEEDS`.
+
+    Raises:
+      ValueError: for an argument out of range.
+    """
+    _check(deviation, 1 - alpha, alpha)
+    if not margin > 0:
+        raise ValueError(f"margin is {margin}: it must be positive")
+
+    def decides(seeds: int) -> bool:
+        quantiles = special.stdtrit(seeds - 1, 1 - alpha) + special.stdtrit(seeds - 1, 1 - alpha / 2)
+        return float(quantiles) * deviation < margin * math.sqrt(seeds)
+
+    return _fewest(decides)
+
+
 def _check(deviation: float, power: float, alpha: float) -> None:
     if not (deviation >= 0 and math.isfinite(deviation)):
         raise ValueError(f"deviation is {deviation}: it must be finite and not negative")

@@ -1,20 +1,22 @@
-"""Paired statistics against SciPy's on the raw pairs, hand computations, and Holm's procedure word for word."""
+"""Paired comparisons against SciPy's on the raw pairs and hand computations, and their four verdicts."""
 
-import itertools
 import math
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from stepwise_jax.studies.statistics.paired import Difference, holm, mean_and_deviation, paired_differences
+from stepwise_jax.studies.statistics.multiplicity import holm
+from stepwise_jax.studies.statistics.paired import Difference, paired_differences
+from stepwise_jax.studies.statistics.student import equivalence_p, t_interval
 
 REFERENCE = {0: 0.81, 1: 0.79, 2: 0.84, 3: 0.80, 4: 0.83}
 OTHER = {0: 0.78, 1: 0.80, 2: 0.79, 3: 0.78, 4: 0.81}
 
 
-def compare(reference, others, right=None, reference_right=None) -> dict[str, Difference]:
-    return {each.other: each for each in paired_differences(reference, others, right or {}, reference_right or {})}
+def compare(reference, others, right=None, reference_right=None, **settings) -> dict[str, Difference]:
+    found = paired_differences(reference, others, right or {}, reference_right or {}, **settings)
+    return {each.other: each for each in found}
 
 
 def test_interval_and_p_are_scipys_of_the_raw_pairs():
@@ -35,42 +37,7 @@ def test_interval_and_p_by_hand():
     assert found.interval is not None
     assert (100 * found.interval.low, 100 * found.interval.high) == pytest.approx((2.2 - half, 2.2 + half))
     assert found.by_seed == pytest.approx({0: 0.03, 1: -0.01, 2: 0.05, 3: 0.02, 4: 0.02})
-    assert not found.significant
-
-
-def literal_holm(p_values: list[float], level: float) -> list[bool]:
-    """Holm (1979) in his words: from the smallest on, reject while p <= level / (tests that are left)."""
-    rejected = [False] * len(p_values)
-    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        if p_values[place] > level / (len(p_values) - rank):
-            break
-        rejected[place] = True
-    return rejected
-
-
-def closed_testing(p_values: list[float], level: float) -> list[bool]:
-    """A hypothesis is rejected if Bonferroni's test rejects every intersection that it is part of."""
-    every = [
-        subset for size in range(1, len(p_values) + 1) for subset in itertools.combinations(range(len(p_values)), size)
-    ]
-    rejects = {subset: min(p_values[i] for i in subset) <= level / len(subset) for subset in every}
-    return [all(rejects[subset] for subset in every if place in subset) for place in range(len(p_values))]
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_holm_rejects_what_the_procedure_and_closed_testing_reject(seed):
-    p_values = (np.random.default_rng(seed).random(6) ** 4).tolist()
-    corrected = holm(p_values)
-    for level in (0.01, 0.05, 0.1, 0.3):
-        ours = [p is not None and p <= level for p in corrected]
-        assert ours == literal_holm(p_values, level) == closed_testing(p_values, level)
-
-
-def test_holm_by_hand():
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.5, 0.9]) == [1.0, 1.0]
-    assert holm([]) == []
-    assert holm([None, 0.02, None, 0.01]) == [None, pytest.approx(0.02), None, pytest.approx(0.02)]
+    assert found.verdict == "not decided"
 
 
 def test_the_family_is_all_that_the_reference_is_compared_with():
@@ -92,21 +59,19 @@ def test_seeds_of_one_side_alone_are_left_out():
 def test_one_seed_has_a_mean_and_nothing_else():
     found = compare({3: 0.9}, {"b": {3: 0.8}})["b"]
     assert found.mean == pytest.approx(0.1)
-    assert (found.interval, found.p, found.p_holm, found.significant) == (None, None, None, False)
-    assert mean_and_deviation([0.5]) == (0.5, None)
-    assert mean_and_deviation([0.5, 0.7]) == (pytest.approx(0.6), pytest.approx(math.sqrt(0.02)))
+    assert (found.interval, found.p, found.p_holm, found.verdict) == (None, None, None, "not decided")
 
 
 def test_identical_scores_are_no_difference():
     found = compare(REFERENCE, {"b": dict(REFERENCE)})["b"]
-    assert (found.mean, found.p, found.significant, found.interval) == (0.0, 1.0, False, None)
+    assert (found.mean, found.p, found.verdict, found.interval) == (0.0, 1.0, "not decided", None)
 
 
 def test_the_same_difference_in_all_seeds_leaves_nothing_to_test():
     """Two seeds that both differ by a point have no spread: no certainty follows from that."""
     found = compare({0: 0.5, 1: 0.6, 2: 0.9}, {"b": {0: 0.49, 1: 0.59, 2: 0.89}})["b"]
     assert found.mean == pytest.approx(0.01)
-    assert (found.interval, found.p, found.p_holm, found.significant) == (None, None, None, False)
+    assert (found.interval, found.p, found.p_holm, found.verdict) == (None, None, None, "not decided")
 
 
 def test_the_interval_over_images_is_that_of_a_mean_of_many():
@@ -151,6 +116,57 @@ def test_no_interval_over_images_where_they_say_nothing(ours, theirs):
 def test_differences_that_are_shown():
     better = {seed: score - 0.05 + 0.002 * (-1) ** seed for seed, score in REFERENCE.items()}
     found = compare(REFERENCE, {"b": better})["b"]
-    assert found.significant
+    assert found.verdict == "better"
     assert found.interval is not None
     assert found.interval.low > 0
+
+
+def noisy(shift: float, spread: float = 0.001) -> dict[int, float]:
+    """An arm that is behind the reference by `shift` and varies by about `spread`."""
+    return {seed: score - shift + spread * (-1) ** seed for seed, score in REFERENCE.items()}
+
+
+def test_each_arm_has_one_of_four_verdicts():
+    arms = {"ahead": noisy(0.03), "behind": noisy(-0.03), "level": noisy(0.004), "open": noisy(0.01, 0.01)}
+    assert {name: each.verdict for name, each in compare(REFERENCE, arms).items()} == {
+        "ahead": "better",
+        "behind": "worse",
+        "level": "equivalent",
+        "open": "not decided",
+    }
+
+
+def test_a_certain_difference_within_the_margin_is_equivalent_and_a_smaller_margin_makes_it_better():
+    found = compare(REFERENCE, {"b": noisy(0.004)})["b"]
+    assert found.p_holm is not None
+    assert found.p_holm < 0.05
+    assert found.verdict == "equivalent"
+    assert compare(REFERENCE, {"b": noisy(0.004)}, margin=0.003)["b"].verdict == "better"
+
+
+def test_both_questions_are_corrected_for_all_arms_and_looks():
+    arms = {"a": noisy(0.003, 0.004), "b": noisy(0.006, 0.003), "c": noisy(0.0, 0.005)}
+    one, three = compare(REFERENCE, arms), compare(REFERENCE, arms, looks=3)
+    raw = [equivalence_p(list(each.by_seed.values()), 0.01) for each in one.values()]
+    assert [each.p_equivalent for each in one.values()] == pytest.approx(holm(raw))
+    assert [each.p_equivalent for each in three.values()] == pytest.approx(holm(raw, looks=3))
+    assert [each.p_holm for each in three.values()] == holm([each.p for each in one.values()], looks=3)
+    assert [each.interval for each in three.values()] == [
+        t_interval(list(each.by_seed.values()), looks=3) for each in one.values()
+    ]
+
+
+def test_so_many_seeds_would_decide_whatever_the_mean():
+    """With the deviation as estimated, every mean is then either shown to differ or shown to be within the margin."""
+    found = compare(REFERENCE, {"b": OTHER}, margin=0.01)["b"]
+    total = found.seeds_to_decide
+    assert total is not None
+    deviation = np.std(list(found.by_seed.values()), ddof=1)
+    for count, decided in ((total, True), (total - 1, False)):
+        error = deviation / math.sqrt(count)
+        shown = stats.t.ppf(1 - 0.05 / 2 / 2, count - 1) * error
+        within = 0.01 - stats.t.ppf(1 - 0.05 / 2, count - 1) * error
+        assert (within > shown) == decided
+    assert compare(REFERENCE, {"b": OTHER}, margin=0.0001)["b"].seeds_to_decide is None
+    more = {name: OTHER for name in "bcd"}
+    assert compare(REFERENCE, more)["b"].seeds_to_decide > total  # pyright: ignore
