@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stepwise_jax import __version__
+from stepwise_jax.cli.comparisons.arguments import add_design_options, add_protocol_options
 from stepwise_jax.formatting import parse_path, program_name
 
 _DESCRIPTION = "stepwise-jax: train image classifiers in stages on growing subsets of the data, and measure the gain."
@@ -74,8 +75,8 @@ def _add_weights(command: argparse.ArgumentParser) -> None:
     command.add_argument("--weights", choices=("raw", "ema"), default="raw", help=text)
 
 
-def _add_workdir(command: argparse.ArgumentParser, text: str) -> None:
-    command.add_argument("--workdir", type=_folder, required=True, metavar="DIR", help=text)
+def _add_workdir(command: argparse.ArgumentParser, text: str, required: bool = True) -> None:
+    command.add_argument("--workdir", type=_folder, required=required, metavar="DIR", help=text)
 
 
 def _add_json(command: argparse.ArgumentParser) -> None:
@@ -150,16 +151,11 @@ def _add_evaluate_options(command: argparse.ArgumentParser) -> None:
 
 def _add_compare_options(command: argparse.ArgumentParser) -> None:
     _add_config(command)
-    _add_workdir(command, "folder of the comparison")
+    _add_workdir(command, "folder of the comparison", required=False)
     _add_log(command)
-    command.add_argument("--seeds", type=int, default=5, metavar="N", help="runs of each strategy (default: 5)")
-    command.add_argument(
-        "--strategies",
-        default="",
-        metavar="A,B,...",
-        help="strategies or rows of CONFIG, the reference first; 'rows' means all rows of CONFIG",
-    )
+    add_protocol_options(command, _numbers)
     _add_parallel_runs(command)
+    add_design_options(command, _path)
 
 
 def _add_sweep_options(command: argparse.ArgumentParser) -> None:
@@ -280,7 +276,7 @@ _OPTIONS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     ),
     "evaluate": ("DIR [--data.root FOLDER] [--data.data_dir DIR] [--json]", _add_evaluate_options),
     "compare": (
-        "CONFIG --workdir DIR [--seeds N] [--strategies A,B,...] [--processes N] [--FIELD VALUE ...]",
+        "(CONFIG [--seeds N] [--strategies A,B,...] | --design FILE) --workdir DIR [...] [--FIELD VALUE ...]",
         _add_compare_options,
     ),
     "sweep": (

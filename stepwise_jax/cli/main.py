@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from stepwise_jax.cli import commands, study_commands
 from stepwise_jax.cli.arguments import make_parser
+from stepwise_jax.cli.comparisons.command import compare
 from stepwise_jax.cli.overrides import load_config, print_fields
 from stepwise_jax.errors import InputError, StepwiseError, is_out_of_memory
 from stepwise_jax.experiment.config import ExperimentConfig
@@ -30,7 +31,7 @@ COMMANDS: tuple[Command, ...] = (
     commands.train,
     commands.evaluate,
     commands.predict,
-    study_commands.compare,
+    compare,
     study_commands.sweep,
     commands.report,
     commands.export,
@@ -93,11 +94,17 @@ def _execute(arguments: Sequence[str]) -> None:
     if arguments and arguments[0] in WITH_FIELDS and {"-h", "--help"} & set(arguments):
         _print_help(arguments)
         return
-    options, rest = _parser().parse_known_args(arguments)
+    options, rest = _parser().parse_known_args(_insert_config(arguments))
     if rest and options.command not in WITH_FIELDS:
         help_command = f"{program_name()} {options.command} --help"
         raise InputError(f"{rest[0]} is no option of {options.command}: {help_command} lists them")
     options.function(options, rest)
+
+
+def _insert_config(arguments: Sequence[str]) -> Sequence[str]:
+    """The arguments, with an empty CONFIG for `compare --design FILE`: the design names it."""
+    designed = any(word.partition("=")[0] == "--design" for word in arguments)
+    return [arguments[0], "", *arguments[1:]] if designed and arguments[0] == "compare" else arguments
 
 
 def _parser() -> argparse.ArgumentParser:

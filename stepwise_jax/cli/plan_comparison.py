@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stepwise_jax.cli.study_commands import load_arms
 from stepwise_jax.errors import InputError, require
 from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.experiment.config_files import load_rows
@@ -49,6 +48,7 @@ def compare_plans(
       baseline: the stages that costs are relative to.
       examples: M.
     """
+    from stepwise_jax.cli.comparisons.request import load_arms
     from stepwise_jax.data import datasets
     from stepwise_jax.studies import comparison
 

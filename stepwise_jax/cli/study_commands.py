@@ -1,4 +1,4 @@
-"""The commands that start many training runs: compare and sweep."""
+"""The command sweep, and what it shares with compare: checks before many runs, and running them."""
 
 import argparse
 import functools
@@ -8,73 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stepwise_jax.cli.overrides import load_experiment, parse_fields
+from stepwise_jax.cli.overrides import load_experiment
 from stepwise_jax.errors import InputError, StepwiseError, require
 from stepwise_jax.experiment.config import ExperimentConfig
-from stepwise_jax.experiment.config_files import load_config, load_rows
-from stepwise_jax.formatting import program_name
 from stepwise_jax.runtime.signals import stop_on_signals
 
 
 def launch_command() -> tuple[str, ...]:
     """The command that starts this program from any folder, also in a clone that is not installed."""
     return sys.executable, str(Path(__file__).parents[1] / "__main__.py")
-
-
-def compare(options: argparse.Namespace, fields: Sequence[str]) -> None:
-    """Trains strategies x seeds, or resumes; ends with paired differences, their significance, and a report."""
-    from stepwise_jax.studies import comparison, comparison_folder
-
-    _check_processes(options.processes)
-    log_words = _log_words(options)
-    requested, experiments = _make_comparison(options, fields)
-    stages = comparison.make_plans(experiments, _check_training(experiments))
-    pairs = comparison.find_duplicates(experiments, stages)
-    requested = comparison.drop_duplicates(requested, pairs, named=options.strategies not in ("", "rows"))
-    comparison_folder.check_finished_runs(requested, options.workdir, experiments, stages)
-    # The folder may hold more strategies and seeds from earlier commands.
-    whole = comparison_folder.open_comparison_folder(options.workdir, requested)
-    _prepare_data(experiments)
-    jobs = comparison.make_jobs(requested, options.workdir, stages, launch_command(), [*fields, *log_words])
-    failures = _run_unfinished(jobs, options.processes)
-    comparison_folder.write_failures(options.workdir, failures)
-    _show_comparison(whole, options.workdir)
-    if failures:
-        first = f"{failures[0].job.name}: {failures[0].message}"
-        raise StepwiseError(f"{len(failures)} of {len(jobs)} runs failed: {first}")
-
-
-def _make_comparison(options: argparse.Namespace, fields: Sequence[str]) -> tuple[Any, dict[str, ExperimentConfig]]:
-    """The comparison that the command line requests, and the experiment of each of its arms."""
-    from stepwise_jax.studies import comparison
-
-    require(options.seeds >= 1, "--seeds", options.seeds, "at least 1")
-    config = load_config(options.config)
-    experiment = parse_fields(config, fields, f"{program_name()} {options.command} {options.config}")
-    names = [name for name in options.strategies.split(",") if name]
-    arms = comparison.choose_arms(names, options.config, experiment, load_rows(options.config))
-    comparison.reject_ignored_fields(config, experiment, arms)
-    seeds = tuple(range(experiment.seed, experiment.seed + options.seeds))
-    return comparison.Comparison(options.config, experiment, arms, seeds), load_arms(arms, fields)
-
-
-def load_arms(arms: Sequence[Any], fields: Sequence[str]) -> dict[str, ExperimentConfig]:
-    """The experiment of each arm of a comparison by its name, with fields of the command line replaced."""
-    return {
-        each.name: parse_fields(load_config(each.config), [*fields, *each.arguments()], f"strategy {each.name}")
-        for each in arms
-    }
-
-
-def _show_comparison(whole: Any, folder: Path) -> None:
-    from stepwise_jax.cli.study_tables import print_comparison
-    from stepwise_jax.report.report import write_report
-    from stepwise_jax.studies import comparison_folder
-
-    runs = comparison_folder.read_finished_runs(whole, folder)
-    print_comparison(whole, runs, comparison_folder.arm_differences(whole, runs))
-    if any(runs.values()):
-        print(f"report: {write_report([folder], folder / 'report')}")
 
 
 def sweep(options: argparse.Namespace, fields: Sequence[str]) -> None:
@@ -86,16 +28,16 @@ def sweep(options: argparse.Namespace, fields: Sequence[str]) -> None:
     _check_sweep(options)
     experiment = load_experiment(options.config, fields, options.command)
     seeds = tuple(range(experiment.seed, experiment.seed + options.seeds))
-    command = (*launch_command(), "train", options.config, *fields, *_log_words(options))
+    command = (*launch_command(), "train", options.config, *fields, *log_words(options))
     settings = sweep.Sweep(options.workdir, experiment, seeds, command, _make_planner(options, fields))
     points = sweep.parse_grid(experiment, options.grid) if options.grid else ()
     # Raises an error now if a point cannot be trained.
     for point in points:
         settings.jobs(point)
-    examples = sweep.examples_without_validation(experiment, _check_training({"sweep": experiment})["sweep"])
+    examples = sweep.examples_without_validation(experiment, check_training({"sweep": experiment})["sweep"])
     space = None if points else search.make_space(experiment, examples, options.samples)
     sweep.open_sweep_folder(options.workdir, sweep.sweep_to_dict(settings, options.config, points, space))
-    _prepare_data({"sweep": experiment})
+    prepare_data({"sweep": experiment})
     results = _run_sweep(options, settings, points, space)
     print_results(results)
     print(f"report: {write_report([options.workdir], options.workdir / 'report')}")
@@ -106,7 +48,7 @@ def sweep(options: argparse.Namespace, fields: Sequence[str]) -> None:
 def _check_sweep(options: argparse.Namespace) -> None:
     from stepwise_jax.studies import search
 
-    _check_processes(options.processes)
+    check_processes(options.processes)
     require(options.seeds >= 1, "--seeds", options.seeds, "at least 1")
     require(options.trials >= 0, "--trials", options.trials, "at least 1")
     if bool(options.grid) == bool(options.trials):
@@ -121,7 +63,7 @@ def _run_sweep(options: argparse.Namespace, settings: Any, points: Any, space: A
     from stepwise_jax.studies.local_executor import default_processes
 
     def execute(jobs: Sequence[Any]) -> list[Any]:
-        return _run_unfinished(jobs, options.processes)
+        return run_unfinished(jobs, options.processes)
 
     if space is None:
         return sweep_run.run_grid(settings, points, execute)
@@ -146,7 +88,7 @@ def _make_planner(options: argparse.Namespace, fields: Sequence[str]) -> Callabl
     return lambda arguments: plan(tuple(arguments))
 
 
-def _log_words(options: argparse.Namespace) -> tuple[str, ...]:
+def log_words(options: argparse.Namespace) -> tuple[str, ...]:
     """The arguments that make the study's runs log elsewhere, as one group; checks that they can."""
     from stepwise_jax.workdir.loggers import make_loggers
 
@@ -154,11 +96,12 @@ def _log_words(options: argparse.Namespace) -> tuple[str, ...]:
     return ("--log", ",".join(options.log), "--log-group", str(options.workdir)) if options.log else ()
 
 
-def _check_processes(processes: int) -> None:
+def check_processes(processes: int) -> None:
+    """Refuses a negative number of processes."""
     require(processes >= 0, "--processes", processes, "at least 1, or 0 for one for each device or core")
 
 
-def _check_training(experiments: Mapping[str, ExperimentConfig]) -> dict[str, int]:
+def check_training(experiments: Mapping[str, ExperimentConfig]) -> dict[str, int]:
     """Checks networks and initial weights before any run starts; returns each experiment's number of examples, M."""
     from stepwise_jax.data import datasets
     from stepwise_jax.functional.networks import build_network
@@ -173,7 +116,7 @@ def _check_training(experiments: Mapping[str, ExperimentConfig]) -> dict[str, in
     return {name: each.train for name, each in sizes.items()}
 
 
-def _prepare_data(experiments: Mapping[str, ExperimentConfig]) -> None:
+def prepare_data(experiments: Mapping[str, ExperimentConfig]) -> None:
     """Prepares the data of all experiments, each data set once."""
     from stepwise_jax.cli.display import make_display
     from stepwise_jax.data import datasets
@@ -183,7 +126,7 @@ def _prepare_data(experiments: Mapping[str, ExperimentConfig]) -> None:
             datasets.prepare(data, display.show_progress)
 
 
-def _run_unfinished(jobs: Sequence[Any], processes: int) -> list[Any]:
+def run_unfinished(jobs: Sequence[Any], processes: int) -> list[Any]:
     """Runs unfinished jobs, `processes` at a time (0: one for each GPU or core), and returns the failures."""
     from stepwise_jax.cli.study_display import make_study_display
     from stepwise_jax.studies.local_executor import default_processes, make_slots, run_jobs

@@ -59,12 +59,12 @@ def _rebuild(section: Any, changes: Mapping[str, Any], prefix: str) -> Any:
 
 def field_differences(ours: ExperimentConfig, theirs: ExperimentConfig) -> tuple[str, ...]:
     """Return one phrase for each field that differs, such as `plan.batch_size: 24 instead of 16`."""
-    left, right = (_comparable(each) for each in (ours, theirs))
+    left, right = (comparable_fields(each) for each in (ours, theirs))
     return tuple(f"{name}: {left[name]!r} instead of {right[name]!r}" for name in left if left[name] != right[name])
 
 
-def _comparable(config: ExperimentConfig) -> dict[str, Any]:
-    """Every field by its dotted name, and functions by the name and the hash of their file."""
+def comparable_fields(config: ExperimentConfig) -> dict[str, Any]:
+    """Return every field by its dotted name, with functions by their names and the hashes of their files."""
     return {name: _with_functions(value, _label) for name, value in flatten_fields(config).items()}
 
 

@@ -21,7 +21,9 @@ from stepwise_jax.report.series import group_series
 from stepwise_jax.studies import comparison_folder
 from stepwise_jax.studies.comparison import Comparison
 from stepwise_jax.studies.comparison_table import COMPARISON_HEADER, FinishedRuns, comparison_rows, verdict
+from stepwise_jax.studies.designs.summary import describe_folder
 from stepwise_jax.studies.statistics.paired import Difference
+from stepwise_jax.studies.tuning import TUNING_HEADER, tuning_rows
 from stepwise_jax.workdir.json_files import read_json
 from stepwise_jax.workdir.predictions import read_predictions
 from stepwise_jax.workdir.records import TIME_KINDS
@@ -53,13 +55,15 @@ def comparison_page(root: Path) -> tuple[Block, ...]:
     folders = [compared.run_folder(root, name, seed) for name, of_seed in finished.items() for seed in of_seed]
     if not folders:
         raise InputError(f"{root} has no finished run yet: there is nothing to show")
-    runs, differences = read_runs(folders), comparison_folder.arm_differences(compared, finished)
+    looks = comparison_folder.count_looks(root)
+    runs, differences = read_runs(folders), comparison_folder.arm_differences(compared, finished, looks)
     reference = compared.arms[0].name
     return (
         Heading(f"Comparison: {reference} and {_counted(len(compared.arms) - 1, 'other')}", level=1),
         Verdict(verdict(reference, differences)),
         Paragraph(_setting(compared, finished, runs[0])),
         *_unfinished(compared, finished, root),
+        *[Paragraph(sentence) for sentence in describe_folder(root)],
         Heading("Paired differences"),
         Table(COMPARISON_HEADER, tuple(comparison_rows(compared, finished, differences))),
         *([_forest(reference, differences)] if differences else []),
@@ -72,6 +76,7 @@ def comparison_page(root: Path) -> tuple[Block, ...]:
         _cost_table(compared, finished),
         Heading("The strategies"),
         _strategies_table(compared, finished, runs, root),
+        *_tuning(root),
         *_first_predictions(compared, finished, root),
         Heading("Configuration"),
         Paragraph(f"The configuration of {runs[0].name}; the other runs differ in their strategy and seed."),
@@ -86,10 +91,11 @@ def _counted(count: int, noun: str) -> str:
 def _setting(compared: Comparison, finished: FinishedRuns, run: Run) -> str:
     experiment, plan = compared.experiment, compared.experiment.plan
     images = max(len(each.ids) for of_seed in finished.values() for each in of_seed.values())
+    rate = f"λ = {plan.learning_rate:g}{' before tuning' if compared.protocol.tune_trials else ''}"
     size, examples = experiment.data.image_size, run.stages[-1]["examples"]
     return (
         f"{model_name(experiment)} on {experiment.data.name} at {size}×{size} pixels in {experiment.dtype}: M = "
-        f"{examples:,} training images, {images:,} images scored, b = {plan.batch_size}, λ = {plan.learning_rate:g}, "
+        f"{examples:,} training images, {images:,} images scored, b = {plan.batch_size}, {rate}, "
         f"seeds {compared.seeds[0]} to {compared.seeds[-1]}, on {run.config.get('device')}. "
         f"The reference is {compared.arms[0].name}."
     )
@@ -194,6 +200,11 @@ def _strategies_table(compared: Comparison, finished: FinishedRuns, runs: Sequen
         )
         table.append((each.name, each.title, description or "–"))
     return Table(("strategy", "description", "stages"), tuple(table), prose=True)
+
+
+def _tuning(root: Path) -> list[Block]:
+    tuned = comparison_folder.read_tuning(root)
+    return [Heading("Tuning"), Table(TUNING_HEADER, tuple(tuning_rows(tuned)))] if tuned else []
 
 
 def _drops(stage: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from stepwise_jax.experiment.serialization import flatten_fields
 from stepwise_jax.plans.planning import make_plan
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.studies.jobs import Job
+from stepwise_jax.studies.statistics.paired import DEFAULT_MARGIN
 from stepwise_jax.studies.variants import VARIANTS, default_names, find_variant
 
 
@@ -34,6 +36,38 @@ class Arm:
 
 
 @dataclass(frozen=True)
+class Protocol:
+    """What a comparison fixes before its first run, beside its arms and seeds."""
+
+    margin: float = 100 * DEFAULT_MARGIN
+    """Points of top-1 within which two arms count as equivalent."""
+    looks: tuple[int, ...] = ()
+    """Numbers of seeds after which the results are looked at; empty: once, after the last."""
+    tune_trials: int = 0
+    """Learning rates that are tried for each arm on held-out training images; 0: none is tuned."""
+
+
+def protocol_from_dict(document: Mapping[str, Any]) -> Protocol:
+    """Return the protocol that `dataclasses.asdict` made; an entry that is missing has its default.
+
+    Raises:
+      TypeError, ValueError, AttributeError: if the document is damaged.
+    """
+    protocol = Protocol(**document)
+    return Protocol(float(protocol.margin), tuple(map(int, protocol.looks)), int(protocol.tune_trials))
+
+
+def protocol_conflicts(before: Protocol, now: Protocol) -> list[str]:
+    """One phrase for each entry that a comparison cannot change; the margin can be changed, and is marked then."""
+    ours, theirs = dataclasses.asdict(now), dataclasses.asdict(before)
+    return [
+        f"--{name.replace('_', '-')}: {value} instead of {theirs[name]}"
+        for name, value in ours.items()
+        if value != theirs[name] and name != "margin"
+    ]
+
+
+@dataclass(frozen=True)
 class Comparison:
     """A comparison of several arms over several seeds."""
 
@@ -42,6 +76,7 @@ class Comparison:
     arms: tuple[Arm, ...]
     """The first is the reference, which the others are compared with."""
     seeds: tuple[int, ...]
+    protocol: Protocol = Protocol()
 
     def run_folder(self, root: Path, arm: str, seed: int) -> Path:
         """The workdir of the run of an arm and a seed."""
@@ -207,6 +242,13 @@ def make_jobs(
         for seed in comparison.seeds
         for arm in comparison.arms
     )
+
+
+def split_by_look(comparison: Comparison, jobs: Sequence[Job]) -> list[Sequence[Job]]:
+    """The jobs of `make_jobs` up to each look, and those after the last."""
+    arms, seeds = len(comparison.arms), len(comparison.seeds)
+    stops = [0, *(look for look in comparison.protocol.looks if look < seeds), seeds]
+    return [jobs[arms * first : arms * last] for first, last in itertools.pairwise(stops)]
 
 
 def _make_job(

@@ -3,7 +3,8 @@
 import dataclasses
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,20 @@ from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.experiment.serialization import experiment_from_dict_by_name, experiment_to_dict
 from stepwise_jax.plans.stage import Stage
-from stepwise_jax.studies.comparison import Arm, Comparison
+from stepwise_jax.studies.comparison import Arm, Comparison, protocol_conflicts, protocol_from_dict
+from stepwise_jax.studies.designs.document import Design, check_design, design_differences
+from stepwise_jax.studies.designs.history import (
+    History,
+    add_look,
+    history_from_dict,
+    history_to_dict,
+    new_history,
+    update_history,
+)
 from stepwise_jax.studies.jobs import Failure
 from stepwise_jax.studies.statistics.paired import Difference, paired_differences
-from stepwise_jax.workdir.files import PREDICTIONS, SUMMARY, open_file
+from stepwise_jax.studies.tuning import TunedArm, tuning_from_dict
+from stepwise_jax.workdir.files import DESIGN, PREDICTIONS, SUMMARY, open_file
 from stepwise_jax.workdir.folder import check_finished_run, conflicting_fields
 from stepwise_jax.workdir.json_files import read_json, write_json
 from stepwise_jax.workdir.runs import read_summary
@@ -48,26 +59,46 @@ def check_finished_runs(
             check_finished_run(comparison.run_folder(root, arm.name, seed), experiment, stages[arm.name])
 
 
-def open_comparison_folder(root: Path, comparison: Comparison) -> Comparison:
+def open_comparison_folder(root: Path, comparison: Comparison, design: Design | None = None) -> Comparison:
     """Create the folder, or continue the comparison in it.
+
+    Args:
+      root: the folder.
+      comparison: the arms and seeds to train now.
+      design: that fixes them, if any.
 
     Returns:
       The comparison; an existing one keeps its arms and seeds and gains the new ones.
 
     Raises:
-      InputError: if the folder holds something else, or a comparison of another experiment.
+      InputError: if the folder holds something else, a comparison of another experiment, or one of another design.
     """
     path = root / COMPARISON_FILE
     try:
         root.mkdir(parents=True, exist_ok=True)
         if path.exists():
-            comparison = _merge(read_comparison(root), comparison, root)
+            comparison, design = _continue(root, comparison, design)
+            history = update_history(read_history(root), comparison, design is not None)
         elif any(root.iterdir()):
             raise InputError(f"--workdir {root} is not empty and holds no comparison: name a new folder")
-        write_json(path, _comparison_to_dict(comparison))
+        else:
+            history = new_history(comparison)
+        before = read_json(path) if path.exists() else {}
+        write_json(path, {**before, **_comparison_to_dict(comparison, design, history)})
     except OSError as error:
         raise InputError(f"--workdir {root} cannot be written: {error.strerror}") from error
     return comparison
+
+
+def _continue(root: Path, comparison: Comparison, design: Design | None) -> tuple[Comparison, Design | None]:
+    recorded = read_design_of(root)
+    if design is not None:
+        if recorded is None:
+            raise InputError(f"{root} holds a comparison that started without a design: use another folder")
+        changed = design_differences(recorded, design)
+        if changed:
+            raise InputError(f"the design was changed after the start of {root} ({'; '.join(changed)}): undo that")
+    return _merge(read_comparison(root), comparison, root), recorded
 
 
 def _merge(before: Comparison, now: Comparison, root: Path) -> Comparison:
@@ -80,6 +111,7 @@ def _merge(before: Comparison, now: Comparison, root: Path) -> Comparison:
         for arm in now.arms
         if arm.name in known and dict(known[arm.name].changes) != dict(arm.changes)
     ]
+    conflicts += protocol_conflicts(before.protocol, now.protocol)
     if conflicts:
         raise InputError(f"{root} holds another comparison ({'; '.join(conflicts)}): use another folder for this one")
     added = tuple(arm for arm in now.arms if arm.name not in known)
@@ -87,7 +119,7 @@ def _merge(before: Comparison, now: Comparison, root: Path) -> Comparison:
     return dataclasses.replace(now, arms=(*before.arms, *added), seeds=seeds)
 
 
-def _comparison_to_dict(comparison: Comparison) -> dict[str, Any]:
+def _comparison_to_dict(comparison: Comparison, design: Design | None, history: History) -> dict[str, Any]:
     return {
         "config": comparison.config,
         "experiment": experiment_to_dict(comparison.experiment),
@@ -96,6 +128,9 @@ def _comparison_to_dict(comparison: Comparison) -> dict[str, Any]:
             {"name": arm.name, "title": arm.title, "config": arm.config, "changes": dict(arm.changes)}
             for arm in comparison.arms
         ],
+        "protocol": dataclasses.asdict(comparison.protocol),
+        "design": None if design is None else {"sha256": design.sha256, "document": design.document},
+        "history": history_to_dict(history),
     }
 
 
@@ -105,16 +140,88 @@ def read_comparison(root: Path) -> Comparison:
     Raises:
       InputError: where there is none, or its document is damaged.
     """
-    document = read_json(root / COMPARISON_FILE)
-    try:
+    with _damaged(root) as document:
         arms = tuple(_arm_from_dict(**arm) for arm in document["strategies"])
         seeds = tuple(int(seed) for seed in document["seeds"])
         if len(arms) < 2 or not seeds:
             raise ValueError("nothing is compared")
         experiment = experiment_from_dict_by_name(document["experiment"])
-        return Comparison(str(document["config"]), experiment, arms, seeds)
+        protocol = protocol_from_dict(document.get("protocol", {}))
+        return Comparison(str(document["config"]), experiment, arms, seeds, protocol)
+
+
+@contextmanager
+def _damaged(root: Path) -> Iterator[dict[str, Any]]:
+    """The comparison's document; whatever it lacks makes it damaged."""
+    document = read_json(root / COMPARISON_FILE)
+    try:
+        yield document
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{root / COMPARISON_FILE} is damaged: it is JSON, but no comparison") from error
+
+
+def read_design_of(root: Path) -> Design | None:
+    """The design of the comparison in a folder, or None where it has none."""
+    with _damaged(root) as document:
+        recorded = document.get("design")
+        return None if recorded is None else check_design(recorded["document"], str(root / COMPARISON_FILE))
+
+
+def read_history(root: Path) -> History:
+    """What the comparison in a folder has decided, and its looks; one of an earlier version was looked at."""
+    compared = read_comparison(root)
+    with _damaged(root) as document:
+        if "history" in document:
+            return history_from_dict(document["history"])
+    return add_look(new_history(compared), _count_finished(compared, root))
+
+
+def _count_finished(comparison: Comparison, root: Path) -> dict[str, int]:
+    return {
+        arm.name: sum((comparison.run_folder(root, arm.name, seed) / SUMMARY).exists() for seed in comparison.seeds)
+        for arm in comparison.arms
+    }
+
+
+def record_look(root: Path) -> None:
+    """Record that the results in a folder are looked at now."""
+    compared, history = read_comparison(root), read_history(root)
+    after = add_look(history, _count_finished(compared, root))
+    if after != history:
+        update_document(root, "history", history_to_dict(after))
+
+
+def count_looks(root: Path) -> int:
+    """How many looks at the results in a folder were planned, or made where these are more; at least one."""
+    return max(1, len(read_comparison(root).protocol.looks), len(read_history(root).looks))
+
+
+def read_tuning(root: Path) -> dict[str, TunedArm]:
+    """The arms that are tuned, by name; none where the folder holds no comparison yet."""
+    if not (root / COMPARISON_FILE).exists():
+        return {}
+    names = [arm.name for arm in read_comparison(root).arms]
+    with _damaged(root) as document:
+        tuned = tuning_from_dict(document.get("tuning"))
+        return {name: tuned[name] for name in names if name in tuned}
+
+
+def record_design_in_runs(root: Path, comparison: Comparison) -> None:
+    """Write into each run's folder the hash of the design, and whether the design planned the run."""
+    design = read_design_of(root)
+    if design is None:
+        return
+    names = {arm.name for arm in design.arms()}
+    for arm in comparison.arms:
+        for seed in comparison.seeds:
+            folder, planned = comparison.run_folder(root, arm.name, seed), arm.name in names and seed in design.seeds
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(folder / DESIGN, {"sha256": design.sha256, "planned": planned})
+
+
+def update_document(root: Path, name: str, value: Any) -> None:
+    """Replace one entry of a comparison's document."""
+    write_json(root / COMPARISON_FILE, {**read_json(root / COMPARISON_FILE), name: value})
 
 
 def _arm_from_dict(name: str, title: str, config: str, changes: Mapping[str, Any]) -> Arm:
@@ -158,8 +265,16 @@ def _read_finished_run(folder: Path) -> FinishedRun:
         raise InputError(f"{folder / PREDICTIONS} is missing or damaged: train the run again") from error
 
 
-def arm_differences(comparison: Comparison, runs: Mapping[str, Mapping[int, FinishedRun]]) -> tuple[Difference, ...]:
-    """Compare the first arm with each of the others, over the seeds that both have finished."""
+def arm_differences(
+    comparison: Comparison, runs: Mapping[str, Mapping[int, FinishedRun]], looks: int = 1
+) -> tuple[Difference, ...]:
+    """Compare the first arm with each of the others, over the seeds that both have finished.
+
+    Args:
+      comparison: the comparison.
+      runs: its finished runs, by arm and seed.
+      looks: of `count_looks`.
+    """
     reference, *others = (arm.name for arm in comparison.arms)
     scores = {name: {seed: run.summary["top1"] for seed, run in by_seed.items()} for name, by_seed in runs.items()}
     correct = {name: {seed: run.correct for seed, run in by_seed.items()} for name, by_seed in runs.items()}
@@ -171,4 +286,6 @@ def arm_differences(comparison: Comparison, runs: Mapping[str, Mapping[int, Fini
         {name: scores[name] for name in others},
         {name: correct[name] for name in others},
         correct[reference],
+        comparison.protocol.margin / 100,
+        looks,
     )

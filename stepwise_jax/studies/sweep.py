@@ -109,13 +109,13 @@ class Sweep:
         except InputError as error:
             raise InputError(f"point {point_name(point)}: {error}") from error
         share = self.experiment.data.validation_fraction or VALIDATION_FRACTION
-        arguments = (*_scoring_arguments(share, stages), *point_arguments(point))
+        arguments = (*scoring_arguments(share, stages), *point_arguments(point))
         return [self._job(point_name(point), arguments, seed) for seed in self.seeds]
 
     def final_job(self, point: Point) -> Job:
         """The run of the best point on all training images, which scores the test set once, at the end."""
         _, stages = self.planner(point_arguments(point))
-        arguments = (*_scoring_arguments(0.0, stages), *point_arguments(point))
+        arguments = (*scoring_arguments(0.0, stages), *point_arguments(point))
         # The folder carries the point's name because another point may become the best later.
         return self._job(f"{BEST_FOLDER}/{point_name(point)}", arguments, self.seeds[0])
 
@@ -131,8 +131,8 @@ class Sweep:
         )
 
 
-def _scoring_arguments(validation_fraction: float, stages: Sequence[Stage]) -> tuple[str, ...]:
-    """Arguments that hold out a share of the training images, and score only at the end of each stage."""
+def scoring_arguments(validation_fraction: float, stages: Sequence[Stage]) -> tuple[str, ...]:
+    """Return arguments that hold out a share of the training images, and score only at the end of each stage."""
     longest = max(stage.epochs for stage in stages)
     return "--data.validation_fraction", str(validation_fraction), "--evaluation.every_epochs", str(longest)
 

@@ -12,7 +12,7 @@ CONFIG, SUBSETS, SUMMARY, RECORDS = "config.json", "subsets.json", "summary.json
 PREPROCESSING, PREDICTIONS, SAMPLES = "preprocessing.json", "predictions.npz", "samples.npz"
 CHECKPOINTS, TENSORBOARD, PROFILE = "checkpoints", "tensorboard", "profile"
 LOCK, OWNER = "lock", "lock.owner"
-LOGGING = "logging.json"
+LOGGING, DESIGN = "logging.json", "design.json"
 
 
 def open_file(path: Path) -> BinaryIO:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from stepwise_jax.errors import InputError
-from stepwise_jax.workdir.files import CHECKPOINTS, CONFIG, LOCK, OWNER
+from stepwise_jax.workdir.files import CHECKPOINTS, CONFIG, DESIGN, LOCK, OWNER
 
 
 @contextmanager
@@ -177,5 +177,6 @@ def _start_of(pid: int) -> str | None:
 
 
 def _is_run(workdir: Path) -> bool:
-    # The lock file is created first: a run that was killed before it wrote config.json is still a run.
-    return (workdir / CONFIG).exists() or (workdir / LOCK).exists()
+    # The lock file is created first: a run that was killed before it wrote config.json is still a run. A comparison
+    # with a design creates the folders of its runs.
+    return any((workdir / name).exists() for name in (CONFIG, LOCK, DESIGN))

@@ -77,7 +77,7 @@ def test_the_runs_of_a_study_log_as_one_group(capsys, tmp_path, monkeypatch, com
         jobs.extend(found)
         return []
 
-    monkeypatch.setattr(study_commands, "_run_unfinished", keep)
+    monkeypatch.setattr(study_commands, "run_unfinished", keep)
     root = tmp_path / "studied"
     launch.main([command, DIGITS, "--workdir", str(root), *more, *SHORT, "--log", "trackio", "--log", "mlflow"])
     capsys.readouterr()

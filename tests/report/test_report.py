@@ -89,7 +89,9 @@ def test_an_unfinished_run_says_so(folder, tmp_path):
     run = make_run(folder / "stopped", epochs=5)
     (only,) = read_runs([run])
     sentence = run_section.run_verdict(only)
-    assert sentence.startswith("stopped is unfinished: 5 of 20 epochs are done, in stage B; top-1 74.00 %,")
+    assert sentence.startswith(
+        "stopped is unfinished: 5 of 20 epochs are done, in stage B; top-1 74.00 %, top-5 87.00 % so far"
+    )
     rows = run_section.stages_table(only).rows
     assert [row[-2] for row in rows] == ["70.00 %", "–", "–", "–", "–"]
     assert run_section.time_table(only).rows[0] == ("training", "30.0", "60.0 %")

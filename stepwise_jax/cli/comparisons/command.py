@@ -1,0 +1,77 @@
+"""The command compare: trains strategies x seeds, or plans a design."""
+
+import argparse
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from stepwise_jax.cli import study_commands
+from stepwise_jax.errors import StepwiseError
+
+
+def compare(options: argparse.Namespace, fields: Sequence[str]) -> None:
+    """Trains strategies x seeds, or resumes; ends with paired differences, their significance, and a report."""
+    from stepwise_jax.cli.comparisons import planned, request
+
+    request.check_options(options, fields)
+    study_commands.check_processes(options.processes)
+    log_words = () if options.plan_design else study_commands.log_words(options)
+    asked = request.make_request(options, fields)
+    asked, stages = _drop_duplicates(asked)
+    if options.plan_design:
+        planned.plan_design(options, asked, stages)
+        return
+    _train(options, asked, stages, log_words)
+
+
+def _drop_duplicates(asked: Any) -> tuple[Any, Mapping[str, Any]]:
+    """The request without arms that would repeat another's runs, and the stages of each arm."""
+    from stepwise_jax.studies import comparison
+
+    stages = comparison.make_plans(asked.experiments, study_commands.check_training(asked.experiments))
+    pairs = comparison.find_duplicates(asked.experiments, stages)
+    compared = comparison.drop_duplicates(asked.comparison, pairs, named=asked.arms_named)
+    kept = {arm.name: stages[arm.name] for arm in compared.arms}
+    return dataclasses.replace(asked, comparison=compared), kept
+
+
+def _train(options: argparse.Namespace, asked: Any, stages: Mapping[str, Any], log_words: Sequence[str]) -> None:
+    from stepwise_jax.cli.comparisons import tuned
+    from stepwise_jax.studies import comparison, comparison_folder
+
+    folder, words = options.workdir, [*asked.fields, *log_words]
+    recorded = comparison_folder.read_tuning(folder)
+    known = tuned.use_best_rates(asked, stages, recorded)
+    comparison_folder.check_finished_runs(known[0].comparison, folder, known[0].experiments, known[1])
+    trials = tuned.make_trials(asked, folder, recorded, words)
+    # The folder may hold more strategies and seeds from earlier commands.
+    comparison_folder.open_comparison_folder(folder, asked.comparison, asked.design)
+    study_commands.prepare_data(asked.experiments)
+    asked, stages = tuned.use_best_rates(asked, stages, tuned.tune(folder, recorded, trials, options.processes))
+    jobs = comparison.make_jobs(asked.comparison, folder, stages, study_commands.launch_command(), words)
+    comparison_folder.record_design_in_runs(folder, asked.comparison)
+    failures: list[Any] = []
+    for due in comparison.split_by_look(asked.comparison, jobs):
+        failures += study_commands.run_unfinished(due, options.processes)
+        comparison_folder.write_failures(folder, failures)
+        _show(folder)
+    if failures:
+        first = f"{failures[0].job.name}: {failures[0].message}"
+        raise StepwiseError(f"{len(failures)} of {len(jobs)} runs failed: {first}")
+
+
+def _show(folder: Any) -> None:
+    from stepwise_jax.cli.study_tables import print_comparison
+    from stepwise_jax.report.report import write_report
+    from stepwise_jax.studies import comparison_folder
+    from stepwise_jax.studies.designs.summary import describe_folder
+
+    whole = comparison_folder.read_comparison(folder)
+    runs = comparison_folder.read_finished_runs(whole, folder)
+    comparison_folder.record_look(folder)
+    looks = comparison_folder.count_looks(folder)
+    print_comparison(whole, runs, comparison_folder.arm_differences(whole, runs, looks))
+    for sentence in describe_folder(folder):
+        print(sentence)
+    if any(runs.values()):
+        print(f"report: {write_report([folder], folder / 'report')}")
