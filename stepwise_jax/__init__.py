@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         ModelConfig,
         OptimizerConfig,
         PlanConfig,
+        StreamsConfig,
     )
     from stepwise_jax.experiment.config_files import load_config
     from stepwise_jax.functional import augmentation, losses, metrics, optimizers
@@ -41,6 +42,7 @@ _HOMES = {
     "LossConfig": "stepwise_jax.experiment.config",
     "OptimizerConfig": "stepwise_jax.experiment.config",
     "PlanConfig": "stepwise_jax.experiment.config",
+    "StreamsConfig": "stepwise_jax.experiment.config",
     "load_config": "stepwise_jax.experiment.config_files",
     "Recipe": "stepwise_jax.functional.recipe",
     "Stage": "stepwise_jax.plans.stage",
@@ -71,6 +73,7 @@ __all__ = [
     "Record",
     "Stage",
     "StepwiseError",
+    "StreamsConfig",
     "augmentation",
     "load_config",
     "loggers",

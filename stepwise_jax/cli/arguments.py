@@ -153,7 +153,7 @@ def _add_compare_options(command: argparse.ArgumentParser) -> None:
     _add_config(command)
     _add_workdir(command, "folder of the comparison", required=False)
     _add_log(command)
-    add_protocol_options(command, _numbers)
+    add_protocol_options(command, _numbers, _names)
     _add_parallel_runs(command)
     add_design_options(command, _path)
 

@@ -80,7 +80,7 @@ def used_rows(data: DataConfig, dataset: Dataset, split: str) -> tuple[str, Sequ
     stored, rows = splits.select_rows(data, split, building.stored_sizes(dataset))
     if stored == "train" and dataset.left_out:
         kept = np.setdiff1d(np.arange(dataset.builder.info.splits["train"].num_examples), dataset.left_out)
-        return stored, tuple(kept[rows.start : rows.stop].tolist())
+        return stored, tuple(kept[np.asarray(rows)].tolist())
     return stored, rows
 
 

@@ -8,11 +8,12 @@ from fractions import Fraction
 import numpy as np
 
 from stepwise_jax.data.dataset import Sizes
+from stepwise_jax.data.subsets import draw_sample
 from stepwise_jax.errors import require
 from stepwise_jax.experiment.config import DataConfig
 
 
-def select_rows(data: DataConfig, split: str, stored: Sizes) -> tuple[str, range]:
+def select_rows(data: DataConfig, split: str, stored: Sizes) -> tuple[str, Sequence[int]]:
     """The split on disk, and its rows, that an experiment uses as "train" or as "test".
 
     Raises:
@@ -29,6 +30,8 @@ def select_rows(data: DataConfig, split: str, stored: Sizes) -> tuple[str, range
         count,
         f"at most {available}, the number of training images available",
     )
+    if data.sample_seed is not None:
+        return "train", tuple(draw_sample(data.sample_seed, available, count).tolist())
     return "train", range(count)
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from stepwise_jax.data.dataset import Dataset
 
 # Keeps the random bits of subsets distinct from those that the same seed gives elsewhere.
-_STREAM = 0x5B5E75
+_STREAM, _SAMPLE_STREAM = 0x5B5E75, 0x5A3B1E
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,8 +112,13 @@ def seeded_order(seed: int, examples: int) -> np.ndarray:
     return np.argsort(_bits(seed, examples), kind="stable")
 
 
-def _bits(seed: int, count: int) -> np.ndarray:
-    return np.random.Philox(key=np.array([seed, _STREAM], np.uint64)).random_raw(count)
+def draw_sample(seed: int, examples: int, count: int) -> np.ndarray:
+    """`count` of `examples` numbers from 0, int64 in ascending order, as `data.sample_seed` draws them."""
+    return np.sort(np.argsort(_bits(seed, examples, _SAMPLE_STREAM), kind="stable")[:count])
+
+
+def _bits(seed: int, count: int, stream: int = _STREAM) -> np.ndarray:
+    return np.random.Philox(key=np.array([seed, stream], np.uint64)).random_raw(count)
 
 
 def stratified_order(seed: int, labels: np.ndarray) -> np.ndarray:

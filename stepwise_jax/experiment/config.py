@@ -9,6 +9,12 @@ from stepwise_jax.experiment.optimizer_config import LossConfig, OptimizerConfig
 from stepwise_jax.experiment.plan_config import PlanConfig
 from stepwise_jax.formatting import is_url
 
+MAX_SEED = 2**32 - 1
+
+
+def _check_seed(section: Any, name: str) -> None:
+    section._require(0 <= getattr(section, name) <= MAX_SEED, name, f"between 0 and {MAX_SEED}")
+
 
 @dataclass(frozen=True)
 class DataConfig(ConfigSection):
@@ -28,6 +34,8 @@ class DataConfig(ConfigSection):
     """Share of each class held out for testing, for an image_folder without a test folder."""
     train_examples: int | None = None
     """M: number of training examples, the first in the (random) order on disk; default: all."""
+    sample_seed: int | None = None
+    """Seed that draws the train_examples from the whole training set; default: the first in the order on disk."""
     validation_fraction: float = 0.0
     """Share of the training set, last in the order on disk, that is held out and scored instead of the test set."""
     normalisation: Literal["imagenet", "dataset", "none"] = "imagenet"
@@ -54,6 +62,11 @@ class DataConfig(ConfigSection):
         self._require(0 < self.test_fraction < 1, "test_fraction", "between 0 and 1")
         self._require(self.train_examples is None or self.train_examples >= 1, "train_examples", "at least 1")
         self._require(0 <= self.validation_fraction < 1, "validation_fraction", "at least 0 and below 1")
+        if self.sample_seed is not None:
+            _check_seed(self, "sample_seed")
+            drawn = self.train_examples is not None and self.subset_draw != "tfds"
+            requirement = "None without data.train_examples, and where data.subset_draw is 'tfds'"
+            self._require(drawn, "sample_seed", requirement)
 
 
 @dataclass(frozen=True)
@@ -122,6 +135,25 @@ class CheckpointConfig(ConfigSection):
 
 
 @dataclass(frozen=True)
+class StreamsConfig(ConfigSection):
+    """Seeds of single streams of random numbers, so that each source of variance can be held or varied alone."""
+
+    _prefix = "streams."
+
+    init: int | None = None
+    """Seed of the initial weights; default: seed."""
+    order: int | None = None
+    """Seed of the order of the examples, and of augmentation and dropout; default: seed."""
+    subset: int | None = None
+    """Seed of the subsets, unless TFDS draws them (data.subset_draw); default: seed."""
+
+    def _validate(self) -> None:
+        for name in ("init", "order", "subset"):
+            if getattr(self, name) is not None:
+                _check_seed(self, name)
+
+
+@dataclass(frozen=True)
 class ExperimentConfig(ConfigSection):
     """One run: everything that determines its result."""
 
@@ -132,10 +164,11 @@ class ExperimentConfig(ConfigSection):
     loss: LossConfig = field(default_factory=LossConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    streams: StreamsConfig = field(default_factory=StreamsConfig)
     reproduces: str = ""
     """Row of the paper's tables that a report prints beside the measured scores, such as 'I/baseline'."""
     seed: int = 0
-    """Seed of the initial weights, the order of examples, and subsets not drawn by TFDS."""
+    """Seed of the initial weights, the order of examples, and subsets not drawn by TFDS; see streams."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Data type of the network's computation; parameters are always float32."""
     steps_per_call: int = 0
@@ -146,5 +179,10 @@ class ExperimentConfig(ConfigSection):
     """If the loss is not finite: stop, or restart the stage with a tenth of its learning rate, up to 3 times."""
 
     def _validate(self) -> None:
-        self._require(0 <= self.seed < 2**32, "seed", "between 0 and 4294967295")
+        _check_seed(self, "seed")
         self._require(self.steps_per_call >= 0, "steps_per_call", "at least 1, or 0 to choose by device")
+
+    def stream_seed(self, stream: Literal["init", "order", "subset"]) -> int:
+        """The seed of a stream: its own, or the run's."""
+        own = getattr(self.streams, stream)
+        return self.seed if own is None else own

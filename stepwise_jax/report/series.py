@@ -66,7 +66,8 @@ def _samples_per_epoch(stage: Row) -> int:
 
 
 def _without_seed(run: Run) -> str:
-    experiment = {name: value for name, value in run.config["experiment"].items() if name != "seed"}
+    experiment = {name: value for name, value in run.config["experiment"].items() if name not in ("seed", "streams")}
+    experiment["data"] = {name: value for name, value in experiment["data"].items() if name != "sample_seed"}
     return json.dumps([experiment, run.stages], sort_keys=True)
 
 

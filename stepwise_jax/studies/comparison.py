@@ -15,6 +15,7 @@ from stepwise_jax.experiment.serialization import flatten_fields
 from stepwise_jax.plans.planning import make_plan
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.studies.jobs import Job
+from stepwise_jax.studies.seeds import seed_arguments
 from stepwise_jax.studies.statistics.paired import DEFAULT_MARGIN
 from stepwise_jax.studies.variants import VARIANTS, default_names, find_variant
 
@@ -45,6 +46,8 @@ class Protocol:
     """Numbers of seeds after which the results are looked at; empty: once, after the last."""
     tune_trials: int = 0
     """Learning rates that are tried for each arm on held-out training images; 0: none is tuned."""
+    vary: tuple[str, ...] = ()
+    """Streams of random numbers that differ between the seeds, of `STREAM_FIELDS`; empty: `seed` itself does."""
 
 
 def protocol_from_dict(document: Mapping[str, Any]) -> Protocol:
@@ -54,7 +57,8 @@ def protocol_from_dict(document: Mapping[str, Any]) -> Protocol:
       TypeError, ValueError, AttributeError: if the document is damaged.
     """
     protocol = Protocol(**document)
-    return Protocol(float(protocol.margin), tuple(map(int, protocol.looks)), int(protocol.tune_trials))
+    looks, vary = tuple(map(int, protocol.looks)), tuple(map(str, protocol.vary))
+    return Protocol(float(protocol.margin), looks, int(protocol.tune_trials), vary)
 
 
 def protocol_conflicts(before: Protocol, now: Protocol) -> list[str]:
@@ -238,7 +242,7 @@ def make_jobs(
       fields: command-line arguments that change fields of the configuration for every run.
     """
     return tuple(
-        _make_job(arm, seed, comparison.run_folder(root, arm.name, seed), stages[arm.name], launcher, fields)
+        _make_job(comparison, arm, seed, root, stages[arm.name], launcher, fields)
         for seed in comparison.seeds
         for arm in comparison.arms
     )
@@ -252,13 +256,20 @@ def split_by_look(comparison: Comparison, jobs: Sequence[Job]) -> list[Sequence[
 
 
 def _make_job(
-    arm: Arm, seed: int, folder: Path, stages: Sequence[Stage], launcher: Sequence[str], fields: Sequence[str]
+    comparison: Comparison,
+    arm: Arm,
+    seed: int,
+    root: Path,
+    stages: Sequence[Stage],
+    launcher: Sequence[str],
+    fields: Sequence[str],
 ) -> Job:
+    folder = comparison.run_folder(root, arm.name, seed)
     # The last argument wins: the arm's changes override the fields of all runs.
-    arguments = ("--workdir", str(folder), *fields, *arm.arguments(), "--seed", str(seed))
+    arguments = (*fields, *arm.arguments(), *seed_arguments(comparison.protocol.vary, seed))
     return Job(
         name=f"{arm.name}, seed {seed}",
         folder=folder,
-        command=(*launcher, "train", arm.config, *arguments),
+        command=(*launcher, "train", arm.config, "--workdir", str(folder), *arguments),
         samples=sum(stage.updates * stage.batch_size for stage in stages),
     )

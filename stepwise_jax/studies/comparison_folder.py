@@ -26,6 +26,7 @@ from stepwise_jax.studies.designs.history import (
     update_history,
 )
 from stepwise_jax.studies.jobs import Failure
+from stepwise_jax.studies.seeds import with_seed
 from stepwise_jax.studies.statistics.paired import Difference, paired_differences
 from stepwise_jax.studies.tuning import TunedArm, tuning_from_dict
 from stepwise_jax.workdir.files import DESIGN, PREDICTIONS, SUMMARY, open_file
@@ -55,7 +56,7 @@ def check_finished_runs(
     """
     for arm in comparison.arms:
         for seed in comparison.seeds:
-            experiment = dataclasses.replace(experiments[arm.name], seed=seed)
+            experiment = with_seed(experiments[arm.name], comparison.protocol.vary, seed)
             check_finished_run(comparison.run_folder(root, arm.name, seed), experiment, stages[arm.name])
 
 
@@ -102,7 +103,9 @@ def _continue(root: Path, comparison: Comparison, design: Design | None) -> tupl
 
 
 def _merge(before: Comparison, now: Comparison, root: Path) -> Comparison:
-    set_by_arms = ("plan.strategy:", "plan.staged:", "seed:")
+    # With --vary the seed of the configuration holds the other streams.
+    seed = () if before.protocol.vary else ("seed:",)
+    set_by_arms = ("plan.strategy:", "plan.staged:", *seed)
     conflicts = conflicting_fields(now.experiment, before.experiment)
     conflicts = [conflict for conflict in conflicts if not conflict.startswith(set_by_arms)]
     known = {arm.name: arm for arm in before.arms}

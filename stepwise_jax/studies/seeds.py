@@ -58,7 +58,8 @@ def check_vary(vary: Sequence[str], experiment: ExperimentConfig) -> None:
 
 def describe_vary(vary: Sequence[str], seed: int) -> str:
     """What differs between the seeds, in one sentence; empty where everything does."""
-    held = ", ".join(name for name in STREAM_FIELDS if name not in vary)
-    return (
-        f"Between the seeds only {', '.join(vary)} differ; {held or 'nothing'} is held at seed {seed}." if vary else ""
-    )
+    if not vary:
+        return ""
+    held = [name for name in STREAM_FIELDS if name not in vary and name != "sample"]
+    rest = f"; held at seed {seed}: {', '.join(held)}" if held else ""
+    return f"What differs between the seeds: {', '.join(vary)}{rest}."

@@ -11,17 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from stepwise_jax.errors import InputError, NonFiniteLossError, StepwiseError, require
-from stepwise_jax.experiment.config import ExperimentConfig
+from stepwise_jax.experiment.config import MAX_SEED, ExperimentConfig
 from stepwise_jax.plans.stage import Stage
-from stepwise_jax.studies.comparison import Arm
+from stepwise_jax.studies.comparison import Arm, Protocol
 from stepwise_jax.studies.jobs import Failure, Job
+from stepwise_jax.studies.seeds import seed_arguments
 from stepwise_jax.studies.sweep import VALIDATION_FRACTION, scoring_arguments
 from stepwise_jax.workdir.folder import check_finished_run
 from stepwise_jax.workdir.runs import read_summary
 
 TUNING_FOLDER = "tuning"
 
-TUNING_SEED = 2**32 - 1
+TUNING_SEED = MAX_SEED
 """The largest seed, so that no comparison has it."""
 
 Planner = Callable[[Arm, Sequence[str]], tuple[ExperimentConfig, tuple[Stage, ...]]]
@@ -82,14 +83,19 @@ def check_tuning(trials: int, experiment: ExperimentConfig, seeds: Sequence[int]
 
 
 def tuning_jobs(
-    root: Path, arms: Sequence[Arm], trials: int, planner: Planner, launcher: Sequence[str], fields: Sequence[str]
+    root: Path,
+    arms: Sequence[Arm],
+    protocol: Protocol,
+    planner: Planner,
+    launcher: Sequence[str],
+    fields: Sequence[str],
 ) -> dict[str, dict[float, Job]]:
     """The runs of each arm by learning rate.
 
     Args:
       root: the comparison's folder.
       arms: to tune.
-      trials: learning rates of each arm.
+      protocol: how many learning rates each arm has, and what the seed sets.
       planner: makes the experiment and the plan of a run.
       launcher: the words of the command before `train`.
       fields: command-line arguments that change fields of the configuration for every run.
@@ -101,7 +107,10 @@ def tuning_jobs(
     for arm in arms:
         experiment, stages = planner(arm, ())
         command = (*launcher, "train", arm.config, *fields)
-        arguments = {rate: _run_arguments(rate, stages) for rate in rate_grid(experiment.plan.learning_rate, trials)}
+        arguments = {
+            rate: _run_arguments(rate, stages, protocol.vary)
+            for rate in rate_grid(experiment.plan.learning_rate, protocol.tune_trials)
+        }
         planned = {rate: planner(arm, words) for rate, words in arguments.items()}
         if len({repr(stages) for _, stages in planned.values()}) < len(planned):
             raise InputError(f"strategy {arm.name} ignores plan.learning_rate: it cannot be tuned")
@@ -111,8 +120,8 @@ def tuning_jobs(
     return jobs
 
 
-def _run_arguments(rate: float, stages: Sequence[Stage]) -> tuple[str, ...]:
-    fixed = ("--plan.learning_rate", str(rate), "--seed", str(TUNING_SEED))
+def _run_arguments(rate: float, stages: Sequence[Stage], vary: Sequence[str]) -> tuple[str, ...]:
+    fixed = ("--plan.learning_rate", str(rate), *seed_arguments(vary, TUNING_SEED))
     return (*scoring_arguments(VALIDATION_FRACTION, stages), *fixed)
 
 

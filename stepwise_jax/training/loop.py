@@ -176,7 +176,7 @@ def enter_stage(session: Session, state: TrainState, stage: Stage, number: int) 
     options = step_options(stage)
     if plan.batch_statistics == "reestimated":
         subset = session.subsets[number - 1].rows
-        rows = epoch_order(session.experiment.seed, number, 0, subset, stage.batch_size, stage.examples)
+        rows = epoch_order(session.experiment.stream_seed("order"), number, 0, subset, stage.batch_size, stage.examples)
 
         def statistics(batch_stats: Any, batch: Inputs) -> Any:
             examples = session.train_loader.examples

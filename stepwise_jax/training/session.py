@@ -202,7 +202,7 @@ def _open_data(
         shape = datasets.image_shape(dataset, config.image_size)
         ours = Signature(preprocessing, shape, dataset.class_names, config.name)
         multihost.broadcast_from_first(partial(write_signature, folder, ours))
-        sampler = PlanSampler(experiment.seed, stages, [subset.rows for subset in drawn])
+        sampler = PlanSampler(experiment.stream_seed("order"), stages, [subset.rows for subset in drawn])
         classes = dataset.class_names
         yield _DataFields(drawn, sampler, train.loader, test.loader, test.labels, test.ids, classes), preprocessing
     finally:
@@ -244,7 +244,8 @@ def _draw_subsets(
       InputError: if the data has changed since the run started.
     """
     counts = [stage.examples for stage in stages]
-    draw = partial(subsets.draw, experiment.data.subset_draw, experiment.seed, train.labels, train.ids)
+    seed = experiment.stream_seed("subset")
+    draw = partial(subsets.draw, experiment.data.subset_draw, seed, train.labels, train.ids)
     drawn = draw(counts, dataset.builder)
     if any(stage.draw == "redrawn" for stage in stages):
         (whole,) = draw([len(train.labels)], dataset.builder)
@@ -276,8 +277,10 @@ def _initializer(
     create_state = _compile_once(make_initializer(network, optimizer, size, options))
 
     def make_initial_state() -> TrainState:
-        key = jax.random.key(experiment.seed)
+        key = jax.random.key(experiment.stream_seed("init"))
         state = create_state(key) if variables is None else state_from_variables(variables, optimizer, key, options)
+        if state.key is not None:
+            state = state._replace(key=jax.random.key_data(jax.random.key(experiment.stream_seed("order"))))
         return sharding.place(state, sharding.replicated(mesh))
 
     return make_initial_state

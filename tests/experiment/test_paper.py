@@ -93,8 +93,8 @@ def _sum(scores, name):
     return sum(Decimal(str(getattr(score, name) or 0)) for score in scores)
 
 
-def test_each_row_is_reproduced_by_a_configuration_and_each_configuration_reproduces_one():
-    rows = [row.reproduces for path in CONFIGS for row in load_rows(path).values()]
+def test_each_row_is_reproduced_by_one_configuration():
+    rows = [row.reproduces for path in CONFIGS for row in load_rows(path).values() if row.reproduces]
     assert sorted(rows) == sorted(PAPER_RESULTS)
     own = {load_config(path).reproduces for path in CONFIGS} - {""}
     assert own <= set(rows)

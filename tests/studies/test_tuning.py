@@ -11,7 +11,7 @@ from stepwise_jax.experiment.config import ExperimentConfig, PlanConfig
 from stepwise_jax.experiment.serialization import override_fields
 from stepwise_jax.plans.planning import make_plan
 from stepwise_jax.studies import tuning
-from stepwise_jax.studies.comparison import Arm, choose_arms
+from stepwise_jax.studies.comparison import Arm, Protocol, choose_arms
 from stepwise_jax.studies.jobs import Failure
 from stepwise_jax.workdir.files import SUMMARY
 from tests.studies.example_comparison import EXPERIMENT, own
@@ -28,7 +28,9 @@ def plan(arm: Arm, arguments: Sequence[str], experiment: ExperimentConfig = EXPE
 
 
 def jobs_in(root, arms=ARMS, trials=3):
-    return tuning.tuning_jobs(root, arms, trials, plan, ("python", "launch.py"), ("--data.root", "/x"))
+    return tuning.tuning_jobs(
+        root, arms, Protocol(tune_trials=trials), plan, ("python", "launch.py"), ("--data.root", "/x")
+    )
 
 
 def score(jobs, *scores):
@@ -110,7 +112,7 @@ def test_an_arm_that_ignores_the_rate_is_refused(tmp_path):
 
     arm = Arm("own", "", "mine.py", {})
     with pytest.raises(InputError, match=r"strategy own ignores plan\.learning_rate"):
-        tuning.tuning_jobs(tmp_path, [arm], 3, fixed, (), ())
+        tuning.tuning_jobs(tmp_path, [arm], Protocol(tune_trials=3), fixed, (), ())
 
 
 @pytest.mark.parametrize(

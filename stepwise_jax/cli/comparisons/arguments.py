@@ -5,7 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 
-def add_protocol_options(command: argparse.ArgumentParser, numbers: Callable[[str], Any]) -> None:
+def add_protocol_options(
+    command: argparse.ArgumentParser, numbers: Callable[[str], Any], names: Callable[[str], Any]
+) -> None:
     """Adds what a comparison fixes beforehand; without a default, so that a design can refuse what is given too."""
     command.add_argument("--seeds", type=int, metavar="N", help="runs of each strategy (default: 5)")
     command.add_argument(
@@ -17,6 +19,8 @@ def add_protocol_options(command: argparse.ArgumentParser, numbers: Callable[[st
     command.add_argument("--margin", type=float, metavar="POINTS", help=text)
     text = "numbers of seeds after which the results are shown (default: after the last)"
     command.add_argument("--looks", type=numbers, metavar="N,...", help=text)
+    text = "what differs between the seeds: init, order, subset, sample (default: all that depends on the seed)"
+    command.add_argument("--vary", type=names, metavar="A,B,...", help=text)
     text = "tune every strategy: try K learning rates on held-out training images (default: 0)"
     command.add_argument("--tune-trials", type=int, metavar="K", help=text)
 

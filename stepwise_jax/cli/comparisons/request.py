@@ -13,9 +13,10 @@ from stepwise_jax.formatting import program_name
 from stepwise_jax.studies import comparison, comparison_folder, tuning
 from stepwise_jax.studies.comparison import Arm, Comparison, Protocol
 from stepwise_jax.studies.designs.document import Design, design_differences, make_design, read_design
+from stepwise_jax.studies.seeds import check_vary
 from stepwise_jax.workdir.folder import CHANGEABLE_FIELDS
 
-_FIXED = ("strategies", "seeds", "margin", "looks", "tune_trials", "pilot")
+_FIXED = ("strategies", "seeds", "margin", "looks", "tune_trials", "vary", "pilot")
 """Options that a design decides."""
 
 
@@ -83,6 +84,7 @@ def _from_options(options: argparse.Namespace, fields: Sequence[str]) -> Request
     comparison.reject_ignored_fields(config, experiment, arms)
     seeds = tuple(range(experiment.seed, experiment.seed + number))
     protocol = _make_protocol(options, number)
+    check_vary(protocol.vary, experiment)
     tuning.check_tuning(protocol.tune_trials, experiment, seeds)
     compared = Comparison(options.config, experiment, arms, seeds, protocol)
     return Request(compared, load_arms(arms, fields), tuple(fields), text not in ("", "rows"))
@@ -90,14 +92,14 @@ def _from_options(options: argparse.Namespace, fields: Sequence[str]) -> Request
 
 def _make_protocol(options: argparse.Namespace, seeds: int) -> Protocol:
     """What the options say, and where they say nothing what the folder has recorded."""
-    given = {name: getattr(options, name) for name in ("margin", "looks", "tune_trials")}
+    given = {name: getattr(options, name) for name in ("margin", "looks", "tune_trials", "vary")}
     recorded = _recorded_protocol(options.workdir)
-    margin, looks, trials = (getattr(recorded, name) if value is None else value for name, value in given.items())
+    margin, looks, trials, vary = (getattr(recorded, name) if value is None else value for name, value in given.items())
     require(0 < margin <= 100, "--margin", margin, "points of top-1, above 0 and at most 100")
     if given["looks"] is not None:
         rising = list(looks) == sorted(set(looks)) and looks[0] >= 1 and looks[-1] == seeds
         require(rising, "--looks", looks, f"rising numbers of seeds that end with all {seeds}")
-    return Protocol(margin, looks, trials)
+    return Protocol(margin, looks, trials, vary)
 
 
 def _recorded_protocol(folder: Path | None) -> Protocol:
@@ -128,6 +130,7 @@ def _from_design(path: Path, fields: Sequence[str]) -> Request:
     experiment = parse_fields(load_config(design.config), words, f"--design {path}")
     arms = design.arms()
     protocol = design.protocol()
+    check_vary(protocol.vary, experiment)
     tuning.check_tuning(protocol.tune_trials, experiment, design.seeds)
     compared = Comparison(design.config, experiment, arms, design.seeds, protocol)
     experiments = load_arms(arms, words)

@@ -44,10 +44,10 @@ def make_trials(asked: Request, folder: Path, recorded: Mapping[str, TunedArm], 
       recorded: the arms that are tuned.
       words: arguments of every run.
     """
-    trials = asked.comparison.protocol.tune_trials
-    arms = [arm for arm in asked.comparison.arms if arm.name not in recorded] if trials else []
+    protocol = asked.comparison.protocol
+    arms = [arm for arm in asked.comparison.arms if arm.name not in recorded] if protocol.tune_trials else []
     command = study_commands.launch_command()
-    return tuning.tuning_jobs(folder, arms, trials, _make_planner(asked.fields), command, words)
+    return tuning.tuning_jobs(folder, arms, protocol, _make_planner(asked.fields), command, words)
 
 
 def _make_planner(fields: Sequence[str]) -> tuning.Planner:

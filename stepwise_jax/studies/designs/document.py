@@ -40,7 +40,7 @@ _KINDS = {
     "arms": list,
 }
 
-_OPTIONAL = {"fields": dict, "experiment": dict}
+_OPTIONAL = {"vary": list, "fields": dict, "experiment": dict}
 
 
 @dataclass(frozen=True)
@@ -89,10 +89,13 @@ def make_design(comparison: Comparison, experiments: Mapping[str, ExperimentConf
       experiments: by the arm's name.
       fields: command-line arguments that change fields of the configuration for every run.
     """
+    protocol = dataclasses.asdict(comparison.protocol)
+    if not protocol["vary"]:
+        del protocol["vary"]
     document = {
         "config": comparison.config,
         "metric": METRIC,
-        **dataclasses.asdict(comparison.protocol),
+        **protocol,
         "looks": comparison.protocol.looks or (len(comparison.seeds),),
         "stopping": STOPPING,
         "seeds": comparison.seeds,
@@ -109,7 +112,7 @@ def fixed_fields(experiment: ExperimentConfig) -> dict[str, Any]:
     return {
         name: "None" if value is None else value
         for name, value in comparable_fields(experiment).items()
-        if value != defaults[name] and not name.startswith(CHANGEABLE_FIELDS) and name != "seed"
+        if value != defaults[name] and not name.startswith(CHANGEABLE_FIELDS)
     }
 
 

@@ -6,6 +6,7 @@ from stepwise_jax.studies.comparison import Protocol
 from stepwise_jax.studies.comparison_folder import read_comparison, read_design_of, read_history, read_tuning
 from stepwise_jax.studies.designs.document import Design
 from stepwise_jax.studies.designs.history import History, describe_additions, describe_looks, find_additions
+from stepwise_jax.studies.seeds import describe_vary
 from stepwise_jax.studies.statistics.multiplicity import false_alarm_bound
 from stepwise_jax.studies.tuning import describe_tuning
 
@@ -14,9 +15,10 @@ def describe_folder(root: Path) -> tuple[str, ...]:
     """What the comparison in a folder fixed beforehand, what was added after looking, and how it was tuned."""
     compared, design, history = read_comparison(root), read_design_of(root), read_history(root)
     fixed = "" if design is None else _describe_design(design, compared.protocol)
+    varied = describe_vary(compared.protocol.vary, compared.experiment.seed)
     added = describe_additions(find_additions(history, compared))
     looks = "" if design is None and not added else _describe_looks(history, compared.protocol)
-    return tuple(each for each in (fixed, added, looks, describe_tuning(read_tuning(root))) if each)
+    return tuple(each for each in (fixed, varied, added, looks, describe_tuning(read_tuning(root))) if each)
 
 
 def _describe_looks(history: History, protocol: Protocol) -> str:
