@@ -131,7 +131,8 @@ def evaluate(options: argparse.Namespace, _: Sequence[str]) -> None:
         _print_json(result)
         return
     progress = describe_progress(result["updates"], result["planned_updates"], result["damaged_checkpoints"])
-    print(f"{describe_scores(result['metrics'])}, loss {result['metrics']['loss']:.4f} after {progress}")
+    scores = describe_scores(result["metrics"], result["test_images"])
+    print(f"{scores}, loss {result['metrics']['loss']:.4f} after {progress}")
 
 
 def predict(options: argparse.Namespace, _: Sequence[str]) -> None:

@@ -80,7 +80,7 @@ def print_results(results: dict[str, Any], stream: TextIO | None = None) -> None
     test = results["test"]
     score = "its test run failed"
     if test is not None:
-        score = f"test {describe_scores(row_metrics(test))}"
+        score = f"test {describe_scores(row_metrics(test), test.get('test_images'))}"
     for each in results["failures"]:
         console.print(f"FAILED: {each['run']}: {each['message']}", soft_wrap=True)
     best = ", ".join(f"{name} {value}" for name, value in results["best"].items() if name in names)

@@ -168,7 +168,7 @@ def print_result(stages: Sequence[Row], summary: Row, stream: TextIO | None = No
     print_stages([{**stage, **score} for stage, score in zip(stages, scores, strict=True)], stream=stream)
     console = make_console(stream)
     best = f" (best epoch {format_percent(summary['best_top1'])})"
-    first, *others = describe_scores(row_metrics(summary)).split(", ")
+    first, *others = describe_scores(row_metrics(summary), summary.get("test_images")).split(", ")
     console.print(Text(", ".join([first + best, *others]), style="bold"))
     spent = format_duration(sum(summary["seconds"].values()))
     console.print(Text(f"{summary['samples']:,} samples in {summary['updates']:,} updates, {spent}"))

@@ -56,7 +56,9 @@ def _work(run: Run) -> str:
 def run_verdict(run: Run) -> str:
     """Return one sentence about the scores that the run reached, and their cost."""
     last = run.records.epochs[-1]
-    scores = describe_scores(scores_reached(run.records.epochs)) or "not scored yet"
+    # Runs before 0.2 do not say how many images they were tested on.
+    images = (run.summary or {}).get("test_images")
+    scores = describe_scores(scores_reached(run.records.epochs), images) or "not scored yet"
     cost = f"{last['examples_seen']:,} samples in {last['updates']:,} updates"
     done, planned = len(run.records.epochs), sum(stage["epochs"] for stage in run.stages)
     if run.summary is None:

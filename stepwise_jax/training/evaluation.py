@@ -34,8 +34,8 @@ def evaluate(
     """Score the newest good checkpoint of a run, and change nothing in its folder.
 
     Returns:
-      The scores of that checkpoint (`top1`, `loss`, ..., and all of them as `metrics`), its `updates`, `stage` and
-      `epoch`, the run's `planned_updates`, and the newer `damaged_checkpoints`, by their updates.
+      The scores of that checkpoint (`top1`, `loss`, ..., and all of them as `metrics`) on `test_images`, its `updates`,
+      `stage` and `epoch`, the run's `planned_updates`, and the newer `damaged_checkpoints`, by their updates.
 
     Raises:
       InputError: if the run has no checkpoint yet, its data has changed, or a process is training it.
@@ -58,9 +58,11 @@ def evaluate(
             raise InterruptedRunError(f"stopped by {session.stop.name} before all images were scored") from error
     finished = position.stage > len(stages)
     stage, epoch = (len(stages), stages[-1].epochs) if finished else (position.stage, position.epoch)
+    images = len(session.test_ids)
     reached = {"updates": position.updates, "planned_updates": updates_before(stages, len(stages) + 1)}
     damaged = list(session.checkpoints.damaged)
-    return {**scores, "metrics": scores, **reached, "damaged_checkpoints": damaged, "stage": stage, "epoch": epoch}
+    place = {**reached, "damaged_checkpoints": damaged, "stage": stage, "epoch": epoch}
+    return {**scores, "metrics": scores, "test_images": images, **place}
 
 
 def _check_scorable(experiment: ExperimentConfig, folder: Path) -> None:

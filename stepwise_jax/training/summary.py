@@ -42,7 +42,7 @@ def write_results(session: Session, state: TrainState, folder: Path) -> dict[str
         return summary
 
     summary = multihost.broadcast_from_first(write)
-    session.log.event("done", f"done: {describe_scores(summary['metrics'])}")
+    session.log.event("done", f"done: {describe_scores(summary['metrics'], summary['test_images'])}")
     return summary
 
 
@@ -80,6 +80,7 @@ def make_summary(session: Session, state: TrainState, rows: record_file.RunRecor
         "top5": last["top5"],
         "best_top1": last["best_top1"],
         "metrics": row_metrics(last),
+        "test_images": len(session.test_ids),
         "samples": sum(stage.samples for stage in session.stages),
         "updates": sum(stage.updates for stage in session.stages),
         "flops": training_flops(session, state),

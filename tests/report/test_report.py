@@ -56,6 +56,9 @@ def test_a_run_is_reported_in_full(demo):
     text = markdown(read_runs([demo]))
     assert "demo reached top-1 86.00 %, top-5 93.00 % on the test set at the end of 5 stages and 20 epochs" in text
     assert "16,224 samples in 412 updates" in text
+    (run,) = read_runs([demo])
+    tested = dataclasses.replace(run, summary={**(run.summary or {}), "test_images": 2000})
+    assert "demo reached top-1 86.00 % ± 1.52 on 2,000 images, top-5" in run_section.run_verdict(tested)
     assert "res2net50\\_26w\\_4s on digits at 224×224 pixels in float32, seed 0, on 1 x cpu" in text
     assert cells(text, "B") == ["40 %", "575", "48", "2e-05", "2", "4", "44", "2,300", "0.00024", "80.00 %", "90.00 %"]
     assert cells(text, "waiting for input") == ["10.0", "5.0 %"]

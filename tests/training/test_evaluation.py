@@ -34,6 +34,7 @@ def test_evaluating_passes_over_a_damaged_checkpoint_says_so_and_changes_nothing
     experiment, planned = parse_config(read_config(copy))
     scores = evaluation.evaluate(experiment, planned, TinyNet(), copy)
     assert (scores["updates"], scores["planned_updates"]) == (287 // 32, 52)
+    assert scores["test_images"] == 360
     assert scores["damaged_checkpoints"] == [52]
     assert listing(copy) == before
 

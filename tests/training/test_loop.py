@@ -31,6 +31,7 @@ def test_a_run_leaves_what_the_contract_says(train, tmp_path):
         summary
     )
     rows = record_file.read_records(folder)
+    assert any(f" on {summary['test_images']} images, " in row["message"] for row in rows.events)
     assert [(row["stage"], row["epoch"]) for row in rows.epochs] == [(s, e) for s in (1, 2, 3) for e in (1, 2)]
     assert [row["batch_size"] for row in rows.epochs] == [32, 32, 64, 64, 32, 32]
     assert [row["examples_seen"] for row in rows.epochs] == [128, 256, 960, 1664, 3072, 4480]

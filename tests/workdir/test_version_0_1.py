@@ -56,7 +56,7 @@ def test_a_stopped_run_resumes_and_ends_as_the_finished_one_did(tmp_path: Path):
     assert losses(after.epochs) == pytest.approx(losses(whole.epochs), rel=0.02)
     assert [event["name"] for event in after.events].count("resume") == 1
     summaries = [json.loads((folder / "summary.json").read_text()) for folder in (stopped, FIXTURES / "finished")]
-    assert summaries[0].keys() == summaries[1].keys() | {"metrics"}
+    assert summaries[0].keys() == summaries[1].keys() | {"metrics", "test_images"}
     assert summaries[0]["updates"] == summaries[1]["updates"]
 
 
