@@ -15,6 +15,7 @@ from stepwise_jax.studies.statistics.student import (
     Interval,
     difference_p,
     equivalence_p,
+    mean_and_deviation,
     spread,
     t_interval,
 )
@@ -101,7 +102,7 @@ def paired_differences(
         Difference(
             other=name,
             by_seed=pair,
-            mean=float(np.mean(list(pair.values()))),
+            mean=mean_and_deviation(list(pair.values()))[0],
             interval=t_interval(list(pair.values()), looks),
             p=p,
             p_holm=p_holm,
