@@ -11,7 +11,7 @@ from typing import Any
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.experiment.fields import ConfigSection
-from stepwise_jax.experiment.functions import describe_function
+from stepwise_jax.experiment.functions import describe_function, record_from_dict
 
 _log = logging.getLogger(__name__)
 
@@ -146,14 +146,17 @@ def experiment_from_dict(
         raise InputError(f"the recorded experiment does not fit this version of stepwise-jax: {error}") from error
 
 
-def experiment_from_dict_by_name(data: Mapping[str, Any]) -> ExperimentConfig:
-    """Return the experiment that `experiment_to_dict` wrote, with placeholders for functions.
+def experiment_from_document(document: Mapping[str, Any]) -> ExperimentConfig:
+    """Return the experiment of a comparison or a sweep, without loading its functions.
 
-    A placeholder has the name of the function, and raises an `InputError` when it is called.
+    Args:
+      document: `experiment`, as `experiment_to_dict` wrote it, and `functions`, the records of its functions by field.
+        A function without a record gets a placeholder that has its name, and raises an `InputError` when it is called.
 
     Raises:
       InputError: as `experiment_from_dict`.
     """
+    data = document["experiment"]
     unknown = {
         name: data[section][leaf]
         for name in ("plan.carry", "optimizer.name", "loss.name")
@@ -167,7 +170,8 @@ def experiment_from_dict_by_name(data: Mapping[str, Any]) -> ExperimentConfig:
     metrics = data.get("evaluation", {}).get("metrics", ())
     if isinstance(metrics, Mapping):
         placeholders |= {f"evaluation.metrics.{key}": _placeholder(key, each) for key, each in metrics.items()}
-    return experiment_from_dict(data, placeholders)
+    recorded = {name: record_from_dict(each) for name, each in document.get("functions", {}).items()}
+    return experiment_from_dict(data, placeholders | recorded)
 
 
 def field_choices(name: str) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import ExperimentConfig
-from stepwise_jax.experiment.serialization import experiment_from_dict_by_name, experiment_to_dict
+from stepwise_jax.experiment.serialization import experiment_from_document, experiment_to_dict
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.studies.comparison import Arm, Comparison, protocol_conflicts, protocol_from_dict
 from stepwise_jax.studies.designs.document import Design, check_design, design_differences
@@ -30,7 +30,7 @@ from stepwise_jax.studies.seeds import with_seed
 from stepwise_jax.studies.statistics.paired import Difference, paired_differences
 from stepwise_jax.studies.tuning import TunedArm, tuning_from_dict
 from stepwise_jax.workdir.files import DESIGN, PREDICTIONS, SUMMARY, open_file
-from stepwise_jax.workdir.folder import check_finished_run, conflicting_fields
+from stepwise_jax.workdir.folder import check_finished_run, conflicting_fields, recorded_functions
 from stepwise_jax.workdir.json_files import read_json, write_json
 from stepwise_jax.workdir.runs import read_summary
 
@@ -126,6 +126,7 @@ def _comparison_to_dict(comparison: Comparison, design: Design | None, history: 
     return {
         "config": comparison.config,
         "experiment": experiment_to_dict(comparison.experiment),
+        "functions": recorded_functions(comparison.experiment),
         "seeds": list(comparison.seeds),
         "strategies": [
             {"name": arm.name, "title": arm.title, "config": arm.config, "changes": dict(arm.changes)}
@@ -148,7 +149,7 @@ def read_comparison(root: Path) -> Comparison:
         seeds = tuple(int(seed) for seed in document["seeds"])
         if len(arms) < 2 or not seeds:
             raise ValueError("nothing is compared")
-        experiment = experiment_from_dict_by_name(document["experiment"])
+        experiment = experiment_from_document(document)
         protocol = protocol_from_dict(document.get("protocol", {}))
         return Comparison(str(document["config"]), experiment, arms, seeds, protocol)
 

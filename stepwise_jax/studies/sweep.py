@@ -13,11 +13,11 @@ from typing import Any
 
 from stepwise_jax.errors import InputError, require
 from stepwise_jax.experiment.config import ExperimentConfig
-from stepwise_jax.experiment.serialization import experiment_from_dict_by_name, experiment_to_dict, flatten_fields
+from stepwise_jax.experiment.serialization import experiment_from_document, experiment_to_dict, flatten_fields
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.studies.jobs import Job
 from stepwise_jax.workdir.files import SUMMARY
-from stepwise_jax.workdir.folder import check_finished_run, conflicting_fields
+from stepwise_jax.workdir.folder import check_finished_run, conflicting_fields, recorded_functions
 from stepwise_jax.workdir.json_files import read_json, write_json
 from stepwise_jax.workdir.runs import read_summary
 
@@ -177,6 +177,7 @@ def sweep_to_dict(sweep: Sweep, config: str, points: Sequence[Point], space: Any
     return {
         "config": config,
         "experiment": experiment_to_dict(sweep.experiment),
+        "functions": recorded_functions(sweep.experiment),
         "seeds": list(sweep.seeds),
         "points": [dict(point) for point in points],
         "search": search,
@@ -210,12 +211,12 @@ def open_sweep_folder(root: Path, document: Mapping[str, Any]) -> None:
 
 
 def _check_same(root: Path, before: Any, now: Mapping[str, Any]) -> None:
-    if not isinstance(before, dict) or not before.keys() >= now.keys():
+    if not isinstance(before, dict) or not before.keys() >= now.keys() - {"functions"}:
         raise InputError(f"{root / SWEEP_FILE} is damaged: it is JSON, but no sweep")
     changed = [f"other {name}" for name in ("seeds", "points", "search") if before[name] != now[name]]
     try:
         strategies = [each["experiment"]["plan"]["strategy"] for each in (now, before)]
-        conflicts = conflicting_fields(*(experiment_from_dict_by_name(each["experiment"]) for each in (now, before)))
+        conflicts = conflicting_fields(*(experiment_from_document(each) for each in (now, before)))
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{root / SWEEP_FILE} is damaged: it is JSON, but no sweep") from error
     # A user-defined strategy is compared by its name only: each run compares its recorded stages itself.

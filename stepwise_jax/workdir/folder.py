@@ -47,7 +47,7 @@ def config_document(
         "experiment": experiment_to_dict(experiment),
         "stages": [stage_to_dict(stage) for stage in stages],
         "strategy": describe_strategy(experiment),
-        "functions": _recorded_functions(experiment),
+        "functions": recorded_functions(experiment),
         "initial_weights_sha256": weights_sha256,
         "versions": {name: installed_version(name) for name in _LIBRARIES} | {"python": platform.python_version()},
         "device": device,
@@ -63,8 +63,8 @@ def describe_strategy(experiment: ExperimentConfig) -> dict[str, str | None]:
     return {"name": function_name(strategy), "file_sha256": describe_function(strategy).sha256}
 
 
-def _recorded_functions(experiment: ExperimentConfig) -> dict[str, dict[str, Any]]:
-    """The user's own functions by field; the stages of a strategy are recorded themselves."""
+def recorded_functions(experiment: ExperimentConfig) -> dict[str, dict[str, Any]]:
+    """The records of the user's own functions, by field; the stages of a strategy are recorded themselves."""
     functions = experiment_functions(experiment)
     return {
         name: record_to_dict(describe_function(each))
