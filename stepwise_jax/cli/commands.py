@@ -21,26 +21,28 @@ def plan(options: argparse.Namespace, fields: Sequence[str]) -> None:
     """Shows the stages of a run, and its cost relative to the baseline, without data and without training."""
     from stepwise_jax.cli import plan_comparison, tables
     from stepwise_jax.data import datasets
+    from stepwise_jax.functional.checks import check_experiment
     from stepwise_jax.plans.planning import make_plan, plan_to_dict
 
     plan_comparison.check_options(options)
     experiment = load_experiment(options.config, fields, options.command)
-    examples = datasets.sizes(experiment.data).train
-    baseline = plan_comparison.plan_baseline(experiment, examples)
+    sizes = datasets.sizes(experiment.data)
+    baseline = plan_comparison.plan_baseline(experiment, sizes.train)
     if options.compare is not None:
-        document = plan_comparison.compare_plans(options, fields, baseline, examples)
+        document = plan_comparison.compare_plans(options, fields, baseline, sizes.train)
         _print_json(document) if options.json else tables.print_plans(document)
         return
-    stages = make_plan(experiment.plan, examples, experiment.optimizer)
+    stages = make_plan(experiment.plan, sizes.train, experiment.optimizer)
+    check_experiment(experiment, stages, sizes.num_classes)
     document = plan_to_dict(stages, baseline)
     if options.memory:
         document["memory"] = _memory(experiment, stages)
     if options.out:
-        plan_comparison.write_picture(options.out, {"this plan": stages}, baseline, examples)
+        plan_comparison.write_picture(options.out, {"this plan": stages}, baseline, sizes.train)
     if options.json:
         _print_json(document)
         return
-    tables.print_plan(document, examples)
+    tables.print_plan(document, sizes.train)
     if options.memory:
         tables.print_footprints(document["memory"])
 

@@ -22,11 +22,14 @@ def launch_command() -> tuple[str, ...]:
 def sweep(options: argparse.Namespace, fields: Sequence[str]) -> None:
     """Searches data size, batch size and learning rate on held-out training images; tests the best point once."""
     from stepwise_jax.cli.study_tables import print_results
+    from stepwise_jax.functional.checks import check_experiment
     from stepwise_jax.report.report import write_report
     from stepwise_jax.studies import search, sweep
 
     _check_sweep(options)
     experiment = load_experiment(options.config, fields, options.command)
+    sizes = check_weights({"sweep": experiment})["sweep"]
+    check_experiment(experiment, (), sizes.num_classes)
     seeds = tuple(range(experiment.seed, experiment.seed + options.seeds))
     command = (*launch_command(), "train", options.config, *fields, *log_words(options))
     settings = sweep.Sweep(options.workdir, experiment, seeds, command, _make_planner(options, fields))
@@ -34,7 +37,7 @@ def sweep(options: argparse.Namespace, fields: Sequence[str]) -> None:
     # Raises an error now if a point cannot be trained.
     for point in points:
         settings.jobs(point)
-    examples = sweep.examples_without_validation(experiment, check_training({"sweep": experiment})["sweep"])
+    examples = sweep.examples_without_validation(experiment, sizes.train)
     space = None if points else search.make_space(experiment, examples, options.samples)
     sweep.open_sweep_folder(options.workdir, sweep.sweep_to_dict(settings, options.config, points, space))
     prepare_data({"sweep": experiment})
@@ -75,6 +78,7 @@ def _run_sweep(options: argparse.Namespace, settings: Any, points: Any, space: A
 def _make_planner(options: argparse.Namespace, fields: Sequence[str]) -> Callable[[Sequence[str]], Any]:
     """A function from further `--FIELD VALUE` arguments to the experiment with these fields, and its plan."""
     from stepwise_jax.data import datasets
+    from stepwise_jax.functional.checks import check_experiment
     from stepwise_jax.plans.planning import make_plan
 
     # The files of a folder are counted once, not for every point.
@@ -83,7 +87,10 @@ def _make_planner(options: argparse.Namespace, fields: Sequence[str]) -> Callabl
     @functools.cache
     def plan(arguments: tuple[str, ...]) -> Any:
         experiment = load_experiment(options.config, [*fields, *arguments], options.command)
-        return experiment, make_plan(experiment.plan, sizes(experiment.data).train, experiment.optimizer)
+        found = sizes(experiment.data)
+        stages = make_plan(experiment.plan, found.train, experiment.optimizer)
+        check_experiment(experiment, stages, found.num_classes)
+        return experiment, stages
 
     return lambda arguments: plan(tuple(arguments))
 
@@ -101,19 +108,14 @@ def check_processes(processes: int) -> None:
     require(processes >= 0, "--processes", processes, "at least 1, or 0 for one for each device or core")
 
 
-def check_training(experiments: Mapping[str, ExperimentConfig]) -> dict[str, int]:
-    """Checks networks and initial weights before any run starts; returns each experiment's number of examples, M."""
+def check_weights(experiments: Mapping[str, ExperimentConfig]) -> dict[str, Any]:
+    """Checks initial weights before any run starts; returns the sizes of each experiment's data set."""
     from stepwise_jax.data import datasets
-    from stepwise_jax.functional.networks import build_network
 
-    sizes = {name: datasets.sizes(each.data) for name, each in experiments.items()}
-    distinct = {(each.model, each.data.image_size): (name, each) for name, each in experiments.items()}
-    for name, each in distinct.values():
-        build_network(each, sizes[name].num_classes)
     for weights in {each.model.initial_weights for each in experiments.values()} - {None}:
         exists = Path(os.path.expanduser(str(weights))).is_file()
         require(exists, "model.initial_weights", weights, "a weight file, and no such file exists")
-    return {name: each.train for name, each in sizes.items()}
+    return {name: datasets.sizes(each.data) for name, each in experiments.items()}
 
 
 def prepare_data(experiments: Mapping[str, ExperimentConfig]) -> None:

@@ -10,19 +10,42 @@ import numpy as np
 from flax import linen as nn
 
 from stepwise_jax.errors import InputError, describe_error
-from stepwise_jax.experiment.config import OptimizerConfig
-from stepwise_jax.experiment.functions import describe_function
+from stepwise_jax.experiment.config import ExperimentConfig, OptimizerConfig
+from stepwise_jax.experiment.functions import describe_function, load
 from stepwise_jax.experiment.serialization import function_name
 from stepwise_jax.functional.boundary import BoundaryRule
 from stepwise_jax.functional.metrics import as_metric
-from stepwise_jax.functional.networks import is_shipped
+from stepwise_jax.functional.networks import abstract_key, build_network, is_shipped
 from stepwise_jax.functional.optimizers import hyperparameters
-from stepwise_jax.functional.recipe import Recipe
+from stepwise_jax.functional.recipe import Recipe, make_recipe, make_state_initializer
 from stepwise_jax.functional.state import TrainState
 from stepwise_jax.plans.stage import Stage
 
 _EXAMPLES = 2
 """Examples of the batch that the functions are tried with."""
+
+
+def check_experiment(experiment: ExperimentConfig, stages: Sequence[Stage], num_classes: int) -> None:
+    """Check an experiment's network and functions without starting a device; no stages stand for any.
+
+    Raises:
+      InputError: if the network cannot be built, or a function does not fit.
+    """
+    check_functions(experiment, stages, build_network(experiment, num_classes), num_classes)
+
+
+def check_functions(
+    experiment: ExperimentConfig, stages: Sequence[Stage], network: nn.Module, num_classes: int
+) -> None:
+    """Check, before a workdir records the experiment, that its functions fit together.
+
+    Raises:
+      InputError: names the function that does not fit.
+    """
+    rule = experiment.plan.carry
+    check_recipe(make_recipe(experiment, num_classes), network, stages, num_classes, experiment.data.image_size)
+    if callable(rule) and len(stages) > 1:
+        check_boundary_rule(load(rule), make_state_initializer(experiment, network, num_classes))
 
 
 def check_recipe(
@@ -35,7 +58,7 @@ def check_recipe(
     """
     _check_hyperparameters(recipe, stages)
     _check_image_sizes(network, stages, num_classes, image_size)
-    for size in sorted({stage.image_size or image_size for stage in stages}):
+    for size in sorted({stage.image_size or image_size for stage in stages} or {image_size}):
         targets = _check_augmentation(recipe, num_classes, size)
         _check_loss(recipe, targets, num_classes)
     _check_metrics(recipe, num_classes)
@@ -51,7 +74,7 @@ def check_boundary_rule(rule: BoundaryRule, make_state: Callable[[jax.Array], Tr
     Raises:
       InputError: names what differs.
     """
-    state, name = jax.eval_shape(make_state, jax.random.key(0)), _name(rule)
+    state, name = jax.eval_shape(make_state, abstract_key()), _name(rule)
     try:
         after = jax.eval_shape(lambda state, initial: rule(state, lambda: initial), state, state)
     except Exception as error:
@@ -76,7 +99,7 @@ def check_single_images(stages: tuple[Stage, ...], network: nn.Module, image_siz
 
 
 def _check_single_image(where: str, stage: Stage, network: nn.Module, size: int) -> None:
-    image, key = _images(1, size), jax.random.key(0)
+    image, key = _images(1, size), abstract_key()
     variables = jax.eval_shape(partial(network.init, train=False), key, image)
     try:
         apply = partial(network.apply, train=True, mutable=["batch_stats"], rngs={"params": key})
@@ -106,7 +129,7 @@ def _find_fault(network: nn.Module, num_classes: int, image_size: int, size: int
             # It takes all that are not too small, and tracing a large network takes seconds.
             return network.check(images)  # pyright: ignore[reportAttributeAccessIssue]
         like = _images(_EXAMPLES, image_size)
-        variables = jax.eval_shape(partial(network.init, train=False), jax.random.key(0), like)
+        variables = jax.eval_shape(partial(network.init, train=False), abstract_key(), like)
         logits: Any = jax.eval_shape(partial(network.apply, train=False), variables, images)
     except Exception as error:
         return f"{name} does not take such images: {describe_error(error)}"
@@ -137,7 +160,7 @@ def _check_augmentation(recipe: Recipe, num_classes: int, image_size: int) -> An
     if recipe.augment is None:
         return labels
     name, images = _name(recipe.augment), _images(_EXAMPLES, image_size)
-    made = _shapes(f"the augmentation {name}", recipe.augment, jax.random.key(0), images, labels)
+    made = _shapes(f"the augmentation {name}", recipe.augment, abstract_key(), images, labels)
     if not isinstance(made, tuple) or len(made) != 2:
         raise InputError(f"the augmentation {name} must return images and targets")
     after, targets = made

@@ -69,12 +69,17 @@ def check_output(network: nn.Module, num_classes: int, size: int) -> None:
     name = type(network).__name__
     images = jax.ShapeDtypeStruct((2, size, size, 3), np.float32)
     try:
-        logits, _ = jax.eval_shape(partial(network.init_with_output, train=False), jax.random.key(0), images)
+        logits, _ = jax.eval_shape(partial(network.init_with_output, train=False), abstract_key(), images)
     except Exception as error:
         raise InputError(f"model.name: {name} fails on images of {size} pixels: {describe_error(error)}") from error
     if getattr(logits, "shape", None) != (2, num_classes):
         found = getattr(logits, "shape", type(logits).__name__)
         raise InputError(f"model.name: {name} turns [2, {size}, {size}, 3] into {found}, not [2, {num_classes}]")
+
+
+def abstract_key() -> Any:
+    """Return a random key for `jax.eval_shape`; unlike a real one, it starts no device."""
+    return jax.eval_shape(jax.random.key, 0)
 
 
 def is_shipped(network: nn.Module) -> bool:
@@ -88,7 +93,7 @@ def is_stochastic(network: nn.Module, size: int) -> bool:
         # None of these does, and tracing a large one takes seconds.
         return False
     images = jax.ShapeDtypeStruct((2, size, size, 3), np.float32)
-    variables = jax.eval_shape(partial(network.init, train=False), jax.random.key(0), images)
+    variables = jax.eval_shape(partial(network.init, train=False), abstract_key(), images)
     try:
         jax.eval_shape(partial(network.apply, train=True, mutable=["batch_stats"]), variables, images)  # pyright: ignore
     except flax.errors.InvalidRngError:

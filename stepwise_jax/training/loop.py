@@ -12,10 +12,8 @@ from stepwise_jax.data.batches import Inputs
 from stepwise_jax.data.sampler import epoch_order, steps_in_call
 from stepwise_jax.errors import NonFiniteLossError
 from stepwise_jax.experiment.config import ExperimentConfig
-from stepwise_jax.experiment.functions import load
 from stepwise_jax.functional.boundary import cross_stage_boundary, reestimate_batch_stats
-from stepwise_jax.functional.checks import check_boundary_rule, check_recipe
-from stepwise_jax.functional.recipe import make_recipe, make_state_initializer
+from stepwise_jax.functional.checks import check_functions
 from stepwise_jax.functional.state import TrainState
 from stepwise_jax.plans.stage import Stage, stage_to_dict
 from stepwise_jax.runtime import multihost
@@ -41,7 +39,7 @@ def run(
     experiment: ExperimentConfig, stages: tuple[Stage, ...], network: nn.Module, folder: Path, **options: Any
 ) -> dict[str, Any]:
     """Check the functions, train as `iterate` does, and return the contents of `summary.json`."""
-    check_functions(experiment, stages, network)
+    check_functions(experiment, stages, network, datasets.sizes(experiment.data).num_classes)
     return finish(iterate(experiment, stages, network, folder, **options))
 
 
@@ -91,18 +89,6 @@ def iterate(
         experiment, stages = open_workdir(folder, experiment, stages, config_path, variables)
         with open_session(experiment, stages, network, variables, folder, observers, profile) as session:
             return (yield from _run_session(session, stages, folder))
-
-
-def check_functions(experiment: ExperimentConfig, stages: Sequence[Stage], network: nn.Module) -> None:
-    """Check, before a workdir records the experiment, that its functions fit together.
-
-    Raises:
-      InputError: names the function that does not fit.
-    """
-    classes, rule = datasets.sizes(experiment.data).num_classes, experiment.plan.carry
-    check_recipe(make_recipe(experiment, classes), network, stages, classes, experiment.data.image_size)
-    if callable(rule) and len(stages) > 1:
-        check_boundary_rule(load(rule), make_state_initializer(experiment, network, classes))
 
 
 def _run_session(session: Session, planned: tuple[Stage, ...], folder: Path) -> Run[dict[str, Any]]:

@@ -15,6 +15,7 @@ from stepwise_jax.data import datasets
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.formatting import parse_path
+from stepwise_jax.functional.checks import check_functions
 from stepwise_jax.functional.networks import build_network, check_output, is_shipped
 from stepwise_jax.functional.recipe import Recipe, with_recipe
 from stepwise_jax.plans.planning import make_plan
@@ -61,7 +62,7 @@ def train(
         experiment = _with_network(experiment, network, sizes.num_classes)
     network = build_network(experiment, sizes.num_classes) if network is None else network
     stages = make_plan(experiment.plan, sizes.train, experiment.optimizer)
-    loop.check_functions(experiment, stages, network)
+    check_functions(experiment, stages, network, sizes.num_classes)
     run = partial(loop.iterate, experiment, stages, network, observers=observers, variables=variables)
     return _in_folder(run, None if workdir is None else _folder(workdir))
 

@@ -1,11 +1,15 @@
 """`plan`: its table, its document, and the sentences about fields that are wrong."""
 
 import json
+import os
+import subprocess
+import sys
+from functools import partial
 
 import pytest
 
 import launch
-from tests.cli.command_line import CIFAR100, DIGITS, fails
+from tests.cli.command_line import CIFAR100, DIGITS, ROOT, fails
 
 pytestmark = pytest.mark.usefixtures("prepared_digits")
 
@@ -75,6 +79,15 @@ def test_a_field_is_replaced_by_its_dotted_name(capsys):
         (["--data.name", "image_folder", "--data.root", "/no/such/folder"], "/no/such/folder"),
         (["--seed", "-1"], "between 0 and 4294967295"),
         (["stray"], "stray"),
+        (["--data.augmentation", "flip", "cutmax"], "data.augmentation is 'cutmax': it must be one of flip, crop"),
+        (["--data.augmentation", "crop:x"], "data.augmentation is 'crop:x': padding is 'x': it must be a whole number"),
+        (
+            ["--evaluation.metrics", "calibration"],
+            "evaluation.metrics is 'calibration': it must be one of calibration_",
+        ),
+        (["--optimizer.b2", "0.95"], "optimizer.b2 is 0.95: sgd does not take it"),
+        (["--model.name", "resnet51"], "'resnet51' is no known network"),
+        (["--plan.image_sizes", "1", "16", "16", "16", "16"], "image_size of stage 1 (A) is 1: "),
     ],
 )
 def test_bad_fields_get_one_sentence(capsys, words, message):
@@ -101,10 +114,49 @@ def test_hyperparameters_of_a_stage_are_a_column(capsys, tmp_path):
         "def mine(plan, examples):\n"
         "    first, *others = stepwise(plan, examples)\n"
         "    return (dataclasses.replace(first, hyperparameters={'momentum': 0.5, 'clip_norm': 2.0}), *others)\n\n"
-        "def get_config():\n    return sj.ExperimentConfig(plan=sj.PlanConfig(strategy=mine))\n"
+        "def get_config():\n"
+        "    optimizer = sj.OptimizerConfig(clip_norm=1.0)\n"
+        "    return sj.ExperimentConfig(plan=sj.PlanConfig(strategy=mine), optimizer=optimizer)\n"
     )
     assert launch.main(["plan", str(tmp_path / "mine.py")]) == 0
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     assert lines[2].endswith("optimizer")
     assert [line[-1] for line in lines if line[:2] in ("B ", "C ", "D ", "O ")] == ["–"] * 4
     assert next(line for line in lines if line.startswith("A ")).endswith(" momentum 0.5, clip_norm 2")
+
+
+OWN = """
+import jax
+from flax import linen as nn
+
+import stepwise_jax as sj
+
+
+def darken(key, images, labels):
+    return images * jax.random.uniform(key), labels
+
+
+class Linear(nn.Module):
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, images, train):
+        return nn.Dense(self.num_classes)(images.reshape(len(images), -1))
+
+
+def get_config():
+    data = sj.DataConfig(image_size=8, augmentation=darken)
+    return sj.ExperimentConfig(data=data, model=sj.ModelConfig(name=Linear))
+"""
+
+
+def test_own_functions_are_checked_without_starting_a_device(tmp_path):
+    """A plan is made beside a run that has the whole memory of a GPU, or on a machine without the TPU of the run."""
+    (tmp_path / "mine.py").write_text(OWN)
+    words = [sys.executable, "launch.py", "plan", str(tmp_path / "mine.py"), "--plan.image_sizes"]
+    environment = {**os.environ, "JAX_PLATFORMS": "no_such_platform"}
+    run = partial(subprocess.run, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    same, other = (run([*words, size, "8", "8", "8", "8"]) for size in ("8", "4"))
+    assert same.returncode == 0, same.stderr
+    assert other.returncode == 2
+    assert other.stderr.startswith("error: image_size of stage 1 (A) is 4: Linear does not take such images: ")

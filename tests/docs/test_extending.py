@@ -12,8 +12,8 @@ from stepwise_jax.cli.overrides import load_experiment
 from stepwise_jax.data import datasets
 from stepwise_jax.experiment.serialization import experiment_functions, flatten_fields
 from stepwise_jax.functional import networks
+from stepwise_jax.functional.checks import check_experiment
 from stepwise_jax.plans.planning import make_plan
-from stepwise_jax.training import loop
 from stepwise_jax.workdir.json_files import read_json
 from stepwise_jax.workdir.record_file import read_records
 from tests.cli.command_line import ROOT
@@ -73,8 +73,7 @@ def test_a_command_of_the_page_names_what_it_says(command):
     assert changed == {word.removeprefix("--") for word in words[6:] if word.startswith("--")}
     assert not experiment_functions(experiment)
     stages = make_plan(experiment.plan, datasets.sizes(experiment.data).train, experiment.optimizer)
-    network = networks.build_network(experiment, 10)
-    loop.check_functions(experiment, stages, network)
+    check_experiment(experiment, stages, 10)
 
 
 def test_the_page_has_a_command_for_each_shipped_choice():

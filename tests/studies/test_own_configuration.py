@@ -151,3 +151,11 @@ def test_a_study_without_finished_runs_is_not_continued_either(study, capsys, tm
     (tmp_path / command / name).write_bytes((folder / command / name).read_bytes())
     (tmp_path / "mine.py").write_text(OWN.replace("beta=0.8", "beta=0.7"))
     assert "optimizer.name: 'heavy_ball (" in fails(capsys, *words(command, tmp_path))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_function_that_does_not_fit_is_refused_before_any_run(command, prepared_digits, capsys, tmp_path):
+    (tmp_path / "mine.py").write_text(OWN.replace("** 2).sum(axis=1)", "** 2).sum()"))
+    message = fails(capsys, *words(command, tmp_path))
+    assert message.startswith("error: the loss squared returns float32[] for logits float32[2,10]: it must return one")
+    assert not (tmp_path / command).exists()

@@ -26,9 +26,13 @@ def compare(options: argparse.Namespace, fields: Sequence[str]) -> None:
 
 def _drop_duplicates(asked: Any) -> tuple[Any, Mapping[str, Any]]:
     """The request without arms that would repeat another's runs, and the stages of each arm."""
+    from stepwise_jax.functional.checks import check_experiment
     from stepwise_jax.studies import comparison
 
-    stages = comparison.make_plans(asked.experiments, study_commands.check_training(asked.experiments))
+    sizes = study_commands.check_weights(asked.experiments)
+    stages = comparison.make_plans(asked.experiments, {name: each.train for name, each in sizes.items()})
+    for name, experiment in asked.experiments.items():
+        check_experiment(experiment, stages[name], sizes[name].num_classes)
     pairs = comparison.find_duplicates(asked.experiments, stages)
     compared = comparison.drop_duplicates(asked.comparison, pairs, named=asked.arms_named)
     kept = {arm.name: stages[arm.name] for arm in compared.arms}
