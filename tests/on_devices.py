@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -33,8 +34,10 @@ from stepwise_jax.functional.optimizers import make_optimizer, set_hyperparamete
 from stepwise_jax.functional.preprocessing import Preprocessing
 from stepwise_jax.functional.state import TrainState, learned_state, make_initializer
 from stepwise_jax.plans import planning
+from stepwise_jax.plans.stage import Stage
 from stepwise_jax.runtime import sharding
 from stepwise_jax.training import loop
+from stepwise_jax.training.noise import measure_noise
 from stepwise_jax.training.programs.compilation import PLAIN, CompiledFunctions
 from stepwise_jax.training.timing import Timer
 from stepwise_jax.workdir import record_file
@@ -98,6 +101,25 @@ def steps() -> dict[str, Any]:
         apart[size] = [furthest(learned_state(other), learned_state(alone)) for other in others]
         assert furthest(learned_state(alone), learned_state(state)) > 1e-2, "the step changed nothing"
     return apart
+
+
+def measured_noise(count: int, kind: str) -> list[list[float]]:
+    """The estimates and intervals of a measurement on so many devices, one row for each kind of statistics."""
+    mesh, records, rows = sharding.make_mesh(jax.devices()[:count]), [], np.arange(EXAMPLES)
+    planned = (Stage("O", 1.0, EXAMPLES, 16, 0.05, 1),)
+    session: Any = SimpleNamespace(
+        experiment=ExperimentConfig(measure="noise"),
+        stages=planned,
+        subsets=[SimpleNamespace(rows=rows)],
+        compiled=compiled_on(mesh, network()),
+        train_loader=loader_on(mesh, kind),
+        timer=Timer(),
+        stop=False,
+        mesh=mesh,
+        log=SimpleNamespace(record=records.append),
+    )
+    measure_noise(session, sharding.place(first_state(network()), sharding.replicated(mesh)), 1, "end")
+    return [[each.trace, *each.trace_interval, each.squared_norm, each.b_simple] for each in records]
 
 
 def kernel_gradient() -> float:
@@ -218,7 +240,14 @@ def run_on(counts: Sequence[int], folder: Path, data_dir: str) -> dict[str, Any]
 
 
 def main(folder: Path, data_dir: str) -> dict[str, Any]:
-    found = {"steps": steps(), "kernel_gradient": kernel_gradient(), "plain_groups": plain_groups(), **compiled_steps()}
+    noise = {count: measured_noise(count, "streamed" if count == 8 else "replicated") for count in (1, 2, 8)}
+    found = {
+        "steps": steps(),
+        "noise": noise,
+        "kernel_gradient": kernel_gradient(),
+        "plain_groups": plain_groups(),
+        **compiled_steps(),
+    }
     jax.config.update("jax_enable_x64", True)
     data = DataConfig(name="digits", data_dir=data_dir)
     assert datasets.sizes(data).train >= EXAMPLES

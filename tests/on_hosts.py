@@ -68,6 +68,7 @@ def experiment(data_dir: str) -> ExperimentConfig:
         plan=PLAN,
         evaluation=EvaluationConfig(batch_size=120),
         checkpoint=CheckpointConfig(every_seconds=0.2),
+        measure="noise",
     )
 
 

@@ -25,6 +25,18 @@ def epoch_order(
     return shuffled[: updates * batch_size].reshape(updates, batch_size).astype(np.int32)
 
 
+def independent_batches(
+    seed: int, stage: int, number: int, rows: np.ndarray, batches: int, batch_size: int
+) -> np.ndarray:
+    """Batches drawn from `rows` with replacement, int32 [batches, batch_size], for each (seed, stage, number) others.
+
+    The generator's counter keeps them apart from those of `epoch_order`.
+    """
+    generator = np.random.Philox(counter=[0, 1, number, stage], key=[seed, 0])
+    drawn = generator.random_raw(batches * batch_size) % np.uint64(len(rows))
+    return rows[drawn.astype(np.int64)].reshape(batches, batch_size).astype(np.int32)
+
+
 class BatchSampler(Protocol):
     """The batches of one split, with random access: an array of rows int32 [n, b] is one."""
 

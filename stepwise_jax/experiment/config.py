@@ -175,12 +175,17 @@ class ExperimentConfig(ConfigSection):
     """Optimizer steps per compiled call (lax.scan); 0: 1 on a CPU and 32 elsewhere."""
     deterministic: bool = False
     """Make runs on a GPU bit-identical, at some cost in speed; runs on a CPU or TPU always are."""
+    measure: Literal["none", "noise"] = "none"
+    """Measure the gradient noise at each stage's end and on both sides of each boundary; training stays the same."""
+    measure_share: float = 0.03
+    """Examples that measuring sees, as a share of the run's samples; 16 microbatches each time at least."""
     on_nan: Literal["stop", "back"] = "stop"
     """If the loss is not finite: stop, or restart the stage with a tenth of its learning rate, up to 3 times."""
 
     def _validate(self) -> None:
         _check_seed(self, "seed")
         self._require(self.steps_per_call >= 0, "steps_per_call", "at least 1, or 0 to choose by device")
+        self._require(0 < self.measure_share <= 1, "measure_share", "above 0 and at most 1")
 
     def stream_seed(self, stream: Literal["init", "order", "subset"]) -> int:
         """The seed of a stream: its own, or the run's."""

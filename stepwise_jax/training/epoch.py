@@ -19,6 +19,7 @@ from stepwise_jax.plans.stage import Stage, learning_rate_at, noise_scale
 from stepwise_jax.runtime.signals import Stopped
 from stepwise_jax.training import failures, saving
 from stepwise_jax.training.evaluation import score_test_set
+from stepwise_jax.training.noise import measure_noise
 from stepwise_jax.training.programs.step_functions import step_options
 from stepwise_jax.training.progress import Position
 from stepwise_jax.training.session import Session
@@ -57,7 +58,7 @@ def run_epoch(session: Session, stage: Stage, state: TrainState, position: Posit
         session.timer.pause()
     scores = None
     if position.epoch % session.experiment.evaluation.every_epochs == 0 or position.epoch == stage.epochs:
-        scores = _score_or_stop(session, state, position)
+        scores = _score_or_stop(session, stage, state, position)
         position = dataclasses.replace(position, best_top1=max(scores["top1"], position.best_top1 or 0.0))
     _record_epoch(session, stage, rate, position, scores)
     session.timer.reset()
@@ -74,10 +75,15 @@ def stage_hyperparameters(recipe: Recipe, stage: Stage) -> dict[str, float]:
     return values | own | dict(stage.hyperparameters)
 
 
-def _score_or_stop(session: Session, state: TrainState, position: Position) -> dict[str, float]:
-    """Score the test set. A signal stops the run between two batches; a resumed run scores the whole set."""
+def _score_or_stop(session: Session, stage: Stage, state: TrainState, position: Position) -> dict[str, float]:
+    """Score the test set, after measuring the noise at a stage's end. A signal stops the run between two batches.
+
+    A resumed run does both from their start.
+    """
     try:
         with session.timer.measure("evaluate"):
+            if position.epoch == stage.epochs:
+                measure_noise(session, state, position.stage, "end")
             return score_test_set(session, state)
     except Stopped:
         save_or_stop(session, state, position, due=True)

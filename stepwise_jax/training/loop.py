@@ -20,6 +20,7 @@ from stepwise_jax.runtime import multihost
 from stepwise_jax.runtime.signals import Stopped, until_stopped
 from stepwise_jax.training import failures, saving
 from stepwise_jax.training.epoch import run_epoch_with_profile, save_is_due, save_or_stop, yield_records
+from stepwise_jax.training.noise import compile_noise_ahead, measure_noise
 from stepwise_jax.training.programs.step_functions import step_options
 from stepwise_jax.training.progress import Observer, Position, notify_end, updates_before
 from stepwise_jax.training.session import Session, open_session
@@ -135,6 +136,7 @@ def run_stage(session: Session, state: TrainState, position: Position) -> Run[tu
     if position.stage > 1 and (position.epoch, position.step) == (1, 0):
         with session.timer.measure("train"):
             state = enter_stage(session, state, stage, position.stage)
+        measure_noise(session, state, position.stage, "start")
     compile_stage(session, stage, state)
     compile_ahead(session, state, position.stage)
     while position.epoch < stage.epochs:
@@ -198,10 +200,12 @@ def compile_ahead(session: Session, state: TrainState, number: int) -> None:
     train, test = session.train_loader, session.test_loader
     batch_size = compiled.evaluation_batch_size(experiment.evaluation.batch_size, len(session.test_ids))
     compiled.compile_evaluate_ahead(state, test.examples, test.abstract_inputs(batch_size))
+    compile_noise_ahead(session, state, session.stages[number - 1])
     for stage in session.stages[number:]:
         size, options = stage.batch_size, step_options(stage)
         if experiment.plan.batch_statistics == "reestimated":
             compiled.compile_batch_stats_ahead(state, train.examples, train.abstract_inputs(size), options)
+        compile_noise_ahead(session, state, stage)
         for length in call_lengths(stage, experiment.steps_per_call):
             compiled.compile_train_ahead(state, train.examples, train.abstract_inputs(length, size), options)
     compiled.compile_predict_ahead(state, test.examples, test.abstract_inputs(batch_size))

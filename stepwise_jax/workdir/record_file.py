@@ -17,24 +17,31 @@ from typing import Any, Self
 from stepwise_jax.errors import InputError
 from stepwise_jax.workdir.files import RECORDS, open_file
 from stepwise_jax.workdir.json_files import non_finite_to_null, read_run_file
-from stepwise_jax.workdir.records import EpochRecord, EventRecord, Row, StageRecord, StoredRecord
+from stepwise_jax.workdir.records import EpochRecord, EventRecord, NoiseRecord, Row, StageRecord, StoredRecord
 
 _NEWER = frozenset({"metrics"})
 
 _REQUIRED = {
     kind: frozenset(item.name for item in dataclasses.fields(record) if item.default is dataclasses.MISSING) - _NEWER
-    for kind, record in (("stage", StageRecord), ("epoch", EpochRecord), ("event", EventRecord))
+    for kind, record in (
+        ("stage", StageRecord),
+        ("epoch", EpochRecord),
+        ("noise", NoiseRecord),
+        ("event", EventRecord),
+    )
 }
 """The fields without a default, but for newer ones, which older runs did not record."""
 
 
 @dataclass(frozen=True)
 class RunRecords:
-    """The rows of `records.jsonl`: sorted, one for each stage and each (stage, epoch); events in the file's order."""
+    """The rows of `records.jsonl`: sorted, one of each; events in the file's order."""
 
     stages: tuple[Row, ...]
     epochs: tuple[Row, ...]
     events: tuple[Row, ...]
+    noise: tuple[Row, ...] = ()
+    """One for each (stage, side, statistics): a stage's start before its end."""
 
 
 class RecordWriter:
@@ -149,7 +156,7 @@ def read_records(workdir: Path) -> RunRecords:
       workdir: the run's folder.
 
     Returns:
-      The last row of each stage and of each (stage, epoch), sorted, and every event.
+      The last row of each stage, (stage, epoch) and measurement, sorted, and every event.
 
     Raises:
       InputError: if there is no `records.jsonl`, or a line other than the last is damaged.
@@ -158,7 +165,12 @@ def read_records(workdir: Path) -> RunRecords:
     stages = {row["stage"]: row for row in rows if row["kind"] == "stage"}
     epochs = {(row["stage"], row["epoch"]): row for row in rows if row["kind"] == "epoch"}
     events = tuple(row for row in rows if row["kind"] == "event")
-    return RunRecords(_sorted_by_key(stages), _sorted_by_key(epochs), events)
+    noise = {_noise_key(row): row for row in rows if row["kind"] == "noise"}
+    return RunRecords(_sorted_by_key(stages), _sorted_by_key(epochs), events, _sorted_by_key(noise))
+
+
+def _noise_key(row: Row) -> tuple[int, bool, str]:
+    return row["stage"], row["side"] == "end", row["statistics"]
 
 
 def _sorted_by_key(rows: Mapping[Any, Row]) -> tuple[Row, ...]:

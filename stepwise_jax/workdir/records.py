@@ -1,7 +1,7 @@
 """Records: the progress of a run as plain data.
 
-Records of stages, epochs and events are rows of `records.jsonl` (`record_file`). The others are not stored. Each has a
-`kind`, so that readers need not know the classes.
+Records of stages, epochs, gradient noise and events are rows of `records.jsonl` (`record_file`). The others are not
+stored. Each has a `kind`, so that readers need not know the classes.
 """
 
 import dataclasses
@@ -91,6 +91,41 @@ class EpochRecord:
 
 
 @dataclass(frozen=True)
+class NoiseRecord:
+    """Gradient noise measured at fixed weights; pairs are 95 % intervals. NaN where a value is not identified."""
+
+    stage: int
+    """Position in the plan, from 1."""
+    stage_name: str
+    side: Literal["start", "end"]
+    """Of the stage; the end of one and the start of the next are the two sides of a boundary."""
+    statistics: Literal["frozen", "batch"]
+    """Batch norm's: the running ones, in evaluation mode, or each microbatch's own, in training mode."""
+    microbatches: int
+    microbatch_size: int
+    """The stage's batch size."""
+    trace: float
+    """tr Sigma, of the gradient of one example."""
+    trace_interval: Sequence[float]
+    squared_norm: float
+    """|G|^2; noise can make it negative."""
+    squared_norm_interval: Sequence[float]
+    b_simple: float
+    """tr Sigma / |G|^2; not identified if |G|^2 is not positive."""
+    b_simple_interval: Sequence[float]
+    learning_rate: float
+    """Of the stage's first epoch at its start, of its last at its end."""
+    noise_scale: float
+    """Eq. 10 at this rate: lambda M / b."""
+    rate_over_batch: float
+    """lambda / b."""
+    step_noise: float
+    """lambda tr Sigma / b."""
+    seconds: float
+    kind: Literal["noise"] = "noise"
+
+
+@dataclass(frozen=True)
 class EventRecord:
     """Something that happened: start, resume, checkpoint, compile, fallback, done."""
 
@@ -101,7 +136,7 @@ class EventRecord:
     kind: Literal["event"] = "event"
 
 
-StoredRecord = StageRecord | EpochRecord | EventRecord
+StoredRecord = StageRecord | EpochRecord | NoiseRecord | EventRecord
 """A row of `records.jsonl`."""
 
 

@@ -16,6 +16,8 @@ from stepwise_jax.workdir.records import Row
 _STAGE_NUMBERS = ("fraction", "examples", "batch_size", "learning_rate", "epochs", "updates", "samples", "noise_scale")
 _EPOCH_NUMBERS = ("stage", "epoch", "step", "examples_seen", "learning_rate", "batch_size", "noise_scale")
 _EPOCH_SCORES = ("train_loss", "test_loss", "top1", "top5", "best_top1")
+_NOISE_NUMBERS = ("stage", "microbatches", "microbatch_size", "noise_scale", "rate_over_batch", "seconds")
+_NOISE_INTERVALS = ("trace_interval", "squared_norm_interval", "b_simple_interval")
 _SUMMARY_NUMBERS = ("top1", "best_top1", "samples", "updates")
 
 
@@ -87,6 +89,8 @@ def _damaged_file(config: Row, records: RunRecords, summary: Any) -> str | None:
         return CONFIG
     if not all(_is_epoch(row) and 1 <= row["stage"] <= len(stages) for row in records.epochs):
         return RECORDS
+    if not all(_is_noise(row) and 1 <= row["stage"] <= len(stages) for row in records.noise):
+        return RECORDS
     if summary is None:
         return None
     if not (_is_summary(summary) and "stages" in summary):
@@ -102,6 +106,11 @@ def _is_stage(stage: Any) -> bool:
 def _is_epoch(row: Row) -> bool:
     scored = all(isinstance(row[name], int | float | None) for name in _EPOCH_SCORES)
     return scored and _has_numbers(row, _EPOCH_NUMBERS) and _has_seconds(row)
+
+
+def _is_noise(row: Row) -> bool:
+    pairs = all(isinstance(row[name], list) and len(row[name]) == 2 for name in _NOISE_INTERVALS)
+    return pairs and _has_numbers(row, _NOISE_NUMBERS)
 
 
 def _is_summary(document: Any) -> bool:

@@ -42,6 +42,13 @@ def test_a_plan_that_moves_from_four_devices_to_one_to_eight_ends_where_it_ends_
     np.testing.assert_allclose(moved["probabilities"], alone["probabilities"], atol=1e-6)
 
 
+def test_gradient_noise_on_two_and_eight_devices_is_that_on_one(result):
+    alone, *others = (np.array(result["noise"][count]) for count in ("1", "2", "8"))
+    assert alone.shape == (2, 5)
+    for other in others:
+        np.testing.assert_allclose(other, alone, rtol=1e-3)
+
+
 def test_the_gradient_of_a_kernel_summed_over_the_shares_of_a_batch_is_that_over_all_of_it(result):
     assert result["kernel_gradient"] < 1e-4
 

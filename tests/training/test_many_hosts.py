@@ -66,6 +66,7 @@ def left_behind(workdir: Path) -> dict[str, Any]:
     return {
         "losses": [row["train_loss"] for row in rows.epochs],
         "probabilities": np.load(workdir / "predictions.npz")["probabilities"].tolist(),
+        "noise": [[row["trace"], *row["trace_interval"], row["squared_norm"]] for row in rows.noise],
         "events": [event["name"] for event in rows.events],
         "resumed": [event["message"] for event in rows.events if event["name"] == "resume"],
     }
@@ -132,6 +133,8 @@ def test_a_run_that_moves_between_one_and_two_processes_ends_where_one_process_d
     np.testing.assert_allclose(ours["losses"], theirs["losses"], rtol=1e-12)
     # Scores are computed in float32.
     np.testing.assert_allclose(ours["probabilities"], theirs["probabilities"], atol=1e-6)
+    np.testing.assert_allclose(ours["noise"], theirs["noise"], rtol=1e-9)
+    assert len(ours["noise"]) == 6
 
 
 FIELDS = {

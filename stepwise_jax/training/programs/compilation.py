@@ -23,6 +23,7 @@ from stepwise_jax.functional.metrics import make_metrics
 from stepwise_jax.functional.preprocessing import Preprocessing
 from stepwise_jax.functional.recipe import Recipe
 from stepwise_jax.functional.state import TrainState
+from stepwise_jax.functional.train_step import Statistics
 from stepwise_jax.runtime.sharding import on_mesh, place, replicated, split_along
 from stepwise_jax.runtime.threads import BackgroundWorker
 from stepwise_jax.runtime.xla_options import compiler_options
@@ -32,6 +33,7 @@ from stepwise_jax.training.programs.step_functions import (
     jit_train_call,
     make_batch_stats_call,
     make_evaluate_call,
+    make_gradient_call,
     make_predict_call,
     make_stage_call,
     resized,
@@ -67,7 +69,7 @@ class CompiledFunctions:
             jit_train_call, network, optimizer, preprocessing, mesh, recipe=recipe, deterministic=deterministic
         )
         self._train: dict[StepOptions, Any] = {}
-        self._network, self._preprocessing = network, preprocessing
+        self._network, self._preprocessing, self._recipe = network, preprocessing, recipe
         self._mesh, self._timer, self._report = mesh, timer, report
         self._compiled: dict[Key, Any] = {}
         self._ahead: dict[Key, Future[tuple[Any, float]]] = {}
@@ -80,6 +82,7 @@ class CompiledFunctions:
         self._evaluate = jit(evaluate, in_shardings=(whole, None, rows, rows), out_shardings=whole)
         self._predict = jit(predict, in_shardings=(whole, None, rows), out_shardings=whole)
         self._update_batch_stats: dict[StepOptions, Any] = {}
+        self._add_gradient: dict[tuple[Statistics, StepOptions], Any] = {}
 
     def _train_function(self, options: StepOptions) -> Any:
         """The jitted training call of stages with these options, always the same."""
@@ -94,6 +97,16 @@ class CompiledFunctions:
             jitted = self._jit(on_mesh(self._mesh, call), in_shardings=(whole, whole, None, rows), out_shardings=whole)
             self._update_batch_stats[options] = jitted
         return self._update_batch_stats[options]
+
+    def _gradient_function(self, statistics: Statistics, options: StepOptions) -> Any:
+        if (statistics, options) not in self._add_gradient:
+            preprocessing = resized(self._preprocessing, options)
+            call = make_gradient_call(self._network, preprocessing, self._recipe, statistics, options.microbatches)
+            whole, rows = replicated(self._mesh), split_along(self._mesh, 0)
+            shardings = (whole, whole, whole, None, rows)
+            jitted = self._jit(on_mesh(self._mesh, call), in_shardings=shardings, out_shardings=whole)
+            self._add_gradient[statistics, options] = jitted
+        return self._add_gradient[statistics, options]
 
     def train(
         self, state: TrainState, examples: ResidentSplit | None, inputs: Inputs, options: StepOptions = PLAIN
@@ -125,6 +138,21 @@ class CompiledFunctions:
         args, function = (batch_stats, state, examples, inputs), self._batch_stats_function(options)
         return self._get_compiled("statistics", function, *args, options=options)(*args)
 
+    def add_gradient(
+        self,
+        total: Any,
+        number: int,
+        state: TrainState,
+        examples: ResidentSplit | None,
+        inputs: Inputs,
+        statistics: Statistics,
+        options: StepOptions = PLAIN,
+    ) -> tuple[Any, jax.Array]:
+        """Sum `total` of gradients with that of one batch [b], and its squared norm; see `make_gradient_call`."""
+        placed = place(np.int32(number), replicated(self._mesh))
+        args, function = (total, placed, state, examples, inputs), self._gradient_function(statistics, options)
+        return self._get_compiled(f"{statistics} gradient", function, *args, options=options)(*args)
+
     def compile_train(
         self, state: TrainState, examples: ResidentSplit | None, inputs: Any, options: StepOptions = PLAIN
     ) -> None:
@@ -143,6 +171,19 @@ class CompiledFunctions:
         """Compile `update_batch_stats` for an abstract batch [b] in the background."""
         args, function = (state.batch_stats, state, examples, inputs), self._batch_stats_function(options)
         self._compile_ahead("statistics", function, *args, options=options)
+
+    def compile_gradient_ahead(
+        self,
+        state: TrainState,
+        examples: ResidentSplit | None,
+        inputs: Any,
+        statistics: Statistics,
+        options: StepOptions = PLAIN,
+    ) -> None:
+        """Compile `add_gradient` for an abstract batch [b] in the background."""
+        number = jax.ShapeDtypeStruct((), np.int32, sharding=replicated(self._mesh))
+        args, function = (state.params, number, state, examples, inputs), self._gradient_function(statistics, options)
+        self._compile_ahead(f"{statistics} gradient", function, *args, options=options)
 
     def compile_evaluate_ahead(self, state: TrainState, examples: ResidentSplit | None, inputs: Any) -> None:
         """Compile `evaluate` for an abstract batch [b] of test images in the background."""

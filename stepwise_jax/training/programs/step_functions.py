@@ -16,7 +16,14 @@ from stepwise_jax.functional.metrics import Metric, eval_logits, make_eval_step
 from stepwise_jax.functional.preprocessing import Preprocessing, normalise, resize
 from stepwise_jax.functional.recipe import Recipe
 from stepwise_jax.functional.state import TrainState, make_initializer
-from stepwise_jax.functional.train_step import Batch, TrainStep, make_train_step, step_key
+from stepwise_jax.functional.train_step import (
+    Batch,
+    Statistics,
+    TrainStep,
+    make_gradient,
+    make_train_step,
+    step_key,
+)
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.runtime.sharding import on_mesh, replicated, split_along
 from stepwise_jax.runtime.xla_options import compiler_options
@@ -94,15 +101,7 @@ def make_train_call(step: TrainStep, preprocessing: Preprocessing, augment: Augm
 
     A single step runs outside `lax.scan`, because XLA's CPU convolutions are many times slower inside it.
     """
-
-    def load(state: TrainState, examples: ResidentSplit | None, inputs: Inputs) -> Batch:
-        if augment is None:
-            return Batch(*gather_batch(examples, inputs, preprocessing))
-        images, labels = gather_images(examples, inputs), gather_labels(examples, inputs)
-        images = resize(images, preprocessing.image_size)
-        colours = jnp.broadcast_to(images, (*images.shape[:3], 3))
-        images, targets = augment(step_key(state, "augmentation"), colours, labels)  # pyright: ignore
-        return Batch(normalise(images, preprocessing), targets)
+    load = _make_load(preprocessing, augment)
 
     def call(state: TrainState, examples: ResidentSplit | None, inputs: Inputs) -> tuple[TrainState, jax.Array]:
         def one(state: TrainState, inputs: Inputs) -> tuple[TrainState, jax.Array]:
@@ -113,6 +112,45 @@ def make_train_call(step: TrainStep, preprocessing: Preprocessing, augment: Augm
             state, loss = one(state, jax.tree.map(lambda leaf: leaf[0], inputs))
             return state, loss[None]
         return jax.lax.scan(one, state, inputs)
+
+    return call
+
+
+def _make_load(
+    preprocessing: Preprocessing, augment: Augmentation | None
+) -> Callable[[TrainState, ResidentSplit | None, Inputs], Batch]:
+    """Return the function of a step's input: `state, examples, inputs [b] -> batch`."""
+
+    def load(state: TrainState, examples: ResidentSplit | None, inputs: Inputs) -> Batch:
+        if augment is None:
+            return Batch(*gather_batch(examples, inputs, preprocessing))
+        images, labels = gather_images(examples, inputs), gather_labels(examples, inputs)
+        images = resize(images, preprocessing.image_size)
+        colours = jnp.broadcast_to(images, (*images.shape[:3], 3))
+        images, targets = augment(step_key(state, "augmentation"), colours, labels)  # pyright: ignore
+        return Batch(normalise(images, preprocessing), targets)
+
+    return load
+
+
+def make_gradient_call(
+    network: nn.Module, preprocessing: Preprocessing, recipe: Recipe, statistics: Statistics, microbatches: int
+) -> Callable[..., tuple[Any, jax.Array]]:
+    """Return a function `total, number, state, examples, inputs [b] -> total, square`.
+
+    It adds the gradient of a batch to `total`, and returns its squared norm. With the statistics of the batch, the
+    gradient is that of a training step, augmentation and dropout included; `number`, from 0, makes their random numbers
+    those of another step.
+    """
+    compute = make_gradient(network, loss=recipe.loss, statistics=statistics, microbatches=microbatches)
+    load = _make_load(preprocessing, recipe.augment if statistics == "batch" else None)
+
+    def call(
+        total: Any, number: jax.Array, state: TrainState, examples: ResidentSplit | None, inputs: Inputs
+    ) -> tuple[Any, jax.Array]:
+        state = state._replace(step=state.step + number)
+        _, _, gradients = compute(state, load(state, examples, inputs))
+        return jax.tree.map(jnp.add, total, gradients), optax.tree.norm(gradients, squared=True)
 
     return call
 
