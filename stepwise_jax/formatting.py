@@ -124,6 +124,19 @@ def without_losses(metrics: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if not name.endswith("loss")}
 
 
+def format_number(value: float | None) -> str:
+    """A number with three digits, or a dash for None."""
+    return "–" if value is None else f"{value:.3g}"
+
+
+def format_estimate(value: float | None, low: float | None, high: float | None) -> str:
+    """A measured value with its interval, `104 (64.1 to 279)`; None where a value or an end is not identified."""
+    shown = "not identified" if value is None else f"{value:.3g}"
+    if low is None:
+        return shown
+    return f"{shown} (above {low:.3g})" if high is None else f"{shown} ({low:.3g} to {high:.3g})"
+
+
 def format_duration(seconds: float) -> str:
     """Seconds as h:mm:ss."""
     minutes, rest = divmod(round(seconds), 60)

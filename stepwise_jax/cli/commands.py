@@ -103,11 +103,13 @@ def _join_processes(options: argparse.Namespace) -> None:
 
 
 def _print_run_result(stages: Any, summary: dict[str, Any], workdir: Path) -> None:
-    from stepwise_jax.cli.tables import print_result
+    from stepwise_jax.cli.tables import print_noise, print_result
     from stepwise_jax.plans.stage import stage_to_dict
     from stepwise_jax.report.curves import write_curves
+    from stepwise_jax.workdir.record_file import read_records
 
     print_result([stage_to_dict(stage) for stage in stages], summary)
+    print_noise(read_records(workdir).noise)
     write_curves(workdir)
     print(f"curves: {workdir / 'curves.png'}")
 

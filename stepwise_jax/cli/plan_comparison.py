@@ -66,7 +66,7 @@ def compare_plans(
 
 def write_picture(path: Path, plans: Mapping[str, Stages], baseline: Stages, examples: int) -> None:
     """Write the picture of some plans and the baseline, by the ending of its name."""
-    from stepwise_jax.report.cost_figures import plans_figure
+    from stepwise_jax.report.plan_figure import plans_figure
     from stepwise_jax.report.figures import LIGHT, render
 
     draw = plans_figure(plans, baseline, examples)

@@ -13,8 +13,10 @@ from stepwise_jax.cli.console import PIPE_WIDTH, make_console
 from stepwise_jax.formatting import (
     describe_scores,
     format_duration,
+    format_estimate,
     format_metric,
     format_mib,
+    format_number,
     format_percent,
     metric_label,
     without_losses,
@@ -172,6 +174,27 @@ def print_result(stages: Sequence[Row], summary: Row, stream: TextIO | None = No
     console.print(Text(", ".join([first + best, *others]), style="bold"))
     spent = format_duration(sum(summary["seconds"].values()))
     console.print(Text(f"{summary['samples']:,} samples in {summary['updates']:,} updates, {spent}"))
+
+
+def print_noise(rows: Sequence[Row], stream: TextIO | None = None) -> None:
+    """Prints the noise that a run measured in training mode at each stage's end, if any, by default on stdout.
+
+    Args:
+      rows: the run's `RunRecords.noise`.
+      stream: where to print.
+    """
+    shown = [row for row in rows if (row["side"], row["statistics"]) == ("end", "batch")]
+    if not shown:
+        return
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, title_justify="left")
+    table.title = Text("gradient noise at the end of each stage")
+    for name in ("set", "λM/b", "λ/b", "λ tr Σ/b", "tr Σ", "|G|²", "B_simple"):
+        table.add_column(name, justify="left" if name == "set" else "right")
+    for row in shown:
+        numbers = ("noise_scale", "rate_over_batch", "step_noise", "trace", "squared_norm")
+        b_simple = format_estimate(row["b_simple"], *row["b_simple_interval"])
+        table.add_row(row["stage_name"], *(format_number(row[name]) for name in numbers), b_simple)
+    make_console(stream).print(table)
 
 
 _MEMORY_COLUMNS = ("arguments", "output", "donated", "temporaries", "code", "total")

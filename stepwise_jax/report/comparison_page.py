@@ -11,14 +11,14 @@ from matplotlib.figure import Figure
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.serialization import model_name
 from stepwise_jax.report.blocks import Block, Heading, Notes, Paragraph, Picture, Table, Verdict
-from stepwise_jax.report.cost_figures import draw_seconds
 from stepwise_jax.report.curves import draw_curves
 from stepwise_jax.report.figures import WIDTH, Theme, make_picture
+from stepwise_jax.report.noise_section import predictor_blocks
 from stepwise_jax.report.paper_section import paper_blocks
 from stepwise_jax.report.predictions_section import predictions_blocks
-from stepwise_jax.report.run_section import identity_table
+from stepwise_jax.report.run_section import draw_seconds, identity_table
 from stepwise_jax.report.series import group_series
-from stepwise_jax.studies import comparison_folder
+from stepwise_jax.studies import comparison_folder, predictors
 from stepwise_jax.studies.comparison import Comparison
 from stepwise_jax.studies.comparison_table import COMPARISON_HEADER, FinishedRuns, comparison_rows, verdict
 from stepwise_jax.studies.designs.summary import describe_folder
@@ -68,6 +68,7 @@ def comparison_page(root: Path) -> tuple[Block, ...]:
         Table(COMPARISON_HEADER, tuple(comparison_rows(compared, finished, differences))),
         *([_forest(reference, differences)] if differences else []),
         Paragraph(_METHOD_NOTE),
+        *predictor_blocks(predictors.read_arm_runs(compared, root, finished)),
         *paper_blocks(runs),
         Heading("Curves"),
         _curves(compared, root, runs),

@@ -1,60 +1,31 @@
-"""Figures of what runs cost: time by activity, accuracy against noise scale, and plans over their samples."""
+"""Noise in a report: accuracy against Eq. 10, and the formulas against the noise that was measured."""
 
-import itertools
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from stepwise_jax.plans.stage import Stage, learning_rate_at, noise_scale
-from stepwise_jax.report.blocks import Picture
-from stepwise_jax.report.figures import WIDTH, DrawFunction, Theme, make_picture
+from stepwise_jax.formatting import format_estimate, format_number, format_percent
+from stepwise_jax.report.blocks import Block, Heading, Notes, Paragraph, Picture, Table
+from stepwise_jax.report.figures import WIDTH, Theme, make_picture
+from stepwise_jax.studies import predictors
+from stepwise_jax.studies.predictors import LOSSES, PREDICTORS, Agreement, ArmRuns
+from stepwise_jax.workdir.records import Row
 from stepwise_jax.workdir.runs import Run
-
-TIME_KIND_LABELS = {
-    "train": "training",
-    "input_wait": "waiting for input",
-    "compile": "compiling",
-    "evaluate": "evaluating",
-    "checkpoint": "writing checkpoints",
-}
-"""Labels for the kinds of time in a run's records."""
 
 _MARKERS = "osD^vPX*<>"
 
-
-def draw_seconds(name: str, seconds: Mapping[str, Mapping[str, float]]) -> Picture:
-    """Draw one stacked bar per label; `seconds` maps a label, such as a run's name, to seconds by kind."""
-    description = f"Seconds by kind of {', '.join(seconds)}"
-    return make_picture(name, description, [(description, partial(_seconds_figure, seconds))])
-
-
-def _seconds_figure(seconds: Mapping[str, Mapping[str, float]], theme: Theme) -> Figure:
-    figure = Figure(figsize=(WIDTH, 1.0 + 0.32 * len(seconds)), layout="constrained")
-    axes = figure.subplots()
-    lefts = dict.fromkeys(seconds, 0.0)
-    for index, (kind, label) in enumerate(TIME_KIND_LABELS.items()):
-        values = [each.get(kind, 0.0) for each in seconds.values()]
-        # The edges separate neighbouring bars without relying on colour.
-        axes.barh(
-            range(len(seconds)),
-            values,
-            0.7,
-            list(lefts.values()),
-            color=theme.palette[index],
-            label=label,
-            edgecolor=theme.background,
-        )
-        lefts = {name: lefts[name] + value for name, value in zip(lefts, values, strict=True)}
-    axes.set(yticks=range(len(seconds)), ylim=(len(seconds) - 0.4, -0.6), xlabel="seconds")
-    axes.set_yticklabels(list(seconds) if len(seconds) > 1 else [""])
-    axes.tick_params(axis="y", length=0)
-    figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize=8)
-    return figure
+_READING = (
+    "tr Σ is the total variance of the gradient of one example and |G|² the squared norm of the mean gradient, at "
+    "fixed weights; B_simple = tr Σ / |G|², in examples. Frozen statistics are those of evaluation mode, in which "
+    "examples do not influence each other; with those of the batch, the network is in training mode. A step adds the "
+    "variance λ² tr Σ / b to the weights, which is λ tr Σ / b per unit of λ. In brackets: 95 % jackknife intervals."
+)
 
 
 def draw_noise(name: str, run: Run) -> Picture | None:
@@ -95,66 +66,146 @@ def _noise_figure(run: Run, rows: Sequence[Mapping[str, float]], theme: Theme) -
     return figure
 
 
-_PANELS = {
-    "data\n(% of M)": lambda stage, epoch: 100 * stage.fraction,
-    "batch size\nb": lambda stage, epoch: stage.batch_size,
-    "learning rate\nλ": learning_rate_at,
-    "noise scale\nλM/b": lambda stage, epoch: noise_scale(stage, learning_rate_at(stage, epoch)),
-    "image size\n(pixels)": lambda stage, epoch: stage.image_size,
-}
-
-_LINES = ("-", "--", "-.", ":")
-
-
-def plans_figure(plans: Mapping[str, Sequence[Stage]], baseline: Sequence[Stage], examples: int) -> DrawFunction:
-    """Return a function that draws data, batch size, learning rate and noise scale of plans over their samples.
-
-    Args:
-      plans: stages by name.
-      baseline: its stages, drawn behind.
-      examples: M, the unit of the samples.
-    """
-    return partial(_plans_figure, plans, baseline, examples)
+def measured_noise_blocks(run: Run, level: int, suffix: str) -> list[Block]:
+    """Return the section about the measured noise of a run; nothing if none was measured."""
+    rows = run.records.noise
+    if not rows:
+        return []
+    figure = draw_measured_noise(f"measured_noise{suffix}", rows)
+    pictures = [] if figure is None else [figure]
+    heading = Heading("Gradient noise, measured", level)
+    return [heading, *pictures, measured_noise_table(rows), Paragraph(_READING), Paragraph(_measuring_cost(run))]
 
 
-def _plans_figure(
-    plans: Mapping[str, Sequence[Stage]], baseline: Sequence[Stage], examples: int, theme: Theme
-) -> Figure:
-    sized = any(stage.image_size for stages in plans.values() for stage in stages)
-    panels = list(_PANELS.items())[: 5 if sized else 4]
-    figure = Figure(figsize=(1.4 * WIDTH, 0.9 + 1.35 * len(panels)), layout="constrained")
-    rows = figure.subplots(len(panels), 1, sharex=True)
-    for axes, (label, value) in zip(rows, panels, strict=True):
-        for index, (name, stages) in enumerate({"baseline": baseline, **plans}.items()):
-            color = theme.palette[(index - 1) % len(theme.palette)] if index else theme.foreground
-            line = _LINES[(index - 1) // len(theme.palette) % len(_LINES)] if index else (0, (1, 2))
-            steps = _steps(stages, value, examples)
-            axes.stairs(*steps, baseline=None, color=color, linestyle=line, label=name, linewidth=1.4)
-        axes.set_ylabel(label)
-        axes.margins(x=0.01, y=0.1)
-        if label.startswith(("batch", "learning", "noise")):
-            _use_log_scale(axes)
+def measured_noise_table(rows: Sequence[Row]) -> Table:
+    """Return a table of measurements beside Eq. 10 and lambda / b."""
+    header = ("stage", "λM/b (Eq. 10)", "λ/b", "λ tr Σ/b", "tr Σ", "|G|²", "B_simple")
+    return Table(header, tuple(map(_measured_row, rows)))
+
+
+def _measured_row(row: Row) -> tuple[str, ...]:
+    formulas = (format_number(row[name]) for name in ("noise_scale", "rate_over_batch", "step_noise"))
+    names = ("trace", "squared_norm", "b_simple")
+    estimates = (format_estimate(row[name], *row[f"{name}_interval"]) for name in names)
+    return (f"{row['stage_name']}, {row['side']}, {row['statistics']}", *formulas, *estimates)
+
+
+def _measuring_cost(run: Run) -> str:
+    """What measuring took, of the run so far."""
+    rows, last = run.records.noise, run.records.epochs[-1]
+    seen, spent = sum(row["microbatches"] * row["microbatch_size"] for row in rows), sum(row["seconds"] for row in rows)
+    seconds = (run.summary or {}).get("seconds") or {}
+    whole = sum(seconds.values()) or sum(sum(row["seconds"].values()) for row in run.records.epochs)
+    share = f", {format_percent(spent / whole)} of the run's time" if whole else ""
+    samples = format_percent(seen / last["examples_seen"])
+    return f"Measuring saw {seen:,} examples, {samples} of those trained on, in {spent:,.1f} s{share}."
+
+
+_PREDICTOR_NOTE = (
+    "A predictor of a strategy is its mean over the updates, weighted by their learning rates. Kendall's τ says how "
+    "far it and the final loss put the strategies into the same order: 1 for the same, −1 for the reverse. The sums of "
+    "the learning rates should be equal: a strategy that travels further differs in more than its noise, and so does "
+    "one that has seen other data."
+)
+
+
+def predictor_blocks(runs: ArmRuns) -> list[Block]:
+    """Return the section about what orders the losses of a comparison; nothing if its runs measured no noise."""
+    if not predictors.has_measurements(runs):
+        return []
+    found = predictors.agreements(runs)
+    return [
+        Heading("Which predictor orders the losses"),
+        Notes(tuple(predictors.conclude(found, loss) for loss in LOSSES)),
+        _predictions_table(runs),
+        _agreement_table(found),
+        Paragraph(_PREDICTOR_NOTE),
+    ]
+
+
+def _predictions_table(runs: ArmRuns) -> Table:
+    header = ("strategy", "sum of λ", *PREDICTORS.values(), *LOSSES.values())
+    return Table(header, tuple(_predictions_row(name, of_seed) for name, of_seed in runs.items() if of_seed))
+
+
+def _predictions_row(name: str, of_seed: Mapping[int, Run]) -> tuple[str, ...]:
+    found = [predictors.predict(run) for run in of_seed.values()]
+    columns = [[each.predictors[key] for each in found] for key in PREDICTORS]
+    columns += [[each.losses[key] for each in found] for key in LOSSES]
+    return (name, f"{found[0].rate_sum:.4g}", *(format_number(_mean(column)) for column in columns))
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if len(known) == len(values) else None
+
+
+def _agreement_table(found: Sequence[Agreement]) -> Table:
+    header = ("predictor", "loss", "mean τ", "τ of each seed")
+    rows = ((PREDICTORS[each.predictor], LOSSES[each.loss], *_agreement_cells(each)) for each in found)
+    return Table(header, tuple(rows), prose=True)
+
+
+def _agreement_cells(each: Agreement) -> tuple[str, str]:
+    if not each.by_seed:
+        return "–", "–"
+    return f"{each.mean:+.2f}", ", ".join(f"{tau:+.2f}" for tau in each.by_seed.values())
+
+
+def draw_measured_noise(name: str, rows: Sequence[Row]) -> Picture | None:
+    """Draw the measured lambda tr(Sigma) / b against Eq. 10 and against lambda / b; None without a positive value."""
+    drawn = [row for row in rows if (row["step_noise"] or 0) > 0 and row["noise_scale"] > 0]
+    if not drawn:
+        return None
+    description = "Measured noise of a step against the formulas, at the sides of each stage"
+    return make_picture(name, description, [(description, partial(_measured_figure, drawn))])
+
+
+_FORMULAS = {"noise_scale": "λM/b (Eq. 10)", "rate_over_batch": "λ/b"}
+
+
+def _measured_figure(rows: Sequence[Row], theme: Theme) -> Figure:
+    figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
+    stages = {row["stage"]: str(row["stage_name"]) for row in rows}
+    colors = {stage: theme.palette[index % len(theme.palette)] for index, stage in enumerate(stages)}
+    panels: Sequence[Axes] = figure.subplots(1, 2, sharey=True)
+    for axes, (formula, label) in zip(panels, _FORMULAS.items(), strict=True):
+        for row in rows:
+            _draw_measurement(axes, row, formula, colors[row["stage"]], theme)
+        _draw_proportion(axes, [(row[formula], row["step_noise"]) for row in rows], theme)
+        axes.set(xscale="log", yscale="log", xlabel=label)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(LogLocator(numticks=5))
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.minorticks_off()
         axes.grid(color=theme.muted, linewidth=0.5, alpha=0.6)
-    rows[0].set_ylim(0, 108)
-    rows[-1].set_xlabel("samples, in units of the training set (M)")
-    figure.align_ylabels()
-    handles, names = rows[-1].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper left", ncols=3, frameon=False, fontsize=8)
+    panels[0].set_ylabel("measured λ tr Σ / b")
+    handles = [_handle(label=name, marker="o", color=colors[stage]) for stage, name in stages.items()]
+    plain: dict[str, Any] = {"color": theme.foreground}
+    handles += [_handle(label=side, marker=marker, **plain) for side, marker in _SIDES.items()]
+    handles.append(_handle(label="frozen statistics", marker="o", markerfacecolor=theme.background, **plain))
+    figure.legend(handles=handles, loc="outside upper left", ncols=4, frameon=False, fontsize=8)
     return figure
 
 
-def _use_log_scale(axes: Axes) -> None:
-    axes.set_yscale("log")
-    low, high = axes.get_ylim()
-    # A narrow range may not contain a power of ten to label.
-    axes.yaxis.set_major_locator(LogLocator(numticks=5, subs=(1.0, 2.0, 5.0) if high < 50 * low else (1.0,)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.minorticks_off()
+_SIDES = {"start": "<", "end": "s"}
 
 
-def _steps(stages: Sequence[Stage], value: Any, examples: int) -> tuple[list[float], list[float]]:
-    """The values that a quantity of a plan takes, and the samples between which it does, in units of M."""
-    epochs = [(value(stage, epoch), stage.examples) for stage in stages for epoch in range(1, stage.epochs + 1)]
-    runs = [(key, sum(size for _, size in group)) for key, group in itertools.groupby(epochs, lambda pair: pair[0])]
-    values = [float("nan") if key is None else float(key) for key, _ in runs]
-    return values, [done / examples for done in itertools.accumulate((size for _, size in runs), initial=0)]
+def _handle(**style: Any) -> Line2D:
+    return Line2D([], [], linestyle="none", markersize=4.5, **style)
+
+
+def _draw_measurement(axes: Axes, row: Row, formula: str, color: str, theme: Theme) -> None:
+    face = color if row["statistics"] == "batch" else theme.background
+    style: dict[str, Any] = {"color": color, "markerfacecolor": face, "markersize": 4.5, "marker": _SIDES[row["side"]]}
+    ends = [each * row["rate_over_batch"] for each in row["trace_interval"] if each is not None and each > 0]
+    if len(ends) == 2:
+        axes.plot([row[formula]] * 2, ends, color=color, linewidth=0.8, alpha=0.7)
+    axes.plot([row[formula]], [row["step_noise"]], linestyle="none", **style)
+
+
+def _draw_proportion(axes: Axes, points: Sequence[tuple[float, float]], theme: Theme) -> None:
+    """Draw the line on which the measured noise would be proportional to the formula."""
+    xs, ys = np.array(points).T
+    ends = np.array([xs.min(), xs.max()])
+    axes.plot(ends, ends * np.exp(np.mean(np.log(ys / xs))), "--", color=theme.muted, linewidth=1, zorder=0)

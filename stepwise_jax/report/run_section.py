@@ -1,8 +1,11 @@
 """The section about one run: its scores, stages, time and configuration."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from matplotlib.figure import Figure
 
 from stepwise_jax.formatting import (
     describe_scores,
@@ -12,12 +15,22 @@ from stepwise_jax.formatting import (
     metric_label,
     without_losses,
 )
-from stepwise_jax.report.blocks import Block, Heading, Paragraph, Table
-from stepwise_jax.report.cost_figures import TIME_KIND_LABELS, draw_noise, draw_seconds
+from stepwise_jax.report.blocks import Block, Heading, Paragraph, Picture, Table
+from stepwise_jax.report.figures import WIDTH, Theme, make_picture
+from stepwise_jax.report.noise_section import draw_noise, measured_noise_blocks
 from stepwise_jax.report.predictions_section import predictions_blocks
 from stepwise_jax.workdir.predictions import read_predictions
 from stepwise_jax.workdir.records import TIME_KINDS, Row, row_metrics
 from stepwise_jax.workdir.runs import Run
+
+TIME_KIND_LABELS = {
+    "train": "training",
+    "input_wait": "waiting for input",
+    "compile": "compiling",
+    "evaluate": "evaluating",
+    "checkpoint": "writing checkpoints",
+}
+"""Labels for the kinds of time in a run's records."""
 
 
 def run_blocks(run: Run, number: int, alone: bool) -> list[Block]:
@@ -27,6 +40,7 @@ def run_blocks(run: Run, number: int, alone: bool) -> list[Block]:
     blocks += [Heading("Stages", level), stages_table(run), *shared_images_blocks(run)]
     noise = draw_noise(f"noise{suffix}", run)
     blocks += [] if noise is None else [Heading("Noise scale and accuracy", level), noise]
+    blocks += measured_noise_blocks(run, level, suffix)
     predictions = read_predictions(run.folder)
     blocks += [] if predictions is None else predictions_blocks(predictions, level, suffix)
     blocks += [Heading("Cost", level), *_cost(run, suffix)]
@@ -43,6 +57,36 @@ def _cost(run: Run, suffix: str) -> list[Block]:
     seconds = seconds_by_kind(run)
     pictures = [draw_seconds(f"seconds{suffix}", {run.name: seconds})] if sum(seconds.values()) else []
     return [Paragraph(_work(run)), Paragraph(_pace(run)), *pictures, time_table(run)]
+
+
+def draw_seconds(name: str, seconds: Mapping[str, Mapping[str, float]]) -> Picture:
+    """Draw one stacked bar per label; `seconds` maps a label, such as a run's name, to seconds by kind."""
+    description = f"Seconds by kind of {', '.join(seconds)}"
+    return make_picture(name, description, [(description, partial(_seconds_figure, seconds))])
+
+
+def _seconds_figure(seconds: Mapping[str, Mapping[str, float]], theme: Theme) -> Figure:
+    figure = Figure(figsize=(WIDTH, 1.0 + 0.32 * len(seconds)), layout="constrained")
+    axes = figure.subplots()
+    lefts = dict.fromkeys(seconds, 0.0)
+    for index, (kind, label) in enumerate(TIME_KIND_LABELS.items()):
+        values = [each.get(kind, 0.0) for each in seconds.values()]
+        # The edges separate neighbouring bars without relying on colour.
+        axes.barh(
+            range(len(seconds)),
+            values,
+            0.7,
+            list(lefts.values()),
+            color=theme.palette[index],
+            label=label,
+            edgecolor=theme.background,
+        )
+        lefts = {name: lefts[name] + value for name, value in zip(lefts, values, strict=True)}
+    axes.set(yticks=range(len(seconds)), ylim=(len(seconds) - 0.4, -0.6), xlabel="seconds")
+    axes.set_yticklabels(list(seconds) if len(seconds) > 1 else [""])
+    axes.tick_params(axis="y", length=0)
+    figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize=8)
+    return figure
 
 
 def _work(run: Run) -> str:

@@ -67,7 +67,7 @@ def _train(options: argparse.Namespace, asked: Any, stages: Mapping[str, Any], l
 def _show(folder: Any) -> None:
     from stepwise_jax.cli.study_tables import print_comparison
     from stepwise_jax.report.report import write_report
-    from stepwise_jax.studies import comparison_folder
+    from stepwise_jax.studies import comparison_folder, predictors
     from stepwise_jax.studies.designs.summary import describe_folder
 
     whole = comparison_folder.read_comparison(folder)
@@ -75,7 +75,7 @@ def _show(folder: Any) -> None:
     comparison_folder.record_look(folder)
     looks = comparison_folder.count_looks(folder)
     print_comparison(whole, runs, comparison_folder.arm_differences(whole, runs, looks))
-    for sentence in describe_folder(folder):
+    for sentence in (*predictors.conclusions(whole, folder, runs), *describe_folder(folder)):
         print(sentence)
     if any(runs.values()):
         print(f"report: {write_report([folder], folder / 'report')}")
