@@ -9,8 +9,8 @@ from stepwise_jax.experiment.config import PlanConfig
 from stepwise_jax.plans.planning import make_plan
 from stepwise_jax.plans.registry import with_strategy
 from stepwise_jax.plans.stage import Stage
-from stepwise_jax.report.plan_figure import plans_figure
 from stepwise_jax.report.figures import Theme, render
+from stepwise_jax.report.plan_figure import plans_figure
 
 EXAMPLES = 50_000  # CIFAR-100; every other value is the paper's and a default of PlanConfig
 PICTURES = {

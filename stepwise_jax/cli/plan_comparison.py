@@ -66,8 +66,8 @@ def compare_plans(
 
 def write_picture(path: Path, plans: Mapping[str, Stages], baseline: Stages, examples: int) -> None:
     """Write the picture of some plans and the baseline, by the ending of its name."""
-    from stepwise_jax.report.plan_figure import plans_figure
     from stepwise_jax.report.figures import LIGHT, render
+    from stepwise_jax.report.plan_figure import plans_figure
 
     draw = plans_figure(plans, baseline, examples)
     path.write_bytes(render(draw, "png" if path.suffix == ".png" else "svg", LIGHT))

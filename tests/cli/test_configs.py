@@ -132,7 +132,7 @@ def plan_of(config: ExperimentConfig):
 
 
 def test_each_row_is_written_down_here():
-    assert {name for name in NAMES if load_rows(file(name))} == PLANS.keys() | OWN_ROWS.keys()
+    assert {name for name in NAMES if load_rows(file(name))} == PLANS.keys() | OWN_ROWS.keys() | {"noise_predictors"}
     assert {name: list(load_rows(file(name))) for name in PLANS} == {name: list(rows) for name, rows in PLANS.items()}
 
 
@@ -159,6 +159,19 @@ def test_rows_have_the_plans_of_the_papers_table(name, other):
         rate = papers[row].plan.learning_rate
         assert dataclasses.replace(config.plan, learning_rate=rate) == papers[row].plan
     assert load_config(file(name)) == ours["stepwise"] == next(iter(ours.values()))
+
+
+def test_the_rows_that_cross_the_predictors_travel_equally_far():
+    rows = {
+        name: planning.make_plan(config.plan, 10_000) for name, config in load_rows(file("noise_predictors")).items()
+    }
+    text = docstring("noise_predictors")
+    for name, (first, last) in rows.items():
+        assert [each.learning_rate * each.updates for each in (first, last)] == pytest.approx([83.2, 83.2])
+        noise = first.noise_scale / rows["quarter"][0].noise_scale
+        ratio = first.learning_rate / first.batch_size / (0.1 / 96)
+        cells = (f"{first.examples:,}", first.batch_size, first.learning_rate, first.epochs, f"{noise:g}", f"{ratio:g}")
+        assert f" {name} {' '.join(map(str, cells))}" in text
 
 
 @pytest.mark.parametrize("name", PLANS)
