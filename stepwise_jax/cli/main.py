@@ -18,6 +18,7 @@ from stepwise_jax.runtime.process import (
     collect_garbage_rarely,
     describe_failed_start,
     exit_process,
+    raise_descriptor_limit,
     restart_with_malloc_settings,
     silence_orbax,
 )
@@ -55,6 +56,7 @@ def run() -> NoReturn:
     logging.basicConfig(format="warning: %(message)s", level=logging.WARNING)
     silence_orbax()
     collect_garbage_rarely()
+    raise_descriptor_limit()
     if sys.argv[1:2] in (["train"], ["bench"]):
         restart_with_malloc_settings()
     stop_with_parent()

@@ -41,6 +41,7 @@ __all__ = [
     "prepare",
     "shared_images",
     "sizes",
+    "split_hashes",
     "used_rows",
     "verify",
 ]
@@ -80,7 +81,7 @@ def used_rows(data: DataConfig, dataset: Dataset, split: str) -> tuple[str, Sequ
     stored, rows = splits.select_rows(data, split, building.stored_sizes(dataset))
     if stored == "train" and dataset.left_out:
         kept = np.setdiff1d(np.arange(dataset.builder.info.splits["train"].num_examples), dataset.left_out)
-        return stored, tuple(kept[np.asarray(rows)].tolist())
+        return stored, kept[np.asarray(rows)].tolist()
     return stored, rows
 
 
@@ -218,12 +219,20 @@ def load(
 
 
 def labels_and_ids(
-    dataset: Dataset, split: str, rows: Sequence[int] | None = None
+    dataset: Dataset, split: str, rows: Sequence[int] | None = None, progress: ProgressCallback = lambda *_: None
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Labels, int32 [N], and ids of a split, or of rows of it, in the order on disk, without decoding images."""
-    from stepwise_jax.data.prepared import reading
+    from stepwise_jax.data.prepared import index
 
-    return reading.labels_and_ids(dataset, split, rows)
+    return index.labels_and_ids(dataset, split, rows, progress)
+
+
+def split_hashes(dataset: Dataset, split: str, progress: ProgressCallback = lambda *_: None) -> dict[str, str]:
+    """Hashes of all images and all labels of a split, in the order on disk, by their names in `subsets.json`."""
+    from stepwise_jax.data.prepared import index
+
+    found = index.find_index(dataset, split, progress)
+    return {"content_sha256": found.content_sha256, "labels_sha256": found.labels_sha256}
 
 
 def image_shape(dataset: Dataset, image_size: int) -> tuple[int, int, int]:

@@ -98,7 +98,7 @@ def open_split(
 ) -> Split:
     """Open a split: decode it and put it on the devices, or prepare to stream it."""
     if placement.kind == "streamed":
-        return _open_streamed(data, dataset, split, mesh)
+        return _open_streamed(data, dataset, split, mesh, progress)
     stored, rows = datasets.used_rows(data, dataset, split)
     examples = datasets.load(dataset, stored, data.image_size, progress, rows)
     resident = place_resident(examples.images, examples.labels, mesh, sharded=placement.kind == "sharded")
@@ -106,9 +106,9 @@ def open_split(
     return Split(ResidentLoader(resident, mesh), examples.labels, examples.ids, counts)
 
 
-def _open_streamed(data: DataConfig, dataset: Dataset, split: str, mesh: Mesh) -> Split:
+def _open_streamed(data: DataConfig, dataset: Dataset, split: str, mesh: Mesh, progress: ProgressCallback) -> Split:
     stored, rows = datasets.used_rows(data, dataset, split)
-    labels, ids = datasets.labels_and_ids(dataset, stored, rows)
+    labels, ids = datasets.labels_and_ids(dataset, stored, rows, progress)
     read_images = datasets.make_image_reader(dataset, stored, data.image_size, rows)
     loader = StreamingLoader(read_images, labels, datasets.image_shape(dataset, data.image_size), mesh, data.workers)
     return Split(

@@ -6,7 +6,7 @@ part of the larger by construction, whichever comes first.
 
 import hashlib
 import heapq
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -80,13 +80,13 @@ def _check_counts(counts: Sequence[int], examples: int) -> None:
 
 def _subset(split: str, rows: np.ndarray, labels: np.ndarray, ids: Sequence[str], num_classes: int) -> Subset:
     counts = np.bincount(labels[rows], minlength=num_classes)
-    names = [ids[row] for row in map(int, rows)]
+    names = [ids[int(row)] for row in rows]
     return Subset(split, rows, len(rows), tuple(counts.tolist()), hash_ids(names))
 
 
 def hash_ids(ids: Sequence[str]) -> str:
     """SHA-256 (hexadecimal) of ids in order, each as UTF-8 followed by a zero byte."""
-    return hashlib.sha256(b"".join(name.encode() + b"\0" for name in ids)).hexdigest()
+    return hashlib.sha256("".join(f"{name}\0" for name in ids).encode()).hexdigest()
 
 
 def _subsplit_rows(builder: Any, count: int) -> np.ndarray:
@@ -163,12 +163,12 @@ def manifest(
     dataset: "Dataset",
     train_ids: Sequence[str],
     test_ids: Sequence[str],
-    test_split: str = "test",
+    hashes: Mapping[str, Mapping[str, str]],
 ) -> dict[str, Any]:
     """The contents of `subsets.json`: proof of the examples that each stage was trained on.
 
-    `sha256` hashes the ordered ids; `content_sha256` hashes all images of a split in the order on disk and was
-    recorded when the data set was prepared; it is None where TFDS prepared it.
+    `sha256` hashes the ordered ids; `content_sha256` and `labels_sha256` hash all images and labels of a split in the
+    order on disk.
 
     Args:
       subsets: one for each stage.
@@ -176,19 +176,29 @@ def manifest(
       dataset: the opened data set.
       train_ids: ids of all training examples in the order on disk.
       test_ids: ids of all test examples in the order on disk.
-      test_split: the split on disk that the test examples are from: "train" where some of it is held out.
+      hashes: of the splits on disk that the "train" and the "test" examples are from (`datasets.split_hashes`).
     """
-    content = (dataset.builder.info.metadata or {}).get("content_sha256") or {}
     return {
         "dataset": dataset.name,
         "version": dataset.version,
-        "train": {"count": len(train_ids), "sha256": hash_ids(train_ids), "content_sha256": content.get("train")},
-        "test": {"count": len(test_ids), "sha256": hash_ids(test_ids), "content_sha256": content.get(test_split)},
+        "train": {"count": len(train_ids), "sha256": hash_ids(train_ids), **hashes["train"]},
+        "test": {"count": len(test_ids), "sha256": hash_ids(test_ids), **hashes["test"]},
         "stages": [
             _manifest_entry(name, subset, dataset.class_names)
             for name, subset in zip(stage_names, subsets, strict=True)
         ],
     }
+
+
+def agrees(recorded: Any, manifest: Mapping[str, Any]) -> bool:
+    """Whether `subsets.json` has the contents of a manifest; hashes that an older version did not record may be any."""
+    if not isinstance(recorded, dict) or not all(isinstance(recorded.get(split), dict) for split in ("train", "test")):
+        return False
+    filled = {
+        split: {**manifest[split], **{name: value for name, value in recorded[split].items() if value is not None}}
+        for split in ("train", "test")
+    }
+    return {**recorded, **filled} == manifest
 
 
 def _manifest_entry(name: str, subset: Subset, class_names: Sequence[str]) -> dict[str, Any]:

@@ -1,9 +1,10 @@
-"""Process settings: quiet libraries, garbage collection, memory allocation, and a prompt exit."""
+"""Process settings: quiet libraries, garbage collection, memory allocation, open files, and a prompt exit."""
 
 import contextlib
 import gc
 import logging
 import os
+import resource
 import sys
 import threading
 import traceback
@@ -39,6 +40,20 @@ def ignore_abandoned_reads() -> None:
             previous_hook(unraisable)
 
     sys.unraisablehook = hook
+
+
+_MAX_DESCRIPTORS = 1 << 16
+"""More open files than any run has; some systems have no limit, and slow down with a huge one."""
+
+
+def raise_descriptor_limit() -> None:
+    """Let this process open as many files as the system allows it: a large data set has one for each 128 MiB."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = _MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _MAX_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        # macOS refuses what is above another limit of its own.
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
 
 
 def exit_process(status: int) -> NoReturn:

@@ -251,7 +251,8 @@ def _draw_subsets(
         (whole,) = draw([len(train.labels)], dataset.builder)
         drawn = tuple(whole if stage.draw == "redrawn" else subset for stage, subset in zip(stages, drawn, strict=True))
     scored, _ = datasets.used_rows(experiment.data, dataset, "test")
-    manifest = subsets.manifest(drawn, [stage.name for stage in stages], dataset, train.ids, test.ids, scored)
+    hashes = {"train": datasets.split_hashes(dataset, "train"), "test": datasets.split_hashes(dataset, scored)}
+    manifest = subsets.manifest(drawn, [stage.name for stage in stages], dataset, train.ids, test.ids, hashes)
     path = folder / SUBSETS
     if not path.exists():
         if not multihost.is_first_process():
@@ -259,7 +260,7 @@ def _draw_subsets(
                 f"--workdir {folder} is not the first process's: it must be on a file system that all processes share"
             )
         write_json(path, manifest)
-    elif read_json(path) != manifest:
+    elif not subsets.agrees(read_json(path), manifest):
         raise InputError(f"{path} does not record the examples of {experiment.data.name}: the data has changed")
     return drawn
 

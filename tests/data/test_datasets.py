@@ -17,7 +17,7 @@ from sklearn.datasets import load_digits
 
 from stepwise_jax.data import datasets
 from stepwise_jax.data.dataset import Sizes
-from stepwise_jax.data.prepared import reading, writing
+from stepwise_jax.data.prepared import writing
 from stepwise_jax.data.splits import apportion, draw_test_split
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import DataConfig
@@ -54,7 +54,7 @@ def test_digits_are_prepared_and_loaded_as_scikit_learn_has_them(tmp_path):
 def test_digits_test_split_is_fixed_and_by_class(tmp_path):
     data = digits(tmp_path)
     datasets.prepare(data, quiet)
-    labels, ids = reading.labels_and_ids(datasets.open_dataset(data), "test")
+    labels, ids = datasets.labels_and_ids(datasets.open_dataset(data), "test")
     # Change these only together with the version in digits.py: scores of older runs rest on this split.
     assert np.bincount(labels).tolist() == [36, 37, 35, 37, 36, 36, 36, 36, 35, 36]
     assert ids[:3] == ("digits_0598", "digits_1512", "digits_0577")
@@ -182,7 +182,7 @@ def test_damaged_records_are_reported(tmp_path, damage):
     content[30_000] ^= 1
     path.write_bytes({"flipped": content, "shortened": content[:-70_000], "emptied": b""}[damage])
     dataset = datasets.open_dataset(data)
-    for read in (lambda: datasets.load(dataset, "train", 8, quiet), lambda: reading.labels_and_ids(dataset, "train")):
+    for read in (lambda: datasets.load(dataset, "train", 8, quiet), lambda: datasets.labels_and_ids(dataset, "train")):
         with pytest.raises(InputError, match=r"is damaged: remove it and prepare it again"):
             read()
 

@@ -10,7 +10,6 @@ from data_files import folder, prepare_and_open, write_classes, write_image, wri
 import launch
 from stepwise_jax.data import datasets
 from stepwise_jax.data.dataset import Sizes
-from stepwise_jax.data.prepared import reading
 from stepwise_jax.errors import InputError
 
 
@@ -25,7 +24,7 @@ def test_validation_images_serve_where_there_is_no_test_folder(root, name, caplo
     (root / "test").rename(root / name)
     data = folder(root)
     assert datasets.sizes(data) == Sizes(6, 4, 2)
-    _, ids = reading.labels_and_ids(prepare_and_open(data), "test")
+    _, ids = datasets.labels_and_ids(prepare_and_open(data), "test")
     assert all(each.startswith(f"{name}/") for each in ids)
     assert [record.getMessage() for record in caplog.records] == [
         f"data.root: the images of {name!r} are the test images"
@@ -36,7 +35,7 @@ def test_validation_images_serve_where_test_images_have_no_classes(root, caplog)
     caplog.set_level(logging.WARNING)
     (root / "test").rename(root / "val")
     write_image(root / "test/0.png")
-    assert len(reading.labels_and_ids(prepare_and_open(folder(root)), "test")[1]) == 4
+    assert len(datasets.labels_and_ids(prepare_and_open(folder(root)), "test")[1]) == 4
     assert caplog.records[-1].getMessage() == "data.root: only train and val are read, not 'test'"
 
 
@@ -58,8 +57,8 @@ def test_two_spellings_of_a_name_are_one_class(root, caplog):
     assert datasets.sizes(data) == Sizes(8, 5, 3)
     dataset = prepare_and_open(data)
     assert dataset.class_names == (decomposed, "cat", "dog")
-    assert np.bincount(reading.labels_and_ids(dataset, "train")[0]).tolist() == [2, 3, 3]
-    assert np.bincount(reading.labels_and_ids(dataset, "test")[0]).tolist() == [1, 2, 2]
+    assert np.bincount(datasets.labels_and_ids(dataset, "train")[0]).tolist() == [2, 3, 3]
+    assert np.bincount(datasets.labels_and_ids(dataset, "test")[0]).tolist() == [1, 2, 2]
     assert [record.getMessage() for record in caplog.records] == [
         f"data.root: {decomposed!a} and {composed!a} are one class, whose name is spelled in two ways (NFC and NFD)"
     ]
@@ -72,7 +71,7 @@ def test_what_cannot_be_read_is_left_out_on_request(root, caplog):
     data = folder(root, unreadable="skip")
     assert datasets.sizes(data) == Sizes(6, 4, 2)
     dataset = prepare_and_open(data)
-    assert len(reading.labels_and_ids(dataset, "train")[1]) == 6
+    assert len(datasets.labels_and_ids(dataset, "train")[1]) == 6
     assert [record.getMessage() for record in caplog.records] == [
         "data.root: left out 1 image of a format that is not read: 'train/cat/photo.heic'",
         f"data.root is {str(root)!r}: 1 image cannot be decoded completely: train/cat/bad.png (no image, or of an "

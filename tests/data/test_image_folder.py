@@ -11,7 +11,6 @@ from PIL import Image
 
 from stepwise_jax.data import datasets, progress, subsets
 from stepwise_jax.data.dataset import Sizes
-from stepwise_jax.data.prepared import reading
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import DataConfig
 
@@ -53,19 +52,19 @@ def test_split_is_drawn_by_class_where_there_is_none(tmp_path):
     write_classes(tmp_path / "root", ("c",), 5)
     data = folder(tmp_path / "root", test_fraction=0.2)
     assert datasets.sizes(data) == Sizes(20, 5, 3)
-    labels, ids = reading.labels_and_ids(prepare_and_open(data), "test")
+    labels, ids = datasets.labels_and_ids(prepare_and_open(data), "test")
     assert np.bincount(labels).tolist() == [2, 2, 1]
-    again, same = reading.labels_and_ids(prepare_and_open(data), "test")
+    again, same = datasets.labels_and_ids(prepare_and_open(data), "test")
     assert (again.tolist(), same) == (labels.tolist(), ids)
-    assert not set(ids) & set(reading.labels_and_ids(prepare_and_open(data), "train")[1])
+    assert not set(ids) & set(datasets.labels_and_ids(prepare_and_open(data), "train")[1])
 
 
 def test_another_fraction_is_prepared_beside(tmp_path):
     write_classes(tmp_path / "root", count=10)
     small = prepare_and_open(folder(tmp_path / "root", test_fraction=0.1))
     large = prepare_and_open(folder(tmp_path / "root", test_fraction=0.5))
-    assert len(reading.labels_and_ids(small, "test")[1]) == 2
-    assert len(reading.labels_and_ids(large, "test")[1]) == 10
+    assert len(datasets.labels_and_ids(small, "test")[1]) == 2
+    assert len(datasets.labels_and_ids(large, "test")[1]) == 10
 
 
 def test_fraction_does_not_matter_to_a_test_folder(root):
@@ -133,14 +132,15 @@ def test_a_changed_folder_is_prepared_again(root, change):
         datasets.open_dataset(data)
     after = prepare_and_open(data)
     assert after.builder.data_dir != before.builder.data_dir
-    assert len(reading.labels_and_ids(after, "train")[1]) == {"added": 7, "removed": 5}.get(change, 6)
+    assert len(datasets.labels_and_ids(after, "train")[1]) == {"added": 7, "removed": 5}.get(change, 6)
 
 
 def test_manifest_depends_on_contents_and_not_on_times(root):
     def manifest():
         dataset = prepare_and_open(folder(root))
-        (_, train), (_, test) = (reading.labels_and_ids(dataset, split) for split in ("train", "test"))
-        return subsets.manifest((), (), dataset, train, test)
+        (_, train), (_, test) = (datasets.labels_and_ids(dataset, split) for split in ("train", "test"))
+        hashes = {split: datasets.split_hashes(dataset, split) for split in ("train", "test")}
+        return subsets.manifest((), (), dataset, train, test, hashes)
 
     before = manifest()
     os.utime(root / "train/cat/000.png", ns=(1, 1))
@@ -155,7 +155,7 @@ def test_clutter_is_ignored(root, caplog):
         (root / "train/cat" / name).write_bytes(b"clutter")
     (root / "train/.cache").mkdir()
     (root / "README.txt").write_text("about")
-    assert len(reading.labels_and_ids(prepare_and_open(folder(root)), "train")[1]) == 6
+    assert len(datasets.labels_and_ids(prepare_and_open(folder(root)), "train")[1]) == 6
     assert not caplog.records
 
 
@@ -182,14 +182,14 @@ def test_symbolic_links_are_followed(root, tmp_path):
     link.symlink_to(root)
     data = DataConfig(name="image_folder", root=str(link), data_dir=str(tmp_path / "data"))
     assert datasets.sizes(data) == Sizes(9, 4, 3)
-    assert "train/bird/001.png" in reading.labels_and_ids(prepare_and_open(data), "train")[1]
+    assert "train/bird/001.png" in datasets.labels_and_ids(prepare_and_open(data), "train")[1]
 
 
 def test_names_in_any_script(tmp_path):
     write_classes(tmp_path / "根", ("кот", "собака 🐶", 'c\'est "ça"'), 4)
     dataset = prepare_and_open(folder(tmp_path / "根"))
     assert dataset.class_names == ('c\'est "ça"', "кот", "собака 🐶")
-    assert any(name.startswith("собака 🐶/") for name in reading.labels_and_ids(dataset, "train")[1])
+    assert any(name.startswith("собака 🐶/") for name in datasets.labels_and_ids(dataset, "train")[1])
 
 
 def test_image_that_is_lost_while_preparing(root, monkeypatch):
@@ -234,4 +234,4 @@ def test_class_of_one_image_stays_in_training(tmp_path):
     write_classes(tmp_path / "root", ("many",), 19)
     write_classes(tmp_path / "root", ("one",), 1)
     dataset = prepare_and_open(folder(tmp_path / "root"))
-    assert np.bincount(reading.labels_and_ids(dataset, "train")[0]).tolist() == [15, 1]
+    assert np.bincount(datasets.labels_and_ids(dataset, "train")[0]).tolist() == [15, 1]

@@ -110,12 +110,12 @@ def test_a_run_trains_on_its_share_and_scores_what_is_held_out(train, data_dir, 
     ids, labels = datasets.labels_and_ids(opened, "train")[1], datasets.labels_and_ids(opened, "train")[0]
     held_out = round(0.2 * 1437)
     recorded = json.loads((tmp_path / "subsets.json").read_text())
-    content = opened.builder.info.metadata["content_sha256"]
     # What is scored is a part of the training split.
     assert recorded["test"] == {
         "count": held_out,
         "sha256": sha256(ids[-held_out:]),
-        "content_sha256": content["train"],
+        "content_sha256": opened.builder.info.metadata["content_sha256"]["train"],
+        "labels_sha256": hashlib.sha256(labels.astype("<i8").tobytes()).hexdigest(),
     }
     assert (recorded["train"]["count"], recorded["train"]["sha256"]) == (300, sha256(ids[:300]))
     assert [stage["count"] for stage in recorded["stages"]] == [30, 150, 300]

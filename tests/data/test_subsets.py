@@ -8,7 +8,7 @@ import pytest
 from data_files import quiet
 
 from stepwise_jax.data import datasets, subsets
-from stepwise_jax.data.prepared import reading, writing
+from stepwise_jax.data.prepared import writing
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import DataConfig
 
@@ -24,7 +24,7 @@ def digits(tmp_path):
 
 
 def drawn(dataset, data_draw, counts=COUNTS, seed=0):
-    labels, ids = reading.labels_and_ids(dataset, "train")
+    labels, ids = datasets.labels_and_ids(dataset, "train")
     return subsets.draw(data_draw, seed, labels, ids, counts, dataset.builder), labels, ids
 
 
@@ -125,8 +125,9 @@ def test_counts_that_cannot_be_are_refused(counts):
 
 def test_manifest_lists_what_each_stage_saw(digits):
     parts, labels, ids = drawn(digits, "stratified")
-    test_ids = reading.labels_and_ids(digits, "test")[1]
-    manifest = subsets.manifest(parts, ["A", "B", "C", "D", "O"], digits, ids, test_ids)
+    test_ids = datasets.labels_and_ids(digits, "test")[1]
+    hashes = {split: datasets.split_hashes(digits, split) for split in ("train", "test")}
+    manifest = subsets.manifest(parts, ["A", "B", "C", "D", "O"], digits, ids, test_ids, hashes)
     assert manifest["dataset"] == "digits"
     examples = datasets.load(digits, "test", 8, quiet)
     content = hashlib.sha256(b"".join(hashlib.sha256(image.tobytes()).digest() for image in examples.images))
@@ -134,6 +135,7 @@ def test_manifest_lists_what_each_stage_saw(digits):
         "count": 360,
         "sha256": subsets.hash_ids(test_ids),
         "content_sha256": content.hexdigest(),
+        "labels_sha256": hashlib.sha256(examples.labels.astype("<i8").tobytes()).hexdigest(),
     }
     assert (manifest["train"]["count"], manifest["train"]["sha256"]) == (1437, subsets.hash_ids(ids))
     assert [stage["name"] for stage in manifest["stages"]] == ["A", "B", "C", "D", "O"]

@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
+
 from stepwise_jax.data.dataset import Dataset
 from stepwise_jax.data.source import shorten
 from stepwise_jax.errors import InputError
@@ -140,5 +142,14 @@ def count_shared(dataset: Dataset, train: Sequence[int], scored: Sequence[int], 
     groups = ((dataset.builder.info.metadata or {}).get("duplicates") or {}).get("groups")
     if not groups:
         return 0
-    trained, tested = set(train), set(scored)
-    return sum(len(tested.intersection(group[split])) for group in groups if trained.intersection(group["train"]))
+    trained, tested = _mask(dataset, "train", train), _mask(dataset, split, scored)
+    copied = [group for group in groups if any(trained[row] for row in group["train"])]
+    return sum(int(tested[row]) for group in copied for row in group[split])
+
+
+def _mask(dataset: Dataset, split: str, rows: Sequence[int]) -> np.ndarray:
+    """Whether each row of a split on disk is among `rows`."""
+    stored = dataset.test_split if split == "test" else split
+    mask = np.zeros(dataset.builder.info.splits[stored].num_examples, bool)
+    mask[np.asarray(rows, np.int64)] = True
+    return mask

@@ -7,7 +7,8 @@ import logging
 import numpy as np
 
 from stepwise_jax.data.dataset import Dataset
-from stepwise_jax.data.prepared.reading import RecordReader, labels_and_ids
+from stepwise_jax.data.prepared.index import labels_and_ids
+from stepwise_jax.data.prepared.reading import RecordReader
 from stepwise_jax.errors import InputError
 
 _log = logging.getLogger(__name__)

@@ -52,6 +52,11 @@ def prepared_folder(name: str, version: str, fingerprint: str | None, data_dir: 
     return dataset_folder(name, data_dir) / (fingerprint or "") / version
 
 
+def is_ours(folder: Path) -> bool:
+    """Whether `prepare` wrote the data set in a folder NAME[/CONFIG]/VERSION, by its name."""
+    return any(parent.name.startswith(NAMESPACE) for parent in list(folder.parents)[:2])
+
+
 def find(name: str, data_dir: Path) -> Path | None:
     """The folder of data set NAME[/CONFIG][:VERSION] under `data_dir`, in its newest version; None if there is none.
 

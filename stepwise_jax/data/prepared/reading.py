@@ -11,6 +11,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from stepwise_jax.data import images
 from stepwise_jax.data.dataset import Dataset, Examples
+from stepwise_jax.data.prepared.records import RecordFiles
 from stepwise_jax.data.progress import ProgressCallback, progress_meter
 from stepwise_jax.errors import InputError
 from stepwise_jax.runtime.threads import chunk_length, map_ahead
@@ -28,13 +29,12 @@ class RecordReader:
 
     def __init__(self, dataset: Dataset, split: str, rows: Sequence[int] | None = None):
         stored = dataset.test_split if split == "test" else split
-        raw = tfds.decode.DeserializeMethod.RAW_BYTES
         builder = dataset.builder
-        features = builder.info.features
-        self._source = builder.as_data_source(stored, deserialize_method=raw)
-        self._image, self._split, self._bytes = features["image"], split, builder.info.splits[stored].num_bytes
+        self._files = RecordFiles(builder.info.splits[stored])
+        self._image, self._split = builder.info.features["image"], split
+        self._bytes = builder.info.splits[stored].num_bytes
         self._folder = builder.data_dir
-        self._rows = range(len(self._source)) if rows is None else rows
+        self._rows = range(len(self._files)) if rows is None else rows
         self._noisy = bool((builder.info.metadata or {}).get("decoders_speak", True))
 
     def __len__(self) -> int:
@@ -42,16 +42,15 @@ class RecordReader:
 
     def chunks(self) -> list[range]:
         """All rows, in chunks large enough to be read together."""
-        count, size = len(self), self._bytes / len(self._source)
+        count, size = len(self), self._bytes / max(len(self._files), 1)
         length = chunk_length(size, _MAX_CHUNK)
         return [range(start, min(start + length, count)) for start in range(0, count, length)]
 
     def read(self, rows: Sequence[int]) -> list[tuple[bytes | np.ndarray, int, str]]:
         """Image (encoded bytes, or uint8 [H, W, C]), label and id of each row; without a stored id, SPLIT_ROW."""
         try:
-            stored = [self._rows[row] for row in rows]
-            records = self._source.__getitems__(stored)
-            return [self._parse(record, row) for record, row in zip(records, stored, strict=True)]
+            stored = [int(self._rows[row]) for row in rows]
+            return [self._parse(record, row) for record, row in zip(self._files.read(stored), stored, strict=True)]
         # array_record raises these for a wrong checksum, and the parser for a missing field.
         except (RuntimeError, LookupError, ValueError) as error:
             raise InputError(f"{str(self._folder)!r} is damaged: remove it and prepare it again ({error})") from error
@@ -79,18 +78,12 @@ def _text(field: Any) -> str:
     return str(field.int64_list.value[0])
 
 
-def labels_and_ids(
-    dataset: Dataset, split: str, rows: Sequence[int] | None = None
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Labels, int32 [N], and ids of a split, or of rows of it, in the order on disk, without decoding images."""
-    reader = RecordReader(dataset, split, rows)
-    pairs = [(label, name) for chunk in reader.chunks() for _, label, name in reader.read(chunk)]
-    labels = np.array([label for label, _ in pairs], np.int64)
-    return _checked_labels(dataset, split, labels), tuple(name for _, name in pairs)
+def checked_labels(dataset: Dataset, split: str, labels: np.ndarray) -> np.ndarray:
+    """Labels as int32, all of which name a class.
 
-
-def _checked_labels(dataset: Dataset, split: str, labels: np.ndarray) -> np.ndarray:
-    """Labels as int32, all of which name a class."""
+    Raises:
+      InputError: with the number of those that do not.
+    """
     outside = labels[(labels < 0) | (labels >= len(dataset.class_names))]
     if len(outside):
         raise InputError(
@@ -138,7 +131,7 @@ def load(
             names = meter.wait_for(future)
             ids += names
             meter.advance(len(names))
-    return Examples(pixels, _checked_labels(dataset, split, labels), tuple(ids))
+    return Examples(pixels, checked_labels(dataset, split, labels), tuple(ids))
 
 
 def _decode(

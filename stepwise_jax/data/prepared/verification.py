@@ -1,12 +1,9 @@
 """Checks that a prepared data set still holds the images that were stored."""
 
-import hashlib
-
-import numpy as np
-
 from stepwise_jax.data.dataset import Dataset
-from stepwise_jax.data.prepared.reading import RecordReader
-from stepwise_jax.data.progress import ProgressCallback, progress_meter
+from stepwise_jax.data.prepared import index
+from stepwise_jax.data.prepared.reading import checked_labels
+from stepwise_jax.data.progress import ProgressCallback
 from stepwise_jax.errors import InputError
 
 
@@ -33,13 +30,6 @@ def verify(dataset: Dataset, progress: ProgressCallback) -> None:
 
 def _content_sha256(dataset: Dataset, split: str, progress: ProgressCallback) -> str:
     """SHA-256 over the SHA-256 of each image, in the order on disk."""
-    reader, digest, classes = RecordReader(dataset, split), hashlib.sha256(), len(dataset.class_names)
-    with progress_meter(progress, len(reader), f"{dataset.name}: hashing {split} images") as meter:
-        for rows in reader.chunks():
-            for image, label, name in reader.read(rows):
-                if not 0 <= label < classes:
-                    raise InputError(f"{dataset.name}: the label of {name!r} is {label}, not in 0 to {classes - 1}")
-                content = image.tobytes() if isinstance(image, np.ndarray) else image
-                digest.update(hashlib.sha256(content).digest())
-            meter.advance(len(rows))
-    return digest.hexdigest()
+    found = index.read_index(dataset, split, progress)
+    checked_labels(dataset, split, found.labels)
+    return found.content_sha256

@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 from stepwise_jax.data import images
 from stepwise_jax.data.disk import check_free_space, file_lock, is_disk_error, write_error
+from stepwise_jax.data.prepared import index
 from stepwise_jax.data.prepared.duplicates import DuplicateFinder
 from stepwise_jax.data.prepared.locating import NAMESPACE, prepared_folder
+from stepwise_jax.data.prepared.records import open_reader, system_cause
 from stepwise_jax.data.progress import ProgressCallback, ProgressMeter, progress_meter
 from stepwise_jax.data.source import Source, SourceSplit, check_source, missing_class_notes, unreadable_sentence
 from stepwise_jax.errors import InputError
@@ -107,6 +108,7 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
         self._shapes: set[tuple[int, ...]] = set()
         self._unreadable: list[str] = []
         self._digests = {name: hashlib.sha256() for name in source.splits}
+        self._written: dict[str, list[int]] = {name: [] for name in source.splits}
         self._duplicates, self._words = DuplicateFinder(), images.decoder_words()
         self._metadata = tfds.core.MetadataDict(class_names=source.class_names)
         config = tfds.core.BuilderConfig(name=source.fingerprint) if source.fingerprint else None
@@ -132,6 +134,15 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
         self._metadata["unreadable"] = sorted(self._unreadable)
         self._metadata["decoders_speak"] = images.decoder_words() > self._words
         self._metadata["content_sha256"] = {name: digest.hexdigest() for name, digest in self._digests.items()}
+        self._write_indexes()
+
+    def _write_indexes(self) -> None:
+        """Write the index of each split beside its records."""
+        for name, split in self._source.splits.items():
+            rows, stamp = self._written[name], index.stamp_files(self.info.splits[name].filepaths)
+            labels, ids = np.array([split.labels[row] for row in rows]), tuple(split.ids[row] for row in rows)
+            made = index.SplitIndex(labels, ids, self._metadata["content_sha256"][name])
+            index.write_index(index.index_path(Path(self.data_dir), name), made, stamp)
 
     def findings(self) -> list[str]:
         """Warnings about the images that were written, and those that were not."""
@@ -140,7 +151,8 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
     def _shard_iterators_per_split(self, dl_manager: Any) -> Mapping[str, Sequence[Callable[[], Iterator[Any]]]]:
         del dl_manager
-        shards = {name: _shards(name, split, _shard_count(self._source)) for name, split in self._source.splits.items()}
+        size, splits = _bytes_each(self._source), self._source.splits
+        shards = {name: _shards(name, split, _shard_count(size * len(split.ids))) for name, split in splits.items()}
         return {name: [partial(self._examples, name, rows) for rows in parts] for name, parts in shards.items()}
 
     def _examples(self, split_name: str, rows: np.ndarray) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -151,6 +163,7 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
                     self._unreadable.append(result)
                 else:
                     self._record(split_name, result[0], result[1])
+                    self._written[split_name].append(row)
                     self._duplicates.add(split_name, split.labels[row], split.ids[row], result[2])
                     yield split.ids[row], {"image": result[0], "label": split.labels[row], "id": split.ids[row]}
                 self._meter.advance()
@@ -178,8 +191,8 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
         pass
 
 
-def _shard_count(source: Source) -> int:
-    return 1 + source.size_bytes // _SHARD_BYTES
+def _shard_count(split_bytes: float) -> int:
+    return 1 + int(split_bytes) // _SHARD_BYTES
 
 
 def _shards(name: str, split: SourceSplit, count: int) -> list[np.ndarray]:
@@ -229,8 +242,17 @@ def _check_shards(splits: Any) -> None:
 
 
 def _records_in(path: str) -> int | None:
-    """Number of records in a file; None if its end is missing."""
+    """Number of records in a file; None if its end is missing.
+
+    Raises:
+      OSError: if the operating system does not let it be read.
+    """
+    reader = open_reader(path)
+    if reader.ok():
+        return reader.num_records()
     try:
-        return len(ArrayRecordDataSource([path]))
-    except RuntimeError:
-        return None
+        reader.seek(0)
+    except RuntimeError as error:
+        if cause := system_cause(error):
+            raise OSError(f"{path} cannot be read back: {cause}") from error
+    return None

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from stepwise_jax.data.disk import write_atomically
 from stepwise_jax.data.sources.class_folders import ImageFile
 from stepwise_jax.runtime.threads import map_ahead
 
@@ -85,12 +86,6 @@ def _write(path: Path, entries: Mapping[str, Sequence[Any]], found: Mapping[str,
         for name, entry in entries.items()
         if name not in found or (entry[2] < newest and entry[-1] != _UNREADABLE)
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps({"format": _FORMAT, "files": settled}))
-        os.replace(temporary, path)
-    except OSError:
-        # Where nothing may be written, the files are read every time.
-        with suppress(OSError):
-            temporary.unlink()
+    # Where nothing may be written, the files are read every time.
+    with suppress(OSError):
+        write_atomically(path, json.dumps({"format": _FORMAT, "files": settled}).encode())
