@@ -1,7 +1,9 @@
 """The order of the training examples as a function of (seed, stage, epoch), and the batches cut from it."""
 
-import functools
-from collections.abc import Iterator, Sequence
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
 import numpy as np
@@ -47,14 +49,40 @@ class BatchSampler(Protocol):
         ...
 
 
+_Key = tuple[int, int]
+
+
+class _OrdersAhead:
+    """The orders of epochs, each computed once, in a thread, when the epoch before it begins. Thread-safe."""
+
+    _KEPT = 4
+    """Two epochs are in use while batches are prefetched across the end of an epoch, one comes next, and one ended."""
+
+    def __init__(self, compute: Callable[[int, int], np.ndarray]):
+        self._compute, self._lock = compute, threading.Lock()
+        self._pool = ThreadPoolExecutor(1)
+        self._orders: OrderedDict[_Key, Future[np.ndarray]] = OrderedDict()
+
+    def get(self, key: _Key, following: _Key | None) -> np.ndarray:
+        """The order of an epoch; starts to compute the `following` one."""
+        with self._lock:
+            for each in (key, following):
+                if each is not None and each not in self._orders:
+                    self._orders[each] = self._pool.submit(self._compute, *each)
+            self._orders.move_to_end(key)
+            order = self._orders[key]
+            while len(self._orders) > self._KEPT:
+                self._orders.popitem(last=False)
+        return order.result()
+
+
 class PlanSampler:
     """The batch of every update of a run, indexed by the number of updates before it (a `BatchSampler`)."""
 
     def __init__(self, seed: int, stages: Sequence[Stage], subsets: Sequence[np.ndarray]):
         self._seed, self._stages, self._subsets = seed, tuple(stages), tuple(subsets)
         self._ends = np.cumsum([stage.updates for stage in stages])
-        # Two epochs are in use while batches are prefetched across the end of an epoch.
-        self._epoch = functools.lru_cache(maxsize=2)(self._shuffled)
+        self._orders = _OrdersAhead(self._shuffled)
 
     @property
     def largest_batch(self) -> int:
@@ -70,7 +98,13 @@ class PlanSampler:
         stage = int(np.searchsorted(self._ends, update, side="right"))
         update_in_stage = update - (int(self._ends[stage - 1]) if stage else 0)
         epoch, step = divmod(update_in_stage, self._stages[stage].updates_per_epoch)
-        return self._epoch(stage + 1, epoch + 1)[step]
+        return self._orders.get((stage + 1, epoch + 1), self._following(stage + 1, epoch + 1))[step]
+
+    def _following(self, stage: int, epoch: int) -> tuple[int, int] | None:
+        """The stage and the epoch that come next; None at the end of the run."""
+        if epoch < self._stages[stage - 1].epochs:
+            return stage, epoch + 1
+        return (stage + 1, 1) if stage < len(self._stages) else None
 
     def _shuffled(self, stage: int, epoch: int) -> np.ndarray:
         rows, planned = self._subsets[stage - 1], self._stages[stage - 1]
