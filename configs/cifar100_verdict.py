@@ -17,7 +17,7 @@ def get_config() -> ExperimentConfig:
     """The staged run."""
     return ExperimentConfig(
         data=DataConfig(name="image_folder", image_size=32, subset_draw="seeded"),
-        model=ModelConfig(name="resnet_small", small_images=True, width=8),
+        model=ModelConfig(name="resnet_small", small_images=True, stem_stride=2, width=16),
         plan=PlanConfig(
             batch_size=48,
             learning_rate=0.2,

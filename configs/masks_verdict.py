@@ -32,7 +32,7 @@ def get_config() -> ExperimentConfig:
     """A, B, C, D, O with b, 2b, 3b, 4b, b and lambda_i: the row of Table VII that reaches 100 %."""
     return ExperimentConfig(
         data=DataConfig(name="image_folder", image_size=32, subset_draw="seeded"),
-        model=ModelConfig(name="resnet_small", small_images=True, width=8),
+        model=ModelConfig(name="resnet_small", small_images=True, stem_stride=2, width=16),
         plan=PlanConfig(learning_rate=0.05),
         evaluation=EvaluationConfig(every_epochs=5),
     )

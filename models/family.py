@@ -75,6 +75,7 @@ def build(
     *,
     num_classes: int,
     small_images: bool = False,
+    stem_stride: int = 1,
     dtype: Any = jnp.float32,
     width: int | None = None,
     blocks: Sequence[int] | None = None,
@@ -85,7 +86,8 @@ def build(
     Args:
       name: one of `names()`.
       num_classes: size of the output, at least 2.
-      small_images: use a 3x3 stem at stride 1 without max-pool, for images of 32x32 and below.
+      small_images: use a 3x3 stem without max-pool, for images of 32x32 and below.
+      stem_stride: stride of that stem, 1 or 2.
       dtype: computation type, float32 or bfloat16; parameters, batch statistics and logits are float32.
       width: features of the first network stage (the paper's networks: 64), to make a network thinner.
       blocks: blocks in each network stage, to make a network shallower.
@@ -99,6 +101,8 @@ def build(
         raise ValueError(f"num_classes: {num_classes} is too few to classify; it must be 2 or more")
     if width is not None and width < 2:
         raise ValueError(f"width: {width} channels are too few; it must be 2 or more, such as 64")
+    if stem_stride not in (1, 2):
+        raise ValueError(f"stem_stride: {stem_stride} is no stride of a stem; it must be 1 or 2")
     if blocks is not None and (not blocks or min(blocks) < 1):
         raise ValueError(f"blocks: {tuple(blocks)} leaves a network stage empty; it must be like (3, 4, 6, 3)")
     fields = {f.name: getattr(architecture, f.name) for f in dataclasses.fields(architecture)}
@@ -106,6 +110,7 @@ def build(
     return ResNet(
         num_classes=num_classes,
         small_images=small_images,
+        stem_stride=stem_stride,
         dtype=dtype,
         zero_init_last_scale=zero_init_last_scale,
         **fields,

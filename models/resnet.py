@@ -131,7 +131,8 @@ class ResNet(nn.Module):
       scale: see `ResidualBlock`.
       width: features of the first network stage.
       v1b: a stem of three 3x3 convolutions, and pooled shortcuts.
-      small_images: a 3x3 stem at stride 1 without max-pool, for images of 32x32 and below.
+      small_images: a 3x3 stem without max-pool, for images of 32x32 and below.
+      stem_stride: stride of that stem: 1, or 2 for maps of half the side, which take about a third of the time.
       zero_init_last_scale: see `ResidualBlock`.
       dtype: computation type; parameters, statistics and logits are float32.
     """
@@ -145,6 +146,7 @@ class ResNet(nn.Module):
     width: int = 64
     v1b: bool = False
     small_images: bool = False
+    stem_stride: int = 1
     zero_init_last_scale: bool = False
     dtype: Any = jnp.float32
 
@@ -163,9 +165,9 @@ class ResNet(nn.Module):
         return self.head(at_least_float32(x).mean((1, 2)))
 
     def stem(self, x: jax.Array, train: bool) -> jax.Array:
-        """The image at a quarter of its side (at full side for small images), with `width` channels."""
+        """The image at a quarter of its side (at full or half side for small images), with `width` channels."""
         if self.small_images:
-            return self.conv_norm_relu(x, train, self.width, 3, 1, "conv1", "bn1")
+            return self.conv_norm_relu(x, train, self.width, 3, self.stem_stride, "conv1", "bn1")
         if self.v1b:
             x = self.conv_norm_relu(x, train, self.width // 2, 3, 2, "conv1_0", "conv1_1")
             x = self.conv_norm_relu(x, train, self.width // 2, 3, 1, "conv1_3", "conv1_4")
@@ -207,7 +209,7 @@ class ResNet(nn.Module):
                 f"images: {images.dtype}{list(images.shape)} is no batch of images; "
                 "they must be floating point [N, H, W, C], scaled and normalised"
             )
-        halvings = len(self.blocks) - 1 + (0 if self.small_images else 2)
+        halvings = len(self.blocks) - 1 + (self.stem_stride - 1 if self.small_images else 2)
         smallest = 2 ** max(halvings - 1, 0) + 1
         if min(images.shape[1:3]) < smallest:
             raise ValueError(

@@ -39,7 +39,8 @@ def build_network(experiment: ExperimentConfig, num_classes: int) -> nn.Module:
     if callable(config.name):
         return _call(load(config.name), num_classes, experiment.dtype, size)
     try:
-        network = load_models().build(config.name, num_classes=num_classes, dtype=experiment.dtype, **shape(config))
+        options = {"num_classes": num_classes, "dtype": experiment.dtype, "stem_stride": config.stem_stride}
+        network = load_models().build(config.name, **options, **shape(config))
         network.check(jax.ShapeDtypeStruct((1, size, size, 3), "float32"))
         return network
     except ValueError as error:
@@ -102,5 +103,5 @@ def is_stochastic(network: nn.Module, size: int) -> bool:
 
 
 def shape(config: ModelConfig) -> dict[str, Any]:
-    """Return the options of a network by name."""
+    """Return the options of a network that its weights depend on, by name."""
     return {"small_images": config.small_images, "width": config.width, "blocks": config.blocks}

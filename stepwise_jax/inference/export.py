@@ -45,7 +45,8 @@ def description_path(path: Path) -> Path:
 def describe_network(trained: TrainedNetwork) -> dict[str, Any]:
     """Everything needed to use the network: its input, its classes, its architecture, and the versions of libraries."""
     signature, model = trained.signature, trained.experiment.model
-    shape = {"small_images": model.small_images, "width": model.width, "blocks": model.blocks}
+    names = ("small_images", "stem_stride", "width", "blocks")
+    shape = {name: getattr(model, name) for name in names}
     return {
         "classes": signature.classes,
         "image_size": signature.preprocessing.image_size,

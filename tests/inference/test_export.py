@@ -78,7 +78,7 @@ def test_the_description_says_how_to_use_it(exported, trained):
     assert document["output"] == {"dtype": "float32", "shape": ["b", 3], "values": "probabilities"}
     assert document["platforms"] == ["cpu", "cuda", "tpu"]
     assert document["versions"]["jax"] == jax.__version__
-    assert document["network_shape"] == {"small_images": True, "width": 4, "blocks": [1]}
+    assert document["network_shape"] == {"small_images": True, "stem_stride": 1, "width": 4, "blocks": [1]}
     assert document["updates"] == trained.updates
 
 

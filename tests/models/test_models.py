@@ -1,5 +1,9 @@
 """The network family: names, counts, shapes, refusals, and the way to PyTorch's names and back."""
 
+from functools import partial
+from typing import Any
+
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,6 +65,23 @@ def test_small_networks_are_small_and_take_eight_pixels(name):
     assert 200_000 < count(abstract_variables(net, size=8)["params"]) < 600_000
 
 
+def test_a_strided_stem_keeps_the_weights_and_halves_the_maps():
+    options = {"num_classes": 10, "small_images": True, "width": 8, "blocks": (1,)}
+    images = jnp.zeros((1, 32, 32, 3))
+
+    def shapes(stride: int) -> tuple[Any, Any]:
+        net = models.build("resnet_small", stem_stride=stride, **options)
+        variables = jax.eval_shape(partial(net.init, train=False), jax.random.key(0), images)
+        is_stem = lambda module, _: module.name == "bn1"  # noqa: E731
+        run = partial(net.apply, train=False, capture_intermediates=is_stem, mutable=["intermediates"])
+        _, found = jax.eval_shape(run, variables, images)
+        return variables["params"], found["intermediates"]["bn1"]["__call__"][0].shape
+
+    (weights, full), (same, half) = shapes(1), shapes(2)
+    assert (full, half) == ((1, 32, 32, 8), (1, 16, 16, 8))
+    chex.assert_trees_all_equal_shapes(weights, same)
+
+
 @pytest.mark.parametrize("name", models.names())
 def test_round_trip_through_pytorchs_names_is_exact(name):
     options = {"width": 16, "blocks": (2, 1), "small_images": "small" in name}
@@ -107,6 +128,8 @@ def test_bad_names_and_sizes_get_a_sentence():
         models.build("resnet18", num_classes=10, blocks=(1, 0))
     with pytest.raises(ValueError, match="width: 1 channels"):
         models.build("resnet18", num_classes=10, width=1)
+    with pytest.raises(ValueError, match="stem_stride: 3 is no stride"):
+        models.build("resnet18", num_classes=10, stem_stride=3)
 
 
 @pytest.mark.parametrize(
