@@ -132,7 +132,7 @@ class ResNet(nn.Module):
       width: features of the first network stage.
       v1b: a stem of three 3x3 convolutions, and pooled shortcuts.
       small_images: a 3x3 stem without max-pool, for images of 32x32 and below.
-      stem_stride: stride of that stem: 1, or 2 for maps of half the side, which take about a third of the time.
+      stem_stride: stride of that stem: 1, or 2 for maps of half the side, which take about a fifth of the time.
       zero_init_last_scale: see `ResidualBlock`.
       dtype: computation type; parameters, statistics and logits are float32.
     """

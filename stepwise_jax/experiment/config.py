@@ -84,7 +84,7 @@ class ModelConfig(ConfigSection):
     blocks: tuple[int, ...] | None = None
     """Blocks in each of one to four network stages; default: the network's ((3, 4, 6, 3) with 50 layers)."""
     stem_stride: int = 1
-    """Stride of the stem of small_images: 1, or 2 for maps of half the side, which take about a third of the time."""
+    """Stride of the stem of small_images: 1, or 2 for maps of half the side, which take about a fifth of the time."""
     initial_weights: str | None = None
     """PyTorch weights to start from (.pth, .pt, .safetensors); default: random weights from the seed."""
     keep_head: bool = False
