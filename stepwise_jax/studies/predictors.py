@@ -14,7 +14,7 @@ import numpy as np
 from scipy import stats
 
 from stepwise_jax.studies.comparison import Comparison
-from stepwise_jax.studies.statistics import CONFIDENCE, Interval
+from stepwise_jax.studies.statistics.student import Interval, t_interval
 from stepwise_jax.workdir.records import Row
 from stepwise_jax.workdir.runs import Run, read_runs
 
@@ -144,11 +144,8 @@ def _lead(best: Agreement, other: Agreement) -> tuple[float, Interval | None]:
 
 
 def _interval(values: Sequence[float]) -> Interval | None:
-    """Student's t interval of the mean; None for fewer than three values, or where all are equal."""
-    if len(values) < 3 or np.ptp(values) < 1e-12:
-        return None
-    found = stats.ttest_1samp(values, 0.0).confidence_interval(CONFIDENCE)
-    return Interval(float(found.low), float(found.high))
+    """Student's t interval of the mean; None for fewer than three values, which decide nothing."""
+    return t_interval(values) if len(values) > 2 else None
 
 
 def _describe(mean: float, interval: Interval | None) -> str:

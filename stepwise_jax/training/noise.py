@@ -41,7 +41,7 @@ def count_microbatches(stages: Sequence[Stage], stage: Stage, share: float) -> i
 def measure_noise(session: Session, state: TrainState, number: int, side: Side) -> None:
     """Measure the gradient noise of a state with stage `number`'s examples and batch size, if that is wanted.
 
-    The same examples serve both kinds of statistics; they depend on the seed, the stage and the side alone.
+    The same examples serve both kinds of statistics: a function of the seed of the order, the stage and the side.
 
     Raises:
       Stopped: if a signal arrives meanwhile.
@@ -49,9 +49,9 @@ def measure_noise(session: Session, state: TrainState, number: int, side: Side) 
     experiment, stage = session.experiment, session.stages[number - 1]
     if experiment.measure != "noise":
         return
-    count = count_microbatches(session.stages, stage, experiment.measure_share)
+    count, seed = count_microbatches(session.stages, stage, experiment.measure_share), experiment.stream_seed("order")
     side_number, subset = typing.get_args(Side).index(side), session.subsets[number - 1].rows
-    rows = independent_batches(experiment.seed, number, side_number, subset, count, stage.batch_size)
+    rows = independent_batches(seed, number, side_number, subset, count, stage.batch_size)
     for statistics in STATISTICS:
         before = session.timer.read()["evaluate"]
         with session.timer.measure("evaluate"):
