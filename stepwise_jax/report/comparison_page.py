@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.serialization import model_name
 from stepwise_jax.report.blocks import Block, Heading, Notes, Paragraph, Picture, Table, Verdict
+from stepwise_jax.report.comparisons.target_section import target_blocks
 from stepwise_jax.report.curves import draw_curves
 from stepwise_jax.report.figures import WIDTH, Theme, make_picture
 from stepwise_jax.report.noise_section import predictor_blocks
@@ -75,6 +76,7 @@ def comparison_page(root: Path) -> tuple[Block, ...]:
         Heading("Cost"),
         draw_seconds("seconds", _mean_seconds(finished)),
         _cost_table(compared, finished),
+        *target_blocks(compared, finished, runs, root),
         Heading("The strategies"),
         _strategies_table(compared, finished, runs, root),
         *_tuning(root),

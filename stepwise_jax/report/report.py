@@ -8,6 +8,7 @@ from stepwise_jax.errors import InputError
 from stepwise_jax.report import rendering
 from stepwise_jax.report.blocks import Block, Heading, Notes, Paragraph, Table, Verdict
 from stepwise_jax.report.comparison_page import comparison_page
+from stepwise_jax.report.comparisons.variance_page import variance_page
 from stepwise_jax.report.curves import draw_curves
 from stepwise_jax.report.paper_section import paper_blocks
 from stepwise_jax.report.run_section import (
@@ -29,7 +30,7 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
 
     Args:
       folders: the folders of runs, finished or not, whose curves are drawn in the same axes; or the folder of one
-        comparison or one sweep.
+        comparison or one sweep; or those of comparisons that differ in which random numbers they vary.
       out: the folder to write to, created if it is missing.
 
     Returns:
@@ -49,6 +50,8 @@ def _blocks(folders: Sequence[Path]) -> tuple[Block, ...]:
     if not studies:
         return runs_page(read_runs(folders))
     folder, page = studies[0]
+    if len(folders) > 1 and [page for _, page in studies] == [comparison_page] * len(folders):
+        return variance_page(folders)
     if len(folders) > 1:
         raise InputError(f"{folder} is a comparison or a sweep: report it alone, without other folders")
     return page(folder)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from stepwise_jax.formatting import format_duration
 from stepwise_jax.studies.comparison import Comparison
 from stepwise_jax.studies.comparison_folder import FinishedRun
+from stepwise_jax.studies.statistics.components import Component
 from stepwise_jax.studies.statistics.paired import Difference, Verdict
 from stepwise_jax.studies.statistics.power import MOST_SEEDS
 from stepwise_jax.studies.statistics.student import Interval, mean_and_deviation
@@ -118,3 +119,15 @@ def format_interval(interval: Interval | None) -> str:
 def format_p_value(p: float | None) -> str:
     """A p-value as shown in tables."""
     return "–" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+VARIANCE_HEADER = ("strategy", "what differs", "runs", "deviation (points)", "95 %", "share of the variance")
+
+
+def variance_row(name: str, component: Component) -> tuple[str, ...]:
+    """A row under `VARIANCE_HEADER`: the standard deviation of an arm's top-1 where one stream differs."""
+    interval = component.interval
+    ends = "–" if interval is None else f"{100 * interval.low**0.5:.2f} to {100 * interval.high**0.5:.2f}"
+    deviation = "–" if component.deviation is None else f"{100 * component.deviation:.2f}"
+    share = "–" if component.share is None else f"{component.share:.0%}"
+    return (name, component.stream, str(component.runs), deviation, ends, share)

@@ -184,6 +184,17 @@ def test_a_comparison_states_its_verdict(compared):
     ]
 
 
+def test_the_cost_of_the_references_accuracy(compared):
+    """By hand: the staged run ends at 86 %, its last epoch; the baseline ends below 79 %."""
+    tables = [block for block in comparison_page(compared) if isinstance(block, Table)]
+    (table,) = (each for each in tables if "runs that reach it" in each.header)
+    rows = [dict(zip(table.header, row, strict=True)) for row in table.rows]
+    assert [row["runs that reach it"] for row in rows] == ["3 of 3", "0 of 3"]
+    assert (rows[0]["epochs"], rows[0]["samples"], rows[0]["of the reference"]) == ("20", "16,224", "100%")
+    assert rows[0]["seconds"] == f"{20 * sum(SECONDS.values()):,.0f}"
+    assert list(rows[1].values())[2:] == ["–"] * 4
+
+
 def test_an_unfinished_comparison_says_so(compared, tmp_path):
     root = make_comparison(tmp_path / "c", seeds=(0, 1))
     (root / "baseline" / "seed1" / "summary.json").unlink()

@@ -30,11 +30,17 @@ def first_reaching(epochs: Sequence[Mapping[str, Any]], target: float) -> Reache
     return None
 
 
-def shared_target(runs: Sequence[Sequence[Mapping[str, Any]]]) -> float | None:
-    """The highest top-1 that every run reaches at some epoch; None where a run has no score, or there is none.
+def median_cost(reached: Sequence[Reached | None]) -> Reached | None:
+    """The median of each cost over runs, where a run that never reaches the target costs more than any other.
 
-    Args:
-      runs: the records of epochs of each run.
+    Returns:
+      The lower median, which is the cost of a run; None where that run never reaches the target, or there is none.
     """
-    scores = [[row["top1"] for row in epochs if row["top1"] is not None] for epochs in runs]
-    return min(map(max, scores)) if scores and all(scores) else None
+    costs = [each for each in reached if each is not None]
+    middle = (len(reached) - 1) // 2
+    if len(costs) <= middle or not reached:
+        return None
+    epochs, samples, seconds = (
+        sorted(each) for each in zip(*((each.epoch, each.samples, each.seconds) for each in costs), strict=True)
+    )
+    return Reached(epochs[middle], samples[middle], seconds[middle])

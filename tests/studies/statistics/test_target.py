@@ -1,6 +1,6 @@
 """The cost of a target, from records of epochs."""
 
-from stepwise_jax.studies.statistics.target import Reached, first_reaching, shared_target
+from stepwise_jax.studies.statistics.target import Reached, first_reaching, median_cost
 
 EPOCHS = [
     {"top1": 0.3, "examples_seen": 100, "seconds": {"train": 1.0, "compile": 5.0}},
@@ -19,7 +19,11 @@ def test_the_first_epoch_that_reaches_it_counts():
     assert first_reaching([], 0.1) is None
 
 
-def test_every_run_reaches_the_shared_target():
-    assert shared_target([EPOCHS, EPOCHS[:4]]) == 0.6
-    assert shared_target([EPOCHS, EPOCHS[1:2]]) is None
-    assert shared_target([]) is None
+def test_a_run_that_never_reaches_it_costs_more_than_any_other():
+    cheap, middle, dear = Reached(1, 100, 9.0), Reached(2, 200, 7.0), Reached(3, 300, 8.0)
+    assert median_cost([dear, cheap, middle]) == Reached(2, 200, 8.0)
+    assert median_cost([None, cheap, middle]) == Reached(2, 200, 9.0)
+    assert median_cost([None, cheap, None]) is None
+    assert median_cost([None, cheap]) == cheap
+    assert median_cost([dear, cheap]) == Reached(1, 100, 8.0)
+    assert median_cost([]) is None

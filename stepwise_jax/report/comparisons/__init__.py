@@ -1,0 +1,1 @@
+"""Sections of a comparison's page, and pages of several comparisons."""

@@ -1,0 +1,59 @@
+"""What it costs each strategy of a comparison to reach the reference's accuracy."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from stepwise_jax.formatting import format_percent
+from stepwise_jax.report.blocks import Block, Paragraph, Table
+from stepwise_jax.studies.comparison import Comparison
+from stepwise_jax.studies.comparison_table import FinishedRuns
+from stepwise_jax.studies.statistics.student import mean_and_deviation
+from stepwise_jax.studies.statistics.target import first_reaching, median_cost
+from stepwise_jax.workdir.runs import Run
+
+
+def target_blocks(compared: Comparison, finished: FinishedRuns, runs: Sequence[Run], root: Path) -> list[Block]:
+    """Return a sentence about the target, the mean top-1 of the reference, and the cost of reaching it.
+
+    Args:
+      compared: the comparison.
+      finished: its finished runs.
+      runs: the contents of the same runs' folders.
+      root: the comparison's folder.
+    """
+    reference = compared.arms[0].name
+    if not finished[reference]:
+        return []
+    target, _ = mean_and_deviation([run.summary["top1"] for run in finished[reference].values()])
+    by_folder = {run.folder: run for run in runs}
+    started = {
+        name: [by_folder[compared.run_folder(root, name, seed).resolve()] for seed in of_seed]
+        for name, of_seed in finished.items()
+        if of_seed
+    }
+    text = (
+        f"The cost of a target, {format_percent(target)} top-1, which {reference} reaches at its end on average: from "
+        "the start to the end of the first epoch whose test score reaches it. These are medians over runs; a run that "
+        "never reaches it counts as dearer than any other."
+    )
+    return [Paragraph(text), target_table(target, started)]
+
+
+def target_table(target: float, runs: Mapping[str, Sequence[Run]]) -> Table:
+    """Return the cost of first reaching a test top-1, the median over the runs of each strategy.
+
+    Args:
+      target: a fraction.
+      runs: the finished runs by strategy, the reference first.
+    """
+    header = ("strategy", "runs that reach it", "epochs", "samples", "of the reference", "seconds")
+    reached = {name: [first_reaching(run.records.epochs, target) for run in each] for name, each in runs.items()}
+    medians = {name: median_cost(each) for name, each in reached.items()}
+    reference = next(iter(medians.values()), None)
+    rows = []
+    for name, cost in medians.items():
+        count = f"{sum(each is not None for each in reached[name])} of {len(reached[name])}"
+        share = f"{cost.samples / reference.samples:.0%}" if cost and reference else "–"
+        costs = (f"{cost.epoch}", f"{cost.samples:,}", share, f"{cost.seconds:,.0f}") if cost else ("–",) * 4
+        rows.append((name, count, *costs))
+    return Table(header, tuple(rows))
