@@ -97,8 +97,8 @@ def _numbers(difference: Difference) -> str:
 
 
 def _more_seeds(difference: Difference) -> str:
-    """How many seeds more would decide, if the deviation stays as estimated; empty where that says nothing."""
-    if difference.verdict != "not decided" or difference.interval is None:
+    """How many seeds more would decide, if the deviation stays as estimated; empty where two seeds say too little."""
+    if difference.verdict != "not decided" or difference.interval is None or len(difference.by_seed) < 3:
         return ""
     if difference.seeds_to_decide is None:
         return f"; more than {MOST_SEEDS:,} seeds would"

@@ -63,6 +63,11 @@ def test_how_many_seeds_would_decide(total, words):
     assert words in verdict("s", [difference("a", 0.004, 0.2, total=total)])
 
 
+def test_two_seeds_do_not_say_how_many_more_would():
+    assert "would" not in verdict("s", [difference("a", 0.004, 0.2, seeds=2)])
+    assert "; 9 seeds more would)" in verdict("s", [difference("a", 0.004, 0.2, seeds=3)])
+
+
 def test_the_four_answers_are_kept_apart():
     open_, even = difference("c", 0.01, 0.06), difference("d", 0.002, 0.4, p_equivalent=0.01)
     text = verdict("s", [open_, even, difference("a", 0.03, 0.01), difference("b", -0.03, 0.02)])
