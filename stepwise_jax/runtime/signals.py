@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, TypeVar
@@ -106,26 +106,78 @@ def until_stopped(stop: object, items: Iterable[_Item]) -> Iterator[_Item]:
 def stop_on_signals() -> Iterator[StopRequest]:
     """Record the first signal in the yielded `StopRequest`; a second one ends the process at once.
 
-    Two signals within one step of the interpreter count as one.
+    Where Python's own handler was in force, as in a notebook, a second SIGINT raises `KeyboardInterrupt` instead. Two
+    signals within one step of the interpreter count as one.
     """
     request = StopRequest()
-    if threading.current_thread() is not threading.main_thread():
+    if not _in_main_thread():
         yield request
         return
+    previous = _handlers()
 
     def record(number: int, _: FrameType | None) -> None:
         request.name = signal.Signals(number).name
-        for each in SIGNALS:
-            signal.signal(each, signal.SIG_DFL)
+        _install({each: _after_first(handler) for each, handler in previous.items()})
 
-    previous = {each: signal.signal(each, record) for each in SIGNALS}
+    _install(dict.fromkeys(SIGNALS, record))
     hook, sys.unraisablehook = sys.unraisablehook, _without_signal_race(sys.unraisablehook)
     try:
         yield request
     finally:
         sys.unraisablehook = hook
-        for each, handler in previous.items():
-            signal.signal(each, handler)
+        _install(previous)
+
+
+def _after_first(handler: Any) -> Any:
+    """The handler of a second signal, given the one from before."""
+    return handler if handler is signal.default_int_handler else signal.SIG_DFL
+
+
+def with_own_handlers(items: Generator[_Item, None, Any]) -> Iterator[_Item]:
+    """Yield what a generator yields; the signal handlers that it installs are in force only while it runs.
+
+    A caller may stop reading for a while, or for good: signals that arrive then are the caller's.
+    """
+    handlers: dict[signal.Signals, Any] = {}
+    end = object()
+    try:
+        while True:
+            with _in_force(handlers):
+                item = next(items, end)
+            if item is end:
+                return
+            yield item  # pyright: ignore[reportReturnType]
+    finally:
+        with _in_force(handlers):
+            items.close()
+
+
+@contextmanager
+def _in_force(handlers: dict[signal.Signals, Any]) -> Iterator[None]:
+    """Install handlers; on exit keep in them what is installed by then, and install what was before."""
+    before = _handlers()
+    _install(handlers)
+    try:
+        yield
+    finally:
+        handlers.update(_handlers())
+        _install(before)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def _handlers() -> dict[signal.Signals, Any]:
+    """The handlers in force, but for those that were not installed by Python."""
+    found = {each: signal.getsignal(each) for each in SIGNALS}
+    return {each: handler for each, handler in found.items() if handler is not None}
+
+
+def _install(handlers: Mapping[signal.Signals, Any]) -> None:
+    # Python installs handlers in its main thread only; an abandoned generator is closed in any.
+    for each, handler in handlers.items() if _in_main_thread() else ():
+        signal.signal(each, handler)
 
 
 def _without_signal_race(hook: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -20,6 +20,7 @@ from stepwise_jax.functional.networks import build_network, check_output, is_shi
 from stepwise_jax.functional.recipe import Recipe, with_recipe
 from stepwise_jax.plans.planning import make_plan
 from stepwise_jax.runtime.process import check_jax_settings
+from stepwise_jax.runtime.signals import with_own_handlers
 from stepwise_jax.training import loop
 from stepwise_jax.training.progress import Observer
 from stepwise_jax.workdir.records import Record
@@ -36,7 +37,8 @@ def train(
 ) -> Iterator[Record]:
     """Train in the stages of `experiment.plan`, or resume the run in `workdir`, while the caller reads its records.
 
-    Input is checked at once. A caller that stops reading ends the run after a checkpoint; the same call resumes it.
+    Input is checked at once. A caller that stops reading ends the run after a checkpoint; the same call resumes it. So
+    does the first SIGINT or SIGTERM that arrives while the iterator works; a second SIGINT is a `KeyboardInterrupt`.
 
     Args:
       experiment: the data, the plan, and what else determines the result.
@@ -106,4 +108,4 @@ def _folder(workdir: str | os.PathLike[str]) -> Path:
 def _in_folder(run: Any, folder: Path | None) -> Iterator[Record]:
     with ExitStack() as stack:
         folder = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="stepwise-jax-")))
-        yield from run(folder)
+        yield from with_own_handlers(run(folder))

@@ -65,6 +65,9 @@ def test_the_first_signal_is_noted_and_work_continues(name):
 @pytest.mark.parametrize("first", SIGNALS)
 def test_a_second_signal_of_either_kind_ends_the_process_at_once(first, name):
     body = """
+    from stepwise_jax.runtime.signals import exit_on_signals
+
+    exit_on_signals()
     with stop_on_signals() as stop:
         send(sys.argv[1])
         print("noted", stop.name, flush=True)
@@ -74,6 +77,24 @@ def test_a_second_signal_of_either_kind_ends_the_process_at_once(first, name):
     done = run(body, first, name)
     assert done.returncode == -getattr(signal, name)
     assert done.stdout.splitlines() == [f"noted {first}"]
+
+
+@pytest.mark.parametrize("first", SIGNALS)
+def test_where_python_handles_interrupts_a_second_one_is_a_keyboard_interrupt(first):
+    body = """
+    with stop_on_signals() as stop:
+        send(sys.argv[1])
+        print("noted", stop.name, flush=True)
+        try:
+            send("SIGINT")
+        except KeyboardInterrupt:
+            print("interrupted", flush=True)
+        send("SIGTERM")
+        print("still here", flush=True)
+    """
+    done = run(body, first)
+    assert done.returncode == -signal.SIGTERM
+    assert done.stdout.splitlines() == [f"noted {first}", "interrupted"]
 
 
 @pytest.mark.parametrize("disturbance", ["nothing", "a signal", "an error"])
