@@ -8,6 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from stepwise_jax.data import datasets
     from stepwise_jax.errors import InputError, StepwiseError
     from stepwise_jax.experiment.config import (
         CheckpointConfig,
@@ -56,6 +57,7 @@ _HOMES = {
 }
 _MODULES = {
     **{name: f"stepwise_jax.functional.{name}" for name in ("augmentation", "losses", "metrics", "optimizers")},
+    "datasets": "stepwise_jax.data.datasets",
     "loggers": "stepwise_jax.workdir.loggers",
 }
 
@@ -75,6 +77,7 @@ __all__ = [
     "StepwiseError",
     "StreamsConfig",
     "augmentation",
+    "datasets",
     "load_config",
     "loggers",
     "losses",

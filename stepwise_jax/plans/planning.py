@@ -26,6 +26,8 @@ from stepwise_jax.plans.strategies import Strategy
 def make_plan(plan: PlanConfig, examples: int, optimizer: OptimizerConfig | None = None) -> tuple[Stage, ...]:
     """Return the stages of a run on `examples` training examples, validated and with the optimizer's defaults.
 
+    Of an experiment, `datasets.sizes(experiment.data).train` is the number of examples.
+
     Raises:
       InputError: if there is no such strategy, it fails or returns no stages, or a stage cannot be trained.
     """

@@ -9,7 +9,7 @@ from tests.cli.command_line import ROOT
 PAGES = ROOT / "docs" / "api"
 
 
-@pytest.mark.parametrize("name", ["functional", "plan", "training"])
+@pytest.mark.parametrize("name", ["data", "functional", "plan", "training"])
 @pytest.mark.usefixtures("prepared_digits")
 def test_a_page_starts_with_an_example_that_runs(name, capsys):
     before, example, _ = re.split(r"```python\n|```\n", (PAGES / f"{name}.md").read_text(), maxsplit=2)
