@@ -181,8 +181,8 @@ def manifest(
     return {
         "dataset": dataset.name,
         "version": dataset.version,
-        "train": {"count": len(train_ids), "sha256": hash_ids(train_ids), **hashes["train"]},
-        "test": {"count": len(test_ids), "sha256": hash_ids(test_ids), **hashes["test"]},
+        "train": split_entry(train_ids, hashes["train"]),
+        "test": split_entry(test_ids, hashes["test"]),
         "stages": [
             _manifest_entry(name, subset, dataset.class_names)
             for name, subset in zip(stage_names, subsets, strict=True)
@@ -190,15 +190,26 @@ def manifest(
     }
 
 
+def split_entry(ids: Sequence[str], hashes: Mapping[str, str]) -> dict[str, Any]:
+    """What `subsets.json` says of all training or all test examples."""
+    return {"count": len(ids), "sha256": hash_ids(ids), **hashes}
+
+
 def agrees(recorded: Any, manifest: Mapping[str, Any]) -> bool:
-    """Whether `subsets.json` has the contents of a manifest; hashes that an older version did not record may be any."""
-    if not isinstance(recorded, dict) or not all(isinstance(recorded.get(split), dict) for split in ("train", "test")):
-        return False
-    filled = {
-        split: {**manifest[split], **{name: value for name, value in recorded[split].items() if value is not None}}
-        for split in ("train", "test")
-    }
-    return {**recorded, **filled} == manifest
+    """Whether `subsets.json` says the same as a manifest, or a part of one.
+
+    Older versions did not record every hash: one that is missing there may have any value.
+    """
+    return isinstance(recorded, dict) and all(
+        _with_hashes(recorded.get(name), value) == value for name, value in manifest.items()
+    )
+
+
+def _with_hashes(recorded: Any, value: Any) -> Any:
+    if not (isinstance(recorded, dict) and isinstance(value, dict)):
+        return recorded
+    missing = {name: each for name, each in value.items() if name.endswith("_sha256") and recorded.get(name) is None}
+    return {**recorded, **missing}
 
 
 def _manifest_entry(name: str, subset: Subset, class_names: Sequence[str]) -> dict[str, Any]:

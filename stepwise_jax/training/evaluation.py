@@ -18,7 +18,8 @@ from stepwise_jax.functional.state import TrainState
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.runtime.signals import Stopped, until_stopped
 from stepwise_jax.training.progress import Observer, position_from_document, updates_before
-from stepwise_jax.training.session import Session, open_session
+from stepwise_jax.training.scoring import Scoring, open_scoring
+from stepwise_jax.training.session import Session
 from stepwise_jax.workdir import lock
 from stepwise_jax.workdir.files import CHECKPOINTS, SUBSETS
 from stepwise_jax.workdir.json_files import read_json
@@ -44,7 +45,7 @@ def evaluate(
     _check_scorable(experiment, folder)
     with (
         lock.shared_lock(folder),
-        open_session(experiment, stages, network, None, folder, observers, read_only=True) as session,
+        open_scoring(experiment, stages, network, folder, observers) as session,
     ):
         restored = session.checkpoints.restore(
             session.make_initial_state(), lambda message: session.log.event("fallback", message)
@@ -77,7 +78,7 @@ def _check_scorable(experiment: ExperimentConfig, folder: Path) -> None:
 BATCHES_IN_FLIGHT = 3
 
 
-def score_test_set(session: Session, state: TrainState) -> dict[str, float]:
+def score_test_set(session: Session | Scoring, state: TrainState) -> dict[str, float]:
     """Return every metric of the whole test set, exact for any batch size.
 
     Raises:
@@ -106,7 +107,7 @@ def predict_test_set(session: Session, state: TrainState) -> np.ndarray:
     return np.concatenate(probabilities)[:examples]
 
 
-def _test_batches(session: Session) -> tuple[int, tuple[np.ndarray, np.ndarray]]:
+def _test_batches(session: Session | Scoring) -> tuple[int, tuple[np.ndarray, np.ndarray]]:
     examples = len(session.test_ids)
     return examples, pad_rows(
         examples, session.compiled.evaluation_batch_size(session.experiment.evaluation.batch_size, examples)

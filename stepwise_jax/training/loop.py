@@ -22,9 +22,9 @@ from stepwise_jax.training import failures, saving
 from stepwise_jax.training.epoch import run_epoch_with_profile, save_is_due, save_or_stop, yield_records
 from stepwise_jax.training.noise import compile_noise_ahead, measure_noise
 from stepwise_jax.training.programs.step_functions import step_options
-from stepwise_jax.training.progress import Observer, Position, notify_end, updates_before
+from stepwise_jax.training.progress import Observer, Position, RunLog, notify_end, updates_before
 from stepwise_jax.training.session import Session, open_session
-from stepwise_jax.training.start import finished_summary, open_workdir, start_or_resume
+from stepwise_jax.training.start import finished_summary, open_workdir, recorded_summary, start_or_resume
 from stepwise_jax.training.summary import write_results
 from stepwise_jax.training.timing import ProfiledEpoch
 from stepwise_jax.workdir import lock
@@ -88,15 +88,29 @@ def iterate(
         multihost.enter_on_first_process(lambda: lock.exclusive_lock(folder)),
     ):
         experiment, stages = open_workdir(folder, experiment, stages, config_path, variables)
+        summary = finished_summary(folder, stages)
+        if summary is not None:
+            return (yield from _show_finished(summary, folder, observers))
         with open_session(experiment, stages, network, variables, folder, observers, profile) as session:
             return (yield from _run_session(session, stages, folder))
 
 
+def _show_finished(summary: dict[str, Any], folder: Path, observers: Sequence[Observer]) -> Run[dict[str, Any]]:
+    """Show the results of a finished run, for which neither data nor checkpoints are opened."""
+    with RunLog(folder if multihost.is_first_process() else None, observers) as log:
+        log.event("done", "this run is finished: nothing to do")
+        log.show(SummaryRecord(summary))
+        yield from log.take()
+    return summary
+
+
 def _run_session(session: Session, planned: tuple[Stage, ...], folder: Path) -> Run[dict[str, Any]]:
     state, position = start_or_resume(session, folder)
-    summary = finished_summary(session, position)
+    summary = recorded_summary(session, position)
     if summary is None:
         summary = yield from _run_stages(session, planned, state, position)
+    else:
+        write_results(session, state, folder, summary)
     session.log.show(SummaryRecord(summary))
     yield from session.log.take()
     return summary

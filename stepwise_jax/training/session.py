@@ -89,7 +89,7 @@ class _DataFields(NamedTuple):
     classes: tuple[str, ...]
 
 
-class _FunctionFields(NamedTuple):
+class FunctionFields(NamedTuple):
     """The fields of a `Session` that come from the network and its optimizer."""
 
     recipe: Recipe
@@ -107,7 +107,6 @@ def open_session(
     folder: Path,
     observers: Sequence[Observer] = (),
     profile: ProfiledEpoch | None = None,
-    read_only: bool = False,
 ) -> Iterator[Session]:
     """Open the data, draw and record the subsets, and place the images on the devices.
 
@@ -119,14 +118,13 @@ def open_session(
       folder: the run's workdir, locked by the caller.
       observers: called with each record of the run.
       profile: the epoch to trace.
-      read_only: write no record, change no checkpoint.
     """
-    mesh, is_first = _open_devices(experiment, stages, network), multihost.is_first_process()
+    mesh, is_first = open_devices(experiment, stages, network), multihost.is_first_process()
     with ExitStack() as stack:
-        log = stack.enter_context(RunLog(folder if is_first and not read_only else None, observers))
+        log = stack.enter_context(RunLog(folder if is_first else None, observers))
         data, processing = stack.enter_context(_open_data(experiment, stages, mesh, folder, log))
-        opening = _open_functions(experiment, network, variables, data.classes, processing, mesh, log)
-        checkpoints = Checkpoints(folder / CHECKPOINTS, experiment.checkpoint.keep, read_only=read_only)
+        opening = open_functions(experiment, network, variables, data.classes, processing, mesh, log)
+        checkpoints = Checkpoints(folder / CHECKPOINTS, experiment.checkpoint.keep)
         yield Session(
             experiment=experiment,
             stages=stages,
@@ -141,7 +139,7 @@ def open_session(
         )
 
 
-def _open_devices(experiment: ExperimentConfig, stages: tuple[Stage, ...], network: nn.Module) -> Mesh:
+def open_devices(experiment: ExperimentConfig, stages: tuple[Stage, ...], network: nn.Module) -> Mesh:
     """Return the mesh of all devices, on which the plan is found to be trainable."""
     compile_cache.enable()
     mesh = sharding.make_mesh()
@@ -150,7 +148,7 @@ def _open_devices(experiment: ExperimentConfig, stages: tuple[Stage, ...], netwo
 
 
 @contextmanager
-def _open_functions(
+def open_functions(
     experiment: ExperimentConfig,
     network: nn.Module,
     variables: Any | None,
@@ -158,7 +156,7 @@ def _open_functions(
     preprocessing: Preprocessing,
     mesh: Mesh,
     log: RunLog,
-) -> Iterator[_FunctionFields]:
+) -> Iterator[FunctionFields]:
     """Yield the functions that run on the devices; on exit, compile nothing more in the background."""
     recipe = make_recipe(experiment, len(classes))
     optimizer, timer = inject(recipe.optimizer, recipe.clip_norm), Timer()
@@ -175,7 +173,7 @@ def _open_functions(
     )
     make_initial_state = _initializer(experiment, recipe, network, variables, optimizer, mesh)
     try:
-        yield _FunctionFields(recipe, make_initial_state, compiled, timer)
+        yield FunctionFields(recipe, make_initial_state, compiled, timer)
     finally:
         compiled.close()
 

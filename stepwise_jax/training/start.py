@@ -1,6 +1,7 @@
 """The start of a run: a new one, or where the one in the workdir stopped."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from stepwise_jax.runtime.devices import describe_device
 from stepwise_jax.training.progress import Position, position_from_document
 from stepwise_jax.training.session import Session, resolve_steps_per_call
 from stepwise_jax.workdir import record_file
-from stepwise_jax.workdir.files import RECORDS, SUMMARY
+from stepwise_jax.workdir.files import CHECKPOINTS, PREDICTIONS, RECORDS, SAMPLES, SUMMARY
 from stepwise_jax.workdir.folder import read_experiment, resume_or_start
 from stepwise_jax.workdir.json_files import read_json
 from stepwise_jax.workdir.records import StartRecord
@@ -40,15 +41,23 @@ def open_workdir(
     return experiment, tuple(stage_from_dict(stage) for stage in opened["stages"])
 
 
-def finished_summary(session: Session, position: Position) -> dict[str, Any] | None:
-    """Return the contents of `summary.json` if the run is finished, else None."""
+def finished_summary(folder: Path, stages: Sequence[Stage]) -> dict[str, Any] | None:
+    """Return the contents of `summary.json` if the run is finished and nothing of it is lost, else None."""
+
+    def read() -> dict[str, Any] | None:
+        last = str(sum(stage.updates for stage in stages))
+        files = (folder / SUMMARY, folder / PREDICTIONS, folder / SAMPLES, folder / CHECKPOINTS / last)
+        return read_json(folder / SUMMARY) if all(path.exists() for path in files) else None
+
+    return multihost.broadcast_from_first(read)
+
+
+def recorded_summary(session: Session, position: Position) -> dict[str, Any] | None:
+    """Return the contents of `summary.json` if the run is finished, although not all of its results are there."""
+    path = session.folder / SUMMARY
     if position.updates != len(session.sampler):
         return None
-    path = session.folder / SUMMARY
-    summary = multihost.broadcast_from_first(lambda: read_json(path) if path.exists() else None)
-    if summary:
-        session.log.event("done", "this run is finished: nothing to do")
-    return summary
+    return multihost.broadcast_from_first(lambda: read_json(path) if path.exists() else None)
 
 
 def start_or_resume(session: Session, folder: Path) -> tuple[TrainState, Position]:

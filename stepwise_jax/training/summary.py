@@ -21,8 +21,12 @@ from stepwise_jax.workdir.predictions import write_arrays, write_samples
 from stepwise_jax.workdir.records import TIME_KINDS, row_metrics
 
 
-def write_results(session: Session, state: TrainState, folder: Path) -> dict[str, Any]:
+def write_results(
+    session: Session, state: TrainState, folder: Path, recorded: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """Write `predictions.npz`, `samples.npz` and `summary.json` of a saved state; return the contents of the last.
+
+    Where the summary is `recorded` already, the predictions were lost: it stays as it is.
 
     Raises:
       SaveError: if one of them cannot be written.
@@ -34,7 +38,7 @@ def write_results(session: Session, state: TrainState, folder: Path) -> dict[str
     images = session.test_loader.images(rows)
 
     def write() -> dict[str, Any]:
-        summary = make_summary(session, state, record_file.read_records(folder))
+        summary = recorded or make_summary(session, state, record_file.read_records(folder))
         with _explain_write_failure(folder):
             write_predictions(session, probabilities, folder / PREDICTIONS)
             write_samples(rows, images, folder / SAMPLES)
@@ -42,7 +46,8 @@ def write_results(session: Session, state: TrainState, folder: Path) -> dict[str
         return summary
 
     summary = multihost.broadcast_from_first(write)
-    session.log.event("done", f"done: {describe_scores(summary['metrics'], summary['test_images'])}")
+    done = f"done: {describe_scores(summary['metrics'], summary['test_images'])}"
+    session.log.event("done", f"{PREDICTIONS} and {SAMPLES} are written again" if recorded else done)
     return summary
 
 

@@ -143,3 +143,15 @@ def test_manifest_lists_what_each_stage_saw(digits):
     expected = {str(label): int(count) for label, count in enumerate(np.bincount(labels))}
     assert manifest["stages"][4]["class_counts"] == expected
     assert manifest["stages"][0]["sha256"] == parts[0].sha256
+
+
+def test_hashes_that_an_older_version_did_not_record_may_have_any_value():
+    ours = {"train": {"count": 2, "sha256": "a", "content_sha256": "b", "labels_sha256": "c"}, "dataset": "made"}
+    older = {"train": {"count": 2, "sha256": "a", "content_sha256": None}, "dataset": "made", "stages": []}
+    assert subsets.agrees(older, ours)
+    assert subsets.agrees(ours, ours)
+    for changes in ({"count": 3}, {"sha256": "x"}, {"content_sha256": "x"}, {"labels_sha256": "x"}):
+        assert not subsets.agrees({**ours, "train": {**ours["train"], **changes}}, ours)
+    assert not subsets.agrees({**older, "dataset": "other"}, ours)
+    for damaged in ([], None, {}, {"train": [], "dataset": "made"}):
+        assert not subsets.agrees(damaged, ours)

@@ -3,14 +3,18 @@
 import errno
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import TinyNet
 
+from stepwise_jax.data import placement
+from stepwise_jax.data.prepared import index
 from stepwise_jax.errors import InputError, ReadError
 from stepwise_jax.experiment.config import ExperimentConfig
+from stepwise_jax.experiment.serialization import override_fields
 from stepwise_jax.inference.trained import open_trained
 from stepwise_jax.training import evaluation
 from stepwise_jax.workdir import lock, reading
@@ -53,6 +57,7 @@ def test_a_checkpoint_that_cannot_be_read_is_neither_passed_over_nor_changed(cop
         with pytest.raises(ReadError, match="52 cannot be read"):
             read()
         assert listing_of_links(copy) == before
+    (copy / "summary.json").unlink()
     with pytest.raises(ReadError, match="52 cannot be read"):
         train(config_of(copy), copy)
     assert (copy / "checkpoints" / "52").is_dir()
@@ -103,4 +108,31 @@ def test_a_run_of_an_earlier_version_gets_its_preprocessing_by_being_evaluated(c
 def test_evaluating_finds_a_signature_that_is_not_the_runs(copy, changes):
     damage_signature(**changes)(copy)
     with pytest.raises(InputError, match=r"preprocessing\.json does not describe the images of this run"):
+        evaluation.evaluate(*parse_config(read_config(copy)), TinyNet(), copy)
+
+
+def test_training_images_are_neither_decoded_nor_indexed(data_dir, tmp_path, monkeypatch):
+    experiment = override_fields(config(data_dir), {"data.normalisation": "imagenet"})
+    folder = train(experiment, tmp_path / "run")
+
+    def refuse(*arguments: Any) -> None:
+        assert "train" not in arguments
+
+    for module, name in ((placement.datasets, "load"), (index, "find_index")):
+        monkeypatch.setattr(module, name, after(refuse, getattr(module, name)))
+    evaluation.evaluate(*parse_config(read_config(folder)), TinyNet(), folder)
+
+
+def after(check: Callable[..., None], function: Callable[..., Any]) -> Callable[..., Any]:
+    def checked(*arguments: Any) -> Any:
+        check(*arguments)
+        return function(*arguments)
+
+    return checked
+
+
+def test_test_images_that_changed_are_refused(copy):
+    path = copy / "subsets.json"
+    path.write_text(path.read_text().replace('"count": 360', '"count": 359'))
+    with pytest.raises(InputError, match="the data has changed"):
         evaluation.evaluate(*parse_config(read_config(copy)), TinyNet(), copy)
