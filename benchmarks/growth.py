@@ -75,7 +75,7 @@ def write_set(folder: Path, name: str, examples: int, classes: int) -> None:
     from stepwise_jax.data.prepared import writing
     from stepwise_jax.data.source import Source, SourceSplit
 
-    counts = {"train": examples, "test": max(classes, examples // TEST_SHARE)}
+    counts = {"train": examples, "test": max(100, examples // TEST_SHARE)}
     small = {split: SourceSplit((f"{split}_0",), (0,)) for split in counts}
     names, shape = tuple(f"class {label}" for label in range(classes)), (SIDE, SIDE, 1)
 

@@ -11,6 +11,7 @@ from stepwise_jax.cli import commands, study_commands
 from stepwise_jax.cli.arguments import make_parser
 from stepwise_jax.cli.comparisons.command import compare
 from stepwise_jax.cli.overrides import load_config, print_fields
+from stepwise_jax.data.source import scan_once
 from stepwise_jax.errors import InputError, StepwiseError, is_out_of_memory
 from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.formatting import program_name
@@ -100,7 +101,8 @@ def _execute(arguments: Sequence[str]) -> None:
     if rest and options.command not in WITH_FIELDS:
         help_command = f"{program_name()} {options.command} --help"
         raise InputError(f"{rest[0]} is no option of {options.command}: {help_command} lists them")
-    options.function(options, rest)
+    with scan_once():
+        options.function(options, rest)
 
 
 def _insert_config(arguments: Sequence[str]) -> Sequence[str]:

@@ -18,6 +18,7 @@ from stepwise_jax.data import splits
 from stepwise_jax.data.dataset import Dataset, Examples, Sizes
 from stepwise_jax.data.prepared import locating
 from stepwise_jax.data.progress import ProgressCallback, ProgressMeter
+from stepwise_jax.data.source import scanned
 from stepwise_jax.data.sources import digits
 from stepwise_jax.data.sources.catalog import PUBLISHED, PUBLISHED_SIZES
 from stepwise_jax.errors import InputError
@@ -252,7 +253,7 @@ def make_image_reader(
 
 
 def _source(data: DataConfig) -> "Source":
-    return importlib.import_module(_SOURCES[data.name]).source(data)
+    return scanned(data, lambda: importlib.import_module(_SOURCES[data.name]).source(data))
 
 
 def _prepared_folder(data: DataConfig) -> Path:

@@ -12,6 +12,7 @@ from stepwise_jax.data import datasets
 from stepwise_jax.data.dataset import Dataset
 from stepwise_jax.data.loaders import ImageReader, Loader, ResidentLoader, StreamingLoader, place_resident
 from stepwise_jax.data.progress import ProgressCallback
+from stepwise_jax.data.source import forget_scans, scan_once
 from stepwise_jax.experiment.config import DataConfig
 from stepwise_jax.functional.preprocessing import channel_histograms
 from stepwise_jax.runtime import multihost
@@ -46,8 +47,10 @@ class Split:
 
 def open_data(data: DataConfig, mesh: Mesh, progress: ProgressCallback) -> tuple[Dataset, Placement]:
     """Open the data set, preparing it if necessary, and choose its placement."""
-    multihost.on_first_then_others(lambda: datasets.prepare(data, progress))
-    dataset = datasets.open_dataset(data)
+    with scan_once():
+        multihost.on_first_then_others(lambda: datasets.prepare(data, progress))
+        dataset = datasets.open_dataset(data)
+    forget_scans()
     count = sum(len(datasets.used_rows(data, dataset, split)[1]) for split in ("train", "test"))
     needed = count * int(np.prod(datasets.image_shape(dataset, data.image_size)))
     # Hosts may differ in memory, but all must choose the same placement.

@@ -1,7 +1,8 @@
 """The description, as plain data, from which a data set is prepared."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,6 +64,40 @@ class Source:
     def fingerprint(self) -> str | None:
         """What distinguishes this data set from others that are prepared under its name."""
         return self.find_fingerprint()
+
+
+class _Scans:
+    """The sources found so far, while they are remembered."""
+
+    found: dict[Hashable, Source] | None = None
+
+
+@contextmanager
+def scan_once() -> Iterator[None]:
+    """Within it, the files of a source are scanned once: for one start, during which nobody expects new files."""
+    if _Scans.found is not None:
+        yield
+        return
+    _Scans.found = {}
+    try:
+        yield
+    finally:
+        _Scans.found = None
+
+
+def scanned(key: Hashable, scan: Callable[[], Source]) -> Source:
+    """The source that `scan` finds, or found before within `scan_once`."""
+    if _Scans.found is None:
+        return scan()
+    if key not in _Scans.found:
+        _Scans.found[key] = scan()
+    return _Scans.found[key]
+
+
+def forget_scans() -> None:
+    """Free the memory of what was scanned: the data set is open."""
+    if _Scans.found is not None:
+        _Scans.found.clear()
 
 
 def check_source(source: Source) -> None:

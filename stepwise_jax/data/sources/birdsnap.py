@@ -77,9 +77,10 @@ def _files(images: Path) -> tuple[list[ImageFile], list[str]]:
     for folder in class_folders.folder_names(images):
         # The folder of a species without any downloadable image stays empty.
         if class_folders.image_names(images / folder):
-            found, rest = class_folders.read_class_folder(images, images / folder, _LAYOUT, unsupported)
-            files += found
-            others += rest
+            found = class_folders.read_class_folder(images, images / folder, _LAYOUT)
+            files += found.files
+            others += found.others
+            unsupported += found.unsupported
     class_folders.refuse_unsupported(images, unsupported)
     if not files:
         raise InputError(f"{str(images)!r} holds no images: use {_LAYOUT}")

@@ -33,34 +33,42 @@ class ImageFile(NamedTuple):
     inode: int
 
 
-def read_class_folder(root: Path, path: Path, layout: str, unsupported: list[str]) -> tuple[list[ImageFile], list[str]]:
-    """The images of one class, sorted by name, and the names of the other files.
+class ClassFolder(NamedTuple):
+    """The contents of one class's folder, sorted by name."""
+
+    files: list[ImageFile]
+    others: list[str]
+    """Names of files that are no images."""
+    unsupported: list[str]
+    """Names of images of formats that are not read."""
+
+
+def read_class_folder(root: Path, path: Path, layout: str) -> ClassFolder:
+    """The images of one class, and the names of the other files.
 
     Args:
       root: the folder that ids are relative to.
       path: the class's folder.
       layout: the expected layout of the folders, for messages.
-      unsupported: the names of images of formats that are not read are added to it.
 
     Raises:
       InputError: for a folder that has no images or cannot be read, or images in subfolders.
     """
     _check_class_name(path)
     prefix, class_name = path.relative_to(root).as_posix(), path.name
-    files, others = [], []
+    found = ClassFolder([], [], [])
     for entry in visible_entries(path):
         name = f"{prefix}/{entry.name}"
         if entry.is_dir():
             _check_not_nested(Path(entry.path), layout)
         elif _is_image(entry.name):
-            files.append(_file(entry, name, class_name))
-        elif entry.name.lower().endswith(_OTHER_IMAGES):
-            unsupported.append(name)
+            found.files.append(_file(entry, name, class_name))
         else:
-            others.append(name)
-    if not files:
+            foreign = entry.name.lower().endswith(_OTHER_IMAGES)
+            (found.unsupported if foreign else found.others).append(name)
+    if not found.files:
         raise InputError(f"class folder {str(path)!r} holds no images ({', '.join(SUFFIXES)})")
-    return files, others
+    return found
 
 
 def refuse_unsupported(root: Path, names: Sequence[str], remedy: str = "") -> None:

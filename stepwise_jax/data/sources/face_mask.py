@@ -79,9 +79,10 @@ def _files(root: Path) -> tuple[list[ImageFile], list[str]]:
         folders[:] = class_folders.folder_names(Path(path))
         if Path(path) != root and _label(Path(path).name) is not None:
             folders.clear()
-            found, rest = class_folders.read_class_folder(root, Path(path), _LAYOUT, unsupported)
-            files += found
-            others += rest
+            found = class_folders.read_class_folder(root, Path(path), _LAYOUT)
+            files += found.files
+            others += found.others
+            unsupported += found.unsupported
         elif stray := class_folders.image_names(Path(path)):
             raise InputError(f"{os.path.join(path, stray[0])!r} is in a folder of neither class: use {_LAYOUT}")
     class_folders.refuse_unsupported(root, unsupported)

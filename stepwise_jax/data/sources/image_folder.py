@@ -15,6 +15,7 @@ from stepwise_jax.data.sources.class_folders import ImageFile, quote_names
 from stepwise_jax.data.splits import draw_test_split
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import DataConfig
+from stepwise_jax.runtime.threads import map_ahead
 
 _TEST_NAMES = ("validation", "valid", "val")
 """Folders that hold the test images where none is called test."""
@@ -48,6 +49,7 @@ def source(data: DataConfig) -> Source:
     root = _root(data)
     places, unsupported = _split_folders(root), []
     folders = {split: _read_folder(root, path, unsupported) for split, path in places.items()}
+    scanned = [file for folder in folders.values() for file in folder.files]
     if data.unreadable == "refuse":
         class_folders.refuse_unsupported(root, unsupported, ", or set data.unreadable to 'skip'")
     folders, notes = _join_spellings(folders)
@@ -55,7 +57,6 @@ def source(data: DataConfig) -> Source:
     class_names = next(iter(folders.values())).class_names
     test_fraction = None if "test" in folders else data.test_fraction
     files = [file for folder in folders.values() for file in folder.files]
-    status = class_folders.hash_status(files)
     remembered = locating.dataset_folder("image_folder", locating.data_dir(data))
     return Source(
         name="image_folder",
@@ -67,7 +68,7 @@ def source(data: DataConfig) -> Source:
         array_shape=None,
         size_bytes=sum(file.size for file in files),
         find_fingerprint=cache(lambda: content_hashes.fingerprint(root, files, repr(test_fraction), remembered)),
-        unchanged=lambda: class_folders.hash_status(_all_files(data)) == status,
+        unchanged=lambda: _all_files(data) == scanned,
         skip_unreadable=data.unreadable == "skip",
         notes=(*notes, *_left_out_notes(root, places, folders, unsupported)),
     )
@@ -84,6 +85,8 @@ def _join_spellings(folders: Mapping[str, _Folder]) -> tuple[Mapping[str, _Folde
     for folder in folders.values():
         for name in folder.class_names:
             spellings.setdefault(unicodedata.normalize("NFC", name), {})[name] = None
+    if all(len(names) == 1 for names in spellings.values()):
+        return folders, []
     first = {name: next(iter(names)) for names in spellings.values() for name in names}
     notes = [
         f"data.root: {' and '.join(map(ascii, names))} are one class, whose name is spelled in two ways (NFC and NFD)"
@@ -172,13 +175,15 @@ def _read_folder(root: Path, path: Path, unsupported: list[str]) -> _Folder:
         raise InputError(f"{str(path)!r} has no class folders: use {_LAYOUT}")
     files: list[ImageFile] = []
     others: list[str] = []
-    for class_name in class_names:
+    # A network's file system answers late: other folders are read meanwhile.
+    for future in map_ahead(lambda name: class_folders.read_class_folder(root, path / name, _LAYOUT), class_names):
         try:
-            images, rest = class_folders.read_class_folder(root, path / class_name, _LAYOUT, unsupported)
+            found = future.result()
         except class_folders.NestedImagesError as error:
             raise InputError(f"{error}{class_folders.suggestion(root)}") from error
-        files += images
-        others += rest
+        files += found.files
+        others += found.others
+        unsupported += found.unsupported
     return _Folder(class_names, tuple(files), tuple(others))
 
 
