@@ -8,12 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import TinyNet
 from data_files import quiet, source_of
 
+from stepwise_jax import train
 from stepwise_jax.data import datasets
 from stepwise_jax.data.dataset import Dataset
 from stepwise_jax.data.prepared import index, writing
-from stepwise_jax.experiment.config import DataConfig
+from stepwise_jax.errors import InputError
+from stepwise_jax.experiment.config import DataConfig, ExperimentConfig, PlanConfig
 
 
 @pytest.fixture(autouse=True)
@@ -153,3 +156,16 @@ def test_several_threads_make_one_index_at_once(tmp_path, unreadable):
     unreadable()
     assert contents(index.find_index(opened(folder), "train")) == expected
     assert {path.name for path in folder.glob("*.index*")} == {"train.index", "test.index"}
+
+
+def test_a_run_that_goes_on_notices_other_records(tmp_path):
+    folder, other, run = prepared(tmp_path / "a"), prepared(tmp_path / "b", seed=1), tmp_path / "run"
+    data = DataConfig(name="stepwise_made", data_dir=str(folder.parent.parent), image_size=4)
+    plan = PlanConfig(strategy="baseline", fractions=(1.0,), batch_multipliers=(1.0,), batch_size=2, baseline_epochs=1)
+    experiment = ExperimentConfig(data=data, plan=plan)
+    list(train(experiment, TinyNet(2), workdir=run))
+    (run / "summary.json").unlink()
+    for path in other.glob("*-train.*"):
+        shutil.copy(path, folder)
+    with pytest.raises(InputError, match=r"subsets\.json does not record the examples of stepwise_made: the data has"):
+        list(train(experiment, TinyNet(2), workdir=run))
