@@ -19,7 +19,7 @@ from stepwise_jax.report.paper_section import paper_blocks
 from stepwise_jax.report.predictions_section import predictions_blocks
 from stepwise_jax.report.run_section import draw_seconds, identity_table
 from stepwise_jax.report.series import group_series
-from stepwise_jax.studies import comparison_folder, predictors
+from stepwise_jax.studies import comparison_file, comparison_folder, predictors
 from stepwise_jax.studies.comparison import Comparison
 from stepwise_jax.studies.comparison_table import COMPARISON_HEADER, FinishedRuns, comparison_rows, verdict
 from stepwise_jax.studies.designs.summary import describe_folder
@@ -51,12 +51,12 @@ def comparison_page(root: Path) -> tuple[Block, ...]:
     Raises:
       InputError: if the comparison is damaged, or none of its runs is finished.
     """
-    compared = comparison_folder.read_comparison(root)
+    compared = comparison_file.read_comparison(root)
     finished = comparison_folder.read_finished_runs(compared, root)
     folders = [compared.run_folder(root, name, seed) for name, of_seed in finished.items() for seed in of_seed]
     if not folders:
         raise InputError(f"{root} has no finished run yet: there is nothing to show")
-    looks = comparison_folder.count_looks(root)
+    looks = comparison_file.count_looks(root)
     runs, differences = read_runs(folders), comparison_folder.arm_differences(compared, finished, looks)
     reference = compared.arms[0].name
     return (
@@ -206,7 +206,7 @@ def _strategies_table(compared: Comparison, finished: FinishedRuns, runs: Sequen
 
 
 def _tuning(root: Path) -> list[Block]:
-    tuned = comparison_folder.read_tuning(root)
+    tuned = comparison_file.read_tuning(root)
     return [Heading("Tuning"), Table(TUNING_HEADER, tuple(tuning_rows(tuned)))] if tuned else []
 
 

@@ -65,10 +65,14 @@ def protocol_conflicts(before: Protocol, now: Protocol) -> list[str]:
     """One phrase for each entry that a comparison cannot change; the margin can be changed, and is marked then."""
     ours, theirs = dataclasses.asdict(now), dataclasses.asdict(before)
     return [
-        f"--{name.replace('_', '-')}: {value} instead of {theirs[name]}"
+        f"--{name.replace('_', '-')}: {_words(value)} instead of {_words(theirs[name])}"
         for name, value in ours.items()
         if value != theirs[name] and name != "margin"
     ]
+
+
+def _words(value: Any) -> str:
+    return (",".join(map(str, value)) or "the default") if isinstance(value, tuple) else str(value)
 
 
 @dataclass(frozen=True)

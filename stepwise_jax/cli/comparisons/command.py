@@ -41,10 +41,11 @@ def _drop_duplicates(asked: Any) -> tuple[Any, Mapping[str, Any]]:
 
 def _train(options: argparse.Namespace, asked: Any, stages: Mapping[str, Any], log_words: Sequence[str]) -> None:
     from stepwise_jax.cli.comparisons import tuned
-    from stepwise_jax.studies import comparison, comparison_folder
+    from stepwise_jax.studies import comparison, comparison_file, comparison_folder
 
     folder, words = options.workdir, [*asked.fields, *log_words]
-    recorded = comparison_folder.read_tuning(folder)
+    comparison_folder.check_comparison_folder(folder, asked.comparison, asked.design)
+    recorded = comparison_file.read_tuning(folder)
     known = tuned.use_best_rates(asked, stages, recorded)
     comparison_folder.check_finished_runs(known[0].comparison, folder, known[0].experiments, known[1])
     trials = tuned.make_trials(asked, folder, recorded, words)
@@ -67,13 +68,13 @@ def _train(options: argparse.Namespace, asked: Any, stages: Mapping[str, Any], l
 def _show(folder: Any) -> None:
     from stepwise_jax.cli.study_tables import print_comparison
     from stepwise_jax.report.report import write_report
-    from stepwise_jax.studies import comparison_folder, predictors
+    from stepwise_jax.studies import comparison_file, comparison_folder, predictors
     from stepwise_jax.studies.designs.summary import describe_folder
 
-    whole = comparison_folder.read_comparison(folder)
+    whole = comparison_file.read_comparison(folder)
     runs = comparison_folder.read_finished_runs(whole, folder)
-    comparison_folder.record_look(folder)
-    looks = comparison_folder.count_looks(folder)
+    comparison_file.record_look(folder)
+    looks = comparison_file.count_looks(folder)
     print_comparison(whole, runs, comparison_folder.arm_differences(whole, runs, looks))
     for sentence in (*predictors.conclusions(whole, folder, runs), *describe_folder(folder)):
         print(sentence)

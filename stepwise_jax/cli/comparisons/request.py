@@ -10,7 +10,7 @@ from stepwise_jax.errors import InputError, require
 from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.experiment.config_files import load_config, load_rows
 from stepwise_jax.formatting import program_name
-from stepwise_jax.studies import comparison, comparison_folder, tuning
+from stepwise_jax.studies import comparison, comparison_file, tuning
 from stepwise_jax.studies.comparison import Arm, Comparison, Protocol
 from stepwise_jax.studies.designs.document import Design, design_differences, make_design, read_design
 from stepwise_jax.studies.seeds import check_vary
@@ -103,9 +103,9 @@ def _make_protocol(options: argparse.Namespace, seeds: int) -> Protocol:
 
 
 def _recorded_protocol(folder: Path | None) -> Protocol:
-    if folder is None or not (folder / comparison_folder.COMPARISON_FILE).exists():
+    if folder is None or not (folder / comparison_file.COMPARISON_FILE).exists():
         return Protocol()
-    return comparison_folder.read_comparison(folder).protocol
+    return comparison_file.read_comparison(folder).protocol
 
 
 def load_arms(arms: Sequence[Arm], fields: Sequence[str]) -> dict[str, ExperimentConfig]:

@@ -12,7 +12,7 @@ from stepwise_jax.data import datasets
 from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.plans.planning import make_plan
 from stepwise_jax.plans.stage import Stage
-from stepwise_jax.studies import comparison, comparison_folder, tuning
+from stepwise_jax.studies import comparison, comparison_file, tuning
 from stepwise_jax.studies.comparison import Arm
 from stepwise_jax.studies.jobs import Job
 from stepwise_jax.studies.tuning import TunedArm
@@ -66,5 +66,5 @@ def tune(folder: Path, recorded: Mapping[str, TunedArm], trials: Trials, process
     if not trials:
         return recorded
     found = tuning.tune(trials, lambda jobs: study_commands.run_unfinished(jobs, processes))
-    comparison_folder.update_document(folder, "tuning", tuning.tuning_to_dict({**recorded, **found}))
+    comparison_file.update_document(folder, "tuning", tuning.tuning_to_dict({**recorded, **found}))
     return {**recorded, **found}

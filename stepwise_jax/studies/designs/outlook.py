@@ -7,7 +7,8 @@ from pathlib import Path
 from stepwise_jax.errors import InputError
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.studies.comparison import Comparison
-from stepwise_jax.studies.comparison_folder import arm_differences, read_comparison, read_finished_runs
+from stepwise_jax.studies.comparison_file import read_comparison
+from stepwise_jax.studies.comparison_folder import arm_differences, read_finished_runs
 from stepwise_jax.studies.statistics.multiplicity import strictest_level
 from stepwise_jax.studies.statistics.power import MOST_SEEDS, seeds_for_margin, smallest_difference
 from stepwise_jax.studies.statistics.student import mean_and_deviation

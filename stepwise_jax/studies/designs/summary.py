@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from stepwise_jax.studies.comparison import Protocol
-from stepwise_jax.studies.comparison_folder import read_comparison, read_design_of, read_history, read_tuning
+from stepwise_jax.studies.comparison_file import read_comparison, read_design_of, read_history, read_tuning
 from stepwise_jax.studies.designs.document import Design
 from stepwise_jax.studies.designs.history import History, describe_additions, describe_looks, find_additions
 from stepwise_jax.studies.seeds import describe_vary

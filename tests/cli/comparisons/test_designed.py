@@ -171,3 +171,20 @@ def test_a_pilot_says_what_a_design_shows(capsys, tmp_path, trained):
     # Three epochs of 80 examples in batches of 16: four runs, and three of the tuning.
     assert baseline[-2] == f"{3 * (4 * 80 + 3 * 80):,}"
     assert all(re.fullmatch(r"[\d.]+", each) for each in baseline[1:3])
+
+
+def test_only_the_named_streams_differ_between_the_seeds(capsys, tmp_path, trained):
+    path, root = tmp_path / "d.toml", tmp_path / "compared"
+    plan(capsys, path, "--seeds", "2", "--seed", "3", "--vary", "init", "--tune-trials", "3")
+    assert 'vary = ["init"]' in path.read_text()
+    shown = output_of(capsys, "compare", "--design", str(path), "--workdir", str(root))
+    assert "What differs between the seeds: init; held at seed 3: order, subset." in shown
+    seeds = [
+        json.loads((root / folder / "config.json").read_text())["experiment"]
+        for folder in ("stepwise/seed3", "stepwise/seed4", "tuning/stepwise/learning_rate=0.01")
+    ]
+    assert [(each["seed"], each["streams"]["init"]) for each in seeds] == [(3, 3), (3, 4), (3, 2**32 - 1)]
+    # Another seed of the configuration would hold the other streams elsewhere.
+    more = ["compare", DIGITS, *NAMES, *SMALL, "--workdir", str(root), "--seeds", "2", "--seed", "4"]
+    assert "seed: 4 instead of 3" in fails(capsys, *more)
+    assert "--vary: order instead of init" in fails(capsys, *more[:-1], "3", "--vary", "order")
