@@ -40,9 +40,9 @@ def check_options(options: argparse.Namespace, fields: Sequence[str]) -> None:
     Raises:
       InputError: naming one of them.
     """
-    if options.plan_design and (options.workdir or options.design):
-        other = "--workdir" if options.workdir else "--design"
-        raise InputError(f"--plan-design writes a design and trains nothing: leave out {other}")
+    for name in ("workdir", "design", "log", "processes"):
+        if options.plan_design and getattr(options, name):
+            raise InputError(f"--plan-design writes a design and trains nothing: leave out --{name}")
     if options.pilot and not options.plan_design:
         raise InputError("--pilot says what a design can show: give it with --plan-design")
     if not options.plan_design and not options.workdir:

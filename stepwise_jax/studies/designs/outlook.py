@@ -25,6 +25,8 @@ class Pilot:
     """Measured seconds of whole runs, by arm."""
     other_fields: tuple[str, ...]
     """Fields in which its experiment differs from the planned one."""
+    seeds: tuple[int, ...] = ()
+    """Those with finished runs."""
 
 
 def read_pilot(root: Path, planned: Comparison) -> Pilot:
@@ -58,7 +60,8 @@ def read_pilot(root: Path, planned: Comparison) -> Pilot:
         for name, of_arm in summaries.items()
     }
     differing = conflicting_fields(planned.experiment, earlier.experiment)
-    return Pilot(deviations, seconds, tuple(each for each in differing if not each.startswith("seed:")))
+    seeds = tuple(sorted({seed for of_arm in runs.values() for seed in of_arm}))
+    return Pilot(deviations, seconds, tuple(each for each in differing if not each.startswith("seed:")), seeds)
 
 
 @dataclass(frozen=True)
@@ -155,8 +158,15 @@ def describe_outlook(comparison: Comparison, pilot: Pilot | None) -> str:
     counts = sorted({count for _, count in pilot.deviations.values()})
     fewest = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     other = f" Its experiment differs ({'; '.join(pilot.other_fields)})." if pilot.other_fields else ""
+    other = other or _describe_known(sorted({*comparison.seeds} & {*pilot.seeds}), max(pilot.seeds) + 1)
     return (
         f"Points of top-1, with 80 % power at a level of {level:.2g}: 5 % over all strategies and looks. The deviation "
         f"of the paired differences is the pilot's, over {fewest} seeds; the seeds for a margin hold where two "
         f"strategies are equal. Hours are the pilot's seconds a sample, one run at a time.{other}"
     )
+
+
+def _describe_known(seeds: Sequence[int], free: int) -> str:
+    """A warning about seeds whose results the pilot has shown."""
+    known = ", ".join(map(str, seeds))
+    return f" The pilot has already shown the results of seeds {known}: --seed {free} takes others." if seeds else ""

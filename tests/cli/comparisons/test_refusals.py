@@ -28,6 +28,7 @@ def design(capsys, tmp_path):
         ([], "give --workdir DIR, the folder of the comparison, or --plan-design FILE"),
         (["--plan-design", "d.toml", "--workdir", "w"], "trains nothing: leave out --workdir"),
         (["--plan-design", "d.toml", "--design", "e.toml"], "trains nothing: leave out --design"),
+        (["--plan-design", "d.toml", "--log", "wandb"], "trains nothing: leave out --log"),
         (["--workdir", "w", "--pilot", "p"], "--pilot says what a design can show: give it with --plan-design"),
         (["--workdir", "w", "--margin", "0"], "--margin is 0.0: it must be points of top-1, above 0"),
         (["--workdir", "w", "--margin", "nan"], "--margin is nan"),

@@ -59,6 +59,9 @@ def test_the_table_has_power_and_cost(pilot):
     text = outlook.describe_outlook(PLANNED, found)
     assert "80 % power at a level of 0.025" in text
     assert "over 3 seeds" in text
+    assert text.endswith("The pilot has already shown the results of seeds 0, 1, 2: --seed 3 takes others.")
+    fresh = dataclasses.replace(PLANNED, seeds=tuple(range(3, 13)))
+    assert "already shown" not in outlook.describe_outlook(fresh, found)
 
 
 def test_without_a_pilot_it_says_what_is_not_known():
