@@ -19,10 +19,11 @@ from stepwise_jax.report.paper_section import paper_blocks
 from stepwise_jax.report.predictions_section import predictions_blocks
 from stepwise_jax.report.run_section import draw_seconds, identity_table
 from stepwise_jax.report.series import group_series
-from stepwise_jax.studies import comparison_file, comparison_folder, predictors
+from stepwise_jax.studies import comparison_file, comparison_folder
 from stepwise_jax.studies.comparison import Comparison
 from stepwise_jax.studies.comparison_table import COMPARISON_HEADER, FinishedRuns, comparison_rows, verdict
 from stepwise_jax.studies.designs.summary import describe_folder
+from stepwise_jax.studies.statistics import predictors
 from stepwise_jax.studies.statistics.paired import Difference
 from stepwise_jax.studies.tuning import TUNING_HEADER, tuning_rows
 from stepwise_jax.workdir.json_files import read_json

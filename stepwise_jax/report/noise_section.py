@@ -13,8 +13,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 from stepwise_jax.formatting import format_estimate, format_number, format_percent
 from stepwise_jax.report.blocks import Block, Heading, Notes, Paragraph, Picture, Table
 from stepwise_jax.report.figures import WIDTH, Theme, make_picture
-from stepwise_jax.studies import predictors
-from stepwise_jax.studies.predictors import LOSSES, PREDICTORS, Agreement, ArmRuns
+from stepwise_jax.studies.statistics import predictors
+from stepwise_jax.studies.statistics.predictors import LOSSES, PREDICTORS, Agreement, ArmRuns
 from stepwise_jax.workdir.records import Row
 from stepwise_jax.workdir.runs import Run
 

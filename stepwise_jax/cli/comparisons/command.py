@@ -68,8 +68,9 @@ def _train(options: argparse.Namespace, asked: Any, stages: Mapping[str, Any], l
 def _show(folder: Any) -> None:
     from stepwise_jax.cli.study_tables import print_comparison
     from stepwise_jax.report.report import write_report
-    from stepwise_jax.studies import comparison_file, comparison_folder, predictors
+    from stepwise_jax.studies import comparison_file, comparison_folder
     from stepwise_jax.studies.designs.summary import describe_folder
+    from stepwise_jax.studies.statistics import predictors
 
     whole = comparison_file.read_comparison(folder)
     runs = comparison_folder.read_finished_runs(whole, folder)

@@ -9,8 +9,8 @@ import pytest
 from made_runs import make_run
 
 from stepwise_jax.experiment.config import PlanConfig
-from stepwise_jax.studies import predictors
-from stepwise_jax.studies.predictors import Agreement, agreements, conclude, has_measurements, predict
+from stepwise_jax.studies.statistics import predictors
+from stepwise_jax.studies.statistics.predictors import Agreement, agreements, conclude, has_measurements, predict
 from stepwise_jax.workdir.record_file import RunRecords
 from stepwise_jax.workdir.runs import Run, read_runs
 
