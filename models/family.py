@@ -97,14 +97,7 @@ def build(
       ValueError: for an unknown name (the message has the nearest ones) or an impossible size.
     """
     architecture = _architecture(name)
-    if num_classes < 2:
-        raise ValueError(f"num_classes: {num_classes} is too few to classify; it must be 2 or more")
-    if width is not None and width < 2:
-        raise ValueError(f"width: {width} channels are too few; it must be 2 or more, such as 64")
-    if stem_stride not in (1, 2):
-        raise ValueError(f"stem_stride: {stem_stride} is no stride of a stem; it must be 1 or 2")
-    if blocks is not None and (not blocks or min(blocks) < 1):
-        raise ValueError(f"blocks: {tuple(blocks)} leaves a network stage empty; it must be like (3, 4, 6, 3)")
+    _check_sizes(num_classes, stem_stride, width, blocks)
     fields = {f.name: getattr(architecture, f.name) for f in dataclasses.fields(architecture)}
     fields |= {"width": width or architecture.width, "blocks": tuple(blocks or architecture.blocks)}
     return ResNet(
@@ -115,6 +108,17 @@ def build(
         zero_init_last_scale=zero_init_last_scale,
         **fields,
     )
+
+
+def _check_sizes(num_classes: int, stem_stride: int, width: int | None, blocks: Sequence[int] | None) -> None:
+    if num_classes < 2:
+        raise ValueError(f"num_classes: {num_classes} is too few to classify; it must be 2 or more")
+    if width is not None and width < 2:
+        raise ValueError(f"width: {width} channels are too few; it must be 2 or more, such as 64")
+    if stem_stride not in (1, 2):
+        raise ValueError(f"stem_stride: {stem_stride} is no stride of a stem; it must be 1 or 2")
+    if blocks is not None and (not blocks or min(blocks) < 1):
+        raise ValueError(f"blocks: {tuple(blocks)} leaves a network stage empty; it must be like (3, 4, 6, 3)")
 
 
 def _architecture(name: str) -> _Architecture:

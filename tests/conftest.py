@@ -55,7 +55,7 @@ from stepwise_jax.experiment.serialization import override_fields
 from stepwise_jax.plans import planning
 from stepwise_jax.runtime.process import collect_garbage_rarely, ignore_abandoned_reads
 from stepwise_jax.training import loop
-from stepwise_jax.training.timing import ProfiledEpoch
+from stepwise_jax.training.measurements.timing import ProfiledEpoch
 
 
 def keep_to_own_cores() -> None:

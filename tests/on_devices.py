@@ -37,9 +37,9 @@ from stepwise_jax.plans import planning
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.runtime import sharding
 from stepwise_jax.training import loop
-from stepwise_jax.training.noise import measure_noise
+from stepwise_jax.training.measurements.noise import measure_noise
+from stepwise_jax.training.measurements.timing import Timer
 from stepwise_jax.training.programs.compilation import PLAIN, CompiledFunctions
-from stepwise_jax.training.timing import Timer
 from stepwise_jax.workdir import record_file
 from stepwise_jax.workdir.records import EpochRecord
 

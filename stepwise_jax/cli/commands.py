@@ -65,7 +65,7 @@ def train(options: argparse.Namespace, fields: Sequence[str]) -> None:
     from stepwise_jax.plans.planning import make_plan
     from stepwise_jax.runtime import compile_cache, multihost
     from stepwise_jax.training import loop
-    from stepwise_jax.training.timing import parse_profiled_epoch
+    from stepwise_jax.training.measurements.timing import parse_profiled_epoch
     from stepwise_jax.workdir.loggers import make_loggers
 
     compute_in_main_thread()
@@ -119,7 +119,7 @@ def evaluate(options: argparse.Namespace, _: Sequence[str]) -> None:
     from stepwise_jax.cli.display import make_display
     from stepwise_jax.data import datasets
     from stepwise_jax.functional.networks import build_network
-    from stepwise_jax.training import evaluation
+    from stepwise_jax.training.measurements import evaluation
     from stepwise_jax.workdir.folder import parse_config, read_config
 
     experiment, stages = parse_config(read_config(options.run))

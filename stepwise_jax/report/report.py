@@ -7,7 +7,7 @@ from pathlib import Path
 from stepwise_jax.errors import InputError
 from stepwise_jax.report import rendering
 from stepwise_jax.report.blocks import Block, Heading, Notes, Paragraph, Table, Verdict
-from stepwise_jax.report.comparison_page import comparison_page
+from stepwise_jax.report.comparisons.comparison_page import comparison_page
 from stepwise_jax.report.comparisons.variance_page import variance_page
 from stepwise_jax.report.curves import draw_curves
 from stepwise_jax.report.paper_section import paper_blocks

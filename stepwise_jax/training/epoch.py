@@ -18,12 +18,12 @@ from stepwise_jax.functional.state import TrainState
 from stepwise_jax.plans.stage import Stage, learning_rate_at, noise_scale
 from stepwise_jax.runtime.signals import Stopped
 from stepwise_jax.training import failures, saving
-from stepwise_jax.training.evaluation import score_test_set
-from stepwise_jax.training.noise import measure_noise
+from stepwise_jax.training.measurements.evaluation import score_test_set
+from stepwise_jax.training.measurements.noise import measure_noise
+from stepwise_jax.training.measurements.timing import ProfiledEpoch, profiler_trace
 from stepwise_jax.training.programs.step_functions import step_options
 from stepwise_jax.training.progress import Position
 from stepwise_jax.training.session import Session
-from stepwise_jax.training.timing import ProfiledEpoch, profiler_trace
 from stepwise_jax.workdir.files import PROFILE
 from stepwise_jax.workdir.records import EpochRecord, Record, StepsRecord
 

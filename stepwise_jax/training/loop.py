@@ -20,13 +20,13 @@ from stepwise_jax.runtime import multihost
 from stepwise_jax.runtime.signals import Stopped, until_stopped
 from stepwise_jax.training import failures, saving
 from stepwise_jax.training.epoch import run_epoch_with_profile, save_is_due, save_or_stop, yield_records
-from stepwise_jax.training.noise import compile_noise_ahead, measure_noise
+from stepwise_jax.training.measurements.noise import compile_noise_ahead, measure_noise
+from stepwise_jax.training.measurements.timing import ProfiledEpoch
 from stepwise_jax.training.programs.step_functions import step_options
 from stepwise_jax.training.progress import Observer, Position, RunLog, notify_end, updates_before
 from stepwise_jax.training.session import Session, open_session
 from stepwise_jax.training.start import finished_summary, open_workdir, recorded_summary, start_or_resume
 from stepwise_jax.training.summary import write_results
-from stepwise_jax.training.timing import ProfiledEpoch
 from stepwise_jax.workdir import lock
 from stepwise_jax.workdir.records import Record, StageRecord, SummaryRecord
 

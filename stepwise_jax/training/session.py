@@ -30,9 +30,9 @@ from stepwise_jax.functional.state import TrainState, make_initializer, state_fr
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.runtime import agreement, compile_cache, multihost, sharding
 from stepwise_jax.runtime.signals import stop_on_signals
+from stepwise_jax.training.measurements.timing import ProfiledEpoch, Timer
 from stepwise_jax.training.programs.compilation import CompiledFunctions
 from stepwise_jax.training.progress import Observer, RunLog
-from stepwise_jax.training.timing import ProfiledEpoch, Timer
 from stepwise_jax.workdir.checkpoints import Checkpoints
 from stepwise_jax.workdir.files import CHECKPOINTS, SUBSETS
 from stepwise_jax.workdir.json_files import read_json, write_json

@@ -11,7 +11,7 @@ from stepwise_jax.errors import SaveError
 from stepwise_jax.formatting import describe_scores
 from stepwise_jax.functional.state import TrainState, digest, learned_state
 from stepwise_jax.runtime import multihost
-from stepwise_jax.training.evaluation import predict_test_set
+from stepwise_jax.training.measurements.evaluation import predict_test_set
 from stepwise_jax.training.programs.step_functions import step_options
 from stepwise_jax.training.session import Session
 from stepwise_jax.workdir import predictions, record_file

@@ -17,9 +17,9 @@ from stepwise_jax.experiment.config import OptimizerConfig
 from stepwise_jax.functional.optimizers import make_optimizer
 from stepwise_jax.functional.preprocessing import make_preprocessing
 from stepwise_jax.runtime import devices, sharding
+from stepwise_jax.training.measurements.timing import Timer
 from stepwise_jax.training.programs import step_functions
 from stepwise_jax.training.programs.compilation import CompiledFunctions
-from stepwise_jax.training.timing import Timer
 
 TINY = ["--width", "4", "--blocks", "1,1", "--image-size", "32", "--small-images", "--classes", "5"]
 QUICK = ["--seconds", "0.2", "--precisions", "float32"]

@@ -15,7 +15,7 @@ from stepwise_jax.errors import InputError
 from stepwise_jax.experiment import paper
 from stepwise_jax.report import rendering, report
 from stepwise_jax.report.blocks import Block, Heading, ImageGrid, Notes, Picture, Table, Verdict
-from stepwise_jax.report.comparison_page import comparison_page
+from stepwise_jax.report.comparisons.comparison_page import comparison_page
 from stepwise_jax.report.paper_section import paper_blocks
 from stepwise_jax.report.predictions_section import predictions_blocks
 from stepwise_jax.report.run_section import draw_seconds

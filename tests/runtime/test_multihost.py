@@ -27,7 +27,7 @@ from stepwise_jax.runtime import sharding
 from stepwise_jax.data.sampler import PlanSampler
 from stepwise_jax.data.batches import pad_rows
 from stepwise_jax.functional.preprocessing import Preprocessing
-from stepwise_jax.training.timing import Timer
+from stepwise_jax.training.measurements.timing import Timer
 from stepwise_jax.experiment.config import OptimizerConfig
 from stepwise_jax.functional.metrics import scores_from_sums
 from stepwise_jax.data.loaders import StreamingLoader

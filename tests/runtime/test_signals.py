@@ -13,7 +13,7 @@ import pytest
 from conftest import Recorder, TinyNet
 
 from stepwise_jax.errors import InterruptedRunError
-from stepwise_jax.training import evaluation
+from stepwise_jax.training.measurements import evaluation
 from stepwise_jax.training.programs.compilation import CompiledFunctions
 from stepwise_jax.workdir import folder, record_file
 

@@ -16,7 +16,7 @@ from stepwise_jax.errors import InputError, ReadError
 from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.experiment.serialization import override_fields
 from stepwise_jax.inference.trained import open_trained
-from stepwise_jax.training import evaluation
+from stepwise_jax.training.measurements import evaluation
 from stepwise_jax.workdir import lock, reading
 from stepwise_jax.workdir.folder import parse_config, read_config
 from tests.digits_run import config, damage_newest, damage_signature, listing, make_old, train

@@ -25,7 +25,7 @@ from stepwise_jax.functional.train_step import Batch, make_gradient
 from stepwise_jax.plans import planning
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.training import loop
-from stepwise_jax.training.noise import count_microbatches, measure_noise
+from stepwise_jax.training.measurements.noise import count_microbatches, measure_noise
 from stepwise_jax.training.session import open_session
 from stepwise_jax.workdir import record_file
 from stepwise_jax.workdir.record_file import without_seconds

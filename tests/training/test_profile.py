@@ -6,7 +6,7 @@ import pytest
 import launch
 from stepwise_jax.errors import InputError
 from stepwise_jax.plans.stage import Stage
-from stepwise_jax.training.timing import ProfiledEpoch, parse_profiled_epoch
+from stepwise_jax.training.measurements.timing import ProfiledEpoch, parse_profiled_epoch
 
 STAGES = (Stage("A", 0.5, 100, 10, 0.1, epochs=3), Stage("O", 1.0, 200, 10, 0.1, epochs=5))
 

@@ -27,6 +27,7 @@ from stepwise_jax.functional.train_step import Statistics
 from stepwise_jax.runtime.sharding import on_mesh, place, replicated, split_along
 from stepwise_jax.runtime.threads import BackgroundWorker
 from stepwise_jax.runtime.xla_options import compiler_options
+from stepwise_jax.training.measurements.timing import Timer
 from stepwise_jax.training.programs.step_functions import (
     StepOptions,
     count_flops,
@@ -38,7 +39,6 @@ from stepwise_jax.training.programs.step_functions import (
     make_stage_call,
     resized,
 )
-from stepwise_jax.training.timing import Timer
 
 Key = tuple[Any, ...]
 """A function's name, its options, and the shape of its inputs."""

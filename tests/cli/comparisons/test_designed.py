@@ -11,7 +11,7 @@ from stepwise_jax.cli import study_commands
 from stepwise_jax.errors import InterruptedRunError
 from stepwise_jax.report import report
 from stepwise_jax.report.blocks import Heading, Paragraph
-from stepwise_jax.report.comparison_page import comparison_page
+from stepwise_jax.report.comparisons.comparison_page import comparison_page
 from tests.cli.command_line import DIGITS, fails
 from tests.cli.comparisons.made_training import make_training
 

@@ -11,8 +11,8 @@ from stepwise_jax.functional.optimizers import make_optimizer, set_hyperparamete
 from stepwise_jax.functional.preprocessing import Preprocessing
 from stepwise_jax.functional.state import TrainState, state_from_variables
 from stepwise_jax.runtime import sharding
+from stepwise_jax.training.measurements.timing import Timer
 from stepwise_jax.training.programs.compilation import CompiledFunctions
-from stepwise_jax.training.timing import Timer
 
 NETWORK = TinyNet(num_classes=7)
 OPTIMIZER = make_optimizer(OptimizerConfig())

@@ -1,0 +1,1 @@
+"""What is measured of a run beside its training: scores, gradient noise, time."""
