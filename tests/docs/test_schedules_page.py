@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from typing import Any
 
 import launch
 from stepwise_jax.experiment.config import PlanConfig
@@ -43,6 +44,7 @@ def test_the_pictures_are_there():
 def test_the_example_is_a_schedule_of_its_budget():
     example = next(code for code in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "def doubling" in code)
     names = {"dataclasses": dataclasses, "follow_rates": follow_rates, "equal_samples": equal_samples}
-    exec(example, names | {"PlanConfig": PlanConfig, "Stage": Stage}, scope := {})
+    scope: dict[str, Any] = {}
+    exec(example, names | {"PlanConfig": PlanConfig, "Stage": Stage}, scope)
     stages = scope["doubling"](PlanConfig(), 50_000)
     assert [(stage.batch_size, stage.epochs) for stage in stages] == [(24, 15), (48, 15), (96, 15), (192, 15)]
