@@ -276,7 +276,8 @@ _OPTIONS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     ),
     "evaluate": ("DIR [--data.root FOLDER] [--data.data_dir DIR] [--json]", _add_evaluate_options),
     "compare": (
-        "(CONFIG [--seeds N] [--strategies A,B,...] | --design FILE) --workdir DIR [...] [--FIELD VALUE ...]",
+        "(CONFIG [--seeds N] [--strategies A,B,...] | --design FILE) --workdir DIR [...] [--FIELD VALUE ...]\n"
+        "       CONFIG --plan-design FILE [--pilot DIR] [...] [--FIELD VALUE ...]",
         _add_compare_options,
     ),
     "sweep": (
