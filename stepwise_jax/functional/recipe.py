@@ -59,7 +59,13 @@ def make_recipe(experiment: ExperimentConfig, num_classes: int) -> Recipe:
 
 
 def with_recipe(experiment: ExperimentConfig, recipe: Recipe) -> ExperimentConfig:
-    """Return the experiment with what a recipe has other than its defaults."""
+    """Return the experiment with what a recipe has other than its defaults.
+
+    Raises:
+      InputError: for something else than a recipe, or a part of one that cannot be used.
+    """
+    if not isinstance(recipe, Recipe):
+        raise InputError(f"recipe is a {type(recipe).__name__}: it must be a stepwise_jax.Recipe")
     changes: dict[str, Any] = {}
     if recipe.optimizer is not sgd:
         names = {function: name for name, function in OPTIMIZERS.items()}
@@ -69,6 +75,8 @@ def with_recipe(experiment: ExperimentConfig, recipe: Recipe) -> ExperimentConfi
     if recipe.augment is not None:
         changes["data.augmentation"] = recipe.augment
     if recipe.metrics:
+        names = isinstance(recipe.metrics, Mapping)
+        require(names, "recipe.metrics", recipe.metrics, "a dictionary of functions by name")
         changes["evaluation.metrics"] = dict(recipe.metrics)
     for name in ("clip_norm", "ema_decay"):
         if getattr(recipe, name) is not None:

@@ -22,6 +22,9 @@ from tests.cli.command_line import DIGITS, fails
 SHORT = {"plan.fractions": (0.1, 1.0), "plan.batch_multipliers": (1, 1), "plan.epochs_per_stage": 1}
 
 
+LIST: Any = ["top1"]
+
+
 @pytest.fixture
 def short(experiment):
     return override_fields(experiment, SHORT)
@@ -48,6 +51,8 @@ def no_strategy(plan, examples):
         ({"recipe": sj.Recipe(loss=lambda logits, targets: logits.mean())}, "must return one number for each example"),
         ({"recipe": sj.Recipe(augment=lambda key, images, labels: (images[1:], labels))}, "turns images float32"),
         ({"recipe": sj.Recipe(metrics={"mine": lambda logits, labels: logits.sum()})}, "the metric mine returns"),
+        ({"recipe": sj.Recipe(metrics=LIST)}, "recipe.metrics is ['top1']: it must be a dictionary of functions"),
+        ({"recipe": "adamw"}, "recipe is a str: it must be a stepwise_jax.Recipe"),
         ({"recipe": sj.Recipe(optimizer=lambda momentum=0.9: optax.sgd(0.1))}, "must be learning_rate"),
         ({"plan.strategy": no_strategy}, "sets 'nesterov', which the optimizer sgd does not take"),
         ({"plan.carry": lambda state, make: state.params}, "plan.carry: <lambda> returned dict"),
