@@ -149,7 +149,8 @@ def table_row(scenario: Scenario, rates: Rates) -> tuple[str, ...]:
     """A row under `HEADER`."""
     seeds = ", ".join(str(count) if count else "…" for count in scenario.seeds)
     false = (rates.false_difference, rates.false_equivalence)
-    return (scenario.name, seeds, *(f"{share:.1%}" for share in (*false, rates.claimed)), f"{rates.decided:.0%}")
+    shares = (f"{100 * share:.1f} %" for share in (*false, rates.claimed))
+    return (scenario.name, seeds, *shares, f"{100 * rates.decided:.0f} %")
 
 
 def main() -> None:
@@ -164,7 +165,7 @@ def main() -> None:
         print(f"| {' | '.join(table_row(scenario, rates))} |", flush=True)
     error = 1.96 * math.sqrt(0.05 * 0.95 / options.comparisons)
     versions = f"Python {platform.python_version()}, NumPy {np.__version__}, SciPy {scipy.__version__}"
-    print(f"\n{options.comparisons:,} comparisons each: a rate of 5 % is known to ± {error:.1%}. {versions}.")
+    print(f"\n{options.comparisons:,} comparisons each: a rate of 5 % is known to ± {100 * error:.1f} %. {versions}.")
 
 
 if __name__ == "__main__":
