@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from stepwise_jax.plans.planning import make_plan
     from stepwise_jax.plans.stage import Stage
     from stepwise_jax.report.report import write_report
+    from stepwise_jax.training.background import in_background
     from stepwise_jax.training.train import train
     from stepwise_jax.workdir import loggers
     from stepwise_jax.workdir.record_file import read_records
@@ -48,6 +49,7 @@ _HOMES = {
     "Recipe": "stepwise_jax.functional.recipe",
     "Stage": "stepwise_jax.plans.stage",
     "make_plan": "stepwise_jax.plans.planning",
+    "in_background": "stepwise_jax.training.background",
     "train": "stepwise_jax.training.train",
     "Record": "stepwise_jax.workdir.records",
     "read_records": "stepwise_jax.workdir.record_file",
@@ -78,6 +80,7 @@ __all__ = [
     "StreamsConfig",
     "augmentation",
     "datasets",
+    "in_background",
     "load_config",
     "loggers",
     "losses",
