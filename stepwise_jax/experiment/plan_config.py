@@ -56,7 +56,7 @@ class PlanConfig(ConfigSection):
     critical_batch: int | None = None
     """Critical batch size that a pilot run measured: critical_batch_warmup stops doubling below it."""
     pilot_samples: int = 0
-    """Samples of that pilot run, which critical_batch_warmup does without."""
+    """Samples of the pilot run, which critical_batch_warmup and cabs do without."""
     carry: CarryName | Callable[..., Any] = "state"
     """Kept at a stage boundary: everything, all but momentum, nothing, or shrunken weights; or a function."""
     batch_statistics: Literal["carried", "reset", "reestimated"] = "carried"

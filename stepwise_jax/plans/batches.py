@@ -101,15 +101,34 @@ def critical_batch_warmup(
     """
     inside = list(shares) == sorted(set(shares)) and all(0 < share < 1 for share in shares)
     require(inside, "shares of critical_batch_warmup", shares, "rising numbers between 0 and 1")
-    budget = staged_samples(plan, examples)
-    require(plan.pilot_samples < budget, "plan.pilot_samples", plan.pilot_samples, f"below {budget}, the staged run's")
-    whole = whole_set(plan, examples, max(1, round((budget - plan.pilot_samples) / examples)))
+    whole = _after_pilot(plan, examples)
     largest = min(plan.critical_batch or _largest_batch(whole), examples)
     sizes = [plan.batch_size]
     for _ in shares:
         sizes.append(2 * sizes[-1] if 2 * sizes[-1] <= largest else sizes[-1])
     stages = follow_rates(_in_batches(whole, (*shares, 1.0), sizes), (whole,))
     return tuple(with_scaled_rate(stage, math.sqrt(stage.batch_size / plan.batch_size)) for stage in stages)
+
+
+def cabs(plan: PlanConfig, examples: int, *, ratios: tuple[float, ...]) -> tuple[Stage, ...]:
+    """Grow the batch with the noise of the gradients, b_i = lambda tr(Sigma_i) / L_i, at a constant rate.
+
+    Balles, Romero and Hennig, "Coupling adaptive batch sizes with learning rates" (2017), arXiv 1612.05086. They take
+    the ratio of the gradient's variance to the loss from training itself; here a pilot run has measured it (`--measure
+    noise`), and the plan is decided before the run. Their rule is for SGD without momentum. A batch is b at least, and
+    the samples of the pilot, `plan.pilot_samples`, are charged.
+
+    Args:
+      plan: the plan.
+      examples: M.
+      ratios: tr(Sigma) over the loss, in each of as many equal shares of the run.
+    """
+    require(all(0 < each < math.inf for each in ratios), "ratios of cabs", ratios, "positive numbers")
+    whole = _after_pilot(plan, examples)
+    sizes = [min(max(round(plan.learning_rate * each), plan.batch_size), _largest_batch(whole)) for each in ratios]
+    first, *others = _in_batches(whole, [(part + 1) / len(ratios) for part in range(len(ratios))], sizes)
+    first = dataclasses.replace(first, milestones=(), warmup_epochs=min(first.warmup_epochs, first.epochs - 1))
+    return first, *(dataclasses.replace(stage, milestones=(), warmup_epochs=0) for stage in others)
 
 
 def linear_ramp(plan: PlanConfig, examples: int, *, largest: int = 5) -> tuple[Stage, ...]:
@@ -126,6 +145,13 @@ def linear_ramp(plan: PlanConfig, examples: int, *, largest: int = 5) -> tuple[S
     limit = _largest_batch(whole)
     sizes = [min(plan.batch_size * multiple, limit) for multiple in multiples]
     return follow_rates(_in_batches(whole, [multiple / largest for multiple in multiples], sizes), (whole,))
+
+
+def _after_pilot(plan: PlanConfig, examples: int) -> Stage:
+    """Set O for the samples of the staged run that a pilot run has left."""
+    budget = staged_samples(plan, examples)
+    require(plan.pilot_samples < budget, "plan.pilot_samples", plan.pilot_samples, f"below {budget}, the staged run's")
+    return whole_set(plan, examples, max(1, round((budget - plan.pilot_samples) / examples)))
 
 
 def _largest_batch(whole: Stage) -> int:

@@ -50,6 +50,7 @@ _ENTRIES = (
     Entry(batches.adabatch, "all the data, twice the batch and 0.75 of the rate at each drop"),
     Entry(batches.seesaw, "all the data, half of each drop is a larger batch", examples=("", "cosine")),
     Entry(batches.critical_batch_warmup, "all the data, the batch doubles up to the critical one"),
+    Entry(batches.cabs, "all the data, the batch grows with the measured noise", examples=("30000+60000+120000",)),
     Entry(batches.linear_ramp, "all the data, the batch grows linearly"),
     Entry(pacing.pacing, "random subsets grow by a pacing function, constant batch", examples=get_args(pacing.Form)),
     Entry(subsets.falling, "random subsets shrink, all the data at the end, constant batch"),

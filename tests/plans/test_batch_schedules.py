@@ -114,6 +114,19 @@ def test_the_pilot_is_charged():
         plan("critical_batch_warmup", pilot_samples=STAGED)
 
 
+def test_cabs_has_the_rate_times_the_measured_ratio_for_an_equal_share():
+    stages = plan("cabs:48000+10+96000", learning_rate=0.002)
+    assert [(stage.batch_size, stage.epochs) for stage in stages] == [(96, 20), (24, 20), (192, 20)]
+    assert {rate for _, rate in epochs(stages)} == {0.002}
+    assert plan("cabs:1e9")[0].batch_size == M // 10
+    charged = plan("cabs:48000+96000", pilot_samples=5 * M)
+    assert sum(stage.samples for stage in charged) == STAGED - 5 * M
+    with pytest.raises(InputError, match="ratios of cabs is"):
+        plan("cabs:0")
+    with pytest.raises(InputError, match="cabs needs ratios"):
+        plan("cabs")
+
+
 def test_a_linear_ramp_has_each_multiple_for_an_equal_share():
     planned = epochs(plan("linear_ramp"))
     assert [size for size, _ in planned] == [24 * k for k in (1, 2, 3, 4, 5) for _ in range(12)]
