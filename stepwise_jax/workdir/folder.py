@@ -56,11 +56,12 @@ def config_document(
 
 
 def describe_strategy(experiment: ExperimentConfig) -> dict[str, str | None]:
-    """The strategy's name, and for a user-defined function the SHA-256 of its file."""
+    """The strategy's name, and for a user-defined function its module and the SHA-256 of its file."""
     strategy = experiment.plan.strategy
     if not callable(strategy):
-        return {"name": strategy, "file_sha256": None}
-    return {"name": function_name(strategy), "file_sha256": describe_function(strategy).sha256}
+        return {"name": strategy, "module": None, "file_sha256": None}
+    record = describe_function(strategy)
+    return {"name": function_name(strategy), "module": record.module, "file_sha256": record.sha256}
 
 
 def recorded_functions(experiment: ExperimentConfig) -> dict[str, dict[str, Any]]:

@@ -185,6 +185,7 @@ def test_a_strategy_of_the_users_own_runs_and_is_recorded(train, tmp_path):
     train(tmp_path / "run", **{"plan.strategy": two_batches})
     document = json.loads((tmp_path / "run" / "config.json").read_text())
     assert document["strategy"]["name"] == "two_batches"
+    assert document["strategy"]["module"] == two_batches.__module__
     assert len(document["strategy"]["file_sha256"]) == 64
     assert [stage["batch_size"] for stage in document["stages"]] == [16, 128]
     assert [row["stage_name"] for row in record_file.read_records(tmp_path / "run").epochs] == ["small", "large"]
