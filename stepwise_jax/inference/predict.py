@@ -39,7 +39,7 @@ def make_classifier(trained: TrainedNetwork) -> Callable[[Any, jax.Array], jax.A
 
 
 def classify_files(
-    trained: TrainedNetwork, paths: Sequence[str], progress: ProgressCallback
+    trained: TrainedNetwork, paths: Sequence[str], progress: ProgressCallback = lambda *_: None
 ) -> Iterator[FilePrediction]:
     """Classify image files in order; threads read files ahead.
 
