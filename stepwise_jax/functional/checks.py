@@ -102,8 +102,8 @@ def _check_single_image(where: str, stage: Stage, network: nn.Module, size: int)
     image, key = _images(1, size), abstract_key()
     variables = jax.eval_shape(partial(network.init, train=False), key, image)
     try:
-        apply = partial(network.apply, train=True, mutable=["batch_stats"], rngs={"params": key})
-        jax.eval_shape(apply, variables, image)
+        apply = partial(network.apply, train=True, mutable=["batch_stats"])
+        jax.eval_shape(lambda key, *inputs: apply(*inputs, rngs={"params": key}), key, variables, image)
     except ValueError as error:
         field, value = ("batch_size", 1) if stage.microbatches == 1 else ("microbatches", stage.microbatches)
         raise InputError(f"{field} {where} is {value}: {error}") from error

@@ -82,6 +82,8 @@ def test_a_second_signal_of_either_kind_ends_the_process_at_once(first, name):
 @pytest.mark.parametrize("first", SIGNALS)
 def test_where_python_handles_interrupts_a_second_one_is_a_keyboard_interrupt(first):
     body = """
+    # A shell starts a job in the background with interrupts ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with stop_on_signals() as stop:
         send(sys.argv[1])
         print("noted", stop.name, flush=True)
