@@ -52,7 +52,7 @@ def _check_sweep(options: argparse.Namespace) -> None:
     from stepwise_jax.studies import search
 
     check_processes(options.processes)
-    require(options.seeds >= 1, "--seeds", options.seeds, "at least 1")
+    require(1 <= options.seeds <= 10_000, "--seeds", options.seeds, "from 1 to 10000")
     require(options.trials >= 0, "--trials", options.trials, "at least 1")
     if bool(options.grid) == bool(options.trials):
         raise InputError("sweep: give either --grid or --trials")

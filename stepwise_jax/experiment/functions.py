@@ -40,6 +40,13 @@ class FunctionRecord:
         return f"{self.name} ({hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:12]})"
 
 
+def is_library_function(function: Callable[..., Any]) -> bool:
+    """Return whether a function, or what a `functools.partial` calls, is one of stepwise-jax."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return (getattr(function, "__module__", None) or "").startswith(f"{_LIBRARY}.")
+
+
 class RecordedFunction:
     """Stands for a function that a run recorded; it is loaded from its file when it is first called."""
 

@@ -11,12 +11,12 @@ from flax import linen as nn
 
 from stepwise_jax.errors import InputError, describe_error
 from stepwise_jax.experiment.config import ExperimentConfig, OptimizerConfig
-from stepwise_jax.experiment.functions import describe_function, load
+from stepwise_jax.experiment.functions import describe_function, is_library_function, load
 from stepwise_jax.experiment.serialization import function_name
 from stepwise_jax.functional.boundary import BoundaryRule
-from stepwise_jax.functional.metrics import as_metric
+from stepwise_jax.functional.metrics import Metric, as_metric
 from stepwise_jax.functional.networks import abstract_key, build_network, is_shipped
-from stepwise_jax.functional.optimizers import hyperparameters
+from stepwise_jax.functional.optimizers import hyperparameters, inject
 from stepwise_jax.functional.recipe import Recipe, make_recipe, make_state_initializer
 from stepwise_jax.functional.state import TrainState
 from stepwise_jax.plans.stage import Stage
@@ -58,6 +58,7 @@ def check_recipe(
     """
     _check_hyperparameters(recipe, stages)
     _check_image_sizes(network, stages, num_classes, image_size)
+    _check_optimizer(recipe, network, image_size)
     for size in sorted({stage.image_size or image_size for stage in stages} or {image_size}):
         targets = _check_augmentation(recipe, num_classes, size)
         _check_loss(recipe, targets, num_classes)
@@ -147,6 +148,23 @@ def _check_hyperparameters(recipe: Recipe, stages: Sequence[Stage]) -> None:
                 )
 
 
+def _check_optimizer(recipe: Recipe, network: nn.Module, image_size: int) -> None:
+    if is_library_function(recipe.optimizer):
+        return
+    name = function_name(recipe.optimizer)
+    params = jax.eval_shape(partial(network.init, train=False), abstract_key(), _images(1, image_size))["params"]
+    try:
+        optimizer = inject(recipe.optimizer, recipe.clip_norm)
+        jax.eval_shape(lambda params: optimizer.update(params, optimizer.init(params), params), params)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"the optimizer {name} fails: {describe_error(error)}; it must return an optax.GradientTransformation, and "
+            "each of its arguments but learning_rate needs a default"
+        ) from error
+
+
 def _set_by(stage: Stage) -> list[tuple[str, str]]:
     """The fields of a stage that set a hyperparameter, and its name; a default of the configuration sets nothing."""
     defaults = OptimizerConfig()
@@ -191,12 +209,27 @@ def _check_metrics(recipe: Recipe, num_classes: int) -> None:
     for name, metric in recipe.metrics.items():
         if name in ("top1", "top5", "loss") or name.startswith("ema_") or not name.isidentifier():
             raise InputError(f"evaluation.metrics has {name!r}: it must be a Python name, and not top1, top5 or loss")
-        value = _shapes(f"the metric {name}", as_metric(metric).per_example, logits, labels)
-        if getattr(value, "shape", ())[:1] != (_EXAMPLES,):
+        whole = as_metric(metric)
+        value = _shapes(f"the metric {name}", whole.per_example, logits, labels)
+        shape = getattr(value, "shape", ())
+        if shape[:1] != (_EXAMPLES,) or (len(shape) > 1 and not isinstance(metric, Metric)):
             raise InputError(
                 f"the metric {name} returns {_text(value)} for logits {_text(logits)}: it must return one value for "
                 f"each example, float32[{_EXAMPLES}], so that it can be summed exactly"
             )
+        _check_score(name, whole, shape[1:])
+
+
+def _check_score(name: str, metric: Metric, shape: tuple[int, ...]) -> None:
+    """Check that `from_sums` makes one number of sums [...]."""
+    try:
+        with np.errstate(all="ignore"):
+            float(metric.from_sums(np.ones(shape), _EXAMPLES))
+    except Exception as error:
+        raise InputError(
+            f"the metric {name} makes no number of sums {list(shape)} over {_EXAMPLES} examples: "
+            f"{describe_error(error)}"
+        ) from error
 
 
 def _shapes(what: str, function: Callable[..., Any], *arguments: Any) -> Any:

@@ -91,6 +91,22 @@ class Comparison:
         return root / arm / f"seed{seed}"
 
 
+def check_arm_names(names: Sequence[str]) -> None:
+    """Check that every arm can have a folder of its own in a comparison's.
+
+    Raises:
+      InputError: for a name that stands twice, or cannot be the name of a folder.
+    """
+    for name in names:
+        plain = name == Path(name).name and not name.startswith(".") and "\0" not in name
+        require(plain and name not in _FOLDERS, "a strategy's name", name, "one that can name a folder of its own")
+        require(names.count(name) == 1, "a strategy's name", name, "given once")
+
+
+_FOLDERS = ("report", "tuning")
+"""In a comparison's folder, beside those of the arms."""
+
+
 def make_plans(
     experiments: Mapping[str, ExperimentConfig], examples: Mapping[str, int]
 ) -> dict[str, tuple[Stage, ...]]:

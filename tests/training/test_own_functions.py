@@ -23,6 +23,7 @@ SHORT = {"plan.fractions": (0.1, 1.0), "plan.batch_multipliers": (1, 1), "plan.e
 
 
 LIST: Any = ["top1"]
+HALF = sj.metrics.Metric(lambda logits, labels: logits.sum(axis=1), lambda sums, examples: sums[7])
 
 
 @pytest.fixture
@@ -52,6 +53,16 @@ def no_strategy(plan, examples):
         ({"recipe": sj.Recipe(augment=lambda key, images, labels: (images[1:], labels))}, "turns images float32"),
         ({"recipe": sj.Recipe(metrics={"mine": lambda logits, labels: logits.sum()})}, "the metric mine returns"),
         ({"recipe": sj.Recipe(metrics=LIST)}, "recipe.metrics is ['top1']: it must be a dictionary of functions"),
+        (
+            {"recipe": sj.Recipe(metrics={"mine": lambda logits, labels: logits})},
+            "must return one value for each example",
+        ),
+        ({"recipe": sj.Recipe(metrics={"mine": HALF})}, "the metric mine makes no number of sums [] over 2 examples"),
+        ({"recipe": sj.Recipe(optimizer=lambda learning_rate: None)}, "fails: AttributeError"),
+        (
+            {"recipe": sj.Recipe(optimizer=lambda learning_rate, b1: optax.adam(b1))},
+            "but learning_rate needs a default",
+        ),
         ({"recipe": "adamw"}, "recipe is a str: it must be a stepwise_jax.Recipe"),
         ({"recipe": sj.Recipe(optimizer=lambda momentum=0.9: optax.sgd(0.1))}, "must be learning_rate"),
         ({"plan.strategy": no_strategy}, "sets 'nesterov', which the optimizer sgd does not take"),

@@ -69,12 +69,14 @@ def make_request(options: argparse.Namespace, fields: Sequence[str]) -> Request:
     Raises:
       InputError: for whatever cannot be compared.
     """
-    return _from_design(options.design, fields) if options.design else _from_options(options, fields)
+    request = _from_design(options.design, fields) if options.design else _from_options(options, fields)
+    comparison.check_arm_names([arm.name for arm in request.comparison.arms])
+    return request
 
 
 def _from_options(options: argparse.Namespace, fields: Sequence[str]) -> Request:
     number = 5 if options.seeds is None else options.seeds
-    require(number >= 1, "--seeds", number, "at least 1")
+    require(1 <= number <= 10_000, "--seeds", number, "from 1 to 10000")
     config = load_config(options.config)
     experiment = parse_fields(config, fields, f"{program_name()} compare {options.config}")
     text = options.strategies or ""

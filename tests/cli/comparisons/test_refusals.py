@@ -109,3 +109,23 @@ def test_what_cannot_be_read_is_no_design(capsys, tmp_path):
     (tmp_path / "bad.toml").write_text("config = 'x.py'\n")
     bad = ["compare", "--design", str(tmp_path / "bad.toml"), "--workdir", str(tmp_path / "w")]
     assert "is no design: its entry 'metric' is missing or not valid" in fails(capsys, *bad)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("../../evil", "it must be one that can name a folder of its own"),
+        (".hidden", "it must be one that can name a folder of its own"),
+        ("tuning", "it must be one that can name a folder of its own"),
+        ("stepwise", "a strategy's name is 'stepwise': it must be given once"),
+    ],
+)
+def test_a_strategy_of_a_design_has_a_name_and_a_folder_of_its_own(capsys, tmp_path, design, name, message):
+    design.write_text(design.read_text().replace('name = "baseline"', f'name = "{name}"'))
+    assert message in fails(capsys, "compare", "--design", str(design), "--workdir", str(tmp_path / "w"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["design.toml"]
+
+
+def test_more_seeds_than_anybody_trains_are_refused(capsys):
+    sentence = "--seeds is 99999999999: it must be from 1 to 10000"
+    assert sentence in fails(capsys, "compare", DIGITS, "--plan-design", "d.toml", "--seeds", "99999999999")
