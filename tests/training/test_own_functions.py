@@ -23,6 +23,7 @@ SHORT = {"plan.fractions": (0.1, 1.0), "plan.batch_multipliers": (1, 1), "plan.e
 
 
 LIST: Any = ["top1"]
+NOTHING: Any = lambda learning_rate: None  # noqa: E731
 HALF = sj.metrics.Metric(lambda logits, labels: logits.sum(axis=1), lambda sums, examples: sums[7])
 
 
@@ -58,7 +59,7 @@ def no_strategy(plan, examples):
             "must return one value for each example",
         ),
         ({"recipe": sj.Recipe(metrics={"mine": HALF})}, "the metric mine makes no number of sums [] over 2 examples"),
-        ({"recipe": sj.Recipe(optimizer=lambda learning_rate: None)}, "fails: AttributeError"),
+        ({"recipe": sj.Recipe(optimizer=NOTHING)}, "fails: AttributeError"),
         (
             {"recipe": sj.Recipe(optimizer=lambda learning_rate, b1: optax.adam(b1))},
             "but learning_rate needs a default",
