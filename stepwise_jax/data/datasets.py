@@ -282,21 +282,9 @@ def _find_prepared(data: DataConfig) -> Path | None:
 
 def _not_prepared_error(data: DataConfig) -> InputError:
     folder = data_dir(data)
-    if data.name not in PUBLISHED and _has_tfds_builder(data):
-        return InputError(
-            f"data.name is {data.name!r}: it is not prepared under {str(folder)!r}; prepare it with "
-            f"`{program_name()} prepare {data.name}`, which needs the extra 'tensorflow'"
-        )
-    if data.name not in PUBLISHED:
+    if data.name not in PUBLISHED and not _has_tfds_builder(data):
         return locating.unknown_dataset_error(data.name, folder, names())
-    published = PUBLISHED[data.name]
-    option = "" if published.download else " --from PATH"
-    others = locating.prepared_versions(data.name, folder)
-    note = f", only as {', '.join(others)} by another version of this package" if others else ""
-    return InputError(
-        f"data.name is {data.name!r}: version {published.version} is not prepared under {str(folder)!r}{note}; "
-        f"prepare it with `{program_name()} prepare {data.name}{option}`"
-    )
+    return locating.not_prepared_error(data.name, folder, PUBLISHED.get(data.name))
 
 
 def _has_tfds_builder(data: DataConfig) -> bool:

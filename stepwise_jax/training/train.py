@@ -37,8 +37,8 @@ def train(
 ) -> Iterator[Record]:
     """Train in the stages of `experiment.plan`, or resume the run in `workdir`, while the caller reads its records.
 
-    Input is checked at once. A caller that stops reading ends the run after a checkpoint; the same call resumes it. So
-    does the first SIGINT or SIGTERM that arrives while the iterator works; a second SIGINT is a `KeyboardInterrupt`.
+    A caller that stops reading ends the run after a checkpoint; the same call resumes it. So does the first SIGINT or
+    SIGTERM while the iterator works; a second SIGINT is a `KeyboardInterrupt`.
 
     Args:
       experiment: the data, the plan, and what else determines the result.
@@ -53,8 +53,7 @@ def train(
       An iterator of records (`stepwise_jax.workdir.records`), by `kind`; that of the kind "summary" is the last.
 
     Raises:
-      InputError: if the experiment, the network or the recipe cannot be used.
-      StepwiseError: while records are read, as `loop.iterate`.
+      InputError: at once, if anything given cannot be used; later errors are those of `loop.iterate`.
     """
     _check_observers(observers)
     check_jax_settings()

@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from stepwise_jax.data.sources.catalog import PublishedDataset
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import DataConfig
 from stepwise_jax.formatting import parse_path, program_name
@@ -120,3 +121,19 @@ def unknown_dataset_error(name: str, data_dir: Path, preparable: Sequence[str]) 
     known = f"prepare can make {', '.join(preparable)}"
     hint = f"did you mean {', '.join(dict.fromkeys(near))}?" if near else known
     return InputError(f"data.name is {name!r}: no such data set is known or prepared under {str(data_dir)!r}; {hint}")
+
+
+def not_prepared_error(name: str, folder: Path, published: PublishedDataset | None) -> InputError:
+    """The error for a data set that could be prepared; `published` is its entry if `prepare` knows it itself."""
+    if published is None:
+        return InputError(
+            f"data.name is {name!r}: it is not prepared under {str(folder)!r}; prepare it with "
+            f"`{program_name()} prepare {name}`, which needs the extra 'tensorflow'"
+        )
+    option = "" if published.download else " --from PATH"
+    others = prepared_versions(name, folder)
+    note = f", only as {', '.join(others)} by another version of this package" if others else ""
+    return InputError(
+        f"data.name is {name!r}: version {published.version} is not prepared under {str(folder)!r}{note}; "
+        f"prepare it with `{program_name()} prepare {name}{option}`"
+    )

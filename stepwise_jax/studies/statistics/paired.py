@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -76,13 +76,12 @@ def paired_differences(
 ) -> tuple[Difference, ...]:
     """Compare the reference with each other arm, seed by seed.
 
-    In at most 5 % of all comparisons, any arm of the same accuracy as the reference has the verdict "better" or
-    "worse". In at most 5 %, any arm that differs by the margin or more has the verdict "equivalent". Holm's correction
-    is made for each of these two questions, over all arms.
+    In at most 5 % of comparisons any arm of the reference's accuracy is "better" or "worse", and in at most 5 % any arm
+    that differs by the margin or more is "equivalent": Holm's correction over all arms, for each question.
 
     Args:
       reference: the reference's accuracy by seed.
-      others: the accuracies of the other arms, by name and seed; a seed that only one of the two has is left out.
+      others: those of the other arms, by name and seed; a seed that only one of the two has is left out.
       correct: by name and seed, whether each test image was classified correctly, bool [N], all in one order.
       reference_correct: the same for the reference.
       margin: the largest difference, as a fraction, that counts as none.
@@ -91,30 +90,34 @@ def paired_differences(
     pairs = {name: pair for name, scores in others.items() if (pair := _paired(reference, scores))}
     values = [list(pair.values()) for pair in pairs.values()]
     tests = [difference_p(each) for each in values]
-    corrected = (
-        holm(tests, looks),
-        holm([equivalence_p(each, margin) for each in values], looks),
-        holm([sign_flip_p(each) for each in values], looks),
-    )
+    equivalences = [equivalence_p(each, margin) for each in values]
+    corrected = [holm(each, looks) for each in (tests, equivalences, [sign_flip_p(each) for each in values])]
     # More seeds are one look more.
     level = strictest_level(max(1, len(pairs)), looks + 1)
     return tuple(
         Difference(
             other=name,
             by_seed=pair,
-            mean=mean_and_deviation(list(pair.values()))[0],
-            interval=t_interval(list(pair.values()), looks),
-            p=p,
-            p_holm=p_holm,
-            margin=margin,
-            looks=looks,
-            p_equivalent=p_equivalent,
-            p_sign_flip=p_sign_flip,
-            seeds_to_decide=_seeds_to_decide(list(pair.values()), margin, level),
+            **_spread_of(list(pair.values()), margin, looks, level),
+            **_named(p_values),
             **_image_intervals(reference_correct, correct.get(name, {}), list(pair), looks),
         )
-        for (name, pair), p, p_holm, p_equivalent, p_sign_flip in zip(pairs.items(), tests, *corrected, strict=True)
+        for (name, pair), *p_values in zip(pairs.items(), tests, *corrected, strict=True)
     )
+
+
+def _named(p_values: Sequence[Any]) -> dict[str, Any]:
+    return dict(zip(("p", "p_holm", "p_equivalent", "p_sign_flip"), p_values, strict=True))
+
+
+def _spread_of(values: Sequence[float], margin: float, looks: int, level: float) -> dict[str, Any]:
+    return {
+        "mean": mean_and_deviation(values)[0],
+        "interval": t_interval(values, looks),
+        "margin": margin,
+        "looks": looks,
+        "seeds_to_decide": _seeds_to_decide(values, margin, level),
+    }
 
 
 def _paired(reference: Mapping[int, float], other: Mapping[int, float]) -> dict[int, float]:
@@ -128,7 +131,7 @@ def _seeds_to_decide(values: Sequence[float], margin: float, level: float) -> in
 
 def _image_intervals(
     reference: Mapping[int, np.ndarray], other: Mapping[int, np.ndarray], seeds: Sequence[int], looks: int
-) -> dict[str, Interval | None]:
+) -> dict[str, Any]:
     """The intervals that need predictions; None where the images differ."""
     shared = [seed for seed in seeds if seed in reference and seed in other]
     sizes = {len(correct[seed]) for correct in (reference, other) for seed in shared}

@@ -116,6 +116,9 @@ def test_a_comparison_without_a_design_marks_what_is_added_after_a_look(capsys, 
     assert "--tune-trials: 3 instead of 0" in other
 
 
+RATES = (0.01, 0.02, 0.04)
+
+
 def test_every_arm_is_tuned_alike_and_tuning_resumes(capsys, tmp_path, trained, monkeypatch):
     path, root = tmp_path / "d.toml", tmp_path / "compared"
     plan(capsys, path, "--seeds", "1", "--tune-trials", "3")
@@ -130,10 +133,8 @@ def test_every_arm_is_tuned_alike_and_tuning_resumes(capsys, tmp_path, trained, 
     assert launch.main(words) == 75
     monkeypatch.setattr(study_commands, "run_unfinished", train)
     shown = output_of(capsys, *words)
-    rates = [
-        f"tuning of {name}, learning rate {rate}" for name in ("stepwise", "baseline") for rate in (0.01, 0.02, 0.04)
-    ]
-    assert trained == [*rates, "stepwise, seed 0", "baseline, seed 0"]
+    tuning = [f"tuning of {name}, learning rate {rate}" for name in ("stepwise", "baseline") for rate in RATES]
+    assert trained == [*tuning, "stepwise, seed 0", "baseline, seed 0"]
     assert "Each strategy has the best of 3 learning rates, by top-1 on 10 % held out" in shown
 
     tuned = document_of(root)["tuning"]["strategies"]
@@ -154,9 +155,8 @@ def test_every_arm_is_tuned_alike_and_tuning_resumes(capsys, tmp_path, trained, 
 
     more = ["compare", DIGITS, "--strategies", "stepwise,equal_samples", "--seeds", "1", *SMALL, "--workdir", str(root)]
     output_of(capsys, *more)
-    assert trained[8:] == [f"tuning of equal_samples, learning rate {rate}" for rate in (0.01, 0.02, 0.04)] + [
-        "equal_samples, seed 0"
-    ]
+    added = [f"tuning of equal_samples, learning rate {rate}" for rate in RATES]
+    assert trained[8:] == [*added, "equal_samples, seed 0"]
 
 
 def test_a_pilot_says_what_a_design_shows(capsys, tmp_path, trained):
