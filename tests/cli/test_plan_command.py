@@ -10,6 +10,7 @@ import pytest
 
 import launch
 from tests.cli.command_line import CIFAR100, DIGITS, ROOT, fails
+from tests.own_configuration import OWN
 
 pytestmark = pytest.mark.usefixtures("prepared_digits")
 
@@ -125,38 +126,13 @@ def test_hyperparameters_of_a_stage_are_a_column(capsys, tmp_path):
     assert next(line for line in lines if line.startswith("A ")).endswith(" momentum 0.5, clip_norm 2")
 
 
-OWN = """
-import jax
-from flax import linen as nn
-
-import stepwise_jax as sj
-
-
-def darken(key, images, labels):
-    return images * jax.random.uniform(key), labels
-
-
-class Linear(nn.Module):
-    num_classes: int
-
-    @nn.compact
-    def __call__(self, images, train):
-        return nn.Dense(self.num_classes)(images.reshape(len(images), -1))
-
-
-def get_config():
-    data = sj.DataConfig(image_size=8, augmentation=darken)
-    return sj.ExperimentConfig(data=data, model=sj.ModelConfig(name=Linear))
-"""
-
-
 def test_own_functions_are_checked_without_starting_a_device(tmp_path):
     """A plan is made beside a run that has the whole memory of a GPU, or on a machine without the TPU of the run."""
     (tmp_path / "mine.py").write_text(OWN)
     words = [sys.executable, "launch.py", "plan", str(tmp_path / "mine.py"), "--plan.image_sizes"]
     environment = {**os.environ, "JAX_PLATFORMS": "no_such_platform"}
     run = partial(subprocess.run, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    same, other = (run([*words, size, "8", "8", "8", "8"]) for size in ("8", "4"))
+    same, other = (run([*words, size, "8"]) for size in ("8", "4"))
     assert same.returncode == 0, same.stderr
     assert other.returncode == 2
-    assert other.stderr.startswith("error: image_size of stage 1 (A) is 4: Linear does not take such images: ")
+    assert other.stderr.startswith("error: image_size of stage 1 (50%) is 4: Linear does not take such images: ")

@@ -208,7 +208,7 @@ def _wrong_content(document: Mapping[str, Any]) -> str | None:
     checks = {
         "seeds": _rising(seeds) and seeds[0] >= 0,
         "looks": _rising(looks) and looks[0] >= 1 and looks[-1] == len(seeds),
-        "tune_trials": document["tune_trials"] >= 0,
+        "tune_trials": document["tune_trials"] >= 0 and not isinstance(document["tune_trials"], bool),
         "arms": len(arms) > 1 and all(isinstance(arm, dict) and _is_arm(arm) for arm in arms),
         "metric": document["metric"] == METRIC,
         "stopping": document["stopping"] == STOPPING,

@@ -65,11 +65,8 @@ def _groups(
 ) -> Iterator[GradientGroup]:
     """Yield the sums of each group of the microbatches `rows` [K, b]: two gradients are on the device at a time."""
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), state.params)
-    start, examples, options = (
-        place(zeros, replicated(session.mesh)),
-        session.train_loader.examples,
-        step_options(stage),
-    )
+    start, options = place(zeros, replicated(session.mesh)), step_options(stage)
+    examples = session.train_loader.examples
     total, squares = start, []
     for number, inputs in enumerate(until_stopped(session.stop, session.train_loader.batches(rows))):
         total, square = session.compiled.add_gradient(total, number, state, examples, inputs, statistics, options)

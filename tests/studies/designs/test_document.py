@@ -96,6 +96,7 @@ def test_files_that_are_no_design_are_refused(tmp_path):
         ("looks", []),
         ("stopping", "when it suits"),
         ("tune_trials", -1),
+        ("tune_trials", True),
         ("arms", []),
         ("arms", [{"name": "a"}, {"name": "b"}]),
         ("fields", {"plan.batch_size": 8}),
