@@ -1,7 +1,6 @@
 """Observers that training does not wait for."""
 
-from concurrent.futures import Future
-from typing import Any
+from functools import partial
 
 from stepwise_jax.runtime.threads import BackgroundWorker
 from stepwise_jax.training.progress import Observer
@@ -23,18 +22,25 @@ def in_background(observer: Observer) -> Observer:
 class _BackgroundObserver:
     def __init__(self, observer: Observer):
         self.__name__ = getattr(observer, "__name__", type(observer).__name__)
-        self._observer = observer
-        self._worker, self._calls = BackgroundWorker(self.__name__), list[Future[Any]]()
+        self._observer, self._worker = observer, BackgroundWorker(self.__name__)
+        self._error: Exception | None = None
 
     def __call__(self, record: Record, /) -> None:
-        self._calls = [call for call in self._calls if not _finished(call)]
-        self._calls.append(self._worker.submit(lambda: self._observer(record)))
+        last = self._worker.submit(partial(self._observe, record))
         if isinstance(record, EndRecord):
-            calls, self._calls = self._calls, []
-            for call in calls:
-                call.result()
+            # Tasks are done in order, so this was the last one.
+            last.result()
+        if isinstance(record, EndRecord) or self._error is not None:
+            self._worker.close()
+            self._worker = BackgroundWorker(self.__name__)
+        if self._error is not None:
+            raise self._error
 
-
-def _finished(call: "Future[Any]") -> bool:
-    """Whether a call is over; raises its error."""
-    return call.done() and call.result() is None
+    def _observe(self, record: Record) -> None:
+        """Call the observer, but never again after its first error."""
+        if self._error is not None:
+            return
+        try:
+            self._observer(record)
+        except Exception as error:
+            self._error = error

@@ -42,5 +42,6 @@ def test_an_error_in_the_background_is_reported_once(short, tmp_path):
 
     *_, last = sj.train(short, TinyNet(), workdir=tmp_path, observers=[sj.in_background(failing)])
     assert last.kind == "summary"
+    assert len(calls) == 1
     events = [row["message"] for row in read_records(tmp_path).events if row["name"] == "observer"]
     assert events == ["the observer failing failed (ZeroDivisionError: my own fault): it is no longer called"]
