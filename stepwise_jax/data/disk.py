@@ -1,13 +1,12 @@
-"""Disk space, checked before it is used, a lock between processes, atomic writing, and the cache folder."""
+"""Disk space, checked before it is used, and a lock between processes."""
 
 import errno
 import fcntl
 import os
 import shutil
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from stepwise_jax.errors import InputError
@@ -84,26 +83,3 @@ def _try_lock(handle: int) -> bool | None:
     except OSError:
         return None
     return True
-
-
-def write_atomically(path: Path, *parts: bytes | memoryview) -> None:
-    """Write a file that appears under its name when it is complete; several processes and threads may write it at once.
-
-    Raises:
-      OSError: if it cannot be written.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.writelines(parts)
-        os.replace(temporary, path)
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def user_cache() -> Path | None:
-    """This package's folder under $XDG_CACHE_HOME or ~/.cache; None if the home folder is unknown."""
-    root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(root, "stepwise-jax") if os.path.isabs(root) else None

@@ -12,7 +12,7 @@ from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.serialization import model_name
 from stepwise_jax.inference.predict import make_classifier
 from stepwise_jax.inference.trained import TrainedNetwork
-from stepwise_jax.workdir.files import atomic_write
+from stepwise_jax.runtime.files import atomic_write
 from stepwise_jax.workdir.folder import installed_version
 from stepwise_jax.workdir.json_files import write_json
 

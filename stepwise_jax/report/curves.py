@@ -23,7 +23,7 @@ from stepwise_jax.formatting import metric_label
 from stepwise_jax.report.blocks import Picture
 from stepwise_jax.report.figures import WIDTH, Theme, contrasting_color, make_picture, render_files
 from stepwise_jax.report.series import AXES, Axis, Series, epoch_ends, group_series, other_metrics, stage_boundaries
-from stepwise_jax.workdir.files import atomic_write
+from stepwise_jax.runtime.files import atomic_write
 from stepwise_jax.workdir.records import Row
 from stepwise_jax.workdir.runs import read_runs
 

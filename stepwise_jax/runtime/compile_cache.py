@@ -16,6 +16,8 @@ from pathlib import Path
 
 import jax
 
+from stepwise_jax.runtime.files import user_cache
+
 LIMIT_BYTES = 2 << 30
 """Maximum size of the cache; the least recently used entries are removed first."""
 
@@ -38,6 +40,9 @@ def enable() -> None:
     if chosen is not None or not enabled:
         return
     folder = cache_folder()
+    if folder is None:
+        _log.warning("the compilation cache is disabled: XDG_CACHE_HOME and the home folder are no absolute paths")
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
         clean_up(folder, LIMIT_BYTES, time.time())
@@ -49,13 +54,13 @@ def enable() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
-def cache_folder() -> Path:
-    """Return the user's cache folder for this kind of processor, under $XDG_CACHE_HOME or ~/.cache.
+def cache_folder() -> Path | None:
+    """Return the user's cache folder for this kind of processor; None if the home folder is unknown.
 
     A program compiled on one machine may use instructions that another machine with the same home folder lacks.
     """
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return root / "stepwise-jax" / "compiled" / f"{platform.machine()}-{_processor()}"
+    cache = user_cache()
+    return None if cache is None else cache / "compiled" / f"{platform.machine()}-{_processor()}"
 
 
 def _processor() -> str:

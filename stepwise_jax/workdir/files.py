@@ -1,10 +1,8 @@
-"""The names of a run's files, opening them, and atomic writing."""
+"""The names of a run's files, and opening them."""
 
 import errno
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -29,21 +27,3 @@ def open_file(path: Path) -> BinaryIO:
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
-
-
-@contextmanager
-def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that appears under its name when the block ends: a reader sees the old file or the new one.
-
-    By then the content is on disk, safe from a power cut. If the block fails, nothing of the new file remains.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        # A partial file would occupy disk space that the next attempt needs.
-        temporary.unlink(missing_ok=True)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from stepwise_jax.errors import InputError
-from stepwise_jax.workdir.files import atomic_write, open_file
+from stepwise_jax.runtime.files import atomic_write
+from stepwise_jax.workdir.files import open_file
 
 
 def write_json(path: Path, document: Any) -> None:

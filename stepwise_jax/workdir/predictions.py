@@ -11,7 +11,8 @@ import numpy as np
 from stepwise_jax.data import images
 from stepwise_jax.errors import InputError
 from stepwise_jax.formatting import replace_unprintable
-from stepwise_jax.workdir.files import PREDICTIONS, SAMPLES, atomic_write, open_file
+from stepwise_jax.runtime.files import atomic_write
+from stepwise_jax.workdir.files import PREDICTIONS, SAMPLES, open_file
 
 
 @dataclass(frozen=True)

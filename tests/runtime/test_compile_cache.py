@@ -6,6 +6,7 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -74,12 +75,25 @@ def test_a_part_of_an_entry_is_not_whole(cut):
 def test_the_place_is_the_users_and_the_processors(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     here = compile_cache.cache_folder()
+    assert here is not None
     assert here.is_relative_to(tmp_path / "stepwise-jax")
     monkeypatch.setattr(compile_cache, "_processor", lambda: "another")
     assert compile_cache.cache_folder() != here
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/home/somebody")
-    assert compile_cache.cache_folder().is_relative_to("/home/somebody/.cache")
+    assert (compile_cache.cache_folder() or here).is_relative_to("/home/somebody/.cache")
+
+
+def test_without_a_home_folder_there_is_no_cache_and_one_warning(monkeypatch, caplog):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    # Without `update`, so that nothing can be enabled.
+    config = SimpleNamespace(jax_compilation_cache_dir=None, jax_enable_compilation_cache=True)
+    monkeypatch.setattr(compile_cache, "jax", SimpleNamespace(config=config))
+    compile_cache.enable()
+    assert [record.message for record in caplog.records] == [
+        "the compilation cache is disabled: XDG_CACHE_HOME and the home folder are no absolute paths"
+    ]
 
 
 COUNTING = """

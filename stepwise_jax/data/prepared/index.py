@@ -20,10 +20,10 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from stepwise_jax.data.dataset import Dataset
-from stepwise_jax.data.disk import user_cache, write_atomically
 from stepwise_jax.data.prepared.locating import is_ours
 from stepwise_jax.data.prepared.reading import RecordReader, checked_labels
 from stepwise_jax.data.progress import ProgressCallback, progress_meter
+from stepwise_jax.runtime.files import atomic_write, user_cache
 from stepwise_jax.runtime.threads import map_ahead
 
 _FORMAT = 1
@@ -171,7 +171,9 @@ def write_index(path: Path, index: SplitIndex, stamp: Stamp) -> None:
     digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
     for part in (head, labels, names):
         digest.update(part)
-    write_atomically(path, digest.digest(), head, labels, names)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as file:
+        file.writelines((digest.digest(), head, labels, names))
 
 
 def _load(path: Path, stamp: Stamp) -> SplitIndex | None:

@@ -9,8 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from stepwise_jax.data.disk import write_atomically
 from stepwise_jax.data.sources.class_folders import ImageFile
+from stepwise_jax.runtime.files import atomic_write
 from stepwise_jax.runtime.threads import map_ahead
 
 _FORMAT = 1
@@ -88,4 +88,6 @@ def _write(path: Path, entries: Mapping[str, Sequence[Any]], found: Mapping[str,
     }
     # Where nothing may be written, the files are read every time.
     with suppress(OSError):
-        write_atomically(path, json.dumps({"format": _FORMAT, "files": settled}).encode())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as file:
+            file.write(json.dumps({"format": _FORMAT, "files": settled}).encode())

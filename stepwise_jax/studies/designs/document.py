@@ -12,9 +12,10 @@ from typing import Any
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.experiment.serialization import comparable_fields
+from stepwise_jax.runtime.files import atomic_write
 from stepwise_jax.studies.comparison import Arm, Comparison, Protocol, protocol_from_dict
 from stepwise_jax.studies.designs.toml import flatten, to_toml
-from stepwise_jax.workdir.files import atomic_write, open_file
+from stepwise_jax.workdir.files import open_file
 from stepwise_jax.workdir.folder import CHANGEABLE_FIELDS
 
 METRIC = "top1"

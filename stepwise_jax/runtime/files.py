@@ -1,0 +1,34 @@
+"""Files of this machine: atomic writing, and the user's cache folder."""
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that appears under its name when the block ends: a reader sees the old file or the new one.
+
+    By then the content is on disk, safe from a power cut. If the block fails, nothing of the new file remains. Several
+    processes and threads may write one file at once.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        # A partial file would occupy disk space that the next attempt needs.
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def user_cache() -> Path | None:
+    """This package's folder under $XDG_CACHE_HOME or ~/.cache; None if the home folder is unknown."""
+    root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(root, "stepwise-jax") if os.path.isabs(root) else None
