@@ -130,7 +130,7 @@ def fails(capsys, *words: str) -> str:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--seeds", "0"], "--seeds is 0: it must be at least 1"),
+        (["--seeds", "0"], "--seeds is 0: it must be from 1 to 10000"),
         (["--processes", "-1"], "--processes is -1"),
         (["--strategies", "baselin,stepwise"], "try baseline"),
         (["--strategies", "rate_only,equal_samples_rate_curve"], "are the same run here"),
