@@ -1,7 +1,7 @@
 """The verdict on masked and bare faces: Table VII's rows with b = 24 on a small ResNet, at the paper's own epochs.
 
     python launch.py train configs/masks_verdict.py --workdir runs/masks_verdict --data.root FOLDER
-    python launch.py compare configs/masks_verdict.py --strategies rows --seeds 10 --margin 1 --tune-trials 5 \
+    python launch.py compare configs/masks_verdict.py --strategies rows --seeds 10 --margin 1 --tune-trials 3 \
         --plan-design masks.toml --data.root FOLDER
     python launch.py compare --design masks.toml --workdir runs/masks --data.root FOLDER
 
@@ -32,7 +32,7 @@ def get_config() -> ExperimentConfig:
     """A, B, C, D, O with b, 2b, 3b, 4b, b and lambda_i: the row of Table VII that reaches 100 %."""
     return ExperimentConfig(
         data=DataConfig(name="image_folder", image_size=32, subset_draw="seeded"),
-        model=ModelConfig(name="resnet_small", small_images=True, stem_stride=2, width=16),
+        model=ModelConfig(name="resnet_small", small_images=True, stem_stride=2, width=8),
         plan=PlanConfig(learning_rate=0.05),
         evaluation=EvaluationConfig(every_epochs=5),
     )
