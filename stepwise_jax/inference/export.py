@@ -20,6 +20,13 @@ EXPORT_SUFFIXES = (".stablehlo", ".safetensors")
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
+RESIZING = (
+    "Decode with OpenCV, upright by the EXIF tag, to RGB. A JPEG whose shorter side is at least 2, 4 or 8 times the "
+    "image size: decode it at a half, a quarter or an eighth (the largest reduction that applies, IMREAD_REDUCED_*), "
+    "then scale with INTER_LINEAR. Any other image: scale with INTER_AREA if neither side grows, else INTER_LINEAR."
+)
+"""How `stepwise_jax.data.images.decode_into` makes the network's input from an encoded image."""
+
 
 def check_export_path(path: Path) -> None:
     """Check the path of an export before any work.
@@ -66,7 +73,8 @@ def describe_network(trained: TrainedNetwork) -> dict[str, Any]:
 def export_stablehlo(trained: TrainedNetwork) -> jax.export.Exported:
     """Export the function of uint8 images [b, size, size, channels], for any b, to float32 probabilities [b, classes].
 
-    The weights and the normalisation are included; the caller must scale images to the size.
+    The weights and the normalisation are included; the caller must scale images to the size, as `RESIZING` says, for
+    the probabilities of `predict`.
     """
     classify, signature = make_classifier(trained), trained.signature
     size = signature.preprocessing.image_size
@@ -87,6 +95,7 @@ def write_stablehlo(trained: TrainedNetwork, path: Path) -> None:
             "dtype": "uint8",
             "shape": ["b", size, size, channels],
             "colours": "RGB" if channels == 3 else "grey",
+            "resizing": RESIZING,
         },
         "output": {"dtype": "float32", "shape": ["b", len(trained.signature.classes)], "values": "probabilities"},
         "platforms": exported.platforms,

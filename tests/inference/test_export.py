@@ -7,19 +7,22 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 import launch
 import models
+from examples import exported_network
 from stepwise_jax.cli import networks
 from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.experiment.serialization import override_fields
 from stepwise_jax.functional.preprocessing import Preprocessing
 from stepwise_jax.inference import image_files
 from stepwise_jax.inference.export import PLATFORMS, check_export_path, describe_network, export_stablehlo
-from stepwise_jax.inference.predict import make_classifier
+from stepwise_jax.inference.predict import classify_files, make_classifier
 from stepwise_jax.inference.trained import TrainedNetwork
 from stepwise_jax.workdir.folder import read_experiment
 from stepwise_jax.workdir.signature import Signature
@@ -74,12 +77,44 @@ def test_the_description_says_how_to_use_it(exported, trained):
     document = json.loads((exported / "cow.json").read_text())
     assert document["classes"] == ["cat", "dog", "old cow"]
     assert (document["image_size"], document["channels"]) == (16, 3)
+    assert document["input"].pop("resizing").startswith("Decode with OpenCV")
     assert document["input"] == {"dtype": "uint8", "shape": ["b", 16, 16, 3], "colours": "RGB"}
     assert document["output"] == {"dtype": "float32", "shape": ["b", 3], "values": "probabilities"}
     assert document["platforms"] == ["cpu", "cuda", "tpu"]
     assert document["versions"]["jax"] == jax.__version__
     assert document["network_shape"] == {"small_images": True, "stem_stride": 1, "width": 4, "blocks": [1]}
     assert document["updates"] == trained.updates
+
+
+ODD_SIZES = [(16, 16), (7, 11), (15, 40), (33, 20), (31, 64), (64, 48), (127, 130), (257, 129), (16, 300)]
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_an_exported_network_agrees_with_predict_on_images_of_any_size(exported, trained, tmp_path, suffix):
+    paths = [str(tmp_path / f"{height}x{width}{suffix}") for height, width in ODD_SIZES]
+    for path, (height, width) in zip(paths, ODD_SIZES, strict=True):
+        turned = Image.Exif()
+        turned[0x0112] = 6
+        pixels = cv2.resize(
+            RANDOM.integers(0, 256, (9, 9, 3), np.uint8), (width, height), interpolation=cv2.INTER_CUBIC
+        )
+        Image.fromarray(pixels).save(path, exif=turned if width > height else Image.Exif())
+    images = np.stack([exported_network.read_image(path, 16) for path in paths])
+    read = [image_files.read_image(path, trained.signature.image_shape) for path in paths]
+    np.testing.assert_array_equal(images, np.stack([np.asarray(pixels) for pixels in read]))
+    network = jax.export.deserialize(bytearray((exported / "cow.stablehlo").read_bytes()))
+    predicted = np.stack([np.asarray(p.probabilities) for p in classify_files(trained, paths)])
+    np.testing.assert_allclose(np.asarray(network.call(images)), predicted, rtol=1e-5, atol=1e-6)
+
+
+def test_the_example_prints_what_predict_prints(exported, folder_run, capsys):
+    paths = sorted(str(path) for path in (folder_run / "images" / "test").rglob("*.*"))[:3]
+    exported_network.main(str(exported / "cow.stablehlo"), paths)
+    lines = capsys.readouterr().out.splitlines()
+    assert launch.main(["predict", str(folder_run / "run"), *paths, "--json"]) == 0
+    for line, image in zip(lines, json.loads(capsys.readouterr().out), strict=True):
+        best = image["classes"][0]
+        assert line == f"{image['image']}: {best['name']} {100 * best['probability']:.2f} %"
 
 
 def test_a_clone_that_is_not_installed_exports_too(trained, monkeypatch):
