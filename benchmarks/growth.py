@@ -136,7 +136,7 @@ def correct_numbers(target: Path, counts: dict[str, int], written: dict[str, tup
 def until_first_step(words: Sequence[str], workdir: Path) -> None:
     """Train until the first step is done, and print the seconds since the process started, its CPU and its memory."""
     from stepwise_jax import train
-    from stepwise_jax.cli.overrides import load_experiment
+    from stepwise_jax.cli.parsing.overrides import load_experiment
 
     def observe(record: Any) -> None:
         if record.kind == "steps":

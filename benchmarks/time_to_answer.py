@@ -25,7 +25,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from stepwise_jax.cli.overrides import parse_fields
+from stepwise_jax.cli.parsing.overrides import parse_fields
 from stepwise_jax.data import datasets
 from stepwise_jax.errors import InputError, StepwiseError, require
 from stepwise_jax.experiment.config_files import load_config

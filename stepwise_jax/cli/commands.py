@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stepwise_jax.cli import networks
-from stepwise_jax.cli.overrides import load_experiment
+from stepwise_jax.cli.parsing.overrides import load_experiment
 from stepwise_jax.errors import InputError, require
 from stepwise_jax.experiment.config import DataConfig, ExperimentConfig, ModelConfig
 from stepwise_jax.experiment.serialization import model_name, override_fields

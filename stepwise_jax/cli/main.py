@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from stepwise_jax.cli import commands, study_commands
-from stepwise_jax.cli.arguments import make_parser
 from stepwise_jax.cli.comparisons.command import compare
-from stepwise_jax.cli.overrides import load_config, print_fields
+from stepwise_jax.cli.parsing.arguments import make_parser
+from stepwise_jax.cli.parsing.overrides import load_config, print_fields
+from stepwise_jax.cli.parsing.parser import check_commas
 from stepwise_jax.data.source import scan_once
 from stepwise_jax.errors import InputError, StepwiseError, is_out_of_memory
 from stepwise_jax.experiment.config import ExperimentConfig
@@ -97,6 +98,7 @@ def _execute(arguments: Sequence[str]) -> None:
     if arguments and arguments[0] in WITH_FIELDS and {"-h", "--help"} & set(arguments):
         _print_help(arguments)
         return
+    check_commas(arguments)
     options, rest = _parser().parse_known_args(_insert_config(arguments))
     if rest and options.command not in WITH_FIELDS:
         help_command = f"{program_name()} {options.command} --help"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stepwise_jax.cli.overrides import load_experiment
+from stepwise_jax.cli.parsing.overrides import load_experiment
 from stepwise_jax.errors import InputError, StepwiseError, require
 from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.runtime.signals import stop_on_signals
@@ -55,7 +55,7 @@ def _check_sweep(options: argparse.Namespace) -> None:
     require(1 <= options.seeds <= 10_000, "--seeds", options.seeds, "from 1 to 10000")
     require(options.trials >= 0, "--trials", options.trials, "at least 1")
     if bool(options.grid) == bool(options.trials):
-        raise InputError("sweep: give either --grid or --trials")
+        raise InputError("sweep: give either --grid or --trials, such as --grid plan.batch_size=12,24")
     require(not options.grid or options.samples is None, "--samples", options.samples, "omitted with --grid")
     if options.trials:
         search.load_optuna()

@@ -34,16 +34,18 @@ def type_matches(value: object, hint: Any) -> bool:
 
 _TYPE_NAMES = {int: "a whole number", float: "a number", str: "a string", bool: "True or False", type(None): "None"}
 
+_PLURALS = {int: "whole numbers", float: "numbers", str: "strings"}
+
 
 def type_name(hint: Any) -> str:
-    """The name of a type in messages: `a whole number`, `one of 'a', 'b'`, `a tuple, each a number`."""
+    """The name of a type in messages: `a whole number`, `one of 'a', 'b'`, `a tuple of numbers`."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
         return "one of " + ", ".join(map(repr, args))
     if origin in (types.UnionType, typing.Union):
         return " or ".join(type_name(arg) for arg in args)
     if origin is tuple:
-        return f"a tuple, each {type_name(args[0])}"
+        return f"a tuple of {_PLURALS.get(args[0]) or type_name(args[0])}"
     if origin is Callable:
         return "a function"
     if origin is Mapping:

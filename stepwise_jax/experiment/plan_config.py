@@ -94,7 +94,8 @@ class PlanConfig(ConfigSection):
         if self.strategy == "single_set":
             self._require(max(self.fractions) <= 1, "fractions", "at most 1")
         else:
-            self._require(max(self.fractions) == 1, "fractions", "numbers that end with 1, the whole training set")
+            all_data = max(self.fractions) == 1
+            self._require(all_data, "fractions", "shares of the training set that end with 1, as 0.2 0.6 1")
 
 
 def _rising(numbers: tuple[float, ...]) -> bool:

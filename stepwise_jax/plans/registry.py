@@ -75,8 +75,8 @@ def find_strategy(text: str) -> Strategy:
     """
     name, *words = text.split(":")
     if name not in STRATEGIES:
-        known = ", ".join(map(repr, STRATEGIES))
-        raise InputError(f"plan.strategy is {text!r}: it must be one of {known}{suggest(name, STRATEGIES)}")
+        near = suggest(name, STRATEGIES) or f"; the strategies are {', '.join(STRATEGIES)}"
+        raise InputError(f"plan.strategy is {text!r}: it must be a function or the name of a strategy{near}")
     function = STRATEGIES[name].function
     values = parse_parameters(name, function, words)
     return functools.partial(function, **values) if values else function

@@ -209,14 +209,17 @@ def named_arms(names: Sequence[str], config: str, rows: Mapping[str, ExperimentC
         requested = list(rows)
     for name in requested:
         if name not in rows and find_variant(name) is None:
-            known = [*rows, *VARIANTS]
-            near = difflib.get_close_matches(name, known, n=3) or known
-            raise InputError(
-                f"{option}: {name!r} is neither a row of {config} nor a known strategy: try {', '.join(near)}"
-            )
+            raise InputError(f"{option}: {_describe_unknown(name, config, [*rows, *VARIANTS])}")
     require(bool(requested), option, "", "the names of strategies or rows")
     require(len(set(requested)) == len(requested), option, ",".join(requested), "different names")
     return tuple(_make_arm(name, config, rows) for name in requested)
+
+
+def _describe_unknown(name: str, config: str, known: Sequence[str]) -> str:
+    if name in ("all", "rows"):
+        return f"{name!r} cannot stand beside other names"
+    near = difflib.get_close_matches(name, known, n=3) or known
+    return f"{name!r} is neither a row of {config} nor a known strategy: try {', '.join(near)}"
 
 
 def _make_arm(name: str, config: str, rows: Mapping[str, ExperimentConfig]) -> Arm:

@@ -14,6 +14,7 @@ from typing import Any
 from stepwise_jax.errors import InputError, require
 from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.experiment.serialization import experiment_from_document, experiment_to_dict, flatten_fields
+from stepwise_jax.formatting import suggest
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.studies.jobs import Job
 from stepwise_jax.workdir.files import SUMMARY
@@ -53,7 +54,8 @@ def parse_grid(experiment: ExperimentConfig, grids: Sequence[str]) -> tuple[Poin
     fields, axes = flatten_fields(experiment), []
     for grid in grids:
         name, _, values = grid.partition("=")
-        require(name in fields, "--grid", grid, "FIELD=V1,V2,..., FIELD a dotted name of the experiment")
+        form = f"FIELD=V1,V2,..., FIELD a dotted name of the experiment{suggest(name, fields)}"
+        require(name in fields, "--grid", grid, form)
         require(name not in _FIXED_FIELDS, "--grid", grid, f"of another field: {_FIXED_FIELDS.get(name)}")
         require(name not in [axis[0][0] for axis in axes], "--grid", grid, "a field that no other --grid has")
         texts = [value.strip() for value in values.split(",") if value.strip()]

@@ -45,6 +45,8 @@ def read_run_file(path: Path) -> bytes:
         with open_file(path) as file:
             return file.read()
     except FileNotFoundError as error:
+        if not path.parent.exists():
+            raise InputError(f"there is no folder {path.parent}") from error
         raise InputError(f"there is no {path.name} in {path.parent}: it is no run") from error
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error

@@ -73,7 +73,7 @@ def test_a_field_is_replaced_by_its_dotted_name(capsys):
         (["--plan.fractions", "0.2", "0.4"], "end with 1"),
         (["--plan.milestones", "3", "10"], "plan.milestones is (3, 10): it must be below plan.epochs_per_stage, 10"),
         (["--plan.learning_rate_rule", "eq10"], "it must be one of 'eq9'"),
-        (["--plan.strategy", "magic"], "it must be one of 'stepwise', 'baseline', 'single_set'"),
+        (["--plan.strategy", "magic"], "the strategies are stepwise, baseline, single_set"),
         (["--plan.batch_size", "500"], "batch_size of stage 1 (A) is 500: it must be at most 287"),
         (["--data.name", "digitz"], "digits"),
         (["--data.name", "image_folder"], "data.root"),

@@ -8,7 +8,7 @@ import pytest
 from conftest import TinyNet
 
 import launch
-from stepwise_jax.cli.overrides import load_experiment
+from stepwise_jax.cli.parsing.overrides import load_experiment
 from stepwise_jax.data import datasets
 from stepwise_jax.experiment.serialization import experiment_functions, flatten_fields
 from stepwise_jax.functional import networks

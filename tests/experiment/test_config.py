@@ -75,7 +75,7 @@ def test_a_dictionary_with_an_unknown_field_is_rejected():
         ("plan.fractions", (0.4, 0.2, 1.0), "above the one before"),
         ("plan.fractions", (0.2, 0.4), "end with 1"),
         ("plan.fractions", (), "above the one before"),
-        ("plan.fractions", "0.2", "a tuple, each a number"),
+        ("plan.fractions", "0.2", "a tuple of numbers"),
         ("plan.batch_multipliers", (1.0,), "each of the 5 fractions"),
         ("plan.learning_rate", float("nan"), "a positive number"),
         ("plan.learning_rate", float("inf"), "a positive number"),

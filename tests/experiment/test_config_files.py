@@ -2,7 +2,7 @@
 
 import pytest
 
-from stepwise_jax.cli.overrides import parse_fields
+from stepwise_jax.cli.parsing.overrides import parse_fields
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.experiment.config_files import load_config, load_rows

@@ -219,5 +219,5 @@ def test_a_json_beside_does_not_hinder_safetensors(tmp_path):
 
 def test_a_folder_that_is_no_run_gets_one_sentence(capsys, tmp_path):
     message = fails(capsys, "export", str(tmp_path / "none"), "--out", str(tmp_path / "x.stablehlo"))
-    assert "it is no run" in message
+    assert "there is no folder" in message
     assert list(tmp_path.iterdir()) == []

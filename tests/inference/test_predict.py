@@ -154,7 +154,7 @@ def test_no_image_at_all_gets_one_sentence(folder_run, capsys, tmp_path, monkeyp
 def test_what_is_no_trained_run_gets_one_sentence(folder_run, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (20, 20)).save("x.png")
-    assert "it is no run" in fails(capsys, "predict", "nowhere", "x.png")
+    assert "there is no folder nowhere" in fails(capsys, "predict", "nowhere", "x.png")
     assert not (tmp_path / "nowhere").exists()
     with exclusive_lock(folder_run / "run"):
         assert "is in use" in fails(capsys, "predict", str(folder_run / "run"), "x.png")

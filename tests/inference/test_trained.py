@@ -64,7 +64,7 @@ def damage_all_checkpoints(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (shutil.rmtree, "there is no config.json"),
+        (shutil.rmtree, "there is no folder"),
         (lambda folder: (folder / "config.json").write_text("{"), "config.json is damaged"),
         (lambda folder: shutil.rmtree(folder / "checkpoints"), "has no checkpoint yet: train it first"),
         (lose_checkpoints, "has no checkpoint yet: train it first"),

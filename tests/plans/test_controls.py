@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stepwise_jax.cli.overrides import parse_fields
+from stepwise_jax.cli.parsing.overrides import parse_fields
 from stepwise_jax.data import datasets
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import ExperimentConfig, PlanConfig

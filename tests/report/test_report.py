@@ -165,7 +165,7 @@ def test_a_folder_that_is_not_a_run_is_rejected_before_anything_is_written(demo,
     (tmp_path / "empty").mkdir()
     for runs, message in (
         ([demo, tmp_path / "empty"], "no run"),
-        ([tmp_path / "none"], "no run"),
+        ([tmp_path / "none"], "there is no folder"),
         ([], "at least one"),
     ):
         with pytest.raises(InputError, match=message):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from stepwise_jax.cli.overrides import parse_fields
+from stepwise_jax.cli.parsing.overrides import parse_fields
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.experiment.serialization import override_fields

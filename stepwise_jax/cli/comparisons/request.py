@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stepwise_jax.cli.overrides import parse_fields
+from stepwise_jax.cli.parsing.overrides import parse_fields
 from stepwise_jax.errors import InputError, require
 from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.experiment.config_files import load_config, load_rows

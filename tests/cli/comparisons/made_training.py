@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from made_runs import epoch_records, make_predictions, stage_record, summary
 
-from stepwise_jax.cli.overrides import load_experiment
+from stepwise_jax.cli.parsing.overrides import load_experiment
 from stepwise_jax.data import datasets
 from stepwise_jax.plans.planning import make_plan
 from stepwise_jax.studies.jobs import Failure, Job

@@ -8,6 +8,7 @@ from typing import Any
 
 from stepwise_jax import __version__
 from stepwise_jax.cli.comparisons.arguments import add_design_options, add_protocol_options
+from stepwise_jax.cli.parsing.parser import ArgumentParser
 from stepwise_jax.formatting import parse_path, program_name
 
 _DESCRIPTION = "stepwise-jax: train image classifiers in stages on growing subsets of the data, and measure the gain."
@@ -19,7 +20,7 @@ def make_parser(commands: Mapping[str, Callable[..., Any]]) -> argparse.Argument
     Args:
       commands: functions by name, in the order of `--help`; their docstrings are the help texts.
     """
-    parser = argparse.ArgumentParser(prog=program_name(), description=_DESCRIPTION, allow_abbrev=False)
+    parser = ArgumentParser(prog=program_name(), description=_DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"stepwise-jax {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for key, function in commands.items():
@@ -29,7 +30,6 @@ def make_parser(commands: Mapping[str, Callable[..., Any]]) -> argparse.Argument
             help=function.__doc__,
             description=function.__doc__,
             usage=f"{program_name()} {name} {usage}",
-            allow_abbrev=False,
         )
         command.set_defaults(function=function)
         add_options(command)

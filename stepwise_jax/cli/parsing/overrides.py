@@ -45,6 +45,25 @@ _REPRODUCTION_PREFIXES = (
 )
 """Prefixes of fields whose change ends the reproduction of a row of the paper."""
 
+_USUAL_NAMES = {
+    "lr": "plan.learning_rate",
+    "bs": "plan.batch_size",
+    "batch": "plan.batch_size",
+    "epochs": "plan.epochs_per_stage",
+    "wd": "optimizer.weight_decay",
+    "beta": "optimizer.momentum",
+    "stages": "plan.fractions",
+    "gamma": "plan.decay_factor",
+    "arch": "model.name",
+    "network": "model.name",
+    "pretrained": "model.initial_weights",
+    "weights": "model.initial_weights",
+    "dataset": "data.name",
+    "resolution": "data.image_size",
+    "precision": "dtype",
+}
+"""Fields by what other programs call them."""
+
 
 def load_experiment(config: str, arguments: Sequence[str], command: str) -> ExperimentConfig:
     """The experiment of a configuration file, with the fields that `arguments` name replaced.
@@ -64,6 +83,8 @@ def parse_fields(config: ExperimentConfig, arguments: Sequence[str], program_nam
     unknown = [word for word in arguments if word.startswith("--") and not _is_field(config, word)]
     if unknown:
         raise InputError(f"{unknown[0]} is no field of the experiment{_nearest_field(config, unknown[0])}")
+    if arguments and not arguments[0].startswith("-"):
+        raise InputError(_describe_stray_word(config, arguments[0]))
     output = io.StringIO()
     with contextlib.redirect_stderr(output), _wide_terminal():
         try:
@@ -102,7 +123,14 @@ def print_fields(config: ExperimentConfig, program_name: str) -> None:
 
 def _run_tyro(arguments: Sequence[str], config: ExperimentConfig, program_name: str) -> ExperimentConfig:
     with _registry:
-        return tyro.cli(ExperimentConfig, args=list(arguments), default=config, prog=program_name, config=_TYRO_CONFIG)
+        return tyro.cli(
+            ExperimentConfig,
+            args=list(arguments),
+            default=config,
+            prog=program_name,
+            config=_TYRO_CONFIG,
+            use_underscores=True,
+        )
 
 
 _registry = tyro.constructors.ConstructorRegistry()
@@ -149,9 +177,19 @@ def _is_field(config: ExperimentConfig, word: str) -> bool:
 def _nearest_field(config: ExperimentConfig, word: str) -> str:
     names = list(flatten_fields(config))
     requested = _field_name(word)
-    same_leaf = [name for name in names if name.rsplit(".", 1)[-1] == requested.rsplit(".", 1)[-1]]
-    near = same_leaf or difflib.get_close_matches(requested, names, n=3)
+    leaf = requested.rsplit(".", 1)[-1]
+    usual = [_USUAL_NAMES[leaf]] if leaf in _USUAL_NAMES else []
+    same_leaf = [name for name in names if name.rsplit(".", 1)[-1] == leaf]
+    near = same_leaf or usual or difflib.get_close_matches(requested, names, n=3)
     return f": did you mean {' or '.join('--' + name for name in near)}?" if near else ": --help lists them"
+
+
+def _describe_stray_word(config: ExperimentConfig, word: str) -> str:
+    """What is wrong with a word that belongs to no option: `plan.batch_size=8` lacks its dashes."""
+    if _is_field(config, word):
+        name, _, value = word.partition("=")
+        return f"{word!r} is no option: write --{name}" + (f" {value}" if value else "")
+    return f"{word!r} belongs to no option: fields are written as --plan.batch_size 8"
 
 
 @contextlib.contextmanager
@@ -174,14 +212,24 @@ def _format_error(box: str, arguments: Sequence[str]) -> str:
     own_error = re.search(r"Error parsing \w+: (.*)", message)
     if own_error:
         return own_error.group(1)
+    if stray := re.fullmatch(r"Unrecognized options: (\S+).*", message):
+        return f"{stray[1]!r} belongs to no option"
     flag = re.search(r"--([\w.-]+)", message)
     if not flag:
         return message
     name = _field_name(flag.group(1))
-    values, kind = _flag_values(name, arguments), type_name(field_type(name))
+    values = _flag_values(name, arguments)
+    kind = _describe_kind(name, values)
     if not values:
         return f"--{name} has no value: give {kind}"
     return f"--{name} is {' '.join(values)!r}: it must be {kind}{suggest(values[0], field_choices(name))}"
+
+
+def _describe_kind(name: str, values: Sequence[str]) -> str:
+    """What the values of a field must be, on the command line."""
+    spaced = " ".join(values).replace(",", " ").split()
+    corrected = f": {' '.join(spaced)}" if "," in "".join(values) else ""
+    return re.sub("a tuple of (.*numbers)", rf"\1 with spaces between them{corrected}", type_name(field_type(name)))
 
 
 def _flag_values(name: str, arguments: Sequence[str]) -> list[str]:

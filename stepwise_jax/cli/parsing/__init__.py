@@ -1,0 +1,1 @@
+"""The command line in words: the arguments of each command, and the fields of an experiment."""
