@@ -3,20 +3,25 @@
 Usage: python docs/draw_networks.py
 """
 
+import io
 import pathlib
 
+from adapt_pictures import adapt
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch
 
 SCALE = 4
-REDUCE, MIDDLE, EXPAND, PASS = "#d6e4f0", "#f6d7b0", "#d6e4f0", "#eeeeee"
+REDUCE, MIDDLE, EXPAND = "#d6e4f0", "#f6d7b0", "#d6e4f0"
+INK, EDGE = "#333333", "#555555"
+DARK = {INK: "#d8dee4", EDGE: "#9aa4ae", REDUCE: "#1f3d57", MIDDLE: "#5c3f16", "#ffffff": "none", "#000000": "#d8dee4"}
+"""Colours on a dark page."""
 
 
 def box(axes: Axes, x: float, y: float, width: float, text: str, colour: str) -> None:
     """A layer centred at (x, y)."""
     shape = FancyBboxPatch(
-        (x - width / 2, y - 0.28), width, 0.56, boxstyle="round,pad=0.02,rounding_size=0.1", fc=colour, ec="#555555"
+        (x - width / 2, y - 0.28), width, 0.56, boxstyle="round,pad=0.02,rounding_size=0.1", fc=colour, ec=EDGE
     )
     axes.add_patch(shape)
     axes.text(x, y, text, ha="center", va="center", fontsize=8)
@@ -24,7 +29,7 @@ def box(axes: Axes, x: float, y: float, width: float, text: str, colour: str) ->
 
 def arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], **style: object) -> None:
     """An arrow along the flow of data."""
-    axes.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": "#333333", **style})
+    axes.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": INK, **style})
 
 
 def frame(axes: Axes, title: str) -> None:
@@ -34,7 +39,7 @@ def frame(axes: Axes, title: str) -> None:
     axes.text(2, 0.25, "+", ha="center", va="center", fontsize=13, bbox={"boxstyle": "circle", "fc": "white"})
     arrow(axes, (2, 6.4), (2, 5.7))
     arrow(axes, (2, 0.92), (2, 0.52))
-    axes.plot([2, 4.3, 4.3], [6.2, 6.2, 0.25], color="#333333", linewidth=1, linestyle="--")
+    axes.plot([2, 4.3, 4.3], [6.2, 6.2, 0.25], color=INK, linewidth=1, linestyle="--")
     arrow(axes, (4.3, 0.25), (2.25, 0.25), linestyle="--")
     axes.set_title(title, fontsize=10)
     axes.set(xlim=(-0.2, 4.6), ylim=(-0.2, 6.6))
@@ -75,7 +80,9 @@ def main() -> None:
     chain(axes[3], "3x3\nC gr.")
     figure.tight_layout()
     plt.rcParams["svg.hashsalt"] = "networks"  # the same file from every run
-    figure.savefig(pathlib.Path(__file__).with_name("networks.svg"), metadata={"Date": None})
+    written = io.StringIO()
+    figure.savefig(written, format="svg", metadata={"Date": None})
+    pathlib.Path(__file__).with_name("networks.svg").write_text(adapt(written.getvalue(), DARK, INK))
 
 
 if __name__ == "__main__":

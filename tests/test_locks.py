@@ -36,7 +36,7 @@ def test_the_development_lock_adds_to_the_other_and_agrees_with_it(python):
     running, development = (locked(name, python) for name in ("requirements.lock", "requirements-dev.lock"))
     assert {"jax", "flax", "numpy"} <= running.keys()
     assert running.items() <= development.items()
-    assert {"pytest", "ruff", "pyright", "mkdocs"} <= development.keys() - running.keys()
+    assert {"pytest", "ruff", "pyright", "zensical"} <= development.keys() - running.keys()
 
 
 def test_locks_name_no_place_to_fetch_from():

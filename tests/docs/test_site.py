@@ -1,0 +1,32 @@
+"""What the site's builder does not check: its navigation, its pictures, and that it fetches nothing."""
+
+import re
+
+import pytest
+
+from tests.cli.command_line import ROOT
+
+PAGES = sorted(page for page in (ROOT / "docs").rglob("*.md"))
+CONFIGURATION = (ROOT / "mkdocs.yml").read_text()
+
+
+def test_every_page_is_in_the_navigation():
+    named = re.findall(r"[\w/]+\.md", CONFIGURATION.partition("\nnav:\n")[2].partition("\nmarkdown_extensions:")[0])
+    assert sorted(named) == sorted(page.relative_to(ROOT / "docs").as_posix() for page in PAGES)
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.name)
+def test_pictures_of_a_page_exist_and_have_a_dark_form(page):
+    pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", page.read_text())
+    for name in pictures:
+        picture = page.parent / name
+        assert picture.is_file()
+        # The report's own pictures, which it writes anew, are for light pages.
+        if picture.suffix == ".svg" and picture.parent.name != "results":
+            assert "prefers-color-scheme:dark" in picture.read_text()
+
+
+def test_the_search_needs_no_network():
+    # The plugin `offline` takes this file in place of one from the network: by its name.
+    assert "polyfills:\n    - assets/iframe-worker.js\n" in CONFIGURATION
+    assert (ROOT / "docs" / "assets" / "iframe-worker.js").is_file()
