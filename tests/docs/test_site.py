@@ -20,6 +20,8 @@ def test_pictures_of_a_page_exist_and_have_a_dark_form(page):
     pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", page.read_text())
     for name in pictures:
         picture = page.parent / name
+        if name.startswith("https://") or "/actions/" in name:
+            continue
         assert picture.is_file()
         # The report's own pictures, which it writes anew, are for light pages.
         if picture.suffix == ".svg" and picture.parent.name != "results":
