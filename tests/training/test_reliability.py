@@ -12,8 +12,8 @@ NAMED = sorted({named for page in PAGES.values() for named in re.findall(r"`(tes
 
 
 def promises(name: str) -> list[str]:
-    """The rows of a page's tables whose last column is "proved by"."""
-    tables = re.findall(r"^\|.*\| proved by \|\n\|[-|]+\n((?:\|.*\n)+)", PAGES[name], flags=re.MULTILINE)
+    """The rows of a page's tables whose last column is "tested by"."""
+    tables = re.findall(r"^\|.*\| tested by \|\n\|[-|]+\n((?:\|.*\n)+)", PAGES[name], flags=re.MULTILINE)
     return [row for table in tables for row in table.splitlines()]
 
 
