@@ -32,3 +32,11 @@ def test_the_search_needs_no_network():
     # The plugin `offline` takes this file in place of one from the network: by its name.
     assert "polyfills:\n    - assets/iframe-worker.js\n" in CONFIGURATION
     assert (ROOT / "docs" / "assets" / "iframe-worker.js").is_file()
+
+
+def test_the_paths_of_the_contributors_page_exist():
+    named = re.findall(
+        r"`((?:stepwise_jax|models|examples|benchmarks|docs|tests)/[\w/.]*)`", (ROOT / "CONTRIBUTING.md").read_text()
+    )
+    assert len(named) > 30
+    assert [path for path in named if not (ROOT / path).exists()] == []
