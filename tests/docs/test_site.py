@@ -40,3 +40,18 @@ def test_the_paths_of_the_contributors_page_exist():
     )
     assert len(named) > 30
     assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_no_page_shows_a_formula_as_it_is_typed():
+    # A subscript outside of code, such as M_1 or λ_i.
+    typed = {
+        page.name: found
+        for page in [ROOT / "README.md", *PAGES]
+        if (found := re.findall(r"(?<![\w./-])[A-Za-zλ]_(?:\{?\w{1,2}\b|simple|noise)", prose(page.read_text())))
+    }
+    assert typed == {}
+
+
+def prose(text: str) -> str:
+    """A page without code, links' targets and HTML."""
+    return re.sub(r"```.*?```|`[^`\n]*`|\]\([^)]*\)|<[^>]*>", " ", text, flags=re.DOTALL)
