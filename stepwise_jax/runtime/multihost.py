@@ -170,15 +170,17 @@ def check_same_on_all_processes(what: str, value: Any) -> None:
 
 
 @contextmanager
-def enter_on_first_process(make_context: Callable[[], AbstractContextManager[Any]]) -> Iterator[None]:
-    """Enter a context on the first process only; if that fails, every process raises the error."""
+def enter_on_first_process(make_context: Callable[[], AbstractContextManager[_Output]]) -> Iterator[_Output | None]:
+    """Enter a context on the first process only; yields its value there, and None on the others.
+
+    If that fails, every process raises the error.
+    """
     with ExitStack() as stack:
 
-        def enter() -> None:
-            stack.enter_context(make_context())
+        def enter() -> _Output:
+            return stack.enter_context(make_context())
 
-        broadcast_from_first(enter)
-        yield
+        yield on_all_processes(enter if is_first_process() else _do_nothing)
 
 
 @contextmanager

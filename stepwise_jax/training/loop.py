@@ -85,13 +85,13 @@ def iterate(
     """
     with (
         multihost.exit_on_local_failure(lambda: notify_end(observers)),
-        multihost.enter_on_first_process(lambda: lock.exclusive_lock(folder)),
+        multihost.enter_on_first_process(lambda: lock.exclusive_lock(folder)) as held,
     ):
         experiment, stages = open_workdir(folder, experiment, stages, config_path, variables)
         summary = finished_summary(folder, stages)
         if summary is not None:
             return (yield from _show_finished(summary, folder, observers))
-        with open_session(experiment, stages, network, variables, folder, observers, profile) as session:
+        with open_session(experiment, stages, network, variables, folder, observers, profile, held) as session:
             return (yield from _run_session(session, stages, folder))
 
 

@@ -17,6 +17,7 @@ from stepwise_jax.functional.state import TrainState
 from stepwise_jax.training import failures
 from stepwise_jax.training.progress import Position
 from stepwise_jax.training.session import Session
+from stepwise_jax.workdir.writing import write_advice
 
 
 def is_due(session: Session) -> bool:
@@ -112,13 +113,13 @@ def save_final(session: Session, state: TrainState, position: Position) -> None:
         session.checkpoints.save(state, position.document())
         session.checkpoints.wait()
     except OSError as error:
-        raise SaveError(f"records.jsonl cannot be written ({error.strerror}): {_advice(session)}") from error
+        raise SaveError(f"records.jsonl cannot be written ({error.strerror}): {_advice(session, error)}") from error
     except SaveError as error:
-        raise SaveError(f"training is done, but {error}: {_advice(session)}") from error
+        raise SaveError(f"training is done, but {error}: {_advice(session, error)}") from error
 
 
-def _advice(session: Session) -> str:
-    return f"{_last_checkpoint(session)}; free some space and run the same command to continue from there"
+def _advice(session: Session, error: Exception) -> str:
+    return f"{_last_checkpoint(session)}; {write_advice(error)} to continue from there"
 
 
 def is_finite(state: TrainState) -> bool:

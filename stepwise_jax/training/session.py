@@ -36,6 +36,7 @@ from stepwise_jax.training.progress import Observer, RunLog
 from stepwise_jax.workdir.checkpoints import Checkpoints
 from stepwise_jax.workdir.files import CHECKPOINTS, SUBSETS
 from stepwise_jax.workdir.json_files import read_json, write_json
+from stepwise_jax.workdir.lock import HeldLock
 from stepwise_jax.workdir.signature import Signature, write_signature
 
 
@@ -71,6 +72,8 @@ class Session:
     """The run's workdir."""
     profile: ProfiledEpoch | None = None
     """The epoch to trace, if any."""
+    held: HeldLock | None = None
+    """The lock on the workdir, on the first process."""
 
     def place(self, state: TrainState) -> TrainState:
         """Place a state on every device, always with the same sharding, so that nothing compiles twice."""
@@ -107,6 +110,7 @@ def open_session(
     folder: Path,
     observers: Sequence[Observer] = (),
     profile: ProfiledEpoch | None = None,
+    held: HeldLock | None = None,
 ) -> Iterator[Session]:
     """Open the data, draw and record the subsets, and place the images on the devices.
 
@@ -118,13 +122,15 @@ def open_session(
       folder: the run's workdir, locked by the caller.
       observers: called with each record of the run.
       profile: the epoch to trace.
+      held: the lock on the workdir, which is checked before each save.
     """
     mesh, is_first = open_devices(experiment, stages, network), multihost.is_first_process()
     with ExitStack() as stack:
         log = stack.enter_context(RunLog(folder if is_first else None, observers))
         data, processing = stack.enter_context(_open_data(experiment, stages, mesh, folder, log))
         opening = open_functions(experiment, network, variables, data.classes, processing, mesh, log)
-        checkpoints = Checkpoints(folder / CHECKPOINTS, experiment.checkpoint.keep)
+        check = held.check if held else None
+        checkpoints = Checkpoints(folder / CHECKPOINTS, experiment.checkpoint.keep, check=check)
         yield Session(
             experiment=experiment,
             stages=stages,
@@ -136,6 +142,7 @@ def open_session(
             mesh=mesh,
             folder=folder,
             profile=profile if is_first else None,
+            held=held,
         )
 
 

@@ -19,6 +19,7 @@ from stepwise_jax.workdir.files import PREDICTIONS, SAMPLES, SUMMARY
 from stepwise_jax.workdir.json_files import write_json
 from stepwise_jax.workdir.predictions import write_arrays, write_samples
 from stepwise_jax.workdir.records import TIME_KINDS, row_metrics
+from stepwise_jax.workdir.writing import write_advice
 
 
 def write_results(
@@ -38,6 +39,8 @@ def write_results(
     images = session.test_loader.images(rows)
 
     def write() -> dict[str, Any]:
+        if session.held:
+            session.held.check()
         summary = recorded or make_summary(session, state, record_file.read_records(folder))
         with _explain_write_failure(folder):
             write_predictions(session, probabilities, folder / PREDICTIONS)
@@ -57,8 +60,8 @@ def _explain_write_failure(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise SaveError(
-            f"{folder} cannot be written ({error.strerror}): training is done and saved; free some space and run "
-            "the same command to write the predictions and the summary"
+            f"{folder} cannot be written ({error.strerror}): training is done and saved; {write_advice(error)} "
+            "to write the predictions and the summary"
         ) from error
 
 

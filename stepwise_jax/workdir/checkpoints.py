@@ -11,10 +11,8 @@ ends, and so do they.
 """
 
 import contextlib
-import errno
 import hashlib
 import json
-import os
 import shutil
 import sys
 import time
@@ -27,10 +25,11 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from stepwise_jax.errors import InputError, ReadError, SaveError, describe_error, first_line, is_out_of_memory
+from stepwise_jax.errors import InputError, ReadError, SaveError, describe_error, is_out_of_memory
 from stepwise_jax.functional.state import TrainState, digest, present_fields
 from stepwise_jax.runtime import multihost
-from stepwise_jax.workdir.reading import LiteralPath, os_error_code, read_patiently, set_aside
+from stepwise_jax.workdir.reading import LiteralPath, read_patiently, set_aside
+from stepwise_jax.workdir.writing import checkpoint_error
 
 PositionDocument = dict[str, Any]
 """A position in training as plain JSON data (`training.progress.Position.document`)."""
@@ -43,7 +42,8 @@ LONGEST_PAUSE = 60.0
 class Checkpoints:
     """The checkpoints of one run, named by optimizer steps. As a context manager it waits for the last save."""
 
-    def __init__(self, folder: Path, keep: int, *, read_only: bool = False):
+    def __init__(self, folder: Path, keep: int, *, read_only: bool = False, check: Callable[[], None] | None = None):
+        self._check = check or (lambda: None)
         self._folder, self._keep, self._read_only = folder.absolute(), keep, read_only
         self._pinned: int | None = None
         self.damaged: tuple[int, ...] = ()
@@ -114,6 +114,7 @@ class Checkpoints:
         """
         # Even if this save fails, the next attempt comes after the usual time.
         self._saved_at = time.monotonic()
+        self._check()
         self.wait()
         step = int(state.step)
         if step in self._manager.all_steps():
@@ -136,7 +137,9 @@ class Checkpoints:
         """
         if self._prepared is None:
             return
-        (step, items), self._prepared, self._writing = self._prepared, None, True
+        (step, items), self._prepared = self._prepared, None
+        self._check()
+        self._writing = True
         try:
             self._manager.save(step, args=items, force=True)
         except (OSError, ValueError) as error:
@@ -177,6 +180,7 @@ class Checkpoints:
     def _failed(self, error: Exception) -> SaveError:
         """Prepare for the next attempt; return an error that says why this one failed."""
         self._writing = False
+        self._check()
         # One of several processes must not open it alone: opening waits for the others.
         if jax.process_count() == 1:
             # After a failed save, closing the manager raises its error again.
@@ -184,7 +188,7 @@ class Checkpoints:
                 self._manager.close()
             self._remove_partial_saves()
             self._manager = self._open()
-        return _save_error(error)
+        return checkpoint_error(error)
 
     def _remove_partial_saves(self) -> None:
         """Remove the remains of failed saves; only while no save is in progress."""
@@ -199,13 +203,14 @@ class Checkpoints:
         try:
             trial.write_bytes(bytes(1 << 12))
         except OSError as error:
-            raise _save_error(error) from error
+            raise checkpoint_error(error) from error
         finally:
             with contextlib.suppress(OSError):
                 trial.unlink(missing_ok=True)
 
     def delete_after(self, step: int) -> None:
         """Remove every checkpoint of a step later than `step`."""
+        self._check()
         for later in self.steps():
             if later > step:
                 self._manager.delete(later)
@@ -284,15 +289,3 @@ class _PreservationPolicy:
 def _checksum(state: TrainState, position: PositionDocument) -> str:
     """SHA-256 over the state and the position together, so that neither can come from another checkpoint."""
     return hashlib.sha256((digest(state) + json.dumps(position, sort_keys=True)).encode()).hexdigest()
-
-
-def _save_error(error: Exception) -> SaveError:
-    return SaveError(f"the checkpoint cannot be written ({_reason(error)})")
-
-
-def _reason(error: Exception) -> str:
-    """Why a write failed, in the operating system's words."""
-    code = os_error_code(error)
-    if code in (errno.ENOSPC, errno.EDQUOT):
-        return "the disk is full"
-    return os.strerror(code) if code else first_line(error)

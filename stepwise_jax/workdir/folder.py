@@ -137,6 +137,13 @@ def _has_run(workdir: Path) -> bool:
     return (workdir / CONFIG).exists() and started
 
 
+def _check_config_not_lost(workdir: Path) -> None:
+    """Refuse to continue from the checkpoints of a run whose experiment nobody knows: another would go on in it."""
+    checkpoints = workdir / CHECKPOINTS
+    if not (workdir / CONFIG).exists() and checkpoints.exists() and any(checkpoints.iterdir()):
+        raise InputError(f"{workdir} has checkpoints and no {CONFIG}: restore that file, or use another workdir")
+
+
 def resume_or_start(
     workdir: Path,
     experiment: ExperimentConfig,
@@ -156,9 +163,10 @@ def resume_or_start(
       device: the devices in words, for the record.
 
     Raises:
-      InputError: if the workdir holds another experiment, with each field that differs.
+      InputError: if the workdir holds another experiment, with each field that differs, or has lost its `config.json`.
     """
     if not _has_run(workdir):
+        _check_config_not_lost(workdir)
         write_json(workdir / CONFIG, config_document(experiment, stages, config_path, weights_sha256, device))
         return stages
     document = read_config(workdir)

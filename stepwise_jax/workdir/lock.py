@@ -14,12 +14,38 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from stepwise_jax.errors import InputError
+from stepwise_jax.errors import InputError, StepwiseError
 from stepwise_jax.workdir.files import CHECKPOINTS, CONFIG, DESIGN, LOCK, OWNER
 
 
+class HeldLock:
+    """The lock of this process on the workdir that it trains in."""
+
+    def __init__(self, path: Path, handle: int):
+        self._path, self._file = path, os.fstat(handle)
+
+    def check(self) -> None:
+        """Check that the workdir is still the folder that was locked; a later one of the same name is another run's.
+
+        Raises:
+          StepwiseError: if it was removed or replaced.
+        """
+        try:
+            same = os.path.samestat(self._file, os.stat(self._path))
+        except (FileNotFoundError, NotADirectoryError):
+            same = False
+        except OSError:
+            # Nothing is known of the folder at the moment: whatever is written into it says what is wrong.
+            return
+        if not same:
+            raise StepwiseError(
+                f"--workdir {self._path.parent} was removed or replaced while this process was training in it: "
+                "nothing more is written; what is in it now belongs to another run"
+            )
+
+
 @contextmanager
-def exclusive_lock(workdir: Path) -> Iterator[None]:
+def exclusive_lock(workdir: Path) -> Iterator[HeldLock]:
     """Lock the workdir for training, creating it if needed; the lock of a dead process does not count.
 
     Raises:
@@ -42,7 +68,7 @@ def exclusive_lock(workdir: Path) -> Iterator[None]:
             stack.callback((workdir / OWNER).unlink, missing_ok=True)
         if not held:
             raise _in_use(f"--workdir {workdir}", workdir)
-        yield
+        yield HeldLock(workdir / LOCK, handle)
 
 
 def _flock(handle: int, kind: int) -> bool | None:

@@ -69,14 +69,15 @@ def read_patiently(read: Callable[[], _Output], folder: Path) -> _Output:
 
 def _passing_cause(error: BaseException, folder: Path) -> str | None:
     """Why files cannot be read at the moment; None if they can, or are not what was saved."""
-    code = next((code for each in _chain(error) if _may_pass(code := os_error_code(each))), None)
-    if any(isinstance(each, MemoryError) for each in _chain(error)):
+    code = next((code for each in error_chain(error) if _may_pass(code := os_error_code(each))), None)
+    if any(isinstance(each, MemoryError) for each in error_chain(error)):
         code = errno.ENOMEM
     code = code or _unreadable_code(folder)
     return os.strerror(code) if code else None
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def error_chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error, and the errors that led to it."""
     each: BaseException | None = error
     while each is not None:
         yield each

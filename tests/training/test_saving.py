@@ -177,11 +177,26 @@ def test_predictions_that_cannot_be_written_are_reported_and_written_later(train
     for name in ("summary.json", "predictions.npz"):
         (disk.path / "run" / name).unlink()
     disk.fill()
-    with pytest.raises(SaveError, match=r"training is done and saved; free some space and run the same command"):
+    with pytest.raises(SaveError, match=r"training is done and saved; free some space, and run the same command"):
         train(disk.path / "run")
     disk.free()
     assert train(disk.path / "run")["state_sha256"] == undisturbed["state_sha256"]
     assert (disk.path / "run" / "predictions.npz").exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [(errno.ENOSPC, "free some space, and run the same command"), (errno.EIO, "once it can be written, and run")],
+)
+def test_free_space_is_advised_only_where_the_disk_is_full(code, advice, train, tmp_path, monkeypatch):
+    def fail(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(record_file.RecordWriter, "sync", fail)
+    with pytest.raises(SaveError, match=advice) as caught:
+        train(tmp_path / "run")
+    assert os.strerror(code) in str(caught.value)
+    assert ("space" in str(caught.value)) == (code == errno.ENOSPC)
 
 
 def test_training_outlives_a_read_only_folder(train, tmp_path, locked_folder):
