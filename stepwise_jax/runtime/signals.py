@@ -13,8 +13,15 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, TypeVar
 
-# From the terminal, from `kill`, and from Slurm and cloud schedulers before they preempt a machine.
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+NOTICES = (signal.SIGHUP, signal.SIGUSR1)
+"""From a terminal or connection that closes, and from a scheduler some time before it ends a job.
+
+Where they are ignored when the process starts, as under `nohup`, they stay ignored. A second one changes nothing: a
+terminal that closes sends several.
+"""
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, *NOTICES)
+"""From the terminal, from `kill`, and from Slurm and cloud schedulers before they preempt a machine."""
 
 PARENT = "STEPWISE_PARENT"
 """Environment variable: the number of the process without which `stop_with_parent` stops this one."""
@@ -36,9 +43,14 @@ def exit_on_signals() -> None:
             os.write(2, message.encode())
         os._exit(130 if number == signal.SIGINT else 75)
 
-    for each in SIGNALS:
+    for each in _not_ignored():
         signal.signal(each, exit_now)
     unblock_signals()
+
+
+def _not_ignored() -> list[signal.Signals]:
+    """The signals to handle: all of `SIGNALS`, but for notices that are ignored."""
+    return [each for each in SIGNALS if each not in NOTICES or signal.getsignal(each) is not signal.SIG_IGN]
 
 
 def block_signals() -> None:
@@ -104,7 +116,7 @@ def until_stopped(stop: object, items: Iterable[_Item]) -> Iterator[_Item]:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Record the first signal in the yielded `StopRequest`; a second one ends the process at once.
+    """Record the first signal in the yielded `StopRequest`; a second SIGINT or SIGTERM ends the process at once.
 
     Where Python's own handler was in force, as in a notebook, a second SIGINT raises `KeyboardInterrupt` instead. Two
     signals within one step of the interpreter count as one.
@@ -117,9 +129,9 @@ def stop_on_signals() -> Iterator[StopRequest]:
 
     def record(number: int, _: FrameType | None) -> None:
         request.name = signal.Signals(number).name
-        _install({each: _after_first(handler) for each, handler in previous.items()})
+        _install({each: _after_first(each, handler) for each, handler in previous.items()})
 
-    _install(dict.fromkeys(SIGNALS, record))
+    _install(dict.fromkeys(_not_ignored(), record))
     hook, sys.unraisablehook = sys.unraisablehook, _without_signal_race(sys.unraisablehook)
     try:
         yield request
@@ -128,8 +140,10 @@ def stop_on_signals() -> Iterator[StopRequest]:
         _install(previous)
 
 
-def _after_first(handler: Any) -> Any:
+def _after_first(number: signal.Signals, handler: Any) -> Any:
     """The handler of a second signal, given the one from before."""
+    if number in NOTICES:
+        return signal.SIG_IGN
     return handler if handler is signal.default_int_handler else signal.SIG_DFL
 
 

@@ -37,8 +37,8 @@ def train(
 ) -> Iterator[Record]:
     """Train in the stages of `experiment.plan`, or resume the run in `workdir`, while the caller reads its records.
 
-    A caller that stops reading ends the run after a checkpoint; the same call resumes it. So does the first SIGINT or
-    SIGTERM while the iterator works; a second SIGINT is a `KeyboardInterrupt`.
+    A caller that stops reading ends the run after a checkpoint; the same call resumes it. So does the first SIGINT,
+    SIGTERM, SIGHUP or SIGUSR1 while the iterator works; a second SIGINT is a `KeyboardInterrupt`.
 
     Args:
       experiment: the data, the plan, and what else determines the result.

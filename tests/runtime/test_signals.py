@@ -19,7 +19,8 @@ from stepwise_jax.workdir import folder, record_file
 
 ROOT = Path(__file__).parents[2]
 
-SIGNALS = ["SIGINT", "SIGTERM"]
+ENDING, NOTICES = ["SIGINT", "SIGTERM"], ["SIGHUP", "SIGUSR1"]
+SIGNALS = [*ENDING, *NOTICES]
 BEGIN = """
     import os, signal, sys, threading, time
     from stepwise_jax.runtime.signals import stop_on_signals
@@ -61,7 +62,7 @@ def test_the_first_signal_is_noted_and_work_continues(name):
     assert (done.returncode, done.stdout.splitlines()) == (0, ["False None", f"True {name}"]), done.stderr
 
 
-@pytest.mark.parametrize("name", SIGNALS)
+@pytest.mark.parametrize("name", ENDING)
 @pytest.mark.parametrize("first", SIGNALS)
 def test_a_second_signal_of_either_kind_ends_the_process_at_once(first, name):
     body = """
@@ -77,6 +78,55 @@ def test_a_second_signal_of_either_kind_ends_the_process_at_once(first, name):
     done = run(body, first, name)
     assert done.returncode == -getattr(signal, name)
     assert done.stdout.splitlines() == [f"noted {first}"]
+
+
+@pytest.mark.parametrize("name", NOTICES)
+@pytest.mark.parametrize("first", SIGNALS)
+def test_a_notice_after_another_signal_changes_nothing(first, name):
+    """A terminal that closes sends SIGHUP, its shell once more, and systemd SIGTERM before."""
+    body = """
+    before = signal.getsignal(getattr(signal, sys.argv[2]))
+    with stop_on_signals() as stop:
+        send(sys.argv[1])
+        send(sys.argv[2])
+        print(stop.name)
+    print(signal.getsignal(getattr(signal, sys.argv[2])) is before)
+    """
+    done = run(body, first, name)
+    assert (done.returncode, done.stdout.splitlines()) == (0, [first, "True"]), done.stderr
+
+
+@pytest.mark.parametrize("name", NOTICES)
+def test_a_notice_that_is_ignored_stays_ignored(name):
+    body = """
+    from stepwise_jax.runtime.signals import exit_on_signals
+
+    signal.signal(getattr(signal, sys.argv[1]), signal.SIG_IGN)
+    exit_on_signals()
+    send(sys.argv[1])
+    with stop_on_signals() as stop:
+        send(sys.argv[1])
+        print(stop.name)
+    send(sys.argv[1])
+    """
+    done = run(body, name)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "None\n", "")
+
+
+def test_under_nohup_a_terminal_that_closes_changes_nothing():
+    body = """
+    from stepwise_jax.runtime.signals import exit_on_signals
+
+    exit_on_signals()
+    with stop_on_signals() as stop:
+        send("SIGHUP")
+        print(stop.name, flush=True)
+        send("SIGTERM")
+        print(stop.name)
+    """
+    words = ["nohup", sys.executable, "-c", textwrap.dedent(BEGIN) + textwrap.dedent(body)]
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.split()) == (0, ["None", "SIGTERM"]), done.stderr
 
 
 @pytest.mark.parametrize("first", SIGNALS)
@@ -161,7 +211,7 @@ def test_outside_the_main_thread_no_handler_is_touched():
 # ---- Before a run can save
 
 
-@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 75)])
+@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 75), ("SIGHUP", 75), ("SIGUSR1", 75)])
 @pytest.mark.parametrize("place", ["in a callback", "where all is caught", "plainly"])
 def test_nothing_swallows_a_signal_before_training(name, status, place):
     """What is raised in a callback is printed and passed over: a KeyboardInterrupt was lost like that."""

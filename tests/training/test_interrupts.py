@@ -24,13 +24,13 @@ def short(experiment, monkeypatch):
     signal.signal(signal.SIGINT, before)
 
 
-def interrupt(times):
+def interrupt(times, number=signal.SIGINT):
     """An observer that interrupts the run after its first step."""
 
     def observe(record):
         if record.kind == "steps" and record.examples_seen == 32:
             for _ in range(times):
-                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(number)
 
     return observe
 
@@ -52,6 +52,17 @@ def test_interrupts_end_the_run_and_not_the_process(short, tmp_path, times, erro
     assert has_own_handler()
     assert not is_locked(tmp_path)
     assert finish(sj.train(short, TinyNet(), workdir=tmp_path))["updates"] == 4 + 44
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
+def test_a_notice_saves_and_stops_the_run_as_sigterm_does(short, tmp_path, number):
+    before = signal.getsignal(number)
+    with pytest.raises(InterruptedRunError, match=f"stopped by {number.name} after ") as caught:
+        list(sj.train(short, TinyNet(), workdir=tmp_path, observers=[interrupt(2, number)]))
+    assert caught.value.status == 75
+    assert signal.getsignal(number) is before
+    resumed = [each.message for each in sj.train(short, TinyNet(), workdir=tmp_path) if each.kind == "event"]
+    assert any(message.startswith("resuming after ") for message in resumed), resumed
 
 
 def test_an_iterator_that_is_not_read_leaves_interrupts_to_the_caller(short, tmp_path):
