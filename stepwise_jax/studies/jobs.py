@@ -87,7 +87,7 @@ def _examples_seen(path: Path) -> int:
     if not path.exists():
         return 0
     for line in reversed(last_lines(path)):
-        with contextlib.suppress(ValueError, TypeError):
+        with contextlib.suppress(ValueError, TypeError, RecursionError):
             row = json.loads(line)
             if isinstance(row, dict) and row.get("kind") == "epoch":
                 return int(row.get("examples_seen", 0))

@@ -31,7 +31,7 @@ def read_json(path: Path) -> Any:
     text = read_run_file(path)
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged: it is not JSON ({error})") from error
 
 

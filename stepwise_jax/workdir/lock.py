@@ -187,7 +187,7 @@ def _read_owner(path: Path) -> dict[str, Any] | None:
         owner = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
-    except ValueError:
+    except (ValueError, RecursionError):
         owner = {}
     complete = isinstance(owner, dict) and isinstance(owner.get("pid"), int) and {"host", "started"} <= owner.keys()
     # Another process may be writing it at this moment.

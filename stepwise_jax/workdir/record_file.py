@@ -32,6 +32,9 @@ _REQUIRED = {
 }
 """The fields without a default, but for newer ones, which older runs did not record."""
 
+_KEYS = {"stage": int, "epoch": int, "side": str, "statistics": str}
+"""The fields by which rows are told apart and sorted, and their types."""
+
 
 @dataclass(frozen=True)
 class RunRecords:
@@ -143,10 +146,11 @@ def _parse(line: bytes) -> Row | None:
     """Parse a line; None if it holds no record."""
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     required = _REQUIRED.get(str(row.get("kind"))) if isinstance(row, dict) else None
-    return row if required is not None and required <= row.keys() else None
+    complete = required is not None and required <= row.keys()
+    return row if complete and all(isinstance(row.get(name, kind()), kind) for name, kind in _KEYS.items()) else None
 
 
 def read_records(workdir: Path) -> RunRecords:

@@ -43,3 +43,6 @@ def test_json_that_is_missing_or_damaged_is_bad_input(tmp_path):
     (tmp_path / "config.json").write_bytes(b'{"seed": \xff')
     with pytest.raises(InputError, match=r"config\.json is damaged"):
         json_files.read_json(tmp_path / "config.json")
+    (tmp_path / "config.json").write_bytes(100_000 * b"[")
+    with pytest.raises(InputError, match=r"config\.json is damaged"):
+        json_files.read_json(tmp_path / "config.json")

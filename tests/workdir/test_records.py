@@ -14,7 +14,7 @@ import pytest
 from stepwise_jax.errors import InputError
 from stepwise_jax.workdir import record_file
 from stepwise_jax.workdir.record_file import RecordWriter
-from stepwise_jax.workdir.records import TIME_KINDS, EventRecord
+from stepwise_jax.workdir.records import TIME_KINDS, EpochRecord, EventRecord, StageRecord
 from tests.workdir.example_records import SPENT, epoch_record, stage_record, write
 
 CONTRACT = {"stage", "epoch", "step", "examples_seen", "updates", "learning_rate", "batch_size", "noise_scale"}
@@ -101,7 +101,17 @@ def test_a_file_cut_at_any_byte_is_read_and_appended_to(tmp_path):
         ]
 
 
-@pytest.mark.parametrize("damage", [b"\0\0\0\0\n", b'{"kind": "epoch"}\n', b"[1]\n", b'{"kind": ["epoch"]}\n'])
+DEEP, ZEROS = 100_000 * "[", 4096 * "\0"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *(b"\0\0\0\0\n", b'{"kind": "epoch"}\n', b"[1]\n", b'{"kind": ["epoch"]}\n'),
+        pytest.param(ZEROS.encode(), id="a page of zeros"),
+        pytest.param(DEEP.encode() + b"\n", id="deep"),
+    ],
+)
 def test_a_damaged_last_line_is_passed_over_and_cut_off(tmp_path, damage):
     write(tmp_path, EventRecord("start", "", 1.0))
     with open(tmp_path / "records.jsonl", "ab") as file:
@@ -111,7 +121,23 @@ def test_a_damaged_last_line_is_passed_over_and_cut_off(tmp_path, damage):
     assert [event["name"] for event in record_file.read_records(tmp_path).events] == ["start", "resume"]
 
 
-@pytest.mark.parametrize("damage", ["{", "", '{"kind": "epoch", "stage": 1}', '{"kind": "unknown"}', "3"])
+# Of a stage whose number is something else, and of an epoch.
+ODD_KEYS = [
+    json.dumps({field.name: 1 for field in dataclasses.fields(record)} | {"kind": kind, kind: key})
+    for kind, record in (("stage", StageRecord), ("epoch", EpochRecord))
+    for key in ([1], {"1": 1}, None, "1", 1.5)
+]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *("{", "", '{"kind": "epoch", "stage": 1}', '{"kind": "unknown"}', "3"),
+        *ODD_KEYS,
+        pytest.param(ZEROS, id="a page of zeros"),
+        pytest.param(DEEP, id="deep"),
+    ],
+)
 def test_a_damaged_line_in_the_middle_names_file_and_line(tmp_path, damage):
     good = json.dumps(dataclasses.asdict(EventRecord("start", "")))
     (tmp_path / "records.jsonl").write_text(f"{good}\n{damage}\n{good}\n")

@@ -58,7 +58,7 @@ def _foreign_classes(folder: Path) -> list[str]:
     """The classes outside TFDS that a prepared data set names: TFDS would import their modules."""
     try:
         document = json.loads((folder / "features.json").read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         # Opening the data set reports the problem.
         return []
     return [name for name in _named_classes(document) if not name.startswith("tensorflow_datasets.core.features.")]

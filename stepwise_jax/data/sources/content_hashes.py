@@ -73,7 +73,7 @@ def _read(path: Path) -> Mapping[str, Sequence[Any]]:
         document = json.loads(path.read_bytes())
         entries = document["files"] if document["format"] == _FORMAT else {}
         valid = all(len(entry) == 5 and len(bytes.fromhex(entry[-1])) == 16 for entry in entries.values())
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return {}
     return entries if valid else {}
 
