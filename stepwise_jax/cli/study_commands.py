@@ -1,6 +1,7 @@
 """The command sweep, and what it shares with compare: checks before many runs, and running them."""
 
 import argparse
+import dataclasses
 import functools
 import os
 import sys
@@ -12,6 +13,9 @@ from stepwise_jax.cli.parsing.overrides import load_experiment
 from stepwise_jax.errors import InputError, StepwiseError, require
 from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.runtime.signals import stop_on_signals
+
+Execute = Callable[[Sequence[Any]], list[Any]]
+"""Runs the jobs that are not finished, and returns the failures."""
 
 
 def launch_command() -> tuple[str, ...]:
@@ -27,6 +31,7 @@ def sweep(options: argparse.Namespace, fields: Sequence[str]) -> None:
     from stepwise_jax.studies import search, sweep
 
     _check_sweep(options)
+    execute = choose_executor(options)
     experiment = load_experiment(options.config, fields, options.command)
     sizes = check_weights({"sweep": experiment})["sweep"]
     check_experiment(experiment, (), sizes.num_classes)
@@ -41,7 +46,7 @@ def sweep(options: argparse.Namespace, fields: Sequence[str]) -> None:
     space = None if points else search.make_space(experiment, examples, options.samples)
     sweep.open_sweep_folder(options.workdir, sweep.sweep_to_dict(settings, options.config, points, space))
     prepare_data({"sweep": experiment})
-    results = _run_sweep(options, settings, points, space)
+    results = _run_sweep(options, settings, points, space, execute)
     print_results(results)
     print(f"report: {write_report([options.workdir], options.workdir / 'report')}")
     if results["failures"]:
@@ -51,7 +56,6 @@ def sweep(options: argparse.Namespace, fields: Sequence[str]) -> None:
 def _check_sweep(options: argparse.Namespace) -> None:
     from stepwise_jax.studies import search
 
-    check_processes(options.processes)
     require(1 <= options.seeds <= 10_000, "--seeds", options.seeds, "from 1 to 10000")
     require(options.trials >= 0, "--trials", options.trials, "at least 1")
     if bool(options.grid) == bool(options.trials):
@@ -59,14 +63,20 @@ def _check_sweep(options: argparse.Namespace) -> None:
     require(not options.grid or options.samples is None, "--samples", options.samples, "omitted with --grid")
     if options.trials:
         search.load_optuna()
+        on_cluster = options.executor not in (None, "local")
+        require(
+            not on_cluster or options.processes > 0,
+            "--processes",
+            options.processes,
+            f"at least 1 with --trials, the number of points that --executor {options.executor} trains at a time",
+        )
 
 
-def _run_sweep(options: argparse.Namespace, settings: Any, points: Any, space: Any | None) -> dict[str, Any]:
+def _run_sweep(
+    options: argparse.Namespace, settings: Any, points: Any, space: Any | None, execute: Execute
+) -> dict[str, Any]:
     from stepwise_jax.studies import search, sweep_run
-    from stepwise_jax.studies.local_executor import default_processes
-
-    def execute(jobs: Sequence[Any]) -> list[Any]:
-        return run_unfinished(jobs, options.processes)
+    from stepwise_jax.studies.executors.slots import default_processes
 
     if space is None:
         return sweep_run.run_grid(settings, points, execute)
@@ -103,9 +113,19 @@ def log_words(options: argparse.Namespace) -> tuple[str, ...]:
     return ("--log", ",".join(options.log), "--log-group", str(options.workdir)) if options.log else ()
 
 
-def check_processes(processes: int) -> None:
-    """Refuses a negative number of processes."""
-    require(processes >= 0, "--processes", processes, "at least 1, or 0 for one for each device or core")
+def choose_executor(options: argparse.Namespace) -> Execute:
+    """A function that runs jobs on the executor that the options name.
+
+    Raises:
+      InputError: as `make_executor`.
+    """
+    from stepwise_jax.studies.executors.options import OPTIONS, ExecutorOptions, make_executor
+
+    given = {name: getattr(options, f"executor_{name}") for name in OPTIONS}
+    chosen = ExecutorOptions(options.executor or "local", options.processes, **given)
+    executor = make_executor(chosen, options.workdir)
+    needs = chosen.needs()
+    return lambda jobs: run_unfinished([dataclasses.replace(job, needs=needs) for job in jobs], executor)
 
 
 def check_weights(experiments: Mapping[str, ExperimentConfig]) -> dict[str, Any]:
@@ -128,15 +148,14 @@ def prepare_data(experiments: Mapping[str, ExperimentConfig]) -> None:
             datasets.prepare(data, display.show_progress)
 
 
-def run_unfinished(jobs: Sequence[Any], processes: int) -> list[Any]:
-    """Runs unfinished jobs, `processes` at a time (0: one for each GPU or core), and returns the failures."""
+def run_unfinished(jobs: Sequence[Any], executor: Any) -> list[Any]:
+    """Runs the jobs that are not finished, and returns the failures."""
     from stepwise_jax.cli.study_display import make_study_display
-    from stepwise_jax.studies.local_executor import default_processes, make_slots, run_jobs
+    from stepwise_jax.studies.executors.job_queue import run_jobs
 
-    slots = make_slots(processes or default_processes())
     with stop_on_signals() as stop:
         display = make_study_display(jobs)
         try:
-            return run_jobs(jobs, slots, display, stop)
+            return run_jobs(jobs, executor, display, stop)
         finally:
             display.finish()

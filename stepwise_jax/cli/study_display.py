@@ -35,6 +35,10 @@ class StudyDisplay(StudyObserver):
         """See `StudyObserver`."""
         self._show(f"{job.name}: done" if failure is None else f"{job.name}: FAILED: {failure.message}")
 
+    def lost(self, job: Job, reason: str) -> None:
+        """See `StudyObserver`."""
+        self._show(f"{job.name}: starts again: {reason}")
+
     def progressed(self, running: Sequence[Job], finished: int, samples_done: int) -> None:
         """See `StudyObserver`."""
         self._samples, self._finished = samples_done, finished

@@ -2,14 +2,25 @@
 
 import contextlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stepwise_jax.workdir.files import RECORDS, SUMMARY
 
 _TAIL_BYTES = 4096
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a job needs of a cluster. On this machine its slot decides, and these are not used."""
+
+    gpus: int = 0
+    cpus: int = 1
+    minutes: int | None = None
+    """The time limit, where the cluster has one."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +35,7 @@ class Job:
     """Trains the run, or resumes it."""
     samples: int
     """Examples that the whole run trains on, counting each as often as it is seen."""
+    needs: Needs = Needs()
 
     @property
     def log(self) -> Path:
@@ -38,14 +50,6 @@ class Job:
     def samples_done(self) -> int:
         """Examples that the run had seen by its last recorded epoch."""
         return self.samples if self.done else min(_examples_seen(self.folder / RECORDS), self.samples)
-
-
-@dataclass(frozen=True)
-class Slot:
-    """Room for one process at a time: a device, or some of the processor's cores."""
-
-    environment: Mapping[str, str] = field(default_factory=dict)
-    cores: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -71,8 +75,26 @@ class StudyObserver:
     def ended(self, job: Job, failure: Failure | None) -> None:
         """A run's process has ended."""
 
+    def lost(self, job: Job, reason: str) -> None:
+        """A run was stopped or lost by its cluster, and will be started again."""
+
     def progressed(self, running: Sequence[Job], finished: int, samples_done: int) -> None:
         """Called about once a second."""
+
+
+def describe_exit(job: Job, status: int) -> Failure | None:
+    """The failure of a job whose command ended with this exit status, negative for a signal; None for 0."""
+    if status == 0:
+        return None
+    if status < 0:
+        return Failure(job, status, f"its process was killed by {_signal_name(-status)}")
+    output = [line.removeprefix("error: ") for line in last_lines(job.log) if line.strip()] if job.log.exists() else []
+    return Failure(job, status, output[-1] if output else f"its process ended with status {status}")
+
+
+def _signal_name(number: int) -> str:
+    # Real-time signals have no name in Python.
+    return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
 
 
 def last_lines(path: Path) -> list[str]:

@@ -10,11 +10,11 @@ from stepwise_jax.studies.sweep import RESULTS_FILE, Point, ScoredPoint, Sweep, 
 from stepwise_jax.workdir.files import SUMMARY
 from stepwise_jax.workdir.json_files import read_json, write_json
 
-Executor = Callable[[Sequence[Job]], list[Failure]]
+Execute = Callable[[Sequence[Job]], list[Failure]]
 """Trains jobs and returns those that failed."""
 
 
-def run_grid(sweep: Sweep, points: Sequence[Point], execute: Executor) -> dict[str, Any]:
+def run_grid(sweep: Sweep, points: Sequence[Point], execute: Execute) -> dict[str, Any]:
     """Score the points of a grid and test the best one; return the document of `results.json`.
 
     Raises:
@@ -25,7 +25,7 @@ def run_grid(sweep: Sweep, points: Sequence[Point], execute: Executor) -> dict[s
     return _finish(sweep, points, failures, execute)
 
 
-def run_search(sweep: Sweep, study: search.Search, trials: int, at_a_time: int, execute: Executor) -> dict[str, Any]:
+def run_search(sweep: Sweep, study: search.Search, trials: int, at_a_time: int, execute: Execute) -> dict[str, Any]:
     """Score the points that a search suggests and test the best one; return the document of `results.json`.
 
     Raises:
@@ -42,7 +42,7 @@ def run_search(sweep: Sweep, study: search.Search, trials: int, at_a_time: int, 
     return _finish(sweep, study.scored_points(), failures, execute)
 
 
-def _finish(sweep: Sweep, points: Sequence[Point], failures: Sequence[Failure], execute: Executor) -> dict[str, Any]:
+def _finish(sweep: Sweep, points: Sequence[Point], failures: Sequence[Failure], execute: Execute) -> dict[str, Any]:
     ranked = rank_points(sweep.root, {point_name(point): point for point in points}.values(), sweep.seeds)
     if not ranked:
         reason = f": {failures[0].job.name}: {failures[0].message}" if failures else ""

@@ -28,7 +28,7 @@ TUNING_SEED = MAX_SEED
 Planner = Callable[[Arm, Sequence[str]], tuple[ExperimentConfig, tuple[Stage, ...]]]
 """A function of an arm and arguments `--FIELD VALUE ...` that returns its experiment with these, and its plan."""
 
-Executor = Callable[[Sequence[Job]], Sequence[Failure]]
+Execute = Callable[[Sequence[Job]], Sequence[Failure]]
 """Trains jobs and returns those that failed."""
 
 
@@ -144,7 +144,7 @@ def _make_job(
     )
 
 
-def tune(jobs: Mapping[str, Mapping[float, Job]], execute: Executor) -> dict[str, TunedArm]:
+def tune(jobs: Mapping[str, Mapping[float, Job]], execute: Execute) -> dict[str, TunedArm]:
     """Train the trials of each arm and score them.
 
     Raises:

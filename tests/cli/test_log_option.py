@@ -73,7 +73,7 @@ def test_the_runs_of_a_study_log_as_one_group(capsys, tmp_path, monkeypatch, com
     runs, jobs = install_trackio(monkeypatch), []
     install_mlflow(monkeypatch)
 
-    def keep(found, processes):
+    def keep(found, _):
         jobs.extend(found)
         return []
 

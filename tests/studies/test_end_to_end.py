@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import launch
-from stepwise_jax.studies import local_executor
+from stepwise_jax.studies.executors import job_queue
 from stepwise_jax.workdir.lock import is_locked
 
 ROOT = Path(__file__).parents[2]
@@ -25,7 +25,7 @@ TINY += ["--plan.baseline_epochs", "1", "--evaluation.batch_size", "180"]
 @pytest.fixture(autouse=True)
 def prepared_digits(data_dir, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(data_dir))
-    monkeypatch.setattr(local_executor, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(job_queue, "POLL_SECONDS", 0.05)
 
 
 def command(capsys, *words: str) -> str:

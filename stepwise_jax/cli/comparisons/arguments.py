@@ -33,3 +33,21 @@ def add_design_options(command: argparse.ArgumentParser, path: Callable[[str], A
     text = "an earlier comparison, whose deviations and seconds --plan-design uses"
     group.add_argument("--pilot", type=path, metavar="DIR", help=text)
     group.add_argument("--design", type=path, metavar="FILE", help="train the comparison of a design; no CONFIG")
+
+
+def add_executor_options(command: argparse.ArgumentParser) -> None:
+    """Adds where the runs of a comparison or a sweep are trained, and how many at a time."""
+    text = "runs at the same time (default: one for each GPU, or for each core; as many as a cluster has room for)"
+    command.add_argument("--processes", type=int, default=0, metavar="N", help=text)
+    group = command.add_argument_group("where the runs are trained")
+    text = "local (processes of this machine, the default), slurm (a job array), ray (a cluster's workers)"
+    group.add_argument("--executor", metavar="NAME", help=text)
+    options = (
+        ("partition", str, "NAME", "of Slurm (default: Slurm's own)"),
+        ("time", int, "MINUTES", "Slurm's time limit of a job, which a run may need several times"),
+        ("address", str, "HOST:PORT", "of the Ray cluster (default: the one that runs on this machine)"),
+        ("gpus", int, "N", "GPUs of each run, for slurm and ray (default: 0)"),
+        ("cpus", int, "N", "processor cores of each run, for slurm and ray (default: 1)"),
+    )
+    for name, kind, metavar, text in options:
+        group.add_argument(f"--executor.{name}", dest=f"executor_{name}", type=kind, metavar=metavar, help=text)

@@ -14,14 +14,14 @@ def compare(options: argparse.Namespace, fields: Sequence[str]) -> None:
     from stepwise_jax.cli.comparisons import planned, request
 
     request.check_options(options, fields)
-    study_commands.check_processes(options.processes)
     log_words = () if options.plan_design else study_commands.log_words(options)
     asked = request.make_request(options, fields)
     asked, stages = _drop_duplicates(asked)
     if options.plan_design:
         planned.plan_design(options, asked, stages)
         return
-    _train(options, asked, stages, log_words)
+    execute = study_commands.choose_executor(options)
+    _train(options, asked, stages, log_words, execute)
 
 
 def _drop_duplicates(asked: Any) -> tuple[Any, Mapping[str, Any]]:
@@ -39,7 +39,13 @@ def _drop_duplicates(asked: Any) -> tuple[Any, Mapping[str, Any]]:
     return dataclasses.replace(asked, comparison=compared), kept
 
 
-def _train(options: argparse.Namespace, asked: Any, stages: Mapping[str, Any], log_words: Sequence[str]) -> None:
+def _train(
+    options: argparse.Namespace,
+    asked: Any,
+    stages: Mapping[str, Any],
+    log_words: Sequence[str],
+    execute: study_commands.Execute,
+) -> None:
     from stepwise_jax.cli.comparisons import tuned
     from stepwise_jax.studies import comparison, comparison_file, comparison_folder
 
@@ -52,12 +58,12 @@ def _train(options: argparse.Namespace, asked: Any, stages: Mapping[str, Any], l
     # The folder may hold more strategies and seeds from earlier commands.
     comparison_folder.open_comparison_folder(folder, asked.comparison, asked.design)
     study_commands.prepare_data(asked.experiments)
-    asked, stages = tuned.use_best_rates(asked, stages, tuned.tune(folder, recorded, trials, options.processes))
+    asked, stages = tuned.use_best_rates(asked, stages, tuned.tune(folder, recorded, trials, execute))
     jobs = comparison.make_jobs(asked.comparison, folder, stages, study_commands.launch_command(), words)
     comparison_folder.record_design_in_runs(folder, asked.comparison)
     failures: list[Any] = []
     for due in comparison.split_by_look(asked.comparison, jobs):
-        failures += study_commands.run_unfinished(due, options.processes)
+        failures += execute(due)
         comparison_folder.write_failures(folder, failures)
         _show(folder)
     if failures:

@@ -40,7 +40,7 @@ def check_options(options: argparse.Namespace, fields: Sequence[str]) -> None:
     Raises:
       InputError: naming one of them.
     """
-    for name in ("workdir", "design", "log", "processes"):
+    for name in ("workdir", "design", "log", "processes", "executor"):
         if options.plan_design and getattr(options, name):
             raise InputError(f"--plan-design writes a design and trains nothing: leave out --{name}")
     if options.pilot and not options.plan_design:

@@ -61,10 +61,10 @@ def _make_planner(fields: Sequence[str]) -> tuning.Planner:
     return plan
 
 
-def tune(folder: Path, recorded: Mapping[str, TunedArm], trials: Trials, processes: int) -> Mapping[str, Any]:
+def tune(folder: Path, recorded: Mapping[str, TunedArm], trials: Trials, execute: tuning.Execute) -> Mapping[str, Any]:
     """Train the runs of `make_trials`, record their scores, and return all tuned arms."""
     if not trials:
         return recorded
-    found = tuning.tune(trials, lambda jobs: study_commands.run_unfinished(jobs, processes))
+    found = tuning.tune(trials, execute)
     comparison_file.update_document(folder, "tuning", tuning.tuning_to_dict({**recorded, **found}))
     return {**recorded, **found}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stepwise_jax import __version__
-from stepwise_jax.cli.comparisons.arguments import add_design_options, add_protocol_options
+from stepwise_jax.cli.comparisons.arguments import add_design_options, add_executor_options, add_protocol_options
 from stepwise_jax.cli.parsing.parser import ArgumentParser
 from stepwise_jax.formatting import parse_path, program_name
 
@@ -92,11 +92,6 @@ def _add_log(command: argparse.ArgumentParser) -> None:
     command.add_argument("--log", type=_names, action="extend", default=[], metavar="NAME,...", help=text)
 
 
-def _add_parallel_runs(command: argparse.ArgumentParser) -> None:
-    text = "runs at the same time (default: one for each GPU, or for each core)"
-    command.add_argument("--processes", type=int, default=0, metavar="N", help=text)
-
-
 def _add_plan_options(command: argparse.ArgumentParser) -> None:
     _add_config(command)
     command.add_argument(
@@ -154,7 +149,7 @@ def _add_compare_options(command: argparse.ArgumentParser) -> None:
     _add_workdir(command, "folder of the comparison", required=False)
     _add_log(command)
     add_protocol_options(command, _numbers, _names)
-    _add_parallel_runs(command)
+    add_executor_options(command)
     add_design_options(command, _path)
 
 
@@ -174,7 +169,7 @@ def _add_sweep_options(command: argparse.ArgumentParser) -> None:
         "--samples", type=int, metavar="N", help="limit on a search point's samples (default: those of the staged run)"
     )
     command.add_argument("--seeds", type=int, default=1, metavar="N", help="runs of each point (default: 1)")
-    _add_parallel_runs(command)
+    add_executor_options(command)
 
 
 def _add_predict_options(command: argparse.ArgumentParser) -> None:

@@ -8,6 +8,7 @@ from made_runs import epoch_records, make_predictions, stage_record, summary
 from stepwise_jax.cli.parsing.overrides import load_experiment
 from stepwise_jax.data import datasets
 from stepwise_jax.plans.planning import make_plan
+from stepwise_jax.studies.executors.executor import Executor
 from stepwise_jax.studies.jobs import Failure, Job
 from stepwise_jax.workdir.folder import config_document
 from stepwise_jax.workdir.json_files import write_json
@@ -17,7 +18,7 @@ from stepwise_jax.workdir.record_file import RecordWriter
 def make_training(names: list[str]):
     """A function in place of `study_commands.run_unfinished` that appends the names of its runs."""
 
-    def train(jobs: Sequence[Job], processes: int) -> list[Failure]:
+    def train(jobs: Sequence[Job], _: Executor) -> list[Failure]:
         for job in jobs:
             if not job.done:
                 _finish(job)

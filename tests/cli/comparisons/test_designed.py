@@ -125,8 +125,8 @@ def test_every_arm_is_tuned_alike_and_tuning_resumes(capsys, tmp_path, trained, 
     words = ["compare", "--design", str(path), "--workdir", str(root)]
     train = study_commands.run_unfinished
 
-    def stop_after_two(jobs, processes):
-        train(jobs[:2], processes)
+    def stop_after_two(jobs, executor):
+        train(jobs[:2], executor)
         raise InterruptedRunError("stopped")
 
     monkeypatch.setattr(study_commands, "run_unfinished", stop_after_two)

@@ -15,9 +15,11 @@ import pytest
 
 from stepwise_jax.errors import InterruptedRunError
 from stepwise_jax.runtime.signals import StopRequest
-from stepwise_jax.studies import local_executor
-from stepwise_jax.studies.jobs import Failure, Job, Slot, StudyObserver
-from stepwise_jax.studies.local_executor import make_slots, run_jobs
+from stepwise_jax.studies.executors import job_queue
+from stepwise_jax.studies.executors.job_queue import run_jobs
+from stepwise_jax.studies.executors.local import LocalExecutor
+from stepwise_jax.studies.executors.slots import Slot, default_processes, make_slots
+from stepwise_jax.studies.jobs import Failure, Job, StudyObserver
 
 FINISH = "import pathlib, sys; p = pathlib.Path(sys.argv[1]); p.mkdir(parents=True); "
 FINISH += "(p / 'summary.json').write_text('{}')"
@@ -30,7 +32,7 @@ SLEEP += "p.joinpath('ready').write_text(''); time.sleep(60)"
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(local_executor, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(job_queue, "POLL_SECONDS", 0.02)
 
 
 def job(folder: Path, code: str = FINISH) -> Job:
@@ -54,7 +56,7 @@ class Log(StudyObserver):
 
 def run(grid: Sequence[Job], slots: Sequence[Slot] = (Slot(),), stop: StopRequest | None = None):
     log = Log()
-    return run_jobs(grid, slots, log, StopRequest() if stop is None else stop), log
+    return run_jobs(grid, LocalExecutor(slots), log, StopRequest() if stop is None else stop), log
 
 
 @pytest.fixture
@@ -130,10 +132,12 @@ def test_a_stop_lets_the_runs_save_themselves(tmp_path):
 
 def test_a_study_that_is_killed_stops_its_runs(tmp_path):
     study = "import sys; from pathlib import Path; from stepwise_jax.runtime.signals import StopRequest; "
-    study += "from stepwise_jax.studies.jobs import Job, Slot, StudyObserver; "
-    study += "from stepwise_jax.studies.local_executor import run_jobs; folder = Path(sys.argv[1]); "
+    study += "from stepwise_jax.studies.jobs import Job, StudyObserver; "
+    study += "from stepwise_jax.studies.executors.job_queue import run_jobs; "
+    study += "from stepwise_jax.studies.executors.local import LocalExecutor; "
+    study += "from stepwise_jax.studies.executors.slots import Slot; folder = Path(sys.argv[1]); "
     study += "job = Job('a', folder, (sys.executable, '-c', sys.argv[2], sys.argv[1]), 1); "
-    study += "run_jobs([job], [Slot()], StudyObserver(), StopRequest())"
+    study += "run_jobs([job], LocalExecutor([Slot()]), StudyObserver(), StopRequest())"
     watch = "from stepwise_jax.runtime.signals import stop_with_parent; stop_with_parent(0.05); "
     sleep = SLEEP.replace("p.joinpath('ready')", f"{watch}p.joinpath('ready')")
     words = [sys.executable, "-c", study, str(tmp_path / "a"), sleep]
@@ -165,7 +169,7 @@ def test_no_run_is_left_behind_by_a_grid_that_breaks(tmp_path):
                 raise OSError("the disk is full")
 
     with pytest.raises(OSError, match="disk is full"):
-        run_jobs([job(tmp_path / "a", SLEEP)], [Slot()], Broken(), StopRequest())
+        run_jobs([job(tmp_path / "a", SLEEP)], LocalExecutor([Slot()]), Broken(), StopRequest())
     assert (tmp_path / "a" / "saved").exists()
 
 
@@ -239,7 +243,7 @@ def test_every_process_gets_a_gpu_of_its_own(monkeypatch):
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
-    assert local_executor.default_processes() == 2
+    assert default_processes() == 2
     assert [dict(slot.environment) for slot in make_slots(2)] == [
         {"CUDA_VISIBLE_DEVICES": "3"},
         {"CUDA_VISIBLE_DEVICES": "5"},
@@ -259,7 +263,7 @@ def test_a_share_of_gpu_memory_that_the_user_chose_is_kept(monkeypatch):
 
 def test_the_chips_of_a_tpu_are_held_by_one_process(monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "tpu")
-    assert local_executor.default_processes() == 1
+    assert default_processes() == 1
 
 
 @pytest.mark.parametrize("visible", ["", "-1"])
@@ -278,7 +282,7 @@ def test_cores_are_shared_out(monkeypatch):
     assert {len(first), len(second)} == {2, 3}
     assert [sorted(slot.cores) for slot in make_slots(5)] == [[4], [5], [6], [7], [9]]
     assert [sorted(slot.cores) for slot in make_slots(6)][5] == [4]
-    assert 1 <= local_executor.default_processes() <= 5
+    assert 1 <= default_processes() <= 5
     monkeypatch.delattr(os, "sched_getaffinity")
     assert make_slots(2) == (Slot({}), Slot({}))
 
