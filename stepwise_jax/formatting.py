@@ -106,7 +106,7 @@ def format_sampling_error(fraction: float, images: int) -> str:
     This is the normal approximation. With fewer than five correct or five wrong images it would claim too much: there,
     Wilson's interval (1927) takes its place, ` (91.24 to 100.00) on 40 images`.
     """
-    count = f"{images:,} image{'' if images == 1 else 's'}"
+    count = format_count(images, "image")
     if round(min(fraction, 1 - fraction) * images) >= _FEWEST_OF_A_KIND:
         return f" ± {100 * _Z * math.sqrt(fraction * (1 - fraction) / images):.2f} on {count}"
     center = fraction + _Z**2 / (2 * images)
@@ -122,6 +122,11 @@ _FEWEST_OF_A_KIND = 5
 def without_losses(metrics: Mapping[str, float]) -> dict[str, float]:
     """The metrics that are no losses."""
     return {name: value for name, value in metrics.items() if not name.endswith("loss")}
+
+
+def format_count(count: int, noun: str) -> str:
+    """A number of things: `1 update`, `1,584 updates`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def format_number(value: float | None) -> str:

@@ -48,13 +48,16 @@ def plan(options: argparse.Namespace, fields: Sequence[str]) -> None:
 
 
 def _memory(experiment: ExperimentConfig, stages: Any) -> dict[str, Any]:
+    from stepwise_jax.cli.display import make_display
     from stepwise_jax.data import datasets
     from stepwise_jax.functional.networks import build_network
     from stepwise_jax.training import session
     from stepwise_jax.training.programs import footprint
 
     network = build_network(experiment, datasets.sizes(experiment.data).num_classes)
-    return footprint.measure(session.resolve_steps_per_call(experiment, None), stages, network)
+    with make_display(sys.stderr) as display:
+        resolved = session.resolve_steps_per_call(experiment, None)
+        return footprint.measure(resolved, stages, network, display.show_progress)
 
 
 def train(options: argparse.Namespace, fields: Sequence[str]) -> None:
@@ -79,7 +82,7 @@ def train(options: argparse.Namespace, fields: Sequence[str]) -> None:
     profile = parse_profiled_epoch(options.profile, stages) if options.profile else None
     compile_cache.enable()
     variables = networks.initial_variables(experiment, sizes.num_classes)
-    with make_display(sys.stderr) if multihost.is_first_process() else Display() as display:
+    with make_display(sys.stderr, options.verbose) if multihost.is_first_process() else Display() as display:
         summary = loop.run(
             experiment,
             stages,

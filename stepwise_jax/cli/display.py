@@ -28,6 +28,9 @@ from stepwise_jax.workdir.records import (
     StepsRecord,
 )
 
+TECHNICAL_EVENTS = ("compile", "delivery", "switch")
+"""Events that only a verbose display shows; `records.jsonl` has them all."""
+
 
 @dataclass
 class RunStatus:
@@ -104,10 +107,13 @@ class Display:
     """An observer that follows a run and shows nothing: a silent display, and the base of the others.
 
     As a context manager it restores the terminal at its end.
+
+    Args:
+      verbose: show `TECHNICAL_EVENTS`, too.
     """
 
-    def __init__(self):
-        self._status = RunStatus()
+    def __init__(self, verbose: bool = False):
+        self._status, self._verbose = RunStatus(), verbose
         self._stages: Sequence[Row] = ()
 
     def __call__(self, record: Record) -> None:
@@ -123,7 +129,7 @@ class Display:
                 self.on_steps(record)
             case EpochRecord():
                 self.on_epoch(record)
-            case EventRecord():
+            case EventRecord() if self._verbose or record.name not in TECHNICAL_EVENTS:
                 self.show_message(record.message)
             case EndRecord():
                 self.finish()
@@ -184,8 +190,8 @@ class Display:
 class LineDisplay(Display):
     """One line for each stage, epoch and message, without control characters: for pipes, files and batch systems."""
 
-    def __init__(self, stream: TextIO):
-        super().__init__()
+    def __init__(self, stream: TextIO, verbose: bool = False):
+        super().__init__(verbose)
         self._stream = tolerate_errors(stream)
         self._shown: tuple[str, int] | None = None
 
@@ -209,8 +215,8 @@ class LineDisplay(Display):
 class LiveDisplay(Display):
     """Finished stages and epochs scroll by; the status and a progress bar of the whole run stay below them."""
 
-    def __init__(self, stream: TextIO):
-        super().__init__()
+    def __init__(self, stream: TextIO, verbose: bool = False):
+        super().__init__(verbose)
         self._preparation: tuple[int, int, str] | None = None
         # A redirected stdout holds documents for other programs, so the display must not write to it.
         self._live = Live(
@@ -249,10 +255,10 @@ class LiveDisplay(Display):
         return Group(Text(f"{what}: {done:,} of {total:,}"), _render_bar(done, total, f"{done / total:.0%}"))
 
 
-def make_display(stream: TextIO | None = None) -> Display:
+def make_display(stream: TextIO | None = None, verbose: bool = False) -> Display:
     """A live display if `stream` (stderr by default) is a terminal that can move its cursor, else plain lines."""
     target: TextIO = sys.stderr if stream is None else stream
-    return LiveDisplay(target) if can_move_cursor(target) else LineDisplay(target)
+    return LiveDisplay(target, verbose) if can_move_cursor(target) else LineDisplay(target, verbose)
 
 
 def can_move_cursor(stream: TextIO) -> bool:
@@ -271,7 +277,7 @@ def render_status(status: RunStatus, now: float) -> RenderableType:
 def _status_parts(status: RunStatus) -> list[str]:
     parts = [f"stage {status.stage} of {status.stages}", status.stage_name]
     if status.epochs == 0:
-        return [*parts, "starting"]
+        return [*parts, "compiling, then the first epoch"]
     parts += [f"epoch {status.epoch} of {status.epochs}", f"{status.images_per_second:,.0f} images/s"]
     if status.loss is not None:
         parts.append(f"loss {status.loss:.4f}")

@@ -13,7 +13,7 @@ from stepwise_jax.cli.parsing.arguments import make_parser
 from stepwise_jax.cli.parsing.overrides import load_config, print_fields
 from stepwise_jax.cli.parsing.parser import check_commas
 from stepwise_jax.data.source import scan_once
-from stepwise_jax.errors import InputError, StepwiseError, is_out_of_memory
+from stepwise_jax.errors import InputError, InterruptedRunError, StepwiseError, is_out_of_memory
 from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.formatting import program_name
 from stepwise_jax.runtime.process import (
@@ -70,6 +70,9 @@ def main(arguments: Sequence[str]) -> int:
     try:
         _execute(arguments)
         raise_lost_output()
+    except InterruptedRunError as error:
+        print(error, file=sys.stderr)
+        return error.status
     except StepwiseError as error:
         return _fail(str(error), error.status)
     except BrokenPipeError:
@@ -85,7 +88,8 @@ def main(arguments: Sequence[str]) -> int:
     except OSError as error:
         return _fail(f"{error.filename or 'the output'}: {error.strerror or error}", 1)
     except KeyboardInterrupt:
-        return _fail("interrupted before there was anything to save", 130)
+        print("interrupted before there was anything to save", file=sys.stderr)
+        return 130
     return 0
 
 

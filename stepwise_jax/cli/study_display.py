@@ -15,6 +15,8 @@ from stepwise_jax.cli.display import can_move_cursor, estimate_seconds_left, for
 from stepwise_jax.runtime.streams import tolerate_errors
 from stepwise_jax.studies.jobs import Failure, Job, StudyObserver
 
+_EARLY_SECONDS = 600.0
+
 
 class StudyDisplay(StudyObserver):
     """Shows a line for each run that starts or ends, and one for each twentieth of all samples."""
@@ -54,9 +56,15 @@ class StudyDisplay(StudyObserver):
         self._show(self._format_progress())
 
     def _format_progress(self) -> str:
-        left = estimate_seconds_left(self._start, (time.monotonic(), self._samples), self._total)
+        left = self._seconds_left(time.monotonic())
         share = f"{self._samples / max(self._total, 1):.0%} of the samples"
         return f"{self._finished} of {len(self._jobs)} runs, {share}, {format_time_left(left)}"
+
+    def _seconds_left(self, now: float) -> float | None:
+        """Seconds to the end; None while compiling takes most of the time, and the pace says nothing."""
+        started, before = self._start
+        early = self._samples - before < (self._total - before) / 50 and now - started < _EARLY_SECONDS
+        return None if early else estimate_seconds_left(self._start, (now, self._samples), self._total)
 
     def _show(self, text: str) -> None:
         self._stream.write(text + "\n")
@@ -97,8 +105,9 @@ class LiveStudyDisplay(StudyDisplay):
 
     def _render(self) -> RenderableType:
         lines = Table.grid(expand=True, padding=(0, 1, 0, 0))
-        lines.add_column(ratio=1)
-        lines.add_column(ratio=2)
+        # A name tells a run from the others, so that it is never cut: the bar takes what is left.
+        lines.add_column(overflow="fold")
+        lines.add_column(ratio=1, min_width=10)
         for job in self._running:
             lines.add_row(Text(job.name), ProgressBar(total=max(job.samples, 1), completed=job.samples_done()))
         # In table rows, because a bar alone does not end its line.

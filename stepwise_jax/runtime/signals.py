@@ -37,7 +37,7 @@ def exit_on_signals() -> None:
 
     def exit_now(number: int, _: FrameType | None) -> None:
         name, cursor = signal.Signals(number).name, SHOW_CURSOR if sys.stderr.isatty() else ""
-        message = f"{cursor}error: stopped by {name} while no training was running: run the same command to continue\n"
+        message = f"{cursor}stopped by {name} while no training was running: run the same command to continue\n"
         # Without buffers and locks, which the signal may have interrupted; a closed terminal must not prevent the exit.
         with suppress(OSError):
             os.write(2, message.encode())

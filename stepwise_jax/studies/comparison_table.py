@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from stepwise_jax.formatting import format_duration
+from stepwise_jax.formatting import format_count, format_duration
 from stepwise_jax.studies.comparison import Comparison
 from stepwise_jax.studies.comparison_folder import FinishedRun
 from stepwise_jax.studies.statistics.components import Component
@@ -103,7 +103,7 @@ def _more_seeds(difference: Difference) -> str:
     if difference.seeds_to_decide is None:
         return f"; more than {MOST_SEEDS:,} seeds would"
     more = difference.seeds_to_decide - len(difference.by_seed)
-    return f"; {more:,} seed{'' if more == 1 else 's'} more would"
+    return f"; {format_count(more, 'seed')} more would"
 
 
 def format_points(difference: float) -> str:

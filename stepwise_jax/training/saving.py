@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from stepwise_jax.errors import InterruptedRunError, SaveError
+from stepwise_jax.formatting import format_count
 from stepwise_jax.functional.state import TrainState
 from stepwise_jax.training import failures
 from stepwise_jax.training.progress import Position
@@ -89,7 +90,7 @@ def stop_for_signal(session: Session, position: Position) -> NoReturn:
     """
     with _report_failure(session):
         session.checkpoints.wait()
-    stopped = f"stopped by {session.stop.name} after {position.updates} updates"
+    stopped = f"stopped by {session.stop.name} after {format_count(position.updates, 'update')}"
     if position.updates and position.updates not in session.checkpoints.steps():
         raise SaveError(
             f"{stopped}, which could not be saved; {_last_checkpoint(session)}: run the same command to continue"

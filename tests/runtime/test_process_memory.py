@@ -84,7 +84,7 @@ def test_a_signal_on_the_way_waits_for_the_new_process():
     command = [sys.executable, "-c", SIGNALLED]
     done = subprocess.run(command, env=inherited, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (75, "first\nanew\n")
-    assert done.stderr.startswith("error: stopped by SIGTERM")
+    assert done.stderr.startswith("stopped by SIGTERM")
     assert done.stderr.count("\n") == 1
 
 

@@ -239,7 +239,7 @@ def test_nothing_swallows_a_signal_before_training(name, status, place):
     done = run(body, name, place)
     assert done.returncode == status
     assert done.stdout == ""
-    assert done.stderr == f"error: stopped by {name} while no training was running: run the same command to continue\n"
+    assert done.stderr == f"stopped by {name} while no training was running: run the same command to continue\n"
 
 
 def test_a_run_takes_over_from_what_ends_it_at_once():
@@ -265,7 +265,7 @@ def test_the_entry_point_handles_signals_while_its_libraries_load(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "GLIBC_TUNABLES": ""}
     done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 130, done.stderr
-    assert done.stderr.startswith("error: stopped by SIGINT")
+    assert done.stderr.startswith("stopped by SIGINT")
 
 
 # ---- A signal while no step is under way

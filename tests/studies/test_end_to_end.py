@@ -80,7 +80,7 @@ def test_runs_of_a_compare_that_is_killed_save_and_stop(capsys, tmp_path):
         process.kill()
     wait_until(lambda: not any(is_locked(folder) for folder in folders))
     for folder in folders:
-        assert "error: stopped by SIGTERM after " in read(folder.with_name("seed0.log"))
+        assert "stopped by SIGTERM after " in read(folder.with_name("seed0.log"))
         assert any((folder / "checkpoints").iterdir())
         assert not (folder / "summary.json").exists()
     assert "stepwise" in command(capsys, *words)

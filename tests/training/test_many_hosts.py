@@ -239,7 +239,7 @@ def test_a_signal_ends_a_process_that_waits_for_the_others(number, status, tmp_p
     finally:
         waiting.kill()
     assert waiting.returncode == status
-    assert f"error: stopped by {number.name} while no training was running" in output
+    assert f"stopped by {number.name} while no training was running" in output
 
 
 def test_a_process_without_a_cluster_is_refused(tmp_path):

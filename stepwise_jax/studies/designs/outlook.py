@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stepwise_jax.errors import InputError
+from stepwise_jax.formatting import format_count
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.studies.comparison import Comparison
 from stepwise_jax.studies.comparison_file import read_comparison
@@ -98,7 +99,7 @@ def corrected_level(comparison: Comparison) -> float:
 def outlook_header(comparison: Comparison) -> tuple[str, ...]:
     """The header of `outlook_rows`."""
     margin = comparison.protocol.margin
-    shown, wanted = f"shown by {len(comparison.seeds)} seeds", f"seeds for ± {margin:g}"
+    shown, wanted = f"shown by {format_count(len(comparison.seeds), 'seed')}", f"seeds for ± {margin:g}"
     return ("strategy", "deviation", shown, wanted, "samples", "hours")
 
 

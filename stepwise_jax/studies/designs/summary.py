@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from stepwise_jax.formatting import format_count
 from stepwise_jax.studies.comparison import Protocol
 from stepwise_jax.studies.comparison_file import read_comparison, read_design_of, read_history, read_tuning
 from stepwise_jax.studies.designs.document import Design
@@ -33,8 +34,8 @@ def _describe_looks(history: History, protocol: Protocol) -> str:
 
 
 def _describe_design(design: Design, protocol: Protocol) -> str:
-    looks = " and ".join(map(str, protocol.looks))
+    looks, seeds = " and ".join(map(str, protocol.looks)), format_count(len(design.seeds), "seed")
     return (
-        f"Designed beforehand ({design.sha256[:12]}): {len(design.arms())} strategies, {len(design.seeds)} seeds, "
+        f"Designed beforehand ({design.sha256[:12]}): {len(design.arms())} strategies, {seeds}, "
         f"a margin of ± {protocol.margin:g} points, a look after {looks} seeds; {design.document['stopping']}."
     )

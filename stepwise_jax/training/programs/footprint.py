@@ -16,6 +16,7 @@ from stepwise_jax.data import datasets, placement
 from stepwise_jax.data.batches import ResidentSplit, check_batch_sizes
 from stepwise_jax.data.loaders import Loader, ResidentLoader, StreamingLoader
 from stepwise_jax.data.placement import Placement
+from stepwise_jax.data.progress import ProgressCallback, progress_meter
 from stepwise_jax.data.sampler import steps_in_call
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import DataConfig, ExperimentConfig
@@ -61,13 +62,19 @@ class ImageStorage(NamedTuple):
     placement: Placement
 
 
-def measure(experiment: ExperimentConfig, stages: Sequence[Stage], network: nn.Module) -> dict[str, Any]:
+def measure(
+    experiment: ExperimentConfig,
+    stages: Sequence[Stage],
+    network: nn.Module,
+    progress: ProgressCallback = lambda *_: None,
+) -> dict[str, Any]:
     """Return the document of `plan --memory`: a footprint for each batch size, and the memory of the device.
 
     Args:
       experiment: with `steps_per_call` resolved.
       stages: the plan.
       network: called as `network.apply(variables, images, train=...)`.
+      progress: called as `progress(done, total, task)`.
 
     Raises:
       InputError: if a batch size does not divide evenly among the devices.
@@ -78,7 +85,11 @@ def measure(experiment: ExperimentConfig, stages: Sequence[Stage], network: nn.M
     programs: dict[Any, list[Stage]] = {}
     for stage in stages:
         programs.setdefault((stage.batch_size, step_options(stage)), []).append(stage)
-    footprints = [_footprint(experiment, each, network, state, images, mesh) for each in programs.values()]
+    footprints = []
+    with progress_meter(progress, len(programs), "compiling a training step for each batch size") as meter:
+        for each in programs.values():
+            footprints.append(_footprint(experiment, each, network, state, images, mesh))
+            meter.advance()
     return {
         "batches": [dataclasses.asdict(each) for each in footprints],
         "state": _bytes(state),
