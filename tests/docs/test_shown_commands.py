@@ -5,9 +5,9 @@ import shlex
 
 import pytest
 
-from stepwise_jax.cli.arguments import make_parser
 from stepwise_jax.cli.main import COMMANDS
-from stepwise_jax.cli.overrides import load_experiment
+from stepwise_jax.cli.parsing.arguments import make_parser
+from stepwise_jax.cli.parsing.overrides import load_experiment
 from tests.cli.command_line import ROOT
 
 
