@@ -142,6 +142,24 @@ def format_estimate(value: float | None, low: float | None, high: float | None) 
     return f"{shown} (above {low:.3g})" if high is None else f"{shown} ({low:.3g} to {high:.3g})"
 
 
+def describe_samples(planned: int, fed: int) -> str:
+    """The two counts of a run's samples: `1,584 samples planned, 1,488 fed`.
+
+    Args:
+      planned: epochs times examples, as plans and the paper count.
+      fed: what the steps took: an epoch has full batches only.
+    """
+    return f"{planned:,} samples planned, {fed:,} fed"
+
+
+def format_operations(count: float) -> str:
+    """Floating-point operations with three digits and a prefix: `65.3 GFLOP`."""
+    for size, prefix in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G")):
+        if count >= size:
+            return f"{count / size:.3g} {prefix}FLOP"
+    return f"{count / 1e6:.3g} MFLOP"
+
+
 def format_duration(seconds: float) -> str:
     """Seconds as h:mm:ss."""
     minutes, rest = divmod(round(seconds), 60)

@@ -70,7 +70,7 @@ def print_results(results: dict[str, Any], stream: TextIO | None = None) -> None
     names = varying_fields(results)
     table = Table(box=box.SIMPLE_HEAD)
     fields = [name.removeprefix("plan.") for name in names]
-    for index, column in enumerate((*fields, "held-out top-1", "samples", "updates")):
+    for index, column in enumerate((*fields, "held-out top-1", "samples planned", "updates")):
         table.add_column(column, justify="right" if index else "left")
     for each in results["points"][:_SHOWN_POINTS]:
         values = (each["point"].get(name, "–") for name in names)

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from stepwise_jax.cli.console import PIPE_WIDTH, make_console
 from stepwise_jax.formatting import (
+    describe_samples,
     describe_scores,
     format_duration,
     format_estimate,
@@ -74,7 +75,9 @@ def make_stages_table(rows: Sequence[Row], columns: Sequence[str] | None = None,
     shown = [*(name for name in columns or common if any(name in row for row in rows)), *special]
     for name in shown:
         justify = "left" if name == "name" else "right"
-        table.add_column(_COLUMNS[name][0], justify=justify, vertical="bottom", no_wrap=True)
+        # Beside scores stands what was fed, too.
+        header = "samples\nplanned" if metrics and name == "samples" else _COLUMNS[name][0]
+        table.add_column(header, justify=justify, vertical="bottom", no_wrap=True)
     for name in metrics:
         table.add_column(metric_label(name), justify="right", vertical="bottom", no_wrap=True)
     for row in rows:
@@ -173,7 +176,9 @@ def print_result(stages: Sequence[Row], summary: Row, stream: TextIO | None = No
     first, *others = describe_scores(row_metrics(summary), summary.get("test_images")).split(", ")
     console.print(Text(", ".join([first + best, *others]), style="bold"))
     spent = format_duration(sum(summary["seconds"].values()))
-    console.print(Text(f"{summary['samples']:,} samples in {summary['updates']:,} updates, {spent}"))
+    fed = sum(stage["updates"] * stage["batch_size"] for stage in stages)
+    samples = describe_samples(summary["samples"], fed)
+    console.print(Text(f"{samples} in {summary['updates']:,} updates, {spent}"))
 
 
 def print_noise(rows: Sequence[Row], stream: TextIO | None = None) -> None:

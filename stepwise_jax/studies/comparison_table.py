@@ -22,7 +22,7 @@ COMPARISON_HEADER = (
     "p sign-flip (Holm)",
     "95 % over images",
     "95 % over both",
-    "samples",
+    "samples planned",
     "updates",
     "time a run",
 )

@@ -249,7 +249,7 @@ def test_the_result_shows_the_scores_of_each_stage():
     assert re.search(r"top-1 +margin", text)
     assert re.search(r"^B .*90\.00 % +1\.25", text, re.MULTILINE)
     assert "top-1 97.22 % (best epoch 97.50 %), top-5 100.00 %" in text
-    assert "86,220 samples in 2,060 updates, 0:01:44" in text
+    assert "86,220 samples planned, 81,120 fed in 2,060 updates, 0:01:44" in text
     stream = io.StringIO()
     tables.print_result(ROWS, {**SUMMARY, "test_images": 360}, stream)
     assert "top-1 97.22 % ± 1.70 on 360 images (best epoch 97.50 %), top-5 100.00 %" in stream.getvalue()
