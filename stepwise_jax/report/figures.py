@@ -1,6 +1,7 @@
 """Figures for a page: one style, light and dark, and the same bytes for the same figure."""
 
 import io
+import textwrap
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,11 +27,19 @@ class Theme:
 
 
 LIGHT = Theme(
-    "#ffffff", "#24292f", "#d0d7de", "#f3f5f8", ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b58900", "#56b4e9")
+    "#ffffff",
+    "#24292f",
+    "#d0d7de",
+    "#f3f5f8",
+    ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b58900", "#56b4e9", "#7a1f4b", "#5e6670"),
 )
 
 DARK = Theme(
-    "#15191f", "#e6edf3", "#3d444d", "#1c222a", ("#56b4e9", "#f0883e", "#2fbf95", "#e49ac6", "#f0e442", "#7d8fff")
+    "#15191f",
+    "#e6edf3",
+    "#3d444d",
+    "#1c222a",
+    ("#56b4e9", "#f0883e", "#2fbf95", "#e49ac6", "#f0e442", "#7d8fff", "#cf6a93", "#a3adb8"),
 )
 
 DrawFunction = Callable[[Theme], Figure]
@@ -44,6 +53,11 @@ def contrasting_color(color: str) -> str:
     linear = [((each + 0.055) / 1.055) ** 2.4 if each > 0.04045 else each / 12.92 for each in to_rgb(color)]
     luminance = sum(share * each for share, each in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
     return "#111111" if luminance > 0.18 else "#ffffff"
+
+
+def wrapped(label: str, width: int = 30) -> str:
+    """Return a label in lines of at most this many characters; only longer words are broken."""
+    return textwrap.fill(label, width) or label
 
 
 def make_picture(

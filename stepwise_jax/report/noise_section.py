@@ -74,7 +74,9 @@ def measured_noise_blocks(run: Run, level: int, suffix: str) -> list[Block]:
     figure = draw_measured_noise(f"measured_noise{suffix}", rows)
     pictures = [] if figure is None else [figure]
     heading = Heading("Gradient noise, measured", level)
-    return [heading, *pictures, measured_noise_table(rows), Paragraph(_READING), Paragraph(_measuring_cost(run))]
+    lead = Paragraph("Points on the dashed line are proportional to the formula; look at which of the two they follow.")
+    blocks = [heading, lead, *pictures, measured_noise_table(rows)]
+    return [*blocks, Paragraph(_READING), Paragraph(_measuring_cost(run))]
 
 
 def measured_noise_table(rows: Sequence[Row]) -> Table:

@@ -9,35 +9,86 @@ from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 from PIL import Image
 
-from stepwise_jax.formatting import format_percent
-from stepwise_jax.report.blocks import Block, Heading, ImageGrid, Paragraph, Picture, Table
-from stepwise_jax.report.figures import WIDTH, Theme, contrasting_color, make_picture
+from stepwise_jax.formatting import format_percent, replace_unprintable
+from stepwise_jax.report.blocks import Block, Folded, Heading, ImageGrid, Paragraph, Picture, Table
+from stepwise_jax.report.figures import WIDTH, Theme, contrasting_color, make_picture, wrapped
 from stepwise_jax.workdir.predictions import Predictions, Sample, most_confused
 
 _MATRIX_CLASSES = 30
 """Up to this many classes, all are shown, and their confusions as a matrix."""
 
-_EACH_END, _CONFUSIONS = 10, 20
+_EACH_END, _CONFUSIONS, _WRONG = 10, 20, 100
+
+_CLASS_WIDTH = 24
+"""Characters in a line of a class's name in a figure."""
+
+_CONFUSIONS_LEAD = (
+    "True classes by row, predictions by column, in percent of the row; look for dark fields off the diagonal."
+)
 
 
-def predictions_blocks(predictions: Predictions, level: int, name: str) -> list[Block]:
-    """Return the blocks for classes, confusions and samples.
+def predictions_blocks(predictions: Predictions, level: int, name: str, pictures: bool = True) -> list[Block]:
+    """Return the sections about wrong predictions, classes, confusions and images.
 
     Args:
       predictions: of one run.
       level: of the headings.
       name: a suffix that makes the names of the pictures unique on the page.
+      pictures: whether to draw figures; otherwise there are the tables and images alone.
     """
     few = len(predictions.classes) <= _MATRIX_CLASSES
-    blocks: list[Block] = [Heading("Accuracy by class", level)]
-    blocks += [_class_picture(predictions, name), _class_table(predictions)]
-    blocks += [Heading("Confusions", level), _matrix(predictions, name) if few else _confusions(predictions)]
-    if predictions.samples:
-        explanation = (
-            "First the wrong predictions with the highest probability, then images at even intervals in the test set."
+    classes = [_class_picture(predictions, name)] if pictures else []
+    confusions = _matrix(predictions, name) if few and pictures else _confusions(predictions)
+    return [
+        *_wrong_blocks(predictions, level, name),
+        Heading("Accuracy by class", level),
+        Paragraph("Look for classes far below the others, and at what they are taken for."),
+        *classes,
+        _class_table(predictions),
+        Heading("Confusions", level),
+        Paragraph(_CONFUSIONS_LEAD if few and pictures else "The most frequent mistakes: look for pairs of classes."),
+        confusions,
+        *_image_blocks(predictions, level, name),
+    ]
+
+
+def _wrong_blocks(predictions: Predictions, level: int, name: str) -> list[Block]:
+    """The wrong predictions of the highest probability: their images, and a table of more of them."""
+    wrong = np.flatnonzero(predictions.predicted != predictions.labels)
+    if not len(wrong) or not len(predictions.ids):
+        return []
+    shown = [sample for sample in predictions.samples if sample.label != sample.predicted]
+    order = wrong[np.argsort(-predictions.confidence[wrong], kind="stable")][:_WRONG].tolist()
+    title = f"All {len(wrong):,}" if len(wrong) <= _WRONG else f"The first {_WRONG} of {len(wrong):,}"
+    return [
+        Heading("Wrong predictions", level),
+        Paragraph(
+            "Those with the highest probability first; look for labels that are wrong, and for what the images share."
+        ),
+        *([_images(shown, predictions.classes, f"wrong{name}")] if shown else []),
+        Folded(f"{title} wrong predictions, by file", (_wrong_table(predictions, order),)),
+    ]
+
+
+def _wrong_table(predictions: Predictions, rows: Sequence[int]) -> Table:
+    classes = predictions.classes
+    table = (
+        (
+            replace_unprintable(str(predictions.ids[row])),
+            classes[predictions.predicted[row]],
+            f"{100 * predictions.confidence[row]:.0f} %",
+            classes[predictions.labels[row]],
         )
-        blocks += [Heading("Test images", level), Paragraph(explanation), _images(predictions)]
-    return blocks
+        for row in rows
+    )
+    return Table(("image", "prediction", "probability", "it is"), tuple(table), prose=True)
+
+
+def _image_blocks(predictions: Predictions, level: int, name: str) -> list[Block]:
+    right = [sample for sample in predictions.samples if sample.label == sample.predicted]
+    lead = Paragraph("Images at even intervals in the test set that are classified correctly.")
+    images = _images(right, predictions.classes, f"test{name}")
+    return [Heading("Test images", level), lead, images] if right else []
 
 
 def _shown_classes(predictions: Predictions) -> Sequence[int]:
@@ -72,7 +123,7 @@ def _draw_classes(predictions: Predictions, theme: Theme) -> Figure:
     if count < len(predictions.classes):
         axes.axhline(count / 2 - 0.5, color=theme.foreground, linewidth=0.8, linestyle=":")
     axes.set(yticks=range(count), xlim=(0, 112), ylim=(count - 0.4, -0.6), xlabel="accuracy (% of the class)")
-    axes.set_yticklabels([_short(predictions.classes[index]) for index in shown])
+    axes.set_yticklabels([wrapped(predictions.classes[index], _CLASS_WIDTH) for index in shown])
     axes.tick_params(axis="y", length=0)
     return figure
 
@@ -108,17 +159,13 @@ def _draw_matrix(predictions: Predictions, theme: Theme) -> Figure:
         foreground = contrasting_color(to_hex(colors(value / 100)))
         axes.text(column, row, f"{value:.0f}", ha="center", va="center_baseline", fontsize=7.5, color=foreground)
     axes.set(xlabel="prediction (% of the true class)", ylabel="true class", xticks=range(size), yticks=range(size))
-    names = [_short(each) for each in predictions.classes]
+    names = [wrapped(each, _CLASS_WIDTH) for each in predictions.classes]
     slope = {"rotation": 60, "ha": "right", "rotation_mode": "anchor"} if max(map(len, names)) > 3 else {}
     axes.set_xticklabels(names, **slope)
     axes.set_yticklabels(names)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     return figure
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 22 else f"{name[:21]}…"
 
 
 def _confusions(predictions: Predictions) -> Table:
@@ -129,14 +176,15 @@ def _confusions(predictions: Predictions) -> Table:
     return Table(("true class", "prediction", "test images"), rows, prose=True)
 
 
-def _images(predictions: Predictions) -> ImageGrid:
-    classes = predictions.classes
-    return ImageGrid(tuple((_png(sample.image), _caption(sample, classes)) for sample in predictions.samples))
+def _images(samples: Sequence[Sample], classes: Sequence[str], name: str) -> ImageGrid:
+    return ImageGrid(tuple((_png(sample.image), _caption(sample, classes)) for sample in samples), name)
 
 
 def _caption(sample: Sample, classes: Sequence[str]) -> str:
     prediction = f"{classes[sample.predicted]}, {100 * sample.probability:.0f} %"
-    return f"✓ {prediction}" if sample.label == sample.predicted else f"✗ {prediction}; it is {classes[sample.label]}"
+    if sample.label == sample.predicted:
+        return f"✓ {prediction} ({sample.id})"
+    return f"✗ {prediction}; it is {classes[sample.label]} ({sample.id})"
 
 
 def _png(image: np.ndarray) -> bytes:

@@ -5,24 +5,30 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stepwise_jax.errors import InputError
-from stepwise_jax.report import rendering
-from stepwise_jax.report.blocks import Block, Heading, Notes, Paragraph, Table, Verdict
+from stepwise_jax.report.blocks import Block, Heading, Paragraph, Verdict
+from stepwise_jax.report.charts.seconds import draw_seconds, seconds_by_kind
 from stepwise_jax.report.comparisons.comparison_page import comparison_page
 from stepwise_jax.report.comparisons.variance_page import variance_page
 from stepwise_jax.report.curves import draw_curves
+from stepwise_jax.report.page import rendering
 from stepwise_jax.report.paper_section import paper_blocks
 from stepwise_jax.report.run_section import (
-    flat_fields,
-    format_value,
+    differences_blocks,
+    folded_run,
     run_blocks,
     run_verdict,
     runs_table,
+    runs_verdict,
     setting_sentence,
+    shared_images_blocks,
 )
-from stepwise_jax.report.series import group_series
+from stepwise_jax.report.series import run_series
 from stepwise_jax.report.sweep_page import sweep_page
 from stepwise_jax.studies import comparison_folder, sweep
 from stepwise_jax.workdir.runs import Run, read_runs
+
+_MOST_DRAWN = 4
+"""Of more runs than this, only those figures are drawn that show all of them together."""
 
 
 def write_report(folders: Sequence[Path], out: Path) -> Path:
@@ -59,24 +65,42 @@ def _blocks(folders: Sequence[Path]) -> tuple[Block, ...]:
 
 def runs_page(runs: Sequence[Run]) -> tuple[Block, ...]:
     """Return the page of one or several runs."""
-    title = f"Step-wise training: {', '.join(run.name for run in runs)}"
-    opening: list[Block] = [Heading(title, level=1)]
-    if len(runs) == 1:
-        opening += [Verdict(run_verdict(runs[0])), Paragraph(setting_sentence(runs[0]))]
-    else:
-        opening += [Notes(tuple(f"{run_verdict(run)} {setting_sentence(run)}" for run in runs))]
-        opening += [Heading("Summary"), runs_table(runs), *_differences(runs)]
-    opening += [*paper_blocks(runs), Heading("Curves"), draw_curves(group_series(runs))]
-    sections = (run_blocks(run, number, alone=len(runs) == 1) for number, run in enumerate(runs, start=1))
-    return (*opening, *itertools.chain.from_iterable(sections))
+    if len(runs) > 1:
+        return _several_runs(runs)
+    (run,) = runs
+    return (
+        Heading(f"Step-wise training: {run.name}", level=1),
+        Verdict(run_verdict(run)),
+        Paragraph(setting_sentence(run)),
+        *shared_images_blocks(run),
+        *_curves(runs),
+        *run_blocks(run),
+    )
 
 
-def _differences(runs: Sequence[Run]) -> list[Block]:
-    fields = [flat_fields(run.config["experiment"]) for run in runs]
-    names = sorted({name for each in fields for name in each})
-    rows = [(name, *(format_value(each.get(name)) for each in fields)) for name in names]
-    differing = tuple(row for row in rows if len(set(row[1:])) > 1)
-    if not differing:
-        return [Paragraph("All runs have the same configuration.")]
-    header = ("field", *(run.name for run in runs))
-    return [Paragraph("Their configurations differ in these fields:"), Table(header, differing, prose=True)]
+def _several_runs(runs: Sequence[Run]) -> tuple[Block, ...]:
+    sections = (folded_run(run, number, len(runs) <= _MOST_DRAWN) for number, run in enumerate(runs, start=1))
+    return (
+        Heading(f"Step-wise training: {len(runs)} runs", level=1),
+        Verdict(runs_verdict(runs)),
+        Heading("The runs"),
+        Paragraph(
+            "First the fields in which the runs differ, then what they reached; the colours are those of the curves."
+        ),
+        *differences_blocks(runs),
+        runs_table(runs),
+        *_curves(runs),
+        *paper_blocks(runs),
+        Heading("Time"),
+        Paragraph("Look for a run that waited or compiled longer than the others."),
+        draw_seconds("seconds", {run.name: seconds_by_kind(run) for run in runs}),
+        *itertools.chain.from_iterable(sections),
+    )
+
+
+def _curves(runs: Sequence[Run]) -> tuple[Block, ...]:
+    lead = (
+        "Look at the test accuracy at the end of each stage, and at the data, batch size and learning rate of that "
+        "stage. Where lines coincide, they are drawn side by side."
+    )
+    return (Heading("Curves"), Paragraph(lead), draw_curves(run_series(runs)))

@@ -1,50 +1,76 @@
 """The section about one run: its scores, stages, time and configuration."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
-from pathlib import Path
-from typing import Any
-
-from matplotlib.figure import Figure
 
 from stepwise_jax.formatting import (
+    describe_samples,
     describe_scores,
     format_duration,
     format_metric,
+    format_operations,
     format_percent,
     metric_label,
     without_losses,
 )
-from stepwise_jax.report.blocks import Block, Heading, Paragraph, Picture, Table
-from stepwise_jax.report.figures import WIDTH, Theme, make_picture
+from stepwise_jax.report.blocks import Block, Folded, Heading, Paragraph, Table
+from stepwise_jax.report.charts.seconds import TIME_KIND_LABELS, draw_seconds, seconds_by_kind
+from stepwise_jax.report.configuration_section import (
+    configuration_blocks,
+    differing_fields,
+    flat_fields,
+    format_value,
+)
 from stepwise_jax.report.noise_section import draw_noise, measured_noise_blocks
+from stepwise_jax.report.paper_section import paper_blocks
 from stepwise_jax.report.predictions_section import predictions_blocks
 from stepwise_jax.workdir.predictions import read_predictions
-from stepwise_jax.workdir.records import TIME_KINDS, Row, row_metrics
+from stepwise_jax.workdir.records import Row, row_metrics
 from stepwise_jax.workdir.runs import Run
 
-TIME_KIND_LABELS = {
-    "train": "training",
-    "input_wait": "waiting for input",
-    "compile": "compiling",
-    "evaluate": "evaluating",
-    "checkpoint": "writing checkpoints",
-}
-"""Labels for the kinds of time in a run's records."""
+_MOST_COLUMNS = 4
+"""Up to this many differing fields are columns of the table of runs."""
+
+_STAGES_LEAD = (
+    "What each stage trained on, and the test scores at its end; look at how much each step adds. Planned samples are "
+    "epochs times examples; fed are the full batches, without the rest of each epoch."
+)
+
+_COST_LEAD = "Where the time went; if waiting for input is a large share, the data and not the device set the pace."
 
 
-def run_blocks(run: Run, number: int, alone: bool) -> list[Block]:
-    """Return the blocks for one run, the `number`-th of the page, under its name if it is not alone."""
-    level, suffix = (2, "") if alone else (3, f"_{number}")
-    blocks: list[Block] = [] if alone else [Heading(run.name)]
-    blocks += [Heading("Stages", level), stages_table(run), *shared_images_blocks(run)]
-    noise = draw_noise(f"noise{suffix}", run)
-    blocks += [] if noise is None else [Heading("Noise scale and accuracy", level), noise]
-    blocks += measured_noise_blocks(run, level, suffix)
+def run_blocks(run: Run) -> list[Block]:
+    """Return the sections about a run that has the page to itself, but its curves."""
     predictions = read_predictions(run.folder)
-    blocks += [] if predictions is None else predictions_blocks(predictions, level, suffix)
-    blocks += [Heading("Cost", level), *_cost(run, suffix)]
-    return [*blocks, Heading("Configuration", level), identity_table(run)]
+    return [
+        Heading("Stages"),
+        Paragraph(_STAGES_LEAD),
+        stages_table(run),
+        *paper_blocks([run]),
+        *([] if predictions is None else predictions_blocks(predictions, 2, "")),
+        *_noise_blocks(run, 2, ""),
+        Heading("Cost"),
+        Paragraph(_COST_LEAD),
+        *_cost(run),
+        Heading("Configuration"),
+        Paragraph("What is not as by default; look here before you compare this run with another."),
+        *configuration_blocks(run),
+    ]
+
+
+def folded_run(run: Run, number: int, pictures: bool) -> list[Block]:
+    """Return the section of the `number`-th run of a page with several, with its details folded."""
+    suffix = f"_{number}"
+    predictions = read_predictions(run.folder)
+    noise = _noise_blocks(run, 3, suffix) if pictures else []
+    shown = [] if predictions is None else predictions_blocks(predictions, 3, suffix, pictures)
+    cost: list[Block] = [Heading("Cost", 3), Paragraph(describe_work(run)), Paragraph(_pace(run)), time_table(run)]
+    details = (stages_table(run), *shown, *noise, *cost, Heading("Configuration", 3), *configuration_blocks(run))
+    return [
+        Heading(run.name),
+        Paragraph(f"{run_verdict(run)} {setting_sentence(run)}"),
+        *shared_images_blocks(run),
+        Folded(f"Stages, predictions, cost and configuration of {run.name}", details),
+    ]
 
 
 def shared_images_blocks(run: Run) -> list[Block]:
@@ -53,48 +79,33 @@ def shared_images_blocks(run: Run) -> list[Block]:
     return [Paragraph(f"{found[-1]}: they have the pixels of images that were trained on.")] if found else []
 
 
-def _cost(run: Run, suffix: str) -> list[Block]:
+def _noise_blocks(run: Run, level: int, suffix: str) -> list[Block]:
+    picture = draw_noise(f"noise{suffix}", run)
+    lead = Paragraph(
+        "One mark for each epoch; look at whether accuracy rises as the noise scale of Eq. 10 falls, and in which "
+        "stage."
+    )
+    own = [] if picture is None else [Heading("Noise scale and accuracy", level), lead, picture]
+    return [*own, *measured_noise_blocks(run, level, suffix)]
+
+
+def _cost(run: Run) -> list[Block]:
     seconds = seconds_by_kind(run)
-    pictures = [draw_seconds(f"seconds{suffix}", {run.name: seconds})] if sum(seconds.values()) else []
-    return [Paragraph(_work(run)), Paragraph(_pace(run)), *pictures, time_table(run)]
+    pictures = [draw_seconds("seconds", {run.name: seconds})] if sum(seconds.values()) else []
+    return [Paragraph(describe_work(run)), Paragraph(_pace(run)), *pictures, time_table(run)]
 
 
-def draw_seconds(name: str, seconds: Mapping[str, Mapping[str, float]]) -> Picture:
-    """Draw one stacked bar per label; `seconds` maps a label, such as a run's name, to seconds by kind."""
-    description = f"Seconds by kind of {', '.join(seconds)}"
-    return make_picture(name, description, [(description, partial(_seconds_figure, seconds))])
-
-
-def _seconds_figure(seconds: Mapping[str, Mapping[str, float]], theme: Theme) -> Figure:
-    figure = Figure(figsize=(WIDTH, 1.0 + 0.32 * len(seconds)), layout="constrained")
-    axes = figure.subplots()
-    lefts = dict.fromkeys(seconds, 0.0)
-    for index, (kind, label) in enumerate(TIME_KIND_LABELS.items()):
-        values = [each.get(kind, 0.0) for each in seconds.values()]
-        # The edges separate neighbouring bars without relying on colour.
-        axes.barh(
-            range(len(seconds)),
-            values,
-            0.7,
-            list(lefts.values()),
-            color=theme.palette[index],
-            label=label,
-            edgecolor=theme.background,
-        )
-        lefts = {name: lefts[name] + value for name, value in zip(lefts, values, strict=True)}
-    axes.set(yticks=range(len(seconds)), ylim=(len(seconds) - 0.4, -0.6), xlabel="seconds")
-    axes.set_yticklabels(list(seconds) if len(seconds) > 1 else [""])
-    axes.tick_params(axis="y", length=0)
-    figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize=8)
-    return figure
-
-
-def _work(run: Run) -> str:
-    """Samples, updates and operations so far."""
-    last = run.records.epochs[-1]
+def describe_work(run: Run) -> str:
+    """Return one sentence about the samples, updates and operations so far."""
     flops = (run.summary or {}).get("flops")
-    counted = f", {flops:.3g} floating-point operations" if flops else ""
-    return f"{last['examples_seen']:,} samples in {last['updates']:,} updates{counted}."
+    operations = f", {format_operations(flops)}" if flops else ""
+    return f"{_cost_so_far(run)}{operations}."
+
+
+def _cost_so_far(run: Run) -> str:
+    last = run.records.epochs[-1]
+    planned = sum(stage["epochs"] * stage["examples"] for stage in run.stages)
+    return f"{describe_samples(planned, last['examples_seen'])} in {last['updates']:,} updates"
 
 
 def run_verdict(run: Run) -> str:
@@ -103,7 +114,7 @@ def run_verdict(run: Run) -> str:
     # Runs before 0.2 do not say how many images they were tested on.
     images = (run.summary or {}).get("test_images")
     scores = describe_scores(scores_reached(run.records.epochs), images) or "not scored yet"
-    cost = f"{last['examples_seen']:,} samples in {last['updates']:,} updates"
+    cost = _cost_so_far(run)
     done, planned = len(run.records.epochs), sum(stage["epochs"] for stage in run.stages)
     if run.summary is None:
         return (
@@ -115,6 +126,20 @@ def run_verdict(run: Run) -> str:
     return (
         f"{run.name} reached {scores} on the test set at the end of "
         f"{stages} and {planned} epochs ({cost}); its best epoch had {best} top-1."
+    )
+
+
+def runs_verdict(runs: Sequence[Run]) -> str:
+    """Return what can be said about several runs at once: the highest and the lowest score."""
+    scores = {run.name: scores_reached(run.records.epochs).get("top1") for run in runs}
+    known = {name: score for name, score in scores.items() if score is not None}
+    if not known:
+        return f"None of {len(runs)} runs has a score yet."
+    best, worst = (choose(known, key=lambda name: known[name]) for choose in (max, min))
+    return (
+        f"Of {len(runs)} runs, {best} scored the highest top-1, {format_percent(known[best])}, and {worst} the lowest, "
+        f"{format_percent(known[worst])}. Single runs differ by chance as well: the command compare trains "
+        "each with several seeds."
     )
 
 
@@ -146,25 +171,45 @@ def _score_cells(names: Sequence[str], scores: Mapping[str, float]) -> tuple[str
 
 
 def runs_table(runs: Sequence[Run]) -> Table:
-    """Return a table of the scores and the cost of each run."""
-    names = metric_names(runs)
-    header = ("run", *map(metric_label, names), "best top-1", "epochs", "samples seen", "updates", "time (h:mm:ss)")
-    return Table(header, tuple(_run_row(run, names) for run in runs))
+    """Return a table of the runs: the fields in which they differ, their scores and their cost."""
+    names, differences = metric_names(runs), differing_fields(runs)
+    if len(differences) > _MOST_COLUMNS:
+        differences = {}
+    header = ("run", *(name.removeprefix("plan.") for name in differences), *map(metric_label, names), "best top-1")
+    header += ("epochs", "samples planned", "samples fed", "updates", "time (h:mm:ss)")
+    fields = [tuple(values[place] for values in differences.values()) for place in range(len(runs))]
+    rows = (_run_row(run, each, names) for run, each in zip(runs, fields, strict=True))
+    return Table(header, tuple(rows), colors=tuple(range(len(runs))))
 
 
-def _run_row(run: Run, names: Sequence[str]) -> tuple[str, ...]:
+def differences_blocks(runs: Sequence[Run]) -> list[Block]:
+    """Return what the table of runs leaves out: the fields in which they differ, if these are many."""
+    differences = differing_fields(runs)
+    if not differences:
+        return [Paragraph("All runs have the same configuration.")]
+    if len(differences) <= _MOST_COLUMNS:
+        return []
+    rows = tuple((name, *values) for name, values in differences.items())
+    return [
+        Paragraph("Their configurations differ in these fields:"),
+        Table(("field", *(run.name for run in runs)), rows, prose=True),
+    ]
+
+
+def _run_row(run: Run, fields: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
     epochs, last = run.records.epochs, run.records.epochs[-1]
     scores = (*_score_cells(names, scores_reached(epochs)), format_percent(last["best_top1"]))
-    cost = (f"{len(epochs)}", f"{last['examples_seen']:,}", f"{last['updates']:,}")
+    planned = sum(stage["epochs"] * stage["examples"] for stage in run.stages)
+    cost = (f"{len(epochs)}", f"{planned:,}", f"{last['examples_seen']:,}", f"{last['updates']:,}")
     name = run.name if run.summary else f"{run.name} (unfinished)"
-    return (name, *scores, *cost, format_duration(sum(seconds_by_kind(run).values())))
+    return (name, *fields, *scores, *cost, format_duration(sum(seconds_by_kind(run).values())))
 
 
 def stages_table(run: Run) -> Table:
     """Return a table of the planned stages, with the test scores at the end of each."""
-    header = ("set", "of the data", "examples", "batch size", "learning rate", "drops after epoch", "epochs")
     names = metric_names([run])
-    header += ("updates", "samples", "noise scale (Eq. 10)", *map(metric_label, names))
+    header = ("set", *map(metric_label, names), "of the data", "examples", "batch size", "learning rate", "epochs")
+    header += ("drops after epoch", "updates", "samples planned", "samples fed", "noise scale (Eq. 10)")
     rows = (_stage_row(run, number, stage, names) for number, stage in enumerate(run.stages, start=1))
     return Table(header, tuple(rows))
 
@@ -172,27 +217,21 @@ def stages_table(run: Run) -> Table:
 def _stage_row(run: Run, number: int, stage: Row, names: Sequence[str]) -> tuple[str, ...]:
     epochs = [row for row in run.records.epochs if row["stage"] == number]
     examples, size, rate = stage["examples"], stage["batch_size"], stage["learning_rate"]
-    reached = _score_cells(names, scores_reached(epochs) if len(epochs) == stage["epochs"] else {})
+    updates = stage["epochs"] * (examples // size)
     return (
         str(stage["name"]),
+        *_score_cells(names, scores_reached(epochs) if len(epochs) == stage["epochs"] else {}),
         f"{100 * stage['fraction']:.4g} %",
         f"{examples:,}",
         f"{size:,}",
         f"{rate:.3g}",
-        ", ".join(map(str, stage.get("milestones", []))) or "–",
         f"{stage['epochs']}",
-        f"{stage['epochs'] * (examples // size):,}",
+        ", ".join(map(str, stage.get("milestones", []))) or "–",
+        f"{updates:,}",
         f"{stage['epochs'] * examples:,}",
+        f"{updates * size:,}",
         f"{rate * examples / size:.3g}",
-        *reached,
     )
-
-
-def seconds_by_kind(run: Run) -> dict[str, float]:
-    """Return the seconds by kind: of the whole run if it is finished, otherwise of its epochs."""
-    if run.summary is not None:
-        return {kind: run.summary["seconds"].get(kind, 0.0) for kind in TIME_KINDS}
-    return {kind: sum(row["seconds"].get(kind, 0.0) for row in run.records.epochs) for kind in TIME_KINDS}
 
 
 def time_table(run: Run) -> Table:
@@ -214,42 +253,3 @@ def _pace(run: Run) -> str:
     examples = run.records.epochs[-1]["examples_seen"]
     wait = format_percent(seconds["input_wait"] / steps)
     return f"{examples / steps:,.0f} images/s while training; {wait} of that time was spent waiting for input."
-
-
-def identity_table(run: Run) -> Table:
-    """Return a table of everything that determines the result, and of the device."""
-    config = run.config
-    subsets = "; ".join(f"{row['name']}: {row['split']}, SHA-256 {row['sha256'][:12]}" for row in run.records.stages)
-    versions = flat_fields(config.get("versions") or {})
-    libraries = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()) if version)
-    rows = [
-        ("device", format_value(config.get("device"))),
-        ("versions", libraries),
-        ("configuration", format_value(config.get("config"))),
-    ]
-    rows += [
-        ("subsets", subsets),
-        *((name, _field(name, value)) for name, value in flat_fields(config["experiment"]).items()),
-    ]
-    return Table(("field", "value"), tuple(rows), prose=True)
-
-
-def _field(name: str, value: Any) -> str:
-    """A field's value; only the last part of a path, because reports are shared with others."""
-    paths = ("data.root", "data.data_dir", "model.initial_weights")
-    return Path(value).name if name in paths and isinstance(value, str) else format_value(value)
-
-
-def flat_fields(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested fields by dotted name."""
-    flat: dict[str, Any] = {}
-    for name, value in document.items():
-        flat |= flat_fields(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
-    return flat
-
-
-def format_value(value: Any) -> str:
-    """Return a field's value as text."""
-    if isinstance(value, list | tuple):
-        return ", ".join(map(format_value, value))
-    return "–" if value is None else str(value)

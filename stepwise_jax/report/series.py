@@ -1,7 +1,6 @@
 """The data of one curve: a run, or the mean over runs that differ only in their seed."""
 
 import itertools
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -28,22 +27,26 @@ class Series:
     rows: tuple[Row, ...]
     """One row for each recorded epoch; scores are means over seeds, None if a run has no score."""
     finished: bool
+    color: int = 0
+    """The place of its colour in the palette."""
     lowest: tuple[Row, ...] = ()
     """Rows with the lowest value of each score over seeds; empty for a single run."""
     highest: tuple[Row, ...] = ()
 
 
-def group_series(runs: Sequence[Run], names: Mapping[str, str] | None = None) -> tuple[Series, ...]:
-    """Return one curve for each group of runs that differ only in their seed, in the order of their first run.
+def run_series(runs: Sequence[Run]) -> tuple[Series, ...]:
+    """Return one curve for each run, under its name."""
+    return group_series({run.name: [run] for run in runs})
+
+
+def group_series(groups: Mapping[str, Sequence[Run]]) -> tuple[Series, ...]:
+    """Return one curve for each group of runs that differ only in their seed; a group without runs has none.
 
     Args:
-      runs: at least one run.
-      names: the name of each group, by the name of its first run; by default the folder that its runs share.
+      groups: runs by name. A group's place is that of its colour.
     """
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(_without_seed(run), []).append(run)
-    return tuple(_series(group, (names or {}).get(group[0].name) or _group_name(group)) for group in groups.values())
+    named = enumerate(groups.items())
+    return tuple(_series(group, name, color) for color, (name, group) in named if group)
 
 
 def stage_boundaries(run: Series, axis: Axis) -> list[float]:
@@ -65,23 +68,10 @@ def _samples_per_epoch(stage: Row) -> int:
     return stage["examples"] // stage["batch_size"] * stage["batch_size"]
 
 
-def _without_seed(run: Run) -> str:
-    experiment = {name: value for name, value in run.config["experiment"].items() if name not in ("seed", "streams")}
-    experiment["data"] = {name: value for name, value in experiment["data"].items() if name != "sample_seed"}
-    return json.dumps([experiment, run.stages], sort_keys=True)
-
-
-def _group_name(group: Sequence[Run]) -> str:
-    if len(group) == 1:
-        return group[0].name
-    parents = {run.folder.parent.name for run in group}
-    return f"{parents.pop() if len(parents) == 1 else group[0].name}, {len(group)} seeds"
-
-
-def _series(group: Sequence[Run], name: str) -> Series:
+def _series(group: Sequence[Run], name: str, color: int) -> Series:
     finished = all(run.summary for run in group)
     if len(group) == 1:
-        return Series(name, group[0].stages, _epochs(group[0]), finished)
+        return Series(name, group[0].stages, _epochs(group[0]), finished, color)
     # The curve ends with the run that is least far.
     by_epoch = [{(row["stage"], row["epoch"]): row for row in _epochs(run)} for run in group]
     common = [[rows[key] for rows in by_epoch] for key in by_epoch[0] if all(key in rows for rows in by_epoch)]
@@ -89,7 +79,7 @@ def _series(group: Sequence[Run], name: str) -> Series:
         tuple(_reduce(rows, reduce) for rows in common)
         for reduce in (lambda values: sum(values) / len(values), min, max)
     )
-    return Series(name, group[0].stages, means, finished, lowest, highest)
+    return Series(name, group[0].stages, means, finished, color, lowest, highest)
 
 
 def other_metrics(series: Sequence[Series]) -> tuple[str, ...]:

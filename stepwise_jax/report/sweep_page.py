@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from stepwise_jax.errors import InputError
 from stepwise_jax.formatting import format_percent
 from stepwise_jax.report.blocks import Block, Heading, Notes, Paragraph, Picture, Table, Verdict
-from stepwise_jax.report.figures import WIDTH, Theme, make_picture
+from stepwise_jax.report.figures import WIDTH, Theme, make_picture, wrapped
 from stepwise_jax.studies import sweep
 from stepwise_jax.studies.sweep import SweepResults, varying_fields
 from stepwise_jax.workdir.json_files import read_json
@@ -44,6 +44,9 @@ def _blocks(results: SweepResults) -> tuple[Block, ...]:
         Verdict(_verdict(results, names)),
         Paragraph(explanation),
         Heading("Points, best first"),
+        Paragraph(
+            "Each tick is a seed; look at whether the first points lie further apart than the seeds of one point."
+        ),
         _picture(results, names),
         _table(results, names),
         *([Heading("Failures"), Notes(failures)] if failures else []),
@@ -66,7 +69,7 @@ def _verdict(results: SweepResults, names: Sequence[str]) -> str:
 
 
 def _table(results: SweepResults, names: Sequence[str]) -> Table:
-    header = (*(name.removeprefix("plan.") for name in names), "held-out top-1", "seeds", "samples", "updates")
+    header = (*(name.removeprefix("plan.") for name in names), "held-out top-1", "seeds", "samples planned", "updates")
     table = tuple(
         (
             *(each["point"].get(name, "–") for name in names),
@@ -86,14 +89,16 @@ def _picture(results: SweepResults, names: Sequence[str]) -> Picture:
 
 
 def _draw(points: Sequence[SweepResults], names: Sequence[str], theme: Theme) -> Figure:
-    figure = Figure(figsize=(WIDTH, 0.9 + 0.24 * len(points)), layout="constrained")
+    labels = [wrapped(_point_label(each["point"], names)) for each in points]
+    lines = sum(label.count("\n") + 1 for label in labels)
+    figure = Figure(figsize=(WIDTH, 0.9 + 0.1 * len(points) + 0.15 * lines), layout="constrained")
     axes = figure.subplots()
     for index, each in enumerate(points):
         scores = [100 * value for value in each["by_seed"]]
         axes.plot(scores, [index] * len(scores), "|", color=theme.foreground)
         axes.plot(100 * each["top1"], index, "o", color=theme.palette[0], markersize=5)
     axes.set(yticks=range(len(points)), ylim=(len(points) - 0.4, -0.6), xlabel="Top-1 on held-out images (%)")
-    axes.set_yticklabels([_point_label(each["point"], names) for each in points], fontsize=8)
+    axes.set_yticklabels(labels, fontsize=8)
     axes.tick_params(axis="y", length=0)
     axes.grid(color=theme.muted, linewidth=0.5, alpha=0.6)
     return figure

@@ -3,7 +3,7 @@
 import zipfile
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,8 @@ class Sample:
     predicted: int
     probability: float
     """Of the predicted class."""
+    id: str
+    """Of the image: its file, for data sets of files."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,10 @@ class Predictions:
     """int [N], the most probable class."""
     classes: tuple[str, ...]
     samples: tuple[Sample, ...]
+    confidence: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    """The probability of the predicted class, float [N]; empty where it is unknown."""
+    ids: np.ndarray = field(default_factory=lambda: np.zeros(0, np.str_))
+    """Of the images: their files, for data sets of files; str [N], empty where they are unknown."""
 
     def confusion_matrix(self) -> np.ndarray:
         """How often class i was taken for class j: int [C, C]."""
@@ -68,10 +74,13 @@ def read_predictions(folder: Path) -> Predictions | None:
     names = stored["classes"] if "classes" in stored else np.arange(probabilities.shape[1])
     _require(names.shape == probabilities.shape[1:], path, "it does not have one name for each class")
     classes = tuple(replace_unprintable(str(name)) for name in names.tolist())
-    return Predictions(labels, probabilities.argmax(1), classes, _samples(folder / SAMPLES, labels, probabilities))
+    ids = stored.get("ids", np.arange(len(labels))).astype(np.str_)
+    _require(ids.shape == labels.shape, path, "ids and labels differ in number")
+    samples = _samples(folder / SAMPLES, labels, probabilities, ids)
+    return Predictions(labels, probabilities.argmax(1), classes, samples, probabilities.max(1), ids)
 
 
-def _samples(path: Path, labels: np.ndarray, probabilities: np.ndarray) -> tuple[Sample, ...]:
+def _samples(path: Path, labels: np.ndarray, probabilities: np.ndarray, ids: np.ndarray) -> tuple[Sample, ...]:
     if not path.exists():
         return ()
     stored = _load_arrays(path, ("rows", "images"))
@@ -81,8 +90,9 @@ def _samples(path: Path, labels: np.ndarray, probabilities: np.ndarray) -> tuple
     _require(drawable or not len(rows), path, "its images are not uint8 [K, H, W, 1 or 3]")
     _require(len(rows) == len(images), path, "rows and images differ in number")
     return tuple(
-        Sample(image, int(labels[row]), int(probabilities[row].argmax()), float(probabilities[row].max()))
+        Sample(image, int(labels[row]), int(scores.argmax()), float(scores.max()), replace_unprintable(str(ids[row])))
         for row, image in zip(rows.tolist(), images, strict=True)
+        for scores in [probabilities[row]]
     )
 
 

@@ -15,7 +15,8 @@ import pytest
 from made_runs import make_predictions, make_run
 
 import launch
-from stepwise_jax.report import rendering, report
+from stepwise_jax.report import report
+from stepwise_jax.report.page import rendering
 from stepwise_jax.workdir.checkpoints import Checkpoints
 from stepwise_jax.workdir.runs import read_runs
 

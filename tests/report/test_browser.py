@@ -15,8 +15,8 @@ from PIL import Image
 
 from stepwise_jax.report.blocks import Heading, ImageGrid, Notes, Paragraph, Table, Verdict
 from stepwise_jax.report.curves import draw_curves
-from stepwise_jax.report.rendering import to_html
-from stepwise_jax.report.series import group_series
+from stepwise_jax.report.page.rendering import to_html
+from stepwise_jax.report.series import run_series
 from stepwise_jax.workdir.runs import read_runs
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -47,7 +47,8 @@ window.onload = () => {
 """
 
 
-def browse(*options: str) -> str:
+def browse(*options: str, refuses: str = "CONSOLE") -> str:
+    """The output of the browser; nothing is written to its console, unless it is to refuse something."""
     words = [
         str(CHROMIUM),
         "--headless",
@@ -58,7 +59,7 @@ def browse(*options: str) -> str:
         *options,
     ]
     done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True)
-    assert "CONSOLE" not in done.stderr, done.stderr
+    assert (refuses in done.stderr) == (refuses != "CONSOLE"), done.stderr
     return done.stdout
 
 
@@ -88,30 +89,100 @@ def page_path(tmp_path_factory) -> Path:
         Paragraph("Plain text. " * 40),
         Notes(("one", long)),
         Table(tuple(f"column {i}" for i in range(14)), ((long, *("1,234,567" for _ in range(13))),)),
-        draw_curves(group_series(read_runs(runs))),
+        draw_curves(run_series(read_runs(runs))),
         ImageGrid(((image(), "✗ cat, 99 %; it is dog"),) * 5),
     )
     path = folder / "report.html"
-    path.write_text(to_html(blocks).replace("<style>", f"{PROBE}<style>", 1))
+    path.write_text(with_script(to_html(blocks), PROBE))
     return path
+
+
+def with_script(page: str, script: str) -> str:
+    """The page with another script, ahead of the policy that would forbid it."""
+    return page.replace("<meta http-equiv", f"{script}<meta http-equiv", 1)
+
+
+def probe(path: Path, folder: Path, *options: str) -> dict:
+    """What the script of a page measured; virtual time advances until everything is loaded."""
+    dom = browse(
+        f"--user-data-dir={folder / 'profile'}", *options, "--virtual-time-budget=5000", "--dump-dom", f"file://{path}"
+    )
+    found = re.search(r'<pre id="probe">(.*?)</pre>', dom, re.DOTALL)
+    assert found, "the page did not load"
+    return json.loads(html.unescape(found.group(1)))
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [1400, 420])
 def test_the_page_fits_and_loads_completely(page_path, tmp_path, width, dark):
-    profile = f"--user-data-dir={tmp_path / 'profile'}"
     scheme = f"--blink-settings=preferredColorScheme={0 if dark else 1}"
-    # Virtual time advances until everything is loaded.
-    size = (f"--window-size={max(width, 500)},900", "--virtual-time-budget=5000")
     path = page_path if width >= 500 else in_frame(page_path, width, tmp_path)
-    dom = browse(profile, scheme, *size, "--dump-dom", f"file://{path}")
-    found = re.search(r'<pre id="probe">(.*?)</pre>', dom, re.DOTALL)
-    assert found, "the page did not load"
-    measured = json.loads(html.unescape(found.group(1)))
+    measured = probe(path, tmp_path, scheme, f"--window-size={max(width, 500)},900")
     assert (measured["dark"], measured["width"]) == (dark, width)
     assert measured["background"] == ("rgb(21, 25, 31)" if dark else "rgb(255, 255, 255)")
     assert (measured["overflow"], measured["missing"], measured["cut"], measured["faults"]) == (0, 0, [], [])
     assert measured["images"] == 2 + 5
+
+
+# Uses the curves as a reader would: a look at values, a curve hidden, samples for epochs, and a closer look.
+USE = """
+<script>
+window.onload = () => {
+  const plots = document.querySelectorAll(".plot"), over = plots[0].querySelector(".u-over");
+  const pictures = document.querySelector(".pictures");
+  const all = [...document.querySelectorAll(".controls button")];
+  const buttons = name => all.find(each => each.textContent.startsWith(name));
+  const move = (type, share) => over.dispatchEvent(new MouseEvent(type, {
+    bubbles: true, clientX: over.getBoundingClientRect().left + share * over.clientWidth,
+    clientY: over.getBoundingClientRect().top + 50,
+  }));
+  const tip = () => plots[0].querySelector(".tip"), axis = () => plots[0].querySelector(".uplot");
+  const seen = { plots: plots.length, hidden: pictures.hidden };
+  over.dispatchEvent(new MouseEvent("mouseenter"));
+  move("mousemove", 0.5);
+  setTimeout(() => {
+    seen.tip = tip().textContent;
+    buttons("second").click();
+    move("mousemove", 0.501);
+    setTimeout(() => {
+      seen.fewer = tip().textContent;
+      buttons("by samples").click();
+      setTimeout(() => {
+        seen.samples = buttons("by samples").getAttribute("aria-pressed");
+        const output = document.createElement("pre");
+        output.id = "probe";
+        output.textContent = JSON.stringify(seen);
+        document.body.append(output);
+      }, 100);
+    }, 100);
+  }, 100);
+};
+</script>
+"""
+
+
+def test_curves_show_values_and_can_be_hidden(tmp_path):
+    runs = [make_run(tmp_path / name, seed=seed) for seed, name in enumerate(("first", "second"))]
+    page = to_html((Heading("Two runs", level=1), draw_curves(run_series(read_runs(runs)))))
+    (tmp_path / "used.html").write_text(with_script(page, USE))
+    seen = probe(tmp_path / "used.html", tmp_path, "--window-size=1400,900")
+    assert (seen["plots"], seen["hidden"], seen["samples"]) == (6, True, "true")
+    # By hand: after the tenth of 20 epochs, top-1 is 0.9 - 0.8 / 10.
+    assert seen["tip"] == "epoch 10first82.00 %second82.00 %"
+    assert seen["fewer"] == "epoch 10first82.00 %"
+
+
+def test_without_its_script_the_page_shows_the_picture(tmp_path):
+    page = to_html((Heading("A run", level=1), draw_curves(run_series(read_runs([make_run(tmp_path / "run")])))))
+    # Another script than the one of the policy: the browser refuses it.
+    scriptless = page.replace('"use strict";\n', '"use strict"; //\n', 1)
+    assert scriptless != page
+    path = tmp_path / "scriptless.html"
+    path.write_text(with_script(scriptless, PROBE))
+    words = (f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=5000", "--dump-dom")
+    dom = browse(*words, f"file://{path}", refuses="Content Security Policy")
+    assert '<div class="pictures"><figure>' in dom
+    assert "uplot" not in dom.split("</style>")[1].split("<script>")[0]
 
 
 def test_light_and_dark_look_different(page_path, tmp_path):

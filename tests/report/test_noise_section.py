@@ -12,8 +12,8 @@ from made_runs import STEPWISE, make_run
 from stepwise_jax.cli.tables import print_noise
 from stepwise_jax.errors import InputError
 from stepwise_jax.formatting import format_estimate
-from stepwise_jax.report import rendering
 from stepwise_jax.report.noise_section import draw_measured_noise, measured_noise_blocks, measured_noise_table
+from stepwise_jax.report.page import rendering
 from stepwise_jax.report.run_section import run_blocks
 from stepwise_jax.workdir.record_file import RecordWriter, read_records
 from stepwise_jax.workdir.records import NoiseRecord
@@ -91,7 +91,7 @@ def test_the_section_draws_the_formulas_against_the_measurement_and_says_what_it
     picture = draw_measured_noise("noise", run.records.noise)
     assert picture is not None
     assert xml.etree.ElementTree.fromstring(picture.svg).tag.endswith("svg")
-    assert [block for block in run_blocks(run, 1, alone=True) if getattr(block, "name", "") == "measured_noise"]
+    assert [block for block in run_blocks(run) if getattr(block, "name", "") == "measured_noise"]
 
 
 def test_a_run_that_measured_nothing_has_no_section(tmp_path):
@@ -103,7 +103,7 @@ def test_noise_that_is_not_positive_is_not_drawn(tmp_path):
     zero = add_noise(make_run(tmp_path / "run", STEPWISE), noise_record(trace=0.0, step_noise=0.0))
     (run,) = read_runs([zero])
     assert draw_measured_noise("noise", run.records.noise) is None
-    assert len(measured_noise_blocks(run, 2, "")) == 4
+    assert len(measured_noise_blocks(run, 2, "")) == 5
 
 
 def test_a_finished_run_prints_a_line_for_each_stage(measured, capsys):

@@ -13,12 +13,13 @@ from made_runs import BASELINE, SECONDS, STEPWISE, make_comparison, make_predict
 
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment import paper
-from stepwise_jax.report import rendering, report
-from stepwise_jax.report.blocks import Block, Heading, ImageGrid, Notes, Picture, Table, Verdict
+from stepwise_jax.report import report
+from stepwise_jax.report.blocks import Block, Folded, Heading, ImageGrid, Notes, Paragraph, Picture, Table, Verdict
+from stepwise_jax.report.charts.seconds import draw_seconds
 from stepwise_jax.report.comparisons.comparison_page import comparison_page
+from stepwise_jax.report.page import rendering
 from stepwise_jax.report.paper_section import paper_blocks
 from stepwise_jax.report.predictions_section import predictions_blocks
-from stepwise_jax.report.run_section import draw_seconds
 from stepwise_jax.report.series import group_series
 from stepwise_jax.report.sweep_page import sweep_page
 from stepwise_jax.workdir.json_files import write_json
@@ -72,8 +73,8 @@ def test_a_class_without_images_has_no_accuracy():
 
 def test_few_classes_are_drawn_and_many_are_listed():
     few, many = (predictions_blocks(random_predictions(count), 2, "") for count in (5, 40))
-    assert [type(block) for block in few] == [Heading, Picture, Table, Heading, Picture]
-    assert [type(block) for block in many] == [Heading, Picture, Table, Heading, Table]
+    assert [type(block) for block in few] == [Heading, Paragraph, Picture, Table, Heading, Paragraph, Picture]
+    assert [type(block) for block in many] == [Heading, Paragraph, Picture, Table, Heading, Paragraph, Table]
     ends, confusions = (block for block in many if isinstance(block, Table))
     shares = [float(row[1].removesuffix(" %")) for row in ends.rows]
     assert len(shares) == 20
@@ -86,14 +87,20 @@ def test_the_page_of_a_run_shows_its_predictions_and_images(tmp_path):
     make_predictions(folder, wrong=[3, 4])
     blocks = report.runs_page(read_runs([folder]))
     assert {"Accuracy by class", "Confusions", "Test images", "Noise scale and accuracy"} <= set(headings(blocks))
-    images = after(blocks, "Test images", ImageGrid)
-    assert isinstance(images, ImageGrid)
-    assert [caption for _, caption in images.items] == [
-        "✗ cat, 70 %; it is dog",
-        "✗ dog, 70 %; it is cat",
-        "✓ dog, 70 %",
-        "✓ cat, 70 %",
+    wrong, right = (after(blocks, title, ImageGrid) for title in ("Wrong predictions", "Test images"))
+    assert isinstance(wrong, ImageGrid)
+    assert isinstance(right, ImageGrid)
+    assert [caption for _, caption in (*wrong.items, *right.items)] == [
+        "✗ cat, 70 %; it is dog (image 3)",
+        "✗ dog, 70 %; it is cat (image 4)",
+        "✓ dog, 70 % (image 5)",
+        "✓ cat, 70 % (image 6)",
     ]
+    listed = after(blocks, "Wrong predictions", Folded)
+    assert isinstance(listed, Folded)
+    (table,) = listed.blocks
+    assert isinstance(table, Table)
+    assert table.rows == (("image 3", "cat", "70 %", "dog"), ("image 4", "dog", "70 %", "cat"))
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04nothing", b"not numpy"])
@@ -145,8 +152,10 @@ def test_runs_that_reproduce_nothing_have_no_such_section(tmp_path):
 def test_seeds_are_one_curve_with_its_range(tmp_path):
     folders = [make_run(tmp_path / "x" / f"seed{seed}", seed=seed, ahead=0.01 * seed) for seed in range(3)]
     other = make_run(tmp_path / "y", BASELINE)
-    first, second = group_series(read_runs([*folders, other]))
-    assert (first.name, second.name, second.lowest) == ("x, 3 seeds", "y", ())
+    *seeds, alone = read_runs([*folders, other])
+    first, second = group_series({"x": seeds, "none": [], "y": [alone]})
+    assert (first.name, second.name, second.lowest) == ("x", "y", ())
+    assert (first.color, second.color) == (0, 2)
     for row, low, high in zip(first.rows, first.lowest, first.highest, strict=True):
         assert row["top1"] == pytest.approx(low["top1"] + 0.01)
         assert high["top1"] == pytest.approx(low["top1"] + 0.02)
@@ -154,7 +163,7 @@ def test_seeds_are_one_curve_with_its_range(tmp_path):
 
 def test_a_mean_curve_ends_with_the_least_finished_seed(tmp_path):
     folders = [make_run(tmp_path / "x" / f"seed{seed}", seed=seed, epochs=3 + 2 * seed) for seed in range(2)]
-    (curve,) = group_series(read_runs(folders))
+    (curve,) = group_series({"x": read_runs(folders)})
     assert len(curve.rows) == 3
     assert not curve.finished
 
@@ -190,7 +199,7 @@ def test_the_cost_of_the_references_accuracy(compared):
     (table,) = (each for each in tables if "runs that reach it" in each.header)
     rows = [dict(zip(table.header, row, strict=True)) for row in table.rows]
     assert [row["runs that reach it"] for row in rows] == ["3 of 3", "0 of 3"]
-    assert (rows[0]["epochs"], rows[0]["samples"], rows[0]["of the reference"]) == ("20", "16,224", "100%")
+    assert (rows[0]["epochs"], rows[0]["samples fed"], rows[0]["of the reference"]) == ("20", "16,224", "100%")
     assert rows[0]["seconds"] == f"{20 * sum(SECONDS.values()):,.0f}"
     assert list(rows[1].values())[2:] == ["–"] * 4
 

@@ -1,6 +1,7 @@
 """A report agrees with the records, and its bytes depend on nothing else."""
 
 import dataclasses
+import json
 import re
 import shutil
 import xml.etree.ElementTree
@@ -13,11 +14,17 @@ from made_runs import BASELINE, EXAMPLES, STEPWISE, epoch_records, make_run
 
 from stepwise_jax.errors import InputError, SaveError
 from stepwise_jax.experiment.config import ExperimentConfig
+from stepwise_jax.formatting import format_operations
 from stepwise_jax.plans.planning import make_plan
-from stepwise_jax.report import rendering, report, run_section
-from stepwise_jax.report.blocks import Paragraph
-from stepwise_jax.report.curves import _accuracy_limits, draw_curves, epoch_ends, stage_boundaries, write_curves
-from stepwise_jax.report.series import group_series
+from stepwise_jax.report import report, run_section
+from stepwise_jax.report.blocks import Folded, Paragraph, Table
+from stepwise_jax.report.charts.curve_data import curves_document
+from stepwise_jax.report.charts.panels import accuracy_limits, curve_panels
+from stepwise_jax.report.configuration_section import configuration_blocks
+from stepwise_jax.report.curves import draw_curves, epoch_ends, stage_boundaries, write_curves
+from stepwise_jax.report.page import rendering
+from stepwise_jax.report.series import group_series, run_series
+from stepwise_jax.workdir.json_files import write_json
 from stepwise_jax.workdir.record_file import RecordWriter
 from stepwise_jax.workdir.records import EventRecord
 from stepwise_jax.workdir.runs import Run, read_runs
@@ -55,12 +62,14 @@ def cells(markdown: str, first: str) -> list[str]:
 def test_a_run_is_reported_in_full(demo):
     text = markdown(read_runs([demo]))
     assert "demo reached top-1 86.00 %, top-5 93.00 % on the test set at the end of 5 stages and 20 epochs" in text
-    assert "16,224 samples in 412 updates" in text
+    assert "17,244 samples planned, 16,224 fed in 412 updates, 1 TFLOP." in text
     (run,) = read_runs([demo])
     tested = dataclasses.replace(run, summary={**(run.summary or {}), "test_images": 2000})
     assert "demo reached top-1 86.00 % ± 1.52 on 2,000 images, top-5" in run_section.run_verdict(tested)
     assert "res2net50\\_26w\\_4s on digits at 224×224 pixels in float32, seed 0, on 1 x cpu" in text
-    assert cells(text, "B") == ["40 %", "575", "48", "2e-05", "2", "4", "44", "2,300", "0.00024", "80.00 %", "90.00 %"]
+    assert cells(text, "B") == [
+        *("80.00 %", "90.00 %", "40 %", "575", "48", "2e-05", "4", "2", "44", "2,300", "2,112", "0.00024"),
+    ]
     assert cells(text, "waiting for input") == ["10.0", "5.0 %"]
     assert cells(text, "all") == ["200.0", "100.0 %"]
     assert "125 images/s while training; 7.69 % of that time was spent waiting for input." in text
@@ -82,10 +91,72 @@ def test_the_same_records_give_the_same_bytes(demo, tmp_path):
 
 def test_several_runs_are_shown_side_by_side(several):
     text = markdown(several)
-    assert cells(text, "demo")[:5] == ["86.00 %", "93.00 %", "86.00 %", "20", "16,224"]
-    assert cells(text, "baseline")[:5] == ["76.67 %", "88.33 %", "76.67 %", "6", "8,496"]
     assert "| plan.strategy | stepwise | baseline | stepwise |" in text
     assert "| seed | 0 | 1 | 0 |" in text
+    assert text.index("| seed |") < text.index("| demo | 86.00 %") < text.index("## Curves")
+    assert cells(text, "demo")[:6] == ["86.00 %", "93.00 %", "86.00 %", "20", "17,244", "16,224"]
+    assert cells(text, "baseline")[:6] == ["76.67 %", "88.33 %", "76.67 %", "6", "8,622", "8,496"]
+    odd = r"a \<b\>\&\`\|\_\*\[x\](y) BODY TITLE"
+    assert f"Of 3 runs, demo scored the highest top-1, 86.00 %, and {odd} the lowest, 74.00 %." in text
+
+
+def test_named_runs_that_differ_in_their_seed_are_curves_of_their_own(folder, tmp_path):
+    runs = read_runs([make_run(tmp_path / name, BASELINE, seed) for name, seed in (("one", 3), ("two", 4))])
+    assert [series.name for series in run_series(runs)] == ["one", "two"]
+    table = run_section.runs_table(runs)
+    assert table.header[:3] == ("run", "seed", "top-1")
+    assert [row[:3] for row in table.rows] == [("one", "3", "76.67 %"), ("two", "4", "76.67 %")]
+    assert table.colors == (0, 1)
+
+
+def test_curves_hold_what_the_records_hold(demo, tmp_path):
+    split = [make_run(tmp_path / str(seed), BASELINE, seed, ahead=0.01 * seed) for seed in range(2)]
+    series = group_series({"x": read_runs(split), "y": read_runs([demo])})
+    document = json.loads(curves_document(series, curve_panels(series), ["x", "y"]))
+    mean, alone = document["lines"]
+    top1 = [90 - 80 / (1 + epoch) for epoch in range(6)]
+    assert mean["values"]["top1"] == pytest.approx([value + 0.5 for value in top1], abs=1e-3)
+    assert mean["low"]["top1"] == pytest.approx(top1, abs=1e-3)
+    assert mean["high"]["top1"] == pytest.approx([value + 1 for value in top1], abs=1e-3)
+    assert "low" not in alone
+    assert alone["stages"][1] == {"name": "B", "epoch": 8, "samples": 3168}
+    assert (alone["epoch"], alone["samples"][-1]) == (list(range(1, 21)), 16224)
+    assert [panel["fields"] for panel in document["panels"]][2] == ["test_loss", "train_loss"]
+
+
+def test_two_classes_have_no_top5(tmp_path):
+    run = make_run(tmp_path / "run")
+    lines = [json.loads(line) for line in (run / "records.jsonl").read_text().splitlines()]
+    for row in lines:
+        if row["kind"] == "epoch":
+            row["top5"] = None
+            del row["metrics"]["top5"]
+    (run / "records.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in lines))
+    summary = json.loads((run / "summary.json").read_text())
+    write_json(run / "summary.json", {**summary, "top5": None})
+    runs = read_runs([run])
+    assert "top-5" not in run_section.run_verdict(*runs)
+    assert "top-5" not in {*run_section.stages_table(*runs).header, *run_section.runs_table(runs).header}
+    assert all("top5" not in panel.fields for panel in curve_panels(run_series(runs)))
+
+
+def test_fields_that_are_not_as_by_default_come_first(demo):
+    (run,) = read_runs([demo])
+    own, others, origin = configuration_blocks(run)
+    assert isinstance(own, Table)
+    changed = {row[0]: row[1] for row in own.rows}
+    assert changed == {"plan.decay_every": "2", "plan.epochs_per_stage": "4", "model.name": "res2net50_26w_4s"}
+    assert isinstance(others, Folded)
+    assert isinstance(origin, Folded)
+    (table,) = others.blocks
+    assert isinstance(table, Table)
+    assert ("plan.batch_size", "24") in table.rows
+
+
+def test_operations_have_units():
+    assert [format_operations(count) for count in (6.53e10, 1e12, 3.2e15, 4e6)] == [
+        *("65.3 GFLOP", "1 TFLOP", "3.2 PFLOP", "4 MFLOP"),
+    ]
 
 
 def test_an_unfinished_run_says_so(folder, tmp_path):
@@ -96,7 +167,7 @@ def test_an_unfinished_run_says_so(folder, tmp_path):
         "stopped is unfinished: 5 of 20 epochs are done, in stage B; top-1 74.00 %, top-5 87.00 % so far"
     )
     rows = run_section.stages_table(only).rows
-    assert [row[-2] for row in rows] == ["70.00 %", "–", "–", "–", "–"]
+    assert [row[1] for row in rows] == ["70.00 %", "–", "–", "–", "–"]
     assert run_section.time_table(only).rows[0] == ("training", "30.0", "60.0 %")
 
 
@@ -107,7 +178,7 @@ def test_epochs_without_a_score_are_skipped(folder):
         writer.append(dataclasses.replace(last, top1=None, top5=None, test_loss=None))
     (only,) = read_runs([run])
     assert "top-1 63.33 %, top-5 81.67 % so far" in run_section.run_verdict(only)
-    assert draw_curves(group_series([only])).png.startswith(b"\x89PNG")
+    assert draw_curves(run_series([only])).png.startswith(b"\x89PNG")
 
 
 def test_test_images_that_are_also_in_training_are_mentioned(folder, demo):
@@ -131,12 +202,16 @@ class Page(HTMLParser):
         self.sources: list[str] = []
         self.words: list[str] = []
         self.open: list[str] = []
+        self.anchors: list[str] = []
+        self.policy = ""
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
+        self.anchors += [value or "" for name, value in attrs if name == "id"]
+        self.policy += dict(attrs).get("content") or "" if ("http-equiv", "Content-Security-Policy") in attrs else ""
         self.sources += [value or "" for name, value in attrs if name in ("src", "srcset", "href")]
-        if tag not in ("meta", "img", "source"):
+        if tag not in ("meta", "img", "source", "wbr"):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
@@ -149,12 +224,15 @@ class Page(HTMLParser):
 def test_the_page_needs_no_other_file_and_escapes_names(several):
     page = Page(rendering.to_html(report.runs_page(several)))
     assert page.open == []
-    # Curves by epoch and by samples, and for each of the three runs its noise scale and its seconds, light and dark.
-    assert len(page.sources) == 2 * (2 + 3 * 2)
-    assert all(source.startswith("data:image/svg+xml;base64,") for source in page.sources)
-    assert not {"script", "link", "b"} & set(page.tags)
+    links = [source for source in page.sources if source.startswith("#")]
+    pictures = [source for source in page.sources if source not in links]
+    # Curves by epoch and by samples, the time of all runs, and the noise scale of each of the three, light and dark.
+    assert len(pictures) == 2 * (2 + 1 + 3)
+    assert all(source.startswith("data:image/svg+xml;base64,") for source in pictures)
+    assert not {"link", "b"} & set(page.tags)
+    assert {link.removeprefix("#") for link in links} <= set(page.anchors)
+    assert "default-src 'none'" in page.policy
     assert any(ODD_NAME in words for words in page.words)
-    assert f"Step-wise training: demo, baseline, {ODD_NAME}" in page.words
 
 
 def test_markdown_escapes_names(several):
@@ -180,7 +258,7 @@ def test_an_out_that_cannot_be_written_is_rejected(demo, tmp_path):
 
 
 def test_epochs_and_samples_are_counted_through_the_run(demo):
-    (run,) = group_series(read_runs([demo]))
+    (run,) = run_series(read_runs([demo]))
     assert stage_boundaries(run, "epoch") == [0, 4, 8, 12, 16, 20]
     assert stage_boundaries(run, "samples") == [0, 1056, 3168, 6336, 10560, 16224]
     assert epoch_ends(run, "epoch") == list(range(1, 21))
@@ -189,7 +267,7 @@ def test_epochs_and_samples_are_counted_through_the_run(demo):
 
 def test_the_accuracy_axis_excludes_the_first_epochs_if_they_span_most_of_it():
     def limits(fractions: list[float]) -> list[float]:
-        return [round(limit, 2) for limit in _accuracy_limits(fractions)]
+        return [round(limit, 2) for limit in accuracy_limits(fractions)]
 
     assert limits([0.1 + 0.008 * epoch for epoch in range(100)]) == [6.04, 93.16]
     assert limits([0.1, 0.7, *([0.9] * 38), 0.98]) == [68.6, 99.4]

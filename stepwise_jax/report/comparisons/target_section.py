@@ -5,6 +5,7 @@ from pathlib import Path
 
 from stepwise_jax.formatting import format_percent
 from stepwise_jax.report.blocks import Block, Paragraph, Table
+from stepwise_jax.report.comparisons.arms import ArmStyles, styled_table
 from stepwise_jax.studies.comparison import Comparison
 from stepwise_jax.studies.comparison_table import FinishedRuns
 from stepwise_jax.studies.statistics.student import mean_and_deviation
@@ -12,7 +13,9 @@ from stepwise_jax.studies.statistics.target import first_reaching, median_cost
 from stepwise_jax.workdir.runs import Run
 
 
-def target_blocks(compared: Comparison, finished: FinishedRuns, runs: Sequence[Run], root: Path) -> list[Block]:
+def target_blocks(
+    compared: Comparison, finished: FinishedRuns, runs: Sequence[Run], root: Path, styles: ArmStyles
+) -> list[Block]:
     """Return a sentence about the target, the mean top-1 of the reference, and the cost of reaching it.
 
     Args:
@@ -20,6 +23,7 @@ def target_blocks(compared: Comparison, finished: FinishedRuns, runs: Sequence[R
       finished: its finished runs.
       runs: the contents of the same runs' folders.
       root: the comparison's folder.
+      styles: of its arms.
     """
     reference = compared.arms[0].name
     if not finished[reference]:
@@ -32,11 +36,11 @@ def target_blocks(compared: Comparison, finished: FinishedRuns, runs: Sequence[R
         if of_seed
     }
     text = (
-        f"The cost of a target, {format_percent(target)} top-1, which {reference} reaches at its end on average: from "
-        "the start to the end of the first epoch whose test score reaches it. These are medians over runs; a run that "
-        "never reaches it counts as dearer than any other."
+        f"The cost of a target, {format_percent(target)} top-1, which {styles[reference].label} reaches at its end on "
+        "average: from the start to the end of the first epoch whose test score reaches it. These are medians over "
+        "runs; a run that never reaches it counts as dearer than any other."
     )
-    return [Paragraph(text), target_table(target, started)]
+    return [Paragraph(text), styled_table(target_table(target, started), styles)]
 
 
 def target_table(target: float, runs: Mapping[str, Sequence[Run]]) -> Table:
@@ -46,7 +50,7 @@ def target_table(target: float, runs: Mapping[str, Sequence[Run]]) -> Table:
       target: a fraction.
       runs: the finished runs by strategy, the reference first.
     """
-    header = ("strategy", "runs that reach it", "epochs", "samples", "of the reference", "seconds")
+    header = ("strategy", "runs that reach it", "epochs", "samples fed", "of the reference", "seconds")
     reached = {name: [first_reaching(run.records.epochs, target) for run in each] for name, each in runs.items()}
     medians = {name: median_cost(each) for name, each in reached.items()}
     reference = next(iter(medians.values()), None)

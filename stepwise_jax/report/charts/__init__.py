@@ -1,0 +1,1 @@
+"""Training curves: their stages, and their data for the page's script."""

@@ -1,0 +1,1 @@
+"""One page, as HTML and as Markdown."""
