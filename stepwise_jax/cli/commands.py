@@ -63,12 +63,8 @@ def _memory(experiment: ExperimentConfig, stages: Any) -> dict[str, Any]:
 def train(options: argparse.Namespace, fields: Sequence[str]) -> None:
     """Trains a run, or resumes the one in the workdir; ends with a table of the stages and curves.png."""
     from stepwise_jax.cli.display import Display, make_display
-    from stepwise_jax.data import datasets
-    from stepwise_jax.functional.networks import build_network
-    from stepwise_jax.plans.planning import make_plan
     from stepwise_jax.runtime import compile_cache, multihost
     from stepwise_jax.training import loop
-    from stepwise_jax.training.measurements.timing import parse_profiled_epoch
     from stepwise_jax.workdir.loggers import make_loggers
 
     compute_in_main_thread()
@@ -76,25 +72,32 @@ def train(options: argparse.Namespace, fields: Sequence[str]) -> None:
     require(bool(options.log) or not options.log_group, "--log-group", str(options.log_group), "given with --log")
     loggers = make_loggers(options.log, options.workdir, options.log_group)
     _join_processes(options)
+    compile_cache.enable()
+    # A host may lack the data or the weights: no process waits for it.
+    run = multihost.on_all_processes(lambda: _prepare_run(experiment, options.profile))
+    with make_display(sys.stderr, options.verbose) if multihost.is_first_process() else Display() as display:
+        observers = [display, *loggers]
+        summary = loop.run(experiment, folder=options.workdir, observers=observers, config_path=options.config, **run)
+    if multihost.is_first_process():
+        _print_run_result(run["stages"], summary, options.workdir)
+
+
+def _prepare_run(experiment: ExperimentConfig, profile: str | None) -> dict[str, Any]:
+    """The stages, the network, its initial weights and the epoch to trace, as `loop.run` takes them."""
+    from stepwise_jax.data import datasets
+    from stepwise_jax.functional.networks import build_network
+    from stepwise_jax.plans.planning import make_plan
+    from stepwise_jax.training.measurements.timing import parse_profiled_epoch
+
     sizes = datasets.sizes(experiment.data)
     network = build_network(experiment, sizes.num_classes)
     stages = make_plan(experiment.plan, sizes.train, experiment.optimizer)
-    profile = parse_profiled_epoch(options.profile, stages) if options.profile else None
-    compile_cache.enable()
-    variables = networks.initial_variables(experiment, sizes.num_classes)
-    with make_display(sys.stderr, options.verbose) if multihost.is_first_process() else Display() as display:
-        summary = loop.run(
-            experiment,
-            stages,
-            network,
-            options.workdir,
-            observers=[display, *loggers],
-            variables=variables,
-            config_path=options.config,
-            profile=profile,
-        )
-    if multihost.is_first_process():
-        _print_run_result(stages, summary, options.workdir)
+    return {
+        "stages": stages,
+        "network": network,
+        "profile": parse_profiled_epoch(profile, stages) if profile else None,
+        "variables": networks.initial_variables(experiment, sizes.num_classes),
+    }
 
 
 def _join_processes(options: argparse.Namespace) -> None:

@@ -49,15 +49,20 @@ def open_data(data: DataConfig, mesh: Mesh, progress: ProgressCallback) -> tuple
     """Open the data set, preparing it if necessary, and choose its placement."""
     with scan_once():
         multihost.on_first_then_others(lambda: datasets.prepare(data, progress))
-        dataset = datasets.open_dataset(data)
+        dataset, needed = multihost.on_all_processes(lambda: _open_and_measure(data))
     forget_scans()
-    count = sum(len(datasets.used_rows(data, dataset, split)[1]) for split in ("train", "test"))
-    needed = count * int(np.prod(datasets.image_shape(dataset, data.image_size)))
     # Hosts may differ in memory, but all must choose the same placement.
     placement = multihost.broadcast_from_first(
         lambda: choose_placement(data.delivery, needed, device_memory(), mesh.size)
     )
     return dataset, Placement(*placement)
+
+
+def _open_and_measure(data: DataConfig) -> tuple[Dataset, int]:
+    """The opened data set, and the bytes of all its images, decoded."""
+    dataset = datasets.open_dataset(data)
+    count = sum(len(datasets.used_rows(data, dataset, split)[1]) for split in ("train", "test"))
+    return dataset, count * int(np.prod(datasets.image_shape(dataset, data.image_size)))
 
 
 def choose_placement(

@@ -1,7 +1,8 @@
-"""Files of this machine: atomic writing, and the user's cache folder."""
+"""Files of this machine: atomic writing, waiting for a file that another host wrote, and the user's cache folder."""
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,6 +27,23 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         # A partial file would occupy disk space that the next attempt needs.
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+LAG_SECONDS = 90.0
+"""A network file system may show a host's new files to another one only after a minute."""
+
+_LOOK_SECONDS = 0.2
+
+
+def wait_for_file(path: Path) -> bool:
+    """Wait until a file that another host has written is visible here, for `LAG_SECONDS` at most; whether it is."""
+    deadline = time.monotonic() + LAG_SECONDS
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(_LOOK_SECONDS)
+        with suppress(OSError):
+            # Listing the folder makes NFS ask its server again.
+            os.listdir(path.parent)
+    return path.exists()
 
 
 def user_cache() -> Path | None:

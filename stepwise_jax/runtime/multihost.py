@@ -8,9 +8,10 @@ the same point. With a single process, the functions of this module communicate 
 import functools
 import json
 import os
+import socket
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, NamedTuple, TypeVar
@@ -128,10 +129,10 @@ def on_all_processes(work: Callable[[], _Output]) -> _Output:
         result = work()
     except Exception as error:
         failure = _as_stepwise_error(error)
-    failures = gather_from_all(failure and [getattr(failure, "status", 1), str(failure)])
-    for process, status_and_message in enumerate(failures):
-        if status_and_message is not None:
-            raise _error_of_process(process, *status_and_message)
+    failures = gather_from_all(failure and [socket.gethostname(), getattr(failure, "status", 1), str(failure)])
+    for process, reported in enumerate(failures):
+        if reported is not None:
+            raise _error_of_process(process, *reported)
     return result  # pyright: ignore[reportReturnType]
 
 
@@ -160,13 +161,33 @@ def broadcast_from_first(work: Callable[[], _Output]) -> _Output:
     return gather_from_all(result)[0]
 
 
-def check_same_on_all_processes(what: str, value: Any) -> None:
-    """Raise a `StepwiseError` on every process if a value is not the same on all of them."""
-    values = gather_from_all(value)
-    if any(each != values[0] for each in values):
-        error = StepwiseError(f"{what} differ among the processes: {values}")
-        error.on_all_processes = True
-        raise error
+def check_same_on_all_processes(values: Mapping[str, Any]) -> None:
+    """Check that named JSON values are the same on all processes.
+
+    Raises:
+      InputError: on every process, with the first name whose values differ, the values, and who has which.
+    """
+    gathered = gather_from_all([socket.gethostname(), dict(values)])
+    names = dict.fromkeys(name for _, each in gathered for name in each)
+    different = [name for name in names if any(each.get(name) != gathered[0][1].get(name) for _, each in gathered)]
+    if different:
+        who: dict[str, list[str]] = {}
+        for process, (host, each) in enumerate(gathered):
+            who.setdefault(json.dumps(each.get(different[0])), []).append(f"process {process} on {host}")
+        raise _difference_error(different, who)
+
+
+def _difference_error(different: list[str], who: Mapping[str, list[str]]) -> InputError:
+    """The error for names with different values, given who has which value of the first name."""
+    shown = {value: " and ".join([*places[:2], *["others" for _ in places[2:3]]]) for value, places in who.items()}
+    phrases = [f"{value} on {places}" for value, places in shown.items()]
+    others = f" ({len(different) - 1} more differ, such as {different[1]})" if different[1:] else ""
+    error = InputError(
+        f"{different[0]} differs among the processes of this run: {', '.join(phrases)}{others}: start all of them with "
+        "the same command, files and versions"
+    )
+    error.on_all_processes = True
+    return error
 
 
 @contextmanager
@@ -228,8 +249,8 @@ def _as_stepwise_error(error: Exception) -> StepwiseError:
     return StepwiseError(reason)
 
 
-def _error_of_process(process: int, status: int, message: str) -> StepwiseError:
-    elsewhere = f"process {process}: " if process != jax.process_index() else ""
+def _error_of_process(process: int, host: str, status: int, message: str) -> StepwiseError:
+    elsewhere = f"process {process} on {host}: " if process != jax.process_index() else ""
     error = InputError(elsewhere + message) if status == InputError.status else StepwiseError(elsewhere + message)
     error.status, error.on_all_processes = status, True
     return error

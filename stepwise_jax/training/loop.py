@@ -40,7 +40,11 @@ def run(
     experiment: ExperimentConfig, stages: tuple[Stage, ...], network: nn.Module, folder: Path, **options: Any
 ) -> dict[str, Any]:
     """Check the functions, train as `iterate` does, and return the contents of `summary.json`."""
-    check_functions(experiment, stages, network, datasets.sizes(experiment.data).num_classes)
+
+    def check() -> None:
+        check_functions(experiment, stages, network, datasets.sizes(experiment.data).num_classes)
+
+    multihost.on_all_processes(check)
     return finish(iterate(experiment, stages, network, folder, **options))
 
 

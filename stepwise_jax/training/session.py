@@ -14,30 +14,26 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from stepwise_jax.data import datasets, subsets
+from stepwise_jax.data import subsets
 from stepwise_jax.data.batches import check_batch_sizes
-from stepwise_jax.data.dataset import Dataset
 from stepwise_jax.data.loaders import Loader
-from stepwise_jax.data.placement import Split, open_data, open_split
 from stepwise_jax.data.sampler import PlanSampler
-from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.functional.checks import check_single_images
 from stepwise_jax.functional.optimizers import inject
-from stepwise_jax.functional.preprocessing import Preprocessing, make_preprocessing
+from stepwise_jax.functional.preprocessing import Preprocessing
 from stepwise_jax.functional.recipe import Recipe, make_recipe, state_options
 from stepwise_jax.functional.state import TrainState, make_initializer, state_from_variables
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.runtime import agreement, compile_cache, multihost, sharding
 from stepwise_jax.runtime.signals import stop_on_signals
 from stepwise_jax.training.measurements.timing import ProfiledEpoch, Timer
+from stepwise_jax.training.opening import open_run_data, wait_for_checkpoints
 from stepwise_jax.training.programs.compilation import CompiledFunctions
 from stepwise_jax.training.progress import Observer, RunLog
 from stepwise_jax.workdir.checkpoints import Checkpoints
-from stepwise_jax.workdir.files import CHECKPOINTS, SUBSETS
-from stepwise_jax.workdir.json_files import read_json, write_json
+from stepwise_jax.workdir.files import CHECKPOINTS
 from stepwise_jax.workdir.lock import HeldLock
-from stepwise_jax.workdir.signature import Signature, write_signature
 
 
 @dataclass(frozen=True)
@@ -80,18 +76,6 @@ class Session:
         return sharding.place(state, sharding.replicated(self.mesh))
 
 
-class _DataFields(NamedTuple):
-    """The fields of a `Session` that come from the data."""
-
-    subsets: tuple[subsets.Subset, ...]
-    sampler: PlanSampler
-    train_loader: Loader
-    test_loader: Loader
-    test_labels: np.ndarray
-    test_ids: tuple[str, ...]
-    classes: tuple[str, ...]
-
-
 class FunctionFields(NamedTuple):
     """The fields of a `Session` that come from the network and its optimizer."""
 
@@ -127,8 +111,9 @@ def open_session(
     mesh, is_first = open_devices(experiment, stages, network), multihost.is_first_process()
     with ExitStack() as stack:
         log = stack.enter_context(RunLog(folder if is_first else None, observers))
-        data, processing = stack.enter_context(_open_data(experiment, stages, mesh, folder, log))
+        data, processing = stack.enter_context(open_run_data(experiment, stages, mesh, folder, log))
         opening = open_functions(experiment, network, variables, data.classes, processing, mesh, log)
+        wait_for_checkpoints(folder)
         check = held.check if held else None
         checkpoints = Checkpoints(folder / CHECKPOINTS, experiment.checkpoint.keep, check=check)
         yield Session(
@@ -185,35 +170,6 @@ def open_functions(
         compiled.close()
 
 
-@contextmanager
-def _open_data(
-    experiment: ExperimentConfig, stages: tuple[Stage, ...], mesh: Mesh, folder: Path, log: RunLog
-) -> Iterator[tuple[_DataFields, Preprocessing]]:
-    """Open the data set, draw its subsets, and record both the subsets and the preprocessing in the workdir."""
-    config = experiment.data
-    dataset, placement = open_data(config, mesh, log.show_preparation)
-    log.event("delivery", placement.reason)
-    shared, scored = datasets.shared_images(config, dataset)
-    if shared:
-        kind = "held-out" if config.validation_fraction else "test"
-        log.event("duplicates", f"{shared:,} of {scored:,} {kind} images are also in training")
-    train, test = (
-        open_split(config, dataset, split, placement, mesh, log.show_preparation) for split in ("train", "test")
-    )
-    try:
-        _check_size(experiment, stages, len(train.labels))
-        drawn = multihost.on_first_then_others(partial(_draw_subsets, experiment, stages, train, test, dataset, folder))
-        preprocessing = make_preprocessing(config.normalisation, config.image_size, train.histograms)
-        shape = datasets.image_shape(dataset, config.image_size)
-        ours = Signature(preprocessing, shape, dataset.class_names, config.name)
-        multihost.broadcast_from_first(partial(write_signature, folder, ours))
-        sampler = PlanSampler(experiment.stream_seed("order"), stages, [subset.rows for subset in drawn])
-        classes = dataset.class_names
-        yield _DataFields(drawn, sampler, train.loader, test.loader, test.labels, test.ids, classes), preprocessing
-    finally:
-        train.loader.close()
-
-
 def resolve_steps_per_call(experiment: ExperimentConfig, recorded: ExperimentConfig | None) -> ExperimentConfig:
     """Return the experiment with `steps_per_call` resolved: as recorded in the workdir, else by the kind of device."""
     if experiment.steps_per_call:
@@ -225,49 +181,6 @@ def resolve_steps_per_call(experiment: ExperimentConfig, recorded: ExperimentCon
 def _check_plan(experiment: ExperimentConfig, stages: tuple[Stage, ...], network: nn.Module, mesh: Mesh) -> None:
     check_batch_sizes(stages, mesh)
     check_single_images(stages, network, experiment.data.image_size)
-
-
-def _check_size(experiment: ExperimentConfig, stages: tuple[Stage, ...], examples: int) -> None:
-    largest = max(stage.examples for stage in stages)
-    if largest > examples:
-        raise InputError(
-            f"the plan needs {largest} training examples and data.name {experiment.data.name!r} has {examples}"
-        )
-
-
-def _draw_subsets(
-    experiment: ExperimentConfig,
-    stages: tuple[Stage, ...],
-    train: Split,
-    test: Split,
-    dataset: Dataset,
-    folder: Path,
-) -> tuple[subsets.Subset, ...]:
-    """Draw the stages' subsets and record them in `subsets.json`; a resumed run must draw the recorded ones.
-
-    Raises:
-      InputError: if the data has changed since the run started.
-    """
-    counts = [stage.examples for stage in stages]
-    seed = experiment.stream_seed("subset")
-    draw = partial(subsets.draw, experiment.data.subset_draw, seed, train.labels, train.ids)
-    drawn = draw(counts, dataset.builder)
-    if any(stage.draw == "redrawn" for stage in stages):
-        (whole,) = draw([len(train.labels)], dataset.builder)
-        drawn = tuple(whole if stage.draw == "redrawn" else subset for stage, subset in zip(stages, drawn, strict=True))
-    scored, _ = datasets.used_rows(experiment.data, dataset, "test")
-    hashes = {"train": datasets.split_hashes(dataset, "train"), "test": datasets.split_hashes(dataset, scored)}
-    manifest = subsets.manifest(drawn, [stage.name for stage in stages], dataset, train.ids, test.ids, hashes)
-    path = folder / SUBSETS
-    if not path.exists():
-        if not multihost.is_first_process():
-            raise InputError(
-                f"--workdir {folder} is not the first process's: it must be on a file system that all processes share"
-            )
-        write_json(path, manifest)
-    elif not subsets.agrees(read_json(path), manifest):
-        raise InputError(f"{path} does not record the examples of {experiment.data.name}: the data has changed")
-    return drawn
 
 
 def _initializer(

@@ -1,13 +1,17 @@
-"""The start of a run: a new one, or where the one in the workdir stopped."""
+"""The start of a run: a new one, or where the one in the workdir stopped; all its processes start the same run."""
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import ExperimentConfig
-from stepwise_jax.experiment.serialization import flat_experiment, model_name
+from stepwise_jax.experiment.serialization import comparable_fields, flat_experiment, model_name
+from stepwise_jax.functional.networks import load_models
 from stepwise_jax.functional.state import TrainState, digest
 from stepwise_jax.plans.stage import Stage, stage_from_dict, stage_to_dict
 from stepwise_jax.runtime import multihost
@@ -16,9 +20,46 @@ from stepwise_jax.training.progress import Position, position_from_document
 from stepwise_jax.training.session import Session, resolve_steps_per_call
 from stepwise_jax.workdir import record_file
 from stepwise_jax.workdir.files import CHECKPOINTS, PREDICTIONS, RECORDS, SAMPLES, SUMMARY
-from stepwise_jax.workdir.folder import read_experiment, resume_or_start
+from stepwise_jax.workdir.folder import library_versions, read_experiment, resume_or_start
 from stepwise_jax.workdir.json_files import read_json
 from stepwise_jax.workdir.records import StartRecord
+
+_FIELDS_OF_A_HOST = ("data.root", "data.data_dir", "data.workers", "model.initial_weights")
+"""Fields that may differ among hosts: where files are, whose contents are compared, and the threads that read them."""
+
+_JAX_OPTIONS = ("jax_enable_x64", "jax_default_matmul_precision", "jax_default_prng_impl", "jax_threefry_partitionable")
+"""Options of JAX that change what is computed."""
+
+
+def check_same_run(experiment: ExperimentConfig, stages: Sequence[Stage], weights_sha256: str | None) -> None:
+    """Check that all processes are about to train one run: before they compute anything together.
+
+    Otherwise they would wait for each other forever, or train what nobody described.
+
+    Raises:
+      InputError: on every process, with what differs and on which hosts.
+    """
+    if jax.process_count() == 1:
+        return
+    fields = {name: each for name, each in comparable_fields(experiment).items() if name not in _FIELDS_OF_A_HOST}
+    planned = {
+        f"{name} of stage {number}": each
+        for number, stage in enumerate(stages, start=1)
+        for name, each in stage_to_dict(stage).items()
+    }
+    versions = {f"the version of {name}": each for name, each in library_versions().items()}
+    options = {name.upper(): getattr(jax.config, name, None) for name in _JAX_OPTIONS}
+    rest = {"the SHA-256 of the initial weights": weights_sha256, "the SHA-256 of the program": _hash_program()}
+    multihost.check_same_on_all_processes({**fields, **planned, **versions, **options, **rest})
+
+
+def _hash_program() -> str:
+    """A hash over the source files of this package and of the networks."""
+    content = hashlib.sha256()
+    for folder in (Path(__file__).parents[1], Path(str(load_models().__file__)).parent):
+        for path in sorted(folder.rglob("*.py")):
+            content.update(f"{path.relative_to(folder)} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return content.hexdigest()
 
 
 def open_workdir(
@@ -28,8 +69,13 @@ def open_workdir(
     config_path: str,
     variables: Any | None,
 ) -> tuple[ExperimentConfig, tuple[Stage, ...]]:
-    """Return the experiment and the stages as the workdir records them; a new workdir records the given ones."""
+    """Return the experiment and the stages as the workdir records them; a new workdir records the given ones.
+
+    Raises:
+      InputError: if the workdir has another run, or the processes are not about to train one run.
+    """
     weights_sha256 = None if variables is None else digest(variables)
+    check_same_run(experiment, stages, weights_sha256)
 
     def open_first() -> dict[str, Any]:
         resolved = resolve_steps_per_call(experiment, read_experiment(folder))
@@ -70,7 +116,7 @@ def start_or_resume(session: Session, folder: Path) -> tuple[TrainState, Positio
     updates = sum(stage.updates for stage in session.stages)
     total = sum(stage.updates * stage.batch_size for stage in session.stages)
     title = f"{model_name(session.experiment)} on {session.experiment.data.name}"
-    multihost.check_same_on_all_processes("the updates that checkpoints/ has done", position.updates)
+    multihost.check_same_on_all_processes({"the last update in checkpoints/": position.updates})
     if restored is not None:
         multihost.broadcast_from_first(lambda: _check_records(session, position, folder))
     session.timer.reset(position.seconds)

@@ -19,6 +19,8 @@ from stepwise_jax.functional.checks import check_functions
 from stepwise_jax.functional.networks import build_network, check_output, is_shipped
 from stepwise_jax.functional.recipe import Recipe, with_recipe
 from stepwise_jax.plans.planning import make_plan
+from stepwise_jax.plans.stage import Stage
+from stepwise_jax.runtime import multihost
 from stepwise_jax.runtime.process import check_jax_settings
 from stepwise_jax.runtime.signals import with_own_handlers
 from stepwise_jax.training import loop
@@ -57,6 +59,15 @@ def train(
     """
     _check_observers(observers)
     check_jax_settings()
+    folder = None if workdir is None else _folder(workdir)
+    parts = multihost.on_all_processes(partial(_prepare, experiment, network, recipe))
+    return _in_folder(partial(loop.iterate, *parts, observers=observers, variables=variables), folder)
+
+
+def _prepare(
+    experiment: ExperimentConfig, network: nn.Module | None, recipe: Recipe | None
+) -> tuple[ExperimentConfig, tuple[Stage, ...], nn.Module]:
+    """Return the experiment that is really trained, its stages and its network, all of which fit together."""
     experiment = with_recipe(experiment, recipe) if recipe else experiment
     sizes = datasets.sizes(experiment.data)
     if network is not None:
@@ -64,8 +75,7 @@ def train(
     network = build_network(experiment, sizes.num_classes) if network is None else network
     stages = make_plan(experiment.plan, sizes.train, experiment.optimizer)
     check_functions(experiment, stages, network, sizes.num_classes)
-    run = partial(loop.iterate, experiment, stages, network, observers=observers, variables=variables)
-    return _in_folder(run, None if workdir is None else _folder(workdir))
+    return experiment, stages, network
 
 
 def _check_observers(observers: Sequence[Observer]) -> None:

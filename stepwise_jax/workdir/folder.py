@@ -49,7 +49,7 @@ def config_document(
         "strategy": describe_strategy(experiment),
         "functions": recorded_functions(experiment),
         "initial_weights_sha256": weights_sha256,
-        "versions": {name: installed_version(name) for name in _LIBRARIES} | {"python": platform.python_version()},
+        "versions": library_versions(),
         "device": device,
         "config": config_path,
     }
@@ -72,6 +72,11 @@ def recorded_functions(experiment: ExperimentConfig) -> dict[str, dict[str, Any]
         for name, each in functions.items()
         if name not in ("plan.strategy", "plan.staged")
     }
+
+
+def library_versions() -> dict[str, str | None]:
+    """The versions of Python and of the packages that a result depends on."""
+    return {name: installed_version(name) for name in _LIBRARIES} | {"python": platform.python_version()}
 
 
 def installed_version(name: str) -> str | None:

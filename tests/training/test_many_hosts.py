@@ -195,7 +195,7 @@ def test_what_the_first_process_refuses_is_reported_by_both(tmp_path, data_dir):
     assert [status for status, _ in output] == [2, 2], output
     refusal = f"--workdir {tmp_path} is not empty and holds no run"
     assert f"error: {refusal}" in output[0][1]
-    assert f"error: process 0: {refusal}" in output[1][1]
+    assert f"error: process 0 on {socket.gethostname()}: {refusal}" in output[1][1]
     assert "Traceback" not in "".join(text for _, text in output)
 
 
