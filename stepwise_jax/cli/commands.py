@@ -10,7 +10,7 @@ from typing import Any
 
 from stepwise_jax.cli import networks
 from stepwise_jax.cli.parsing.overrides import load_experiment
-from stepwise_jax.errors import InputError, require
+from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import DataConfig, ExperimentConfig, ModelConfig
 from stepwise_jax.experiment.serialization import model_name, override_fields
 from stepwise_jax.formatting import describe_progress, describe_scores
@@ -58,66 +58,6 @@ def _memory(experiment: ExperimentConfig, stages: Any) -> dict[str, Any]:
     with make_display(sys.stderr) as display:
         resolved = session.resolve_steps_per_call(experiment, None)
         return footprint.measure(resolved, stages, network, display.show_progress)
-
-
-def train(options: argparse.Namespace, fields: Sequence[str]) -> None:
-    """Trains a run, or resumes the one in the workdir; ends with a table of the stages and curves.png."""
-    from stepwise_jax.cli.display import Display, make_display
-    from stepwise_jax.runtime import compile_cache, multihost
-    from stepwise_jax.training import loop
-    from stepwise_jax.workdir.loggers import make_loggers
-
-    compute_in_main_thread()
-    experiment = load_experiment(options.config, fields, options.command)
-    require(bool(options.log) or not options.log_group, "--log-group", str(options.log_group), "given with --log")
-    loggers = make_loggers(options.log, options.workdir, options.log_group)
-    _join_processes(options)
-    compile_cache.enable()
-    # A host may lack the data or the weights: no process waits for it.
-    run = multihost.on_all_processes(lambda: _prepare_run(experiment, options.profile))
-    with make_display(sys.stderr, options.verbose) if multihost.is_first_process() else Display() as display:
-        observers = [display, *loggers]
-        summary = loop.run(experiment, folder=options.workdir, observers=observers, config_path=options.config, **run)
-    if multihost.is_first_process():
-        _print_run_result(run["stages"], summary, options.workdir)
-
-
-def _prepare_run(experiment: ExperimentConfig, profile: str | None) -> dict[str, Any]:
-    """The stages, the network, its initial weights and the epoch to trace, as `loop.run` takes them."""
-    from stepwise_jax.data import datasets
-    from stepwise_jax.functional.networks import build_network
-    from stepwise_jax.plans.planning import make_plan
-    from stepwise_jax.training.measurements.timing import parse_profiled_epoch
-
-    sizes = datasets.sizes(experiment.data)
-    network = build_network(experiment, sizes.num_classes)
-    stages = make_plan(experiment.plan, sizes.train, experiment.optimizer)
-    return {
-        "stages": stages,
-        "network": network,
-        "profile": parse_profiled_epoch(profile, stages) if profile else None,
-        "variables": networks.initial_variables(experiment, sizes.num_classes),
-    }
-
-
-def _join_processes(options: argparse.Namespace) -> None:
-    from stepwise_jax.runtime import multihost
-
-    config = multihost.DistributedConfig(options.coordinator, options.processes, options.process_id)
-    if options.distributed or set(config) != {None}:
-        multihost.initialize(config, options.heartbeat)
-
-
-def _print_run_result(stages: Any, summary: dict[str, Any], workdir: Path) -> None:
-    from stepwise_jax.cli.tables import print_noise, print_result
-    from stepwise_jax.plans.stage import stage_to_dict
-    from stepwise_jax.report.curves import write_curves
-    from stepwise_jax.workdir.record_file import read_records
-
-    print_result([stage_to_dict(stage) for stage in stages], summary)
-    print_noise(read_records(workdir).noise)
-    write_curves(workdir)
-    print(f"curves: {workdir / 'curves.png'}")
 
 
 def evaluate(options: argparse.Namespace, _: Sequence[str]) -> None:

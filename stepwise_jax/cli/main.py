@@ -12,6 +12,7 @@ from stepwise_jax.cli.comparisons.command import compare
 from stepwise_jax.cli.parsing.arguments import make_parser
 from stepwise_jax.cli.parsing.overrides import load_config, print_fields
 from stepwise_jax.cli.parsing.parser import check_commas
+from stepwise_jax.cli.train_command import train
 from stepwise_jax.data.source import scan_once
 from stepwise_jax.errors import InputError, InterruptedRunError, StepwiseError, is_out_of_memory
 from stepwise_jax.experiment.config import ExperimentConfig
@@ -31,7 +32,7 @@ Command = Callable[[argparse.Namespace, Sequence[str]], None]
 
 COMMANDS: tuple[Command, ...] = (
     commands.plan,
-    commands.train,
+    train,
     commands.evaluate,
     commands.predict,
     compare,

@@ -109,6 +109,9 @@ def _add_train_options(command: argparse.ArgumentParser) -> None:
     _add_config(command)
     _add_workdir(command, "folder of the run, new or to resume")
     _add_log(command)
+    command.add_argument(
+        "--mirror", metavar="URL", help="copy DIR there after each checkpoint; if DIR is empty, take the run from there"
+    )
     command.add_argument("--verbose", action="store_true", help="also show what is compiled, and where images are kept")
     command.add_argument(
         "--log-group", type=_folder, metavar="DIR", help="folder of the study that holds the run: the run's group there"
@@ -267,7 +270,7 @@ def _add_bench_data_options(group: Any) -> None:
 _OPTIONS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "plan": ("CONFIG [--compare A,B,...] [--out FILE] [--memory] [--json] [--FIELD VALUE ...]", _add_plan_options),
     "train": (
-        "CONFIG --workdir DIR [--log NAME,...] [--verbose] [--distributed] [--profile STAGE:EPOCH] [--FIELD VALUE ...]",
+        "CONFIG --workdir DIR [--log NAME,...] [--mirror URL] [--distributed] [...] [--FIELD VALUE ...]",
         _add_train_options,
     ),
     "evaluate": ("DIR [--data.root FOLDER] [--data.data_dir DIR] [--json]", _add_evaluate_options),
