@@ -51,7 +51,7 @@ def origin_table(run: Run) -> Table:
 def differing_fields(runs: Sequence[Run]) -> dict[str, tuple[str, ...]]:
     """Return the fields in which configurations differ, by dotted name, with the value of each run."""
     fields = [flat_fields(run.config["experiment"]) for run in runs]
-    names = sorted({name for of_run in fields for name in of_run})
+    names = dict.fromkeys(name for of_run in fields for name in of_run)
     values = {name: tuple(_field(name, of_run.get(name)) for of_run in fields) for name in names}
     return {name: of_runs for name, of_runs in values.items() if len(set(of_runs)) > 1}
 

@@ -84,9 +84,7 @@ def _several_runs(runs: Sequence[Run]) -> tuple[Block, ...]:
         Heading(f"Step-wise training: {len(runs)} runs", level=1),
         Verdict(runs_verdict(runs)),
         Heading("The runs"),
-        Paragraph(
-            "First the fields in which the runs differ, then what they reached; the colours are those of the curves."
-        ),
+        Paragraph("What the runs reached, and the fields in which they differ; the colours are those of the curves."),
         *differences_blocks(runs),
         runs_table(runs),
         *_curves(runs),

@@ -171,11 +171,12 @@ def _score_cells(names: Sequence[str], scores: Mapping[str, float]) -> tuple[str
 
 
 def runs_table(runs: Sequence[Run]) -> Table:
-    """Return a table of the runs: the fields in which they differ, their scores and their cost."""
+    """Return a table of the runs: top-1, the fields in which they differ, the other scores and the cost."""
     names, differences = metric_names(runs), differing_fields(runs)
     if len(differences) > _MOST_COLUMNS:
         differences = {}
-    header = ("run", *(name.removeprefix("plan.") for name in differences), *map(metric_label, names), "best top-1")
+    first, *others = map(metric_label, names or ("top1",))
+    header = ("run", first, *(name.removeprefix("plan.") for name in differences), *others, "best top-1")
     header += ("epochs", "samples planned", "samples fed", "updates", "time (h:mm:ss)")
     fields = [tuple(values[place] for values in differences.values()) for place in range(len(runs))]
     rows = (_run_row(run, each, names) for run, each in zip(runs, fields, strict=True))
@@ -198,11 +199,12 @@ def differences_blocks(runs: Sequence[Run]) -> list[Block]:
 
 def _run_row(run: Run, fields: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
     epochs, last = run.records.epochs, run.records.epochs[-1]
-    scores = (*_score_cells(names, scores_reached(epochs)), format_percent(last["best_top1"]))
+    first, *others = _score_cells(names or ("top1",), scores_reached(epochs))
     planned = sum(stage["epochs"] * stage["examples"] for stage in run.stages)
     cost = (f"{len(epochs)}", f"{planned:,}", f"{last['examples_seen']:,}", f"{last['updates']:,}")
     name = run.name if run.summary else f"{run.name} (unfinished)"
-    return (name, *fields, *scores, *cost, format_duration(sum(seconds_by_kind(run).values())))
+    scores = (*others, format_percent(last["best_top1"]))
+    return (name, first, *fields, *scores, *cost, format_duration(sum(seconds_by_kind(run).values())))
 
 
 def stages_table(run: Run) -> Table:

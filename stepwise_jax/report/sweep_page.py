@@ -54,7 +54,12 @@ def _blocks(results: SweepResults) -> tuple[Block, ...]:
 
 
 def _point_label(point: Mapping[str, str], names: Sequence[str]) -> str:
-    return ", ".join(f"{name.removeprefix('plan.')} {point[name]}" for name in names if name in point)
+    return ", ".join(f"{_words(name)} {point[name]}" for name in names if name in point)
+
+
+def _words(field: str) -> str:
+    """A field in words: `batch size` for "plan.batch_size"."""
+    return field.removeprefix("plan.").replace("_", " ")
 
 
 def _verdict(results: SweepResults, names: Sequence[str]) -> str:
@@ -69,7 +74,7 @@ def _verdict(results: SweepResults, names: Sequence[str]) -> str:
 
 
 def _table(results: SweepResults, names: Sequence[str]) -> Table:
-    header = (*(name.removeprefix("plan.") for name in names), "held-out top-1", "seeds", "samples planned", "updates")
+    header = (*map(_words, names), "held-out top-1", "seeds", "samples planned", "updates")
     table = tuple(
         (
             *(each["point"].get(name, "–") for name in names),
@@ -89,7 +94,7 @@ def _picture(results: SweepResults, names: Sequence[str]) -> Picture:
 
 
 def _draw(points: Sequence[SweepResults], names: Sequence[str], theme: Theme) -> Figure:
-    labels = [wrapped(_point_label(each["point"], names)) for each in points]
+    labels = [wrapped(_point_label(each["point"], names), 40) for each in points]
     lines = sum(label.count("\n") + 1 for label in labels)
     figure = Figure(figsize=(WIDTH, 0.9 + 0.1 * len(points) + 0.15 * lines), layout="constrained")
     axes = figure.subplots()

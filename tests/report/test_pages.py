@@ -252,7 +252,7 @@ def test_a_sweep_names_its_best_point(tmp_path):
     blocks = sweep_page(tmp_path)
     (verdict,) = (block for block in blocks if isinstance(block, Verdict))
     assert verdict.text == (
-        "Of 2 points, batch_size 16 scored best on held-out images, 60.00 %; on the test set it reached 62.50 % top-1."
+        "Of 2 points, batch size 16 scored best on held-out images, 60.00 %; on the test set it reached 62.50 % top-1."
     )
     (table,) = (block for block in blocks if isinstance(block, Table))
     assert table.rows[0] == ("16", "60.00 %", "2", "100", "10")

@@ -104,8 +104,8 @@ def test_named_runs_that_differ_in_their_seed_are_curves_of_their_own(folder, tm
     runs = read_runs([make_run(tmp_path / name, BASELINE, seed) for name, seed in (("one", 3), ("two", 4))])
     assert [series.name for series in run_series(runs)] == ["one", "two"]
     table = run_section.runs_table(runs)
-    assert table.header[:3] == ("run", "seed", "top-1")
-    assert [row[:3] for row in table.rows] == [("one", "3", "76.67 %"), ("two", "4", "76.67 %")]
+    assert table.header[:3] == ("run", "top-1", "seed")
+    assert [row[:3] for row in table.rows] == [("one", "76.67 %", "3"), ("two", "76.67 %", "4")]
     assert table.colors == (0, 1)
 
 

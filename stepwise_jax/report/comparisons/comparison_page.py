@@ -141,7 +141,8 @@ def _mean(values: Sequence[float]) -> float:
 
 def _cost_table(compared: Comparison, finished: FinishedRuns, runs: Sequence[Run], root: Path) -> Table:
     """Samples, updates, operations and seconds of one run of each strategy, relative to the reference."""
-    header = ("strategy", "samples planned", "of the reference", "samples fed", "updates", "of the reference")
+    of_reference = "(of the reference)"
+    header = ("strategy", f"samples planned {of_reference}", "samples fed", f"updates {of_reference}")
     started = [(each.name, list(finished[each.name].items())) for each in compared.arms if finished[each.name]]
     first = started[0][1][0][1].summary
     fed = {run.folder: run.records.epochs[-1]["examples_seen"] for run in runs}
@@ -149,11 +150,10 @@ def _cost_table(compared: Comparison, finished: FinishedRuns, runs: Sequence[Run
     for name, of_seed in started:
         seed, summary = of_seed[0][0], of_seed[0][1].summary
         seconds = _mean([sum(run.summary["seconds"].values()) for _, run in of_seed])
-        samples, updates = summary["samples"], summary["updates"]
-        shares = (f"{samples / first['samples']:.0%}", f"{updates / first['updates']:.0%}")
+        planned, updates = (f"{summary[key]:,} ({summary[key] / first[key]:.0%})" for key in ("samples", "updates"))
         work = format_operations(summary["flops"]) if summary.get("flops") else "–"
         taken = f"{fed[compared.run_folder(root, name, seed).resolve()]:,}"
-        table.append((name, f"{samples:,}", shares[0], taken, f"{updates:,}", shares[1], work, f"{seconds:,.0f}"))
+        table.append((name, planned, taken, updates, work, f"{seconds:,.0f}"))
     return Table((*header, "operations", "seconds per run"), tuple(table))
 
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from stepwise_jax.report.blocks import Block, Folded, Heading, Paragraph, Picture, Table
 from stepwise_jax.report.comparisons.arms import ArmStyles, styled_table
-from stepwise_jax.report.figures import Theme, make_picture, wrapped
+from stepwise_jax.report.figures import WIDTH, Theme, make_picture, wrapped
 from stepwise_jax.studies.comparison import Comparison
 from stepwise_jax.studies.comparison_table import COMPARISON_HEADER, FinishedRuns, comparison_rows
 from stepwise_jax.studies.statistics.paired import Difference
@@ -34,8 +34,8 @@ _ANSWERS, _TESTS = slice(1, _SEEDS + 1), slice(_SEEDS + 1, _SAMPLES)
 
 _MARKERS = {"better": "D", "worse": "D", "equivalent": "s", "not decided": "o"}
 
-_WIDTH = 6.8
-"""Inches; the names of the arms take a third of it."""
+_NAME_WIDTH = 92
+"""Characters in a line above an interval."""
 
 
 def difference_blocks(
@@ -70,21 +70,17 @@ def _forest(reference: str, differences: Sequence[Difference], styles: ArmStyles
 
 
 def _draw_forest(reference: str, differences: Sequence[Difference], styles: ArmStyles, theme: Theme) -> Figure:
-    labels = [
-        f"{wrapped(style.label)}\n{wrapped(style.title)}" for style in (styles[each.other] for each in differences)
-    ]
-    lines = max(label.count("\n") + 1 for label in labels)
-    figure = Figure(figsize=(_WIDTH, 1.3 + (0.2 + 0.14 * lines) * len(differences)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1.2 + 0.52 * len(differences)), layout="constrained")
     axes = figure.subplots()
     axes.axvline(0, color=theme.foreground, linewidth=0.8)
     for margin in {100 * each.margin for each in differences}:
         axes.axvline(margin, color=theme.muted, linewidth=1, linestyle=":")
         axes.axvline(-margin, color=theme.muted, linewidth=1, linestyle=":")
     for index, each in enumerate(differences):
-        _draw_difference(axes, index, each, theme.palette[styles[each.other].color % len(theme.palette)], theme)
-    axes.set(yticks=range(len(differences)), ylim=(len(differences) - 0.4, -0.6))
-    axes.set_yticklabels(labels, fontsize=8, ha="left")
-    axes.tick_params(axis="y", length=0, pad=150)
+        style = styles[each.other]
+        _draw_difference(axes, index, each, theme.palette[style.color % len(theme.palette)], theme)
+        _write_name(axes, index, wrapped(f"{style.label}: {style.title}", _NAME_WIDTH), theme)
+    axes.set(yticks=[], ylim=(len(differences) - 0.5, -0.9))
     axes.set_xlabel(f"points of top-1 by which {reference} is ahead")
     axes.grid(axis="x", color=theme.muted, linewidth=0.5, alpha=0.6)
     legend = (
@@ -95,6 +91,13 @@ def _draw_forest(reference: str, differences: Sequence[Difference], styles: ArmS
     return figure
 
 
+def _write_name(axes: Axes, index: int, name: str, theme: Theme) -> None:
+    """Write the name above its interval: a column of names would take the width of a narrow screen."""
+    behind = {"facecolor": theme.background, "edgecolor": "none", "pad": 0.5, "alpha": 0.8}
+    place = axes.get_yaxis_transform()
+    axes.text(0, index - 0.27, name, transform=place, fontsize=7.5, va="bottom", bbox=behind)
+
+
 def _draw_difference(axes: Axes, index: int, difference: Difference, color: str, theme: Theme) -> None:
     grey: dict[str, Any] = {"color": theme.muted, "linewidth": 8, "solid_capstyle": "butt", "zorder": 1}
     line: dict[str, Any] = {"color": color, "linewidth": 1.8, "zorder": 2}
@@ -102,7 +105,7 @@ def _draw_difference(axes: Axes, index: int, difference: Difference, color: str,
         if interval:
             axes.plot([100 * interval.low, 100 * interval.high], [index, index], **style)
     seeds = [100 * value for value in difference.by_seed.values()]
-    axes.plot(seeds, np.full(len(seeds), index + 0.27), "|", color=theme.foreground, markersize=6, alpha=0.7)
+    axes.plot(seeds, np.full(len(seeds), index + 0.24), "|", color=theme.foreground, markersize=6, alpha=0.7)
     face = theme.background if difference.verdict == "not decided" else color
     marker = _MARKERS[difference.verdict]
     axes.plot(100 * difference.mean, index, marker, color=color, markerfacecolor=face, markersize=6, zorder=3)

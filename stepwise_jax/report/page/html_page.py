@@ -26,6 +26,10 @@ _NARROW_TABLE = 6
 """Up to this many columns, a table leaves space for something beside it on a wide screen."""
 
 _NARROW_CELL = 150
+"""Up to this many characters, a cell does too."""
+
+_SHORT_NAME = 20
+"""Up to this many characters, a row's name stays on one line."""
 
 _LONG_WORD = 16
 """Characters from which on a word may need more than one line."""
@@ -149,7 +153,7 @@ def _text(text: str) -> str:
 def _table(table: Table) -> str:
     head = "".join(f'<th scope="col">{_text(cell)}</th>' for cell in table.header)
     rows = "".join(
-        f'<tr><th scope="row">{mark}{_text(row[0])}{detail}</th>'
+        f'<tr><th scope="row"{_kept_whole(row[0])}>{mark}{_text(row[0])}{detail}</th>'
         + "".join(f"<td>{_text(cell)}</td>" for cell in row[1:])
         + "</tr>\n"
         for row, mark, detail in zip(table.rows, _marks(table), _details(table), strict=False)
@@ -159,6 +163,10 @@ def _table(table: Table) -> str:
     return (
         f'<div class="table" tabindex="0"><table class="{"prose" if table.prose else "numbers"}">{inner}</table></div>'
     )
+
+
+def _kept_whole(name: str) -> str:
+    return ' class="short"' if len(name) <= _SHORT_NAME else ""
 
 
 def _marks(table: Table) -> Iterator[str]:
