@@ -18,7 +18,8 @@ def paper_blocks(runs: Sequence[Run], level: int = 2) -> list[Block]:
         return []
     explanation = (
         "Top-1 and top-5 on the test set in percent; differences in points. The paper reports one run per row and no "
-        "interval. On 10,000 test images, the standard error of the difference between two runs is about 0.7 points."
+        "interval. On 10,000 test images, the standard error of the difference between two runs is about 0.7 points: "
+        "look for differences of more than twice that."
     )
     notes = tuple(dict.fromkeys(f"{result.table}: {note}" for _, result in known for note in result.notes))
     return [

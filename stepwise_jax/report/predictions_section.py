@@ -41,6 +41,7 @@ def predictions_blocks(predictions: Predictions, level: int, name: str, pictures
     confusions = _matrix(predictions, name) if few and pictures else _confusions(predictions)
     return [
         *_wrong_blocks(predictions, level, name),
+        *_image_blocks(predictions, level, name),
         Heading("Accuracy by class", level),
         Paragraph("Look for classes far below the others, and at what they are taken for."),
         *classes,
@@ -48,7 +49,6 @@ def predictions_blocks(predictions: Predictions, level: int, name: str, pictures
         Heading("Confusions", level),
         Paragraph(_CONFUSIONS_LEAD if few and pictures else "The most frequent mistakes: look for pairs of classes."),
         confusions,
-        *_image_blocks(predictions, level, name),
     ]
 
 

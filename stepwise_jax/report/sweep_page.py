@@ -49,7 +49,7 @@ def _blocks(results: SweepResults) -> tuple[Block, ...]:
         ),
         _picture(results, names),
         _table(results, names),
-        *([Heading("Failures"), Notes(failures)] if failures else []),
+        *([Heading("Failures"), Paragraph("Points that have no score, and why."), Notes(failures)] if failures else []),
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_runs import make_run
+from made_runs import BASELINE, make_run
 from PIL import Image
 
 from stepwise_jax.report.blocks import Heading, ImageGrid, Notes, Paragraph, Table, Verdict
@@ -163,6 +163,8 @@ window.onload = () => {
 
 def test_curves_show_values_and_can_be_hidden(tmp_path):
     runs = [make_run(tmp_path / name, seed=seed) for seed, name in enumerate(("first", "second"))]
+    # It ends after 6 epochs, before those that are looked at.
+    runs.append(make_run(tmp_path / "third", BASELINE))
     page = to_html((Heading("Two runs", level=1), draw_curves(run_series(read_runs(runs)))))
     (tmp_path / "used.html").write_text(with_script(page, USE))
     seen = probe(tmp_path / "used.html", tmp_path, "--window-size=1400,900")

@@ -54,7 +54,7 @@ def comparison_page(root: Path) -> tuple[Block, ...]:
         *difference_blocks(compared, finished, differences, styles),
         *_curves(compared, root, runs, styles),
         *_strategies(compared, finished, runs, root, styles),
-        *predictor_blocks(predictors.read_arm_runs(compared, root, finished)),
+        *_predictors(predictors.read_arm_runs(compared, root, finished), styles),
         *paper_blocks(runs),
         *_cost(compared, finished, runs, root, styles),
         *_tuning(root, styles),
@@ -108,6 +108,14 @@ def _curves(compared: Comparison, root: Path, runs: Sequence[Run], styles: ArmSt
         "at the end. Where lines coincide, they are drawn side by side."
     )
     return [Heading("Curves"), Paragraph(lead), draw_curves(group_series(groups))]
+
+
+def _predictors(runs: predictors.ArmRuns, styles: ArmStyles) -> list[Block]:
+    """The section about predictors; its table of strategies names them in words."""
+    return [
+        styled_table(block, styles) if isinstance(block, Table) and block.header[0] == "strategy" else block
+        for block in predictor_blocks(runs)
+    ]
 
 
 def _cost(

@@ -142,12 +142,13 @@ def _block(block: Block) -> str:
 
 
 def _text(text: str) -> str:
-    """Escape a text, and let long names break after their marks."""
+    """Escape a text; let long names break after their marks, and keep a number with its per cent sign."""
 
     def breakable(word: re.Match[str]) -> str:
         return re.sub(r"(?<=\w)([_/:=]|(?<=[^\W\d])\.)(?=\w)", r"\1<wbr>", word.group())
 
-    return re.sub(rf"\S{{{_LONG_WORD},}}", breakable, html.escape(text))
+    whole = re.sub(r"(?<=\d) %", "&nbsp;%", html.escape(text))
+    return re.sub(rf"\S{{{_LONG_WORD},}}", breakable, whole)
 
 
 def _table(table: Table) -> str:

@@ -77,12 +77,14 @@
     return [panel.stepped ? 0 : low - margin, panel.percent ? Math.min(high + margin, 100.4) : high + margin];
   };
 
-  const nearest = (values, index) => {
+  // The nearest of a line's values, which may lie between those of other lines; none after its last one.
+  const nearest = (values, index, forwards) => {
+    if (values.findLastIndex(value => value != null) < index) return null;
     for (let step = 0; step < values.length; step += 1) {
       if (values[index + step] != null) return index + step;
-      if (values[index - step] != null) return index - step;
+      if (!forwards && values[index - step] != null) return index - step;
     }
-    return index;
+    return null;
   };
 
   // Stages are the same for all lines of most pages: then they have bands and names, otherwise lines.
@@ -178,7 +180,7 @@
       sync: { key: "curves" },
       drag: { x: true, y: false, setScale: false },
       y: false,
-      dataIdx: (plot, index, at) => (index === 0 ? at : nearest(plot.data[index], at)),
+      dataIdx: (plot, index, at) => (index === 0 ? at : nearest(plot.data[index], at, panel.stepped)),
     },
     hooks: {
       drawClear: [drawStages(lines, view)],
@@ -193,14 +195,13 @@
   });
 
   const makePlot = (panel, lines, view, holder) => {
-    const series = panelSeries(panel, lines);
+    const series = panelSeries(panel, lines), width = holder.clientWidth || 480;
     // Before the first epoch, a constant quantity has its first value, and a measured one none.
     const table = each => [
       [0, ...each.line[view.axis]],
       [panel.stepped ? each.values[0] : null, ...each.values],
     ];
-    const data = uPlot.join(series.map(table));
-    const plot = new uPlot(plotOptions(panel, series, lines, view, holder.clientWidth || 480), data, holder);
+    const plot = new uPlot(plotOptions(panel, series, lines, view, width), uPlot.join(series.map(table)), holder);
     // uPlot's own double click would show the range of the data, not that of the plan.
     plot.over.addEventListener("dblclick", () => view.show(null));
     return { plot, series, holder, height: heightOf(panel) };
@@ -215,8 +216,7 @@
   };
 
   const axisButtons = (axes, view, redraw) => {
-    const group = element("span", "group");
-    const buttons = Object.entries(axes).map(([axis, label]) => toggle(`by ${label}`, axis === view.axis, button => {
+    const group = element("span", "group"), buttons = Object.entries(axes).map(([axis, label]) => toggle(`by ${label}`, axis === view.axis, button => {
       view.axis = axis;
       view.zoom = null;
       buttons.forEach(each => each.setAttribute("aria-pressed", each === button));
