@@ -27,7 +27,7 @@ from stepwise_jax.studies.jobs import Failure
 from stepwise_jax.studies.seeds import with_seed
 from stepwise_jax.studies.statistics.paired import Difference, paired_differences
 from stepwise_jax.workdir.files import DESIGN, PREDICTIONS, SUMMARY, open_file
-from stepwise_jax.workdir.folder import check_finished_run, conflicting_fields
+from stepwise_jax.workdir.folder import check_finished_run, conflicting_fields, holds_other_files
 from stepwise_jax.workdir.json_files import read_json, write_json
 from stepwise_jax.workdir.runs import read_summary
 
@@ -74,10 +74,12 @@ def open_comparison_folder(root: Path, comparison: Comparison, design: Design | 
     path = root / COMPARISON_FILE
     try:
         root.mkdir(parents=True, exist_ok=True)
+        # Before the document is looked for, because several commands may start at once.
+        others = holds_other_files(root, COMPARISON_FILE)
         if path.exists():
             comparison, design = _continue(root, comparison, design)
             history = update_history(read_history(root), comparison, design is not None)
-        elif any(root.iterdir()):
+        elif others:
             raise InputError(f"--workdir {root} is not empty and holds no comparison: name a new folder")
         else:
             history = new_history(comparison)

@@ -18,7 +18,7 @@ from stepwise_jax.formatting import suggest
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.studies.jobs import Job
 from stepwise_jax.workdir.files import SUMMARY
-from stepwise_jax.workdir.folder import check_finished_run, conflicting_fields, recorded_functions
+from stepwise_jax.workdir.folder import check_finished_run, conflicting_fields, holds_other_files, recorded_functions
 from stepwise_jax.workdir.json_files import read_json, write_json
 from stepwise_jax.workdir.runs import read_summary
 
@@ -203,9 +203,11 @@ def open_sweep_folder(root: Path, document: Mapping[str, Any]) -> None:
     path = root / SWEEP_FILE
     try:
         root.mkdir(parents=True, exist_ok=True)
+        # Before the document is looked for, because several commands may start at once.
+        others = holds_other_files(root, SWEEP_FILE)
         if path.exists():
             _check_same(root, read_json(path), document)
-        elif any(root.iterdir()):
+        elif others:
             raise InputError(f"--workdir {root} is not empty and holds no sweep: name a new folder")
         write_json(path, document)
     except OSError as error:

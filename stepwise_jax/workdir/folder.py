@@ -182,6 +182,11 @@ def resume_or_start(
     return parse_config(document)[1]
 
 
+def holds_other_files(root: Path, document: str) -> bool:
+    """Whether a folder holds anything beside its document and what another process is just writing it to."""
+    return any(each.name != document and not each.name.startswith(f".{document}.") for each in root.iterdir())
+
+
 def check_finished_run(workdir: Path, experiment: ExperimentConfig, stages: tuple[Stage, ...]) -> None:
     """Check that the finished run in a folder, if there is one, has this experiment and plan.
 

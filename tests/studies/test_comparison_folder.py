@@ -56,6 +56,12 @@ def test_where_data_lies_and_how_often_is_saved_may_change(tmp_path):
     open_comparison_folder(tmp_path, compared("stepwise", "baseline", experiment=moved))
 
 
+def test_commands_that_start_at_once_share_a_folder(tmp_path):
+    """One of them is just writing the document."""
+    (tmp_path / ".comparison.json.12.34.tmp").write_text("{")
+    assert open_comparison_folder(tmp_path, compared("stepwise", "baseline")).seeds
+
+
 def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(InputError, match="is not empty and holds no comparison"):

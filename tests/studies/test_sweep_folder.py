@@ -77,6 +77,13 @@ def test_a_damaged_folder_is_reported(tmp_path, content):
         open_sweep_folder(tmp_path, expected)
 
 
+def test_commands_that_start_at_once_share_a_folder(tmp_path):
+    """One of them is just writing the document."""
+    (tmp_path / f".{SWEEP_FILE}.12.34.tmp").write_text("{")
+    open_sweep_folder(tmp_path, document(tmp_path))
+    assert (tmp_path / SWEEP_FILE).exists()
+
+
 def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(InputError, match="is not empty and holds no sweep"):
