@@ -1,14 +1,19 @@
 """The options `--executor` and `--executor.*`, and the executor that they name."""
 
 import dataclasses
+import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from stepwise_jax.errors import InputError, require
 from stepwise_jax.studies.executors.executor import Executor
 from stepwise_jax.studies.executors.local import LocalExecutor
 from stepwise_jax.studies.executors.slots import default_processes, make_slots
+from stepwise_jax.studies.executors.slurm import SlurmExecutor
+from stepwise_jax.studies.executors.slurm_array import MAX_JOBS
+from stepwise_jax.studies.executors.slurm_commands import check_slurm
 from stepwise_jax.studies.jobs import Needs
 
 
@@ -35,8 +40,23 @@ def _make_local(options: ExecutorOptions, _: Path) -> Executor:
     return LocalExecutor(make_slots(options.processes or default_processes()))
 
 
+def _make_slurm(options: ExecutorOptions, folder: Path) -> Executor:
+    submitit = _import_extra("submitit", "slurm")
+    require(options.time is not None, "--executor.time", None, "the minutes that Slurm gives each job")
+    check_slurm(options.needs(), options.partition)
+    return SlurmExecutor(submitit, folder / ".slurm", options.partition, options.processes or MAX_JOBS)
+
+
+def _import_extra(package: str, extra: str) -> Any:
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise InputError(f"--executor {extra} needs {package}: pip install 'stepwise-jax[{extra}]'") from error
+
+
 _EXECUTORS: dict[str, tuple[Callable[[ExecutorOptions, Path], Executor], tuple[str, ...]]] = {
     "local": (_make_local, ()),
+    "slurm": (_make_slurm, ("partition", "time", "gpus", "cpus")),
 }
 """By name: the function of the options and the study's folder that makes it, and the options that it takes."""
 
