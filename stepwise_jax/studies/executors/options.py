@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stepwise_jax.errors import InputError, require
+from stepwise_jax.studies.executors import ray as ray_executor
 from stepwise_jax.studies.executors.executor import Executor
 from stepwise_jax.studies.executors.local import LocalExecutor
 from stepwise_jax.studies.executors.slots import default_processes, make_slots
@@ -47,6 +48,12 @@ def _make_slurm(options: ExecutorOptions, folder: Path) -> Executor:
     return SlurmExecutor(submitit, folder / ".slurm", options.partition, options.processes or MAX_JOBS)
 
 
+def _make_ray(options: ExecutorOptions, _: Path) -> Executor:
+    ray = _import_extra("ray", "ray")
+    ray_executor.connect(ray, options.address)
+    return ray_executor.RayExecutor(ray, options.processes or ray_executor.MAX_JOBS)
+
+
 def _import_extra(package: str, extra: str) -> Any:
     try:
         return importlib.import_module(package)
@@ -57,6 +64,7 @@ def _import_extra(package: str, extra: str) -> Any:
 _EXECUTORS: dict[str, tuple[Callable[[ExecutorOptions, Path], Executor], tuple[str, ...]]] = {
     "local": (_make_local, ()),
     "slurm": (_make_slurm, ("partition", "time", "gpus", "cpus")),
+    "ray": (_make_ray, ("address", "gpus", "cpus")),
 }
 """By name: the function of the options and the study's folder that makes it, and the options that it takes."""
 
