@@ -99,7 +99,7 @@ def free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def wait_for(condition: Callable[[], object], message: str, seconds: float = 300) -> None:
+def wait_for(condition: Callable[[], object], message: str, seconds: float = 900) -> None:
     """Wait until a condition holds."""
     end = time.monotonic() + seconds
     while not condition():

@@ -189,12 +189,19 @@ def reach_time_limit(folder: Path) -> str:
     process = training_process(folder)
     os.kill(process, signal.SIGSTOP)
     minutes = 1 + int(job_fields(slurm_id(folder))["RunTime"].split(":")[1])
-    subprocess.run(["scontrol", "update", f"JobId={slurm_id(folder)}", f"TimeLimit={minutes + 1}"], check=True)
+    set_time_limit(folder, minutes + 1)
     try:
-        wait_for(lambda: signal.SIGTERM in pending_signals(process), "Slurm has sent no signal", 120)
+        wait_for(lambda: signal.SIGTERM in pending_signals(process), "Slurm has sent no signal")
     finally:
         os.kill(process, signal.SIGCONT)
+    wait_for(lambda: restarts(slurm_id(folder)) == 1, "the job is not back in the queue")
+    # The limit stays with the job: the next start needs more time on a busy machine.
+    set_time_limit(folder, 10)
     return "stopped"
+
+
+def set_time_limit(folder: Path, minutes: int) -> None:
+    subprocess.run(["scontrol", "update", f"JobId={slurm_id(folder)}", f"TimeLimit={minutes}"], check=True)
 
 
 def slurm_id(folder: Path) -> str:
