@@ -9,7 +9,9 @@
 #SBATCH --signal=TERM@120
 
 # One task for each GPU. Two minutes before the time limit every task gets a signal; 75 means that the run can resume.
-srun --kill-on-bad-exit=1 .venv/bin/python launch.py train "${1:?CONFIG}" --workdir "${2:?DIR}" --distributed
+# From Slurm 22.05 on, srun does not take the cores of a task from the job.
+srun --kill-on-bad-exit=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" \
+  .venv/bin/python launch.py train "${1:?CONFIG}" --workdir "${2:?DIR}" --distributed "${@:3}"
 status=$?
 if [ "$status" -eq 75 ]; then
   scontrol requeue "$SLURM_JOB_ID"
