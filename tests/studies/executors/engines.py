@@ -80,11 +80,23 @@ def ray_cluster() -> Iterator[str]:
         # Workers of tasks have the ports from 10002 on.
         ports = ["--min-worker-port=0", "--max-worker-port=0", *common]
         head = ["--head", f"--port={address.partition(':')[2]}", "--num-cpus=0", "--include-dashboard=false"]
-        logs = [_start(stack, Path(name), [*start, *head, f"--temp-dir={name}", *ports])]
-        wait_for(lambda: "Ray runtime started" in logs[0].read_text(), "Ray's head has not started")
-        logs += [_start(stack, Path(name), [*start, f"--address={address}", "--num-cpus=1", *ports]) for _ in range(2)]
-        wait_for(lambda: all("Ray runtime started" in log.read_text() for log in logs), "Ray's workers are not there")
+        _start_ray(stack, Path(name), [*start, *head, f"--temp-dir={name}", *ports])
+        for _ in range(2):
+            _start_ray(stack, Path(name), [*start, f"--address={address}", "--num-cpus=1", *ports])
         yield address
+
+
+def _start_ray(stack: ExitStack, folder: Path, words: list) -> None:
+    """Start a node of Ray, again where the machine is too busy: Ray gives it half a minute."""
+    for _ in range(5):
+        if _runs(*_start(stack, folder, words)):
+            return
+    pytest.fail("Ray does not start on this machine")
+
+
+def _runs(log: Path, process: "subprocess.Popen[bytes]") -> bool:
+    wait_for(lambda: "runtime started" in log.read_text() or process.poll() is not None, "Ray has not started")
+    return process.poll() is None
 
 
 def find_program(name: str) -> str | None:
@@ -124,8 +136,8 @@ def parent_of(process: int) -> int:
     return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-def _start(stack: ExitStack, folder: Path, words: list) -> Path:
-    """Start a daemon that ends with the stack; returns its log."""
+def _start(stack: ExitStack, folder: Path, words: list) -> tuple[Path, "subprocess.Popen[bytes]"]:
+    """Start a daemon that ends with the stack; returns its log and its process."""
     log = folder / f"daemon{len(list(folder.glob('daemon*')))}.log"
     environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONWARNINGS": ""}
     with open(log, "wb") as file:
@@ -133,7 +145,7 @@ def _start(stack: ExitStack, folder: Path, words: list) -> Path:
             words, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment, start_new_session=True
         )
     stack.callback(_end, process)
-    return log
+    return log, process
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
