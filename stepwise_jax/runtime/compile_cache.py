@@ -1,32 +1,25 @@
-"""The persistent compilation cache: one folder per user and kind of processor, limited in size, repaired after a crash.
+"""The persistent compilation cache: one folder per user and kind of processor, limited in size, every entry verified.
 
-JAX reads and writes the entries. This module decides where they are stored and how many are kept, and removes entries
-that were only partly written: JAX would warn about them in every run.
+JAX reads and writes the entries, and trusts them: one that was damaged is a warning in every run, and one that stands
+under the name of another program is executed. This module decides where they are stored and how many are kept, and ends
+each with a digest of its name and its content, which must fit when the entry is read.
 """
 
 import hashlib
-import importlib.util
 import logging
-import os
 import platform
-import time
-import zlib
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import jax
 
-from stepwise_jax.runtime.files import user_cache
+from stepwise_jax.runtime.files import atomic_write, user_cache
 
 LIMIT_BYTES = 2 << 30
 """Maximum size of the cache; the least recently used entries are removed first."""
 
-MIN_AGE_SECONDS = 60.0
-"""No other process still writes an entry that is this old."""
-
-_CHECKED = ".checked"
-
-_ZSTANDARD = b"\x28\xb5\x2f\xfd"
+_DIGEST_BYTES = 32
 
 _log = logging.getLogger(__name__)
 
@@ -45,13 +38,71 @@ def enable() -> None:
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        clean_up(folder, LIMIT_BYTES, time.time())
+        clean_up(folder, LIMIT_BYTES)
     except OSError as error:
         _log.warning("the compilation cache is disabled: %s: %s", error.filename or folder, error.strerror)
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     # Cache everything: many programs that compile in a moment take seconds together.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    _verify_entries()
+
+
+def _verify_entries() -> None:
+    """Make JAX keep the entries in a `VerifiedCache`."""
+    try:
+        from jax._src import compilation_cache
+
+        # Not public: where another version of JAX has no such function, it reads and writes entries without a digest.
+        assert callable(compilation_cache.get_file_cache)
+    except (ImportError, AttributeError):
+        return
+    compilation_cache.get_file_cache = lambda path: (VerifiedCache(Path(path)), path)  # pyright: ignore
+
+
+class VerifiedCache:
+    """JAX's compiled programs in a folder, each with a digest, under the names that JAX itself would give them.
+
+    An entry that does not fit its digest is removed, and its program is compiled again, as is one that cannot be read.
+    Whatever goes wrong is one warning in a process.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder, self._warned = folder, False
+
+    def get(self, key: str) -> bytes | None:
+        """Return the entry of a program; None if there is none, or it is not the one that was written."""
+        try:
+            stored = self._path(key).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            return self._warn(f"cannot be read ({error.strerror}): programs are compiled again")
+        value, digest = stored[:-_DIGEST_BYTES], stored[-_DIGEST_BYTES:]
+        if digest == _digest(key, value):
+            return value
+        _remove([self._path(key)])
+        return self._warn("has entries that are damaged or of another version: such programs are compiled again")
+
+    def put(self, key: str, value: bytes) -> None:
+        """Write the entry of a program at once: other processes read the folder."""
+        try:
+            with atomic_write(self._path(key)) as file:
+                file.writelines((value, _digest(key, value)))
+        except OSError as error:
+            self._warn(f"cannot be written ({error.strerror}): programs are compiled again in each run")
+
+    def _path(self, key: str) -> Path:
+        return self._folder / f"{key}-cache"
+
+    def _warn(self, problem: str) -> None:
+        if not self._warned:
+            _log.warning("the compilation cache %s %s", self._folder, problem)
+        self._warned = True
+
+
+def _digest(key: str, value: bytes) -> bytes:
+    return hashlib.sha256(key.encode() + b"\0" + value).digest()
 
 
 def cache_folder() -> Path | None:
@@ -72,24 +123,11 @@ def _processor() -> str:
     return hashlib.sha256(features.encode()).hexdigest()[:8]
 
 
-def clean_up(folder: Path, limit: int, now: float) -> None:
-    """Remove truncated entries, and the least recently used ones beyond `limit` bytes.
-
-    Args:
-      folder: the cache folder.
-      limit: the bytes to keep.
-      now: seconds since 1970; entries of the last `MIN_AGE_SECONDS` are not checked yet.
-    """
-    finished = now - MIN_AGE_SECONDS
-    checked = _modified(folder / _CHECKED)
+def clean_up(folder: Path, limit: int) -> None:
+    """Remove the least recently used entries beyond `limit` bytes."""
     entries = {path: path.stat() for path in folder.glob("*-cache")}
-    unchecked = [path for path, stat in entries.items() if checked < stat.st_mtime <= finished]
-    truncated = {path for path in unchecked if not is_intact(path.read_bytes())}
-    intact = {path: stat for path, stat in entries.items() if path not in truncated}
-    by_use = sorted(intact, key=lambda path: max(intact[path].st_atime, intact[path].st_mtime), reverse=True)
-    _remove([*truncated, *_beyond_limit(by_use, [intact[path].st_size for path in by_use], limit)])
-    (folder / _CHECKED).touch()
-    os.utime(folder / _CHECKED, (finished, finished))
+    by_use = sorted(entries, key=lambda path: max(entries[path].st_atime, entries[path].st_mtime), reverse=True)
+    _remove(_beyond_limit(by_use, [entries[path].st_size for path in by_use], limit))
 
 
 def _beyond_limit(paths: list[Path], sizes: list[int], limit: int) -> list[Path]:
@@ -102,30 +140,8 @@ def _beyond_limit(paths: list[Path], sizes: list[int], limit: int) -> list[Path]
     return excess
 
 
-def is_intact(entry: bytes) -> bool:
-    """Return whether an entry decompresses, which its checksum verifies."""
-    try:
-        _decompress(entry)
-    except Exception:
-        return False
-    return True
-
-
-def _decompress(entry: bytes) -> None:
-    # JAX compresses with zstandard if Python or a library has it, else with zlib.
-    if not entry.startswith(_ZSTANDARD):
-        zlib.decompress(entry)
-    elif importlib.util.find_spec("compression") is not None:
-        importlib.import_module("compression.zstd").decompress(entry)
-    elif importlib.util.find_spec("zstandard") is not None:
-        importlib.import_module("zstandard").ZstdDecompressor().decompress(entry)
-
-
-def _modified(path: Path) -> float:
-    return path.stat().st_mtime if path.exists() else 0.0
-
-
 def _remove(paths: Iterable[Path]) -> None:
     for path in paths:
-        # Another process may have removed it already.
-        path.unlink(missing_ok=True)
+        # Another process may have removed it already, or it cannot be removed: it is found damaged again.
+        with suppress(OSError):
+            path.unlink(missing_ok=True)

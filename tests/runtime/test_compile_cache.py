@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import zlib
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,18 +12,16 @@ from types import SimpleNamespace
 import pytest
 
 from stepwise_jax.runtime import compile_cache
-from stepwise_jax.runtime.compile_cache import clean_up, is_intact
+from stepwise_jax.runtime.compile_cache import VerifiedCache, clean_up
 
 ROOT = Path(__file__).parents[2]
-NOW = 1_700_000_000.0
 
 
-def entry(folder: Path, name: str, size: int, age: float, *, whole: bool = True) -> Path:
-    """A kept program that was used last `age` seconds before `NOW`."""
-    packed = zlib.compress(os.urandom(size), 0)
+def entry(folder: Path, name: str, size: int, age: float) -> Path:
+    """A kept program that was used last `age` seconds ago."""
     path = folder / f"jit_{name}-{'0' * 8}-cache"
-    path.write_bytes(packed if whole else packed[: size // 2])
-    os.utime(path, (NOW - age, NOW - age))
+    path.write_bytes(bytes(size))
+    os.utime(path, (time.time() - age, time.time() - age))
     return path
 
 
@@ -33,43 +32,60 @@ def left(folder: Path) -> list[str]:
 def test_those_used_longest_ago_go_first(tmp_path):
     for name, age in (("new", 100), ("old", 1000), ("oldest", 5000), ("newest", 70)):
         entry(tmp_path, name, 1000, age)
-    clean_up(tmp_path, 3 * 1100, NOW)
+    clean_up(tmp_path, 3 * 1100)
     assert left(tmp_path) == ["new", "newest", "old"]
-    clean_up(tmp_path, 1100, NOW)
+    clean_up(tmp_path, 1100)
     assert left(tmp_path) == ["newest"]
-    clean_up(tmp_path, 0, NOW)
+    clean_up(tmp_path, 0)
     assert left(tmp_path) == []
 
 
-def test_what_was_cut_short_is_taken_away(tmp_path):
-    entry(tmp_path, "torn", 1000, 100, whole=False)
-    entry(tmp_path, "whole", 1000, 100)
-    # Another process may be writing this one now.
-    growing = entry(tmp_path, "growing", 1000, 1, whole=False)
-    clean_up(tmp_path, 10**6, NOW)
-    assert left(tmp_path) == ["growing", "whole"]
-    clean_up(tmp_path, 10**6, NOW + 120)
-    assert not growing.exists()
-    assert left(tmp_path) == ["whole"]
+def damage(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
 
 
-def test_an_entry_is_read_once(tmp_path, monkeypatch):
-    read = []
-    monkeypatch.setattr(compile_cache, "is_intact", lambda packed: read.append(len(packed)) or True)
-    entry(tmp_path, "a", 100, 200)
-    clean_up(tmp_path, 10**6, NOW)
-    clean_up(tmp_path, 10**6, NOW + 1)
-    assert len(read) == 1
-    entry(tmp_path, "b", 100, 30)
-    clean_up(tmp_path, 10**6, NOW + 100)
-    assert len(read) == 2
+def swap(path: Path) -> None:
+    other = next(each for each in path.parent.glob("*-cache") if each != path)
+    content = path.read_bytes()
+    path.write_bytes(other.read_bytes())
+    other.write_bytes(content)
 
 
-@pytest.mark.parametrize("cut", [0, 1, 50, 99])
-def test_a_part_of_an_entry_is_not_whole(cut):
-    packed = zlib.compress(bytes(range(256)) * 4)
-    assert is_intact(packed)
-    assert not is_intact(packed[: len(packed) * cut // 100])
+SPOILED = {
+    "damaged": damage,
+    "cut short": lambda path: os.truncate(path, 3),
+    "empty": lambda path: os.truncate(path, 0),
+    "swapped": swap,
+    "of JAX itself": lambda path: path.write_bytes(zlib.compress(b"a program")),
+}
+
+
+@pytest.mark.parametrize("how", SPOILED)
+def test_an_entry_that_is_not_the_one_that_was_written_is_compiled_again(how, tmp_path, caplog):
+    cache = VerifiedCache(tmp_path)
+    programs = {"jit_step-0": b"the program of a step", "jit_scores-1": b"another program"}
+    for key, program in programs.items():
+        cache.put(key, program)
+    assert {key: cache.get(key) for key in programs} == programs
+    SPOILED[how](tmp_path / "jit_step-0-cache")
+    assert cache.get("jit_step-0") is None
+    assert cache.get("jit_scores-1") in (None, programs["jit_scores-1"])
+    (message,) = [record.message for record in caplog.records]
+    assert "has entries that are damaged or of another version: such programs are compiled again" in message
+    cache.put("jit_step-0", programs["jit_step-0"])
+    assert cache.get("jit_step-0") == programs["jit_step-0"]
+
+
+def test_a_cache_that_cannot_be_read_or_written_is_one_warning(tmp_path, caplog):
+    cache = VerifiedCache(tmp_path / "file")
+    (tmp_path / "file").touch()
+    for key in ("jit_a-0", "jit_b-1"):
+        cache.put(key, b"a program")
+        assert cache.get(key) is None
+    (message,) = [record.message for record in caplog.records]
+    assert "cannot be written (Not a directory): programs are compiled again in each run" in message
 
 
 def test_the_place_is_the_users_and_the_processors(monkeypatch, tmp_path):
@@ -148,3 +164,40 @@ def test_five_stages_compile_each_shape_once_and_a_second_run_compiles_nothing(t
     assert len(messages) == len(shapes)
     assert second.get("cache_misses", 0) == 0
     assert second["cache_hits"] == second["compile_requests_use_cache"] >= len(shapes)
+
+
+PROGRAMS = """
+import logging
+import jax
+from stepwise_jax.runtime import compile_cache
+
+logging.basicConfig(format="warning: %(message)s", level=logging.WARNING)
+compile_cache.enable()
+plus, times = jax.jit(lambda x: x + 3), jax.jit(lambda x: x * 3)
+print(plus(5), times(5), jax.jit(lambda x: x - 3)(5))
+"""
+
+
+def test_programs_that_changed_places_are_compiled_again_with_one_line(tmp_path):
+    """JAX would execute each of them under the name of another."""
+
+    def run_programs() -> tuple[str, str]:
+        environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+        environment |= {"XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+        words = [sys.executable, "-c", PROGRAMS]
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120, check=True)
+        return done.stdout, done.stderr
+
+    assert run_programs() == ("8 15 2\n", "")
+    entries = sorted(tmp_path.rglob("*-cache"))
+    contents = [path.read_bytes() for path in entries]
+    assert len(entries) >= 3
+    for path, content in zip(entries, [*contents[1:], contents[0]], strict=True):
+        path.write_bytes(content)
+    output, errors = run_programs()
+    assert output == "8 15 2\n"
+    assert errors == (
+        f"warning: the compilation cache {entries[0].parent} has entries that are damaged or of another version: such "
+        "programs are compiled again\n"
+    )
+    assert run_programs() == ("8 15 2\n", "")
