@@ -29,11 +29,14 @@ from stepwise_jax.errors import InputError, ReadError, SaveError, describe_error
 from stepwise_jax.functional.state import TrainState, digest, present_fields
 from stepwise_jax.runtime import multihost
 from stepwise_jax.workdir.reading import LiteralPath, read_patiently, set_aside
-from stepwise_jax.workdir.writing import checkpoint_error
+from stepwise_jax.workdir.writing import check_writable, checkpoint_error, was_interrupted
 
 PositionDocument = dict[str, Any]
 """A position in training as plain JSON data (`training.progress.Position.document`)."""
 
+
+MOST_ATTEMPTS = 5
+"""To write a checkpoint, if the system only interrupts them."""
 
 LONGEST_PAUSE = 60.0
 """Seconds between two attempts to save, at most, after several have failed."""
@@ -49,6 +52,7 @@ class Checkpoints:
         self.damaged: tuple[int, ...] = ()
         """The checkpoints that the last `restore` skipped."""
         self._prepared: tuple[int, Any] | None = None
+        self._written, self._attempts = self._prepared, 0
         self._writing, self._failed_here = False, False
         if not read_only:
             self._remove_partial_saves()
@@ -120,12 +124,14 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return
         self._remove_partial_saves()
-        self._check_writable()
+        # Orbax's threads would wait for minutes to use a folder that is not writable. Its partial checkpoints, which it
+        # may be removing at this moment, have other names.
+        check_writable(self._folder / f".trial-{jax.process_index()}")
         copy = jax.tree.map(jnp.copy, state)
         document = {"place": position, "sha256": _checksum(copy, position)}
         saved = ocp.args.StandardSave(present_fields(copy))  # pyright: ignore
         items = ocp.args.Composite(state=saved, run=ocp.args.JsonSave(document))  # pyright: ignore
-        self._prepared = step, items
+        self._prepared, self._attempts = (step, items), 1
         if not later:
             self.start_writing()
 
@@ -137,13 +143,13 @@ class Checkpoints:
         """
         if self._prepared is None:
             return
-        (step, items), self._prepared = self._prepared, None
+        self._written, self._prepared = self._prepared, None
         self._check()
         self._writing = True
         try:
-            self._manager.save(step, args=items, force=True)
+            self._manager.save(self._written[0], args=self._written[1], force=True)
         except (OSError, ValueError) as error:
-            raise self._failed(error) from error
+            return self._try_again(error)
         self._saved_at = time.monotonic()
 
     def should_save(self, every_seconds: float) -> bool:
@@ -173,9 +179,24 @@ class Checkpoints:
         try:
             self._manager.wait_until_finished()
         except (OSError, ValueError) as error:
-            raise self._failed(error) from error
+            self._try_again(error)
+            return self.wait()
         if self._writing:
-            self._writing, self._pause = False, 0.0
+            self._writing, self._pause, self._written = False, 0.0, None
+
+    def _try_again(self, error: Exception) -> None:
+        """Start writing once more after an error that may pass.
+
+        Raises:
+          SaveError: if it may not, or after several attempts.
+        """
+        failed = self._failed(error)
+        interrupted = was_interrupted(error) and jax.process_count() == 1
+        if self._written is None or self._attempts == MOST_ATTEMPTS or not interrupted:
+            self._written = None
+            raise failed from error
+        self._prepared, self._attempts = self._written, self._attempts + 1
+        self.start_writing()
 
     def _failed(self, error: Exception) -> SaveError:
         """Prepare for the next attempt; return an error that says why this one failed."""
@@ -195,18 +216,6 @@ class Checkpoints:
         if jax.process_count() == 1:
             for partial in self._folder.glob("*.orbax-checkpoint-tmp"):
                 shutil.rmtree(partial, ignore_errors=True)
-
-    def _check_writable(self) -> None:
-        """Raise an error early if the folder is not writable: Orbax's threads would wait for minutes to use it."""
-        # Orbax must not take the name for one of its partial checkpoints, which it may be removing at this moment.
-        trial = self._folder / f".trial-{jax.process_index()}"
-        try:
-            trial.write_bytes(bytes(1 << 12))
-        except OSError as error:
-            raise checkpoint_error(error) from error
-        finally:
-            with contextlib.suppress(OSError):
-                trial.unlink(missing_ok=True)
 
     def delete_after(self, step: int) -> None:
         """Remove every checkpoint of a step later than `step`."""

@@ -186,14 +186,17 @@ def test_predictions_that_cannot_be_written_are_reported_and_written_later(train
 
 @pytest.mark.parametrize(
     ("code", "advice"),
-    [(errno.ENOSPC, "free some space, and run the same command"), (errno.EIO, "once it can be written, and run")],
+    [
+        (errno.ENOSPC, "free some space, and run"),
+        (errno.EIO, "once that is remedied, run"),
+    ],
 )
 def test_free_space_is_advised_only_where_the_disk_is_full(code, advice, train, tmp_path, monkeypatch):
     def fail(*_: object) -> None:
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(record_file.RecordWriter, "sync", fail)
-    with pytest.raises(SaveError, match=advice) as caught:
+    with pytest.raises(SaveError, match=f"{advice} the same command to continue from there") as caught:
         train(tmp_path / "run")
     assert os.strerror(code) in str(caught.value)
     assert ("space" in str(caught.value)) == (code == errno.ENOSPC)

@@ -2,12 +2,15 @@
 
 import errno
 import shutil
+from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from stepwise_jax.errors import InputError, SaveError
@@ -95,6 +98,28 @@ def test_what_is_saved_later_and_cannot_be_written_is_reported_when_writing_star
         assert checkpoints.steps() == []
         checkpoints.save(a_state(4), POSITION)
     assert committed(tmp_path / "later") == [4]
+
+
+@pytest.mark.parametrize(("times", "saved"), [(4, [3]), (5, [])])
+def test_a_save_that_is_interrupted_is_tried_again_at_once(times, saved, tmp_path, monkeypatch):
+    save, interruptions = ocp.CheckpointManager.save, list(range(times))
+
+    def interrupt(manager: ocp.CheckpointManager, *arguments: Any, **options: Any) -> Any:
+        if interruptions:
+            interruptions.pop()
+            # As TensorStore words it, which does not repeat a system call that a signal or a file system interrupts.
+            raise ValueError("Failed to write to file: Interrupted system call [os_error_code='4']")
+        return save(manager, *arguments, **options)
+
+    monkeypatch.setattr(ocp.CheckpointManager, "save", interrupt)
+    state = a_state(3)
+    with (
+        Checkpoints(tmp_path / "saved", keep=2) as checkpoints,
+        nullcontext() if saved else pytest.raises(SaveError, match="Interrupted system call"),
+    ):
+        checkpoints.save(state, POSITION)
+    assert committed(tmp_path / "saved") == saved
+    assert interruptions == []
 
 
 def test_the_one_that_is_held_stays_beside_the_newest_until_another_is(tmp_path):
