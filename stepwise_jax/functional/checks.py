@@ -42,10 +42,29 @@ def check_functions(
     Raises:
       InputError: names the function that does not fit.
     """
+    _check_pixels(experiment, stages)
     rule = experiment.plan.carry
     check_recipe(make_recipe(experiment, num_classes), network, stages, num_classes, experiment.data.image_size)
     if callable(rule) and len(stages) > 1:
         check_boundary_rule(load(rule), make_state_initializer(experiment, network, num_classes))
+
+
+_MOST_PIXELS = 1 << 31
+"""JAX counts the pixels over which batch normalisation takes its means in 32 bits."""
+
+
+def _check_pixels(experiment: ExperimentConfig, stages: Sequence[Stage]) -> None:
+    size = experiment.data.image_size
+    batches = [("evaluation.batch_size", experiment.evaluation.batch_size, size)]
+    for number, stage in enumerate(stages, start=1):
+        field = f"batch_size of stage {number} ({stage.name})"
+        batches.append((field, stage.batch_size // stage.microbatches, stage.image_size or size))
+    for field, count, size in batches:
+        if count * size**2 >= _MOST_PIXELS:
+            raise InputError(
+                f"{field} has {count} images of {size} x {size} pixels at a time: together they must have fewer than "
+                f"{_MOST_PIXELS:,}, so at most {(_MOST_PIXELS - 1) // size**2}"
+            )
 
 
 def check_recipe(

@@ -104,16 +104,15 @@ def restart_with_malloc_settings() -> None:
     """Restart this process with `MALLOC_SETTINGS`, unless it has them.
 
     A training step on a CPU allocates and frees hundreds of megabytes. If they were returned to the system, the next
-    step would wait for as many cleared pages.
+    step would wait for as many cleared pages. Where it cannot be restarted, it continues as it is.
     """
     if not _can_set(os.environ):
         return unblock_signals()
     # Until the new process has its own handlers, a signal would end it without a message, or not at all.
     block_signals()
-    try:
+    with contextlib.suppress(OSError):
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], with_malloc_settings(os.environ))
-    finally:
-        unblock_signals()
+    unblock_signals()
 
 
 def compute_in_main_thread() -> None:

@@ -1,6 +1,7 @@
 """Paths as a user types them: URLs, tildes, empty names, and folders that are something else."""
 
 import os
+import pwd
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,25 @@ def test_an_unknown_home_folder_and_an_empty_path_get_one_sentence(capsys, tmp_p
     monkeypatch.chdir(tmp_path)
     assert fails(capsys, *words).startswith(f"error: {message}")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["plan", "prepare", "train"])
+def test_an_account_without_a_home_folder_gets_one_sentence(capsys, tmp_path, monkeypatch, command):
+    for name in ("HOME", "XDG_CACHE_HOME", "TFDS_DATA_DIR"):
+        monkeypatch.delenv(name, raising=False)
+
+    def unknown(number: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {number}")
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.chdir(tmp_path)
+    words = {
+        "plan": [DIGITS, "--data.duplicates", "drop"],
+        "prepare": ["digits"],
+        "train": [DIGITS, "--workdir", "run"],
+    }
+    sentence = "data.data_dir: ~/tensorflow_datasets: the home folder that ~ stands for is unknown"
+    assert f"error: {sentence}" in fails(capsys, command, *words[command])
 
 
 @pytest.mark.parametrize("words", [["evaluate", ""], ["report", "run", "--out", ""], ["predict", "", "x.png"]])

@@ -1,5 +1,7 @@
 """The sentences about functions that do not fit, from shapes alone."""
 
+import dataclasses
+from contextlib import nullcontext
 from functools import partial
 
 import jax
@@ -14,7 +16,7 @@ from stepwise_jax import augmentation, losses, metrics
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import DataConfig, EvaluationConfig, ExperimentConfig
 from stepwise_jax.functional.boundary import BOUNDARY_RULES, shrink_perturb
-from stepwise_jax.functional.checks import check_boundary_rule, check_recipe, check_single_images
+from stepwise_jax.functional.checks import check_boundary_rule, check_functions, check_recipe, check_single_images
 from stepwise_jax.functional.networks import check_output
 from stepwise_jax.functional.optimizers import adamw
 from stepwise_jax.functional.recipe import Recipe, make_recipe, make_state_initializer
@@ -159,6 +161,29 @@ def test_a_shipped_network_says_which_images_are_too_small():
 def test_a_network_returns_logits_of_the_right_shape():
     with pytest.raises(InputError, match=r"model.name: Pooled turns \[2, 8, 8, 3\] into \(2, 3\), not \[2, 10\]"):
         check_output(Pooled(3), 10, 8)
+
+
+@pytest.mark.parametrize(
+    ("fields", "pixels", "batch", "message"),
+    [
+        (
+            {"batch_size": 32},
+            8192,
+            1,
+            r"batch_size of stage 1 \(A\) has 32 images of 8192 x 8192 pixels .* at most 31$",
+        ),
+        ({"batch_size": 10, "image_size": 16384}, 32, 1, r"has 10 images of 16384 x 16384 pixels .* at most 7$"),
+        ({"batch_size": 31}, 8192, 32, r"evaluation.batch_size has 32 images of 8192 x 8192 pixels .* at most 31$"),
+        ({"batch_size": 31}, 8192, 31, None),
+        ({"batch_size": 64, "microbatches": 4}, 8192, 0, None),
+    ],
+)
+def test_a_batch_has_fewer_pixels_than_jax_counts(fields, pixels, batch, message):
+    """Nothing so large is made."""
+    experiment = ExperimentConfig(data=DataConfig(image_size=pixels), evaluation=EvaluationConfig(batch_size=batch))
+    planned = [dataclasses.replace(stage(), **fields)]
+    with nullcontext() if message is None else pytest.raises(InputError, match=message):
+        check_functions(experiment, planned, Pooled(), 10)
 
 
 def test_batch_norm_needs_two_images_in_each_microbatch():

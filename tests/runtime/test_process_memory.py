@@ -88,6 +88,14 @@ def test_a_signal_on_the_way_waits_for_the_new_process():
     assert done.stderr.count("\n") == 1
 
 
+def test_a_process_that_cannot_be_restarted_continues_as_it_is():
+    restart = "from stepwise_jax.runtime.process import restart_with_malloc_settings as restart; restart()"
+    body = f"import sys; sys.executable = '/dev/null/python'; {restart}; print('still here')"
+    inherited = {name: value for name, value in os.environ.items() if name not in process.MALLOC_SETTINGS}
+    done = subprocess.run([sys.executable, "-c", body], env=inherited, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "still here\n", "")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the settings are those of Linux's C library")
 def test_steps_that_follow_wait_for_no_pages():
     elsewhere, here = (run(STEPS, process.MALLOC_SETTINGS, thread) for thread in ("another", "main"))

@@ -25,7 +25,9 @@ def data_dir(data: DataConfig) -> Path:
     """
     if data.data_dir is not None:
         return local_path("data.data_dir", data.data_dir)
-    return local_path("TFDS_DATA_DIR", os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
+    if chosen := os.environ.get("TFDS_DATA_DIR"):
+        return local_path("TFDS_DATA_DIR", chosen)
+    return local_path("data.data_dir", "~/tensorflow_datasets")
 
 
 def local_path(name: str, text: str) -> Path:
