@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -92,8 +93,10 @@ def finished_summary(folder: Path, stages: Sequence[Stage]) -> dict[str, Any] | 
 
     def read() -> dict[str, Any] | None:
         last = str(sum(stage.updates for stage in stages))
-        files = (folder / SUMMARY, folder / PREDICTIONS, folder / SAMPLES, folder / CHECKPOINTS / last)
-        return read_json(folder / SUMMARY) if all(path.exists() for path in files) else None
+        there = all(path.exists() for path in (folder / SUMMARY, folder / CHECKPOINTS / last))
+        # The end of such a file, which one that was cut short lacks, lists its arrays.
+        whole = all(zipfile.is_zipfile(folder / name) for name in (PREDICTIONS, SAMPLES))
+        return read_json(folder / SUMMARY) if there and whole else None
 
     return multihost.broadcast_from_first(read)
 

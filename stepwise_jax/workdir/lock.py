@@ -68,7 +68,15 @@ def exclusive_lock(workdir: Path) -> Iterator[HeldLock]:
             stack.callback((workdir / OWNER).unlink, missing_ok=True)
         if not held:
             raise _in_use(f"--workdir {workdir}", workdir)
+        _remove_partial_files(workdir)
         yield HeldLock(workdir / LOCK, handle)
+
+
+def _remove_partial_files(workdir: Path) -> None:
+    """Remove what a process that was killed while it wrote a file (`atomic_write`) has left behind."""
+    for path in workdir.glob(".*.*.*.tmp"):
+        with suppress(OSError):
+            path.unlink()
 
 
 def _flock(handle: int, kind: int) -> bool | None:
