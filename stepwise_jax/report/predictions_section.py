@@ -129,14 +129,15 @@ def _draw_classes(predictions: Predictions, theme: Theme) -> Figure:
 
 
 def _class_table(predictions: Predictions) -> Table:
-    accuracy, counts = predictions.class_accuracy(), predictions.confusion_matrix()
+    accuracy, (totals, correct) = predictions.class_accuracy(), predictions.class_counts()
+    labels, mistakes, counts = predictions.confusions()
     rows = []
     for index in _shown_classes(predictions):
-        wrong = np.where(np.arange(len(counts)) == index, 0, counts[index])
-        mistake = f"{predictions.classes[wrong.argmax()]} ({wrong.max()})" if wrong.any() else "–"
-        total, share = counts[index].sum(), accuracy[index]
-        score = format_percent(None if np.isnan(share) else float(share))
-        rows.append((predictions.classes[index], score, f"{total:,}", f"{counts[index, index]:,}", mistake))
+        own = labels == index
+        name = predictions.classes[mistakes[own][counts[own].argmax()]] if own.any() else ""
+        mistake = f"{name} ({counts[own].max()})" if own.any() else "–"
+        score = format_percent(None if np.isnan(accuracy[index]) else float(accuracy[index]))
+        rows.append((predictions.classes[index], score, f"{totals[index]:,}", f"{correct[index]:,}", mistake))
     header = (_class_label(predictions), "accuracy", "test images", "correct", "most often confused with")
     return Table(header, tuple(rows))
 

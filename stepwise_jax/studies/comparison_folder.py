@@ -1,8 +1,6 @@
 """The folder of a comparison: opened, its finished runs, and their paired differences."""
 
 import dataclasses
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,9 +24,10 @@ from stepwise_jax.studies.designs.history import new_history, update_history
 from stepwise_jax.studies.jobs import Failure
 from stepwise_jax.studies.seeds import with_seed
 from stepwise_jax.studies.statistics.paired import Difference, paired_differences
-from stepwise_jax.workdir.files import DESIGN, PREDICTIONS, SUMMARY, open_file
+from stepwise_jax.workdir.files import DESIGN, SUMMARY
 from stepwise_jax.workdir.folder import check_finished_run, conflicting_fields, holds_other_files
 from stepwise_jax.workdir.json_files import read_json, write_json
+from stepwise_jax.workdir.predictions import read_correct
 from stepwise_jax.workdir.runs import read_summary
 
 FAILURES_FILE = "failures.json"
@@ -152,7 +151,8 @@ class FinishedRun:
     summary: Mapping[str, Any]
     correct: np.ndarray
     """Whether each test image was classified correctly, bool [N]."""
-    ids: tuple[str, ...]
+    images_sha256: str
+    """Of the ids of the test images."""
 
 
 def read_finished_runs(comparison: Comparison, root: Path) -> dict[str, dict[int, FinishedRun]]:
@@ -167,14 +167,7 @@ def read_finished_runs(comparison: Comparison, root: Path) -> dict[str, dict[int
 
 def _read_finished_run(folder: Path) -> FinishedRun:
     summary = read_summary(folder)
-    try:
-        # Opened here because NumPy does not close a file that it opened itself and cannot read.
-        with open_file(folder / PREDICTIONS) as file, np.load(file, allow_pickle=False) as stored:
-            ids, labels, probabilities = stored["ids"], stored["labels"], stored["probabilities"]
-            return FinishedRun(summary, probabilities.argmax(1) == labels, tuple(ids.tolist()))
-    # NumPy raises all of these for a file that is torn, cut short, or no archive at all.
-    except (OSError, ValueError, KeyError, TypeError, EOFError, IndexError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{folder / PREDICTIONS} is missing or damaged: train the run again") from error
+    return FinishedRun(summary, *read_correct(folder))
 
 
 def arm_differences(
@@ -191,7 +184,7 @@ def arm_differences(
     scores = {name: {seed: run.summary["top1"] for seed, run in by_seed.items()} for name, by_seed in runs.items()}
     correct = {name: {seed: run.correct for seed, run in by_seed.items()} for name, by_seed in runs.items()}
     # Predictions can be compared image by image only where the images are the same.
-    if len({run.ids for by_seed in runs.values() for run in by_seed.values()}) != 1:
+    if len({run.images_sha256 for by_seed in runs.values() for run in by_seed.values()}) != 1:
         correct = {name: {} for name in runs}
     return paired_differences(
         scores[reference],

@@ -5,8 +5,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from stepwise_jax.errors import SaveError
 from stepwise_jax.formatting import describe_scores
 from stepwise_jax.functional.state import TrainState, digest, learned_state
@@ -14,10 +12,10 @@ from stepwise_jax.runtime import multihost
 from stepwise_jax.training.measurements.evaluation import predict_test_set
 from stepwise_jax.training.programs.step_functions import step_options
 from stepwise_jax.training.session import Session
-from stepwise_jax.workdir import predictions, record_file
+from stepwise_jax.workdir import record_file
 from stepwise_jax.workdir.files import PREDICTIONS, SAMPLES, SUMMARY
 from stepwise_jax.workdir.json_files import write_json
-from stepwise_jax.workdir.predictions import write_arrays, write_samples
+from stepwise_jax.workdir.predictions import choose_samples, write_predictions, write_samples
 from stepwise_jax.workdir.records import TIME_KINDS, row_metrics
 from stepwise_jax.workdir.writing import write_advice
 
@@ -34,8 +32,8 @@ def write_results(
       Stopped: if a signal arrives meanwhile.
     """
     with session.timer.measure("evaluate"):
-        probabilities = predict_test_set(session, state)
-    rows = predictions.choose_samples(session.test_labels, probabilities)
+        ranking = predict_test_set(session, state)
+    rows = choose_samples(ranking.label_ranks == 0, ranking.probabilities[:, 0])
     images = session.test_loader.images(rows)
 
     def write() -> dict[str, Any]:
@@ -43,7 +41,7 @@ def write_results(
             session.held.check()
         summary = recorded or make_summary(session, state, record_file.read_records(folder))
         with _explain_write_failure(folder):
-            write_predictions(session, probabilities, folder / PREDICTIONS)
+            write_predictions(folder / PREDICTIONS, session.test_ids, session.test_labels, session.classes, ranking)
             write_samples(rows, images, folder / SAMPLES)
             write_json(folder / SUMMARY, summary)
         return summary
@@ -63,17 +61,6 @@ def _explain_write_failure(folder: Path) -> Iterator[None]:
             f"{folder} cannot be written ({error.strerror}): training is done and saved; {write_advice(error)} "
             "to write the predictions and the summary"
         ) from error
-
-
-def write_predictions(session: Session, probabilities: np.ndarray, path: Path) -> None:
-    """Write test ids, labels and probabilities, in the order of the test set on disk, and the class names."""
-    write_arrays(
-        path,
-        ids=np.asarray(session.test_ids),
-        labels=session.test_labels,
-        probabilities=probabilities,
-        classes=np.asarray(session.classes, np.str_),
-    )
 
 
 def make_summary(session: Session, state: TrainState, rows: record_file.RunRecords) -> dict[str, Any]:

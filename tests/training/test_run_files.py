@@ -48,7 +48,8 @@ def test_predictions_name_the_classes_and_samples_are_of_them(run, data_dir):
     predictions, kept = np.load(run / "predictions.npz"), np.load(run / "samples.npz")
     assert predictions["classes"].tolist() == list("0123456789")
     assert predictions["classes"].dtype.kind == "U"
-    rows = choose_samples(predictions["labels"], predictions["probabilities"])
+    probabilities = predictions["probabilities"]
+    rows = choose_samples(probabilities.argmax(1) == predictions["labels"], probabilities.max(1))
     assert kept["rows"].dtype == np.int64
     np.testing.assert_array_equal(kept["rows"], rows)
     np.testing.assert_array_equal(kept["images"], examples(data_dir, "test").images[rows])

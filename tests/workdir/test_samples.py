@@ -12,7 +12,7 @@ RANDOM = np.random.default_rng(0)
 def test_samples_are_the_surest_errors_and_some_from_all_over(examples, right):
     probabilities = RANDOM.dirichlet(np.ones(4), examples)
     labels = np.where(RANDOM.random(examples) < right, probabilities.argmax(1), RANDOM.integers(0, 4, examples))
-    rows = choose_samples(labels, probabilities).tolist()
+    rows = choose_samples(probabilities.argmax(1) == labels, probabilities.max(1)).tolist()
     listed = enumerate(zip(probabilities.tolist(), labels, strict=True))
     best = [(max(row), place) for place, (row, label) in listed if row.index(max(row)) != label]
     wrong = [place for _, place in sorted(best, reverse=True)][:12]

@@ -71,7 +71,7 @@ def _counted(count: int, noun: str) -> str:
 
 def _setting(compared: Comparison, finished: FinishedRuns, run: Run, reference: str) -> str:
     experiment, plan = compared.experiment, compared.experiment.plan
-    images = max(len(each.ids) for of_seed in finished.values() for each in of_seed.values())
+    images = max(len(each.correct) for of_seed in finished.values() for each in of_seed.values())
     rate = f"λ = {plan.learning_rate:g}{' before tuning' if compared.protocol.tune_trials else ''}"
     size, examples = experiment.data.image_size, run.stages[-1]["examples"]
     return (

@@ -23,6 +23,7 @@ from stepwise_jax.training.session import Session
 from stepwise_jax.workdir import lock
 from stepwise_jax.workdir.files import CHECKPOINTS, SUBSETS
 from stepwise_jax.workdir.json_files import read_json
+from stepwise_jax.workdir.predictions import Ranking
 
 
 def evaluate(
@@ -93,18 +94,18 @@ def score_test_set(session: Session | Scoring, state: TrainState) -> dict[str, f
     return scores_from_sums(session.compiled.metrics, sums, examples)
 
 
-def predict_test_set(session: Session, state: TrainState) -> np.ndarray:
-    """Return the class probabilities of every test example, float32 [N, C].
+def predict_test_set(session: Session, state: TrainState) -> Ranking:
+    """Return the most probable classes of every test example, and the rank of its correct class.
 
     Raises:
       Stopped: if a signal arrives meanwhile.
     """
     examples, (rows, _) = _test_batches(session)
-    probabilities = [
-        np.asarray(session.compiled.predict(state, session.test_loader.examples, inputs))
+    batches = [
+        jax.device_get(session.compiled.predict(state, session.test_loader.examples, inputs))
         for inputs in until_stopped(session.stop, session.test_loader.batches(rows))
     ]
-    return np.concatenate(probabilities)[:examples]
+    return Ranking(*(np.concatenate(arrays)[:examples] for arrays in zip(*batches, strict=True)))
 
 
 def _test_batches(session: Session | Scoring) -> tuple[int, tuple[np.ndarray, np.ndarray]]:

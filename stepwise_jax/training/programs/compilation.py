@@ -39,6 +39,7 @@ from stepwise_jax.training.programs.step_functions import (
     make_stage_call,
     resized,
 )
+from stepwise_jax.workdir.predictions import Ranking
 
 Key = tuple[Any, ...]
 """A function's name, its options, and the shape of its inputs."""
@@ -122,8 +123,8 @@ class CompiledFunctions:
         args = (state, examples, inputs, place(mask, split_along(self._mesh, 0)))
         return self._get_compiled("evaluate", self._evaluate, *args)(*args)
 
-    def predict(self, state: TrainState, examples: ResidentSplit | None, inputs: Inputs) -> jax.Array:
-        """Class probabilities float32 [b, C]."""
+    def predict(self, state: TrainState, examples: ResidentSplit | None, inputs: Inputs) -> Ranking:
+        """The most probable classes of a batch [b], and the rank of its correct classes; arrays on the devices."""
         return self._get_compiled("predict", self._predict, state, examples, inputs)(state, examples, inputs)
 
     def update_batch_stats(

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from stepwise_jax.data.batches import Inputs, ResidentSplit, gather_batch, gather_images, gather_labels
 from stepwise_jax.functional.augmentation import Augmentation
-from stepwise_jax.functional.metrics import Metric, eval_logits, make_eval_step
+from stepwise_jax.functional.metrics import Metric, eval_logits, label_ranks, make_eval_step
 from stepwise_jax.functional.preprocessing import Preprocessing, normalise, resize
 from stepwise_jax.functional.recipe import Recipe
 from stepwise_jax.functional.state import TrainState, make_initializer
@@ -27,6 +27,7 @@ from stepwise_jax.functional.train_step import (
 from stepwise_jax.plans.stage import Stage
 from stepwise_jax.runtime.sharding import on_mesh, replicated, split_along
 from stepwise_jax.runtime.xla_options import compiler_options
+from stepwise_jax.workdir.predictions import TOP_CLASSES, Ranking
 
 TrainCall = Callable[[TrainState, ResidentSplit | None, Inputs], tuple[TrainState, jax.Array]]
 
@@ -169,14 +170,24 @@ def make_evaluate_call(
     return call
 
 
-def make_predict_call(network: nn.Module, preprocessing: Preprocessing) -> Callable[..., jax.Array]:
-    """Return a function `state, examples, inputs [b] -> probabilities [b, C]`."""
+def make_predict_call(network: nn.Module, preprocessing: Preprocessing) -> Callable[..., Ranking]:
+    """Return a function `state, examples, inputs [b] -> ranking`: all probabilities [b, C] stay on the device."""
 
-    def call(state: TrainState, examples: ResidentSplit | None, inputs: Inputs) -> jax.Array:
-        images, _ = gather_batch(examples, inputs, preprocessing)
-        return jax.nn.softmax(eval_logits(network, state, images))
+    def call(state: TrainState, examples: ResidentSplit | None, inputs: Inputs) -> Ranking:
+        images, labels = gather_batch(examples, inputs, preprocessing)
+        return rank_classes(eval_logits(network, state, images), labels)
 
     return call
+
+
+def rank_classes(logits: jax.Array, labels: jax.Array) -> Ranking:
+    """Rank the classes of logits [b, C]; of equal ones the first is the more probable, as in `label_ranks`."""
+    # To `top_k`, -0 is below 0.
+    logits = jnp.where(logits == 0, jnp.zeros_like(logits), logits)
+    probabilities = jax.nn.softmax(logits)
+    _, classes = jax.lax.top_k(logits, min(TOP_CLASSES, logits.shape[1]))
+    best, own = (jnp.take_along_axis(probabilities, each, axis=1) for each in (classes, labels[:, None]))
+    return Ranking(classes, best, label_ranks(logits, labels), own[:, 0])  # pyright: ignore
 
 
 def make_batch_stats_call(network: nn.Module, preprocessing: Preprocessing) -> Callable[..., Any]:

@@ -10,9 +10,12 @@ import pytest
 from stepwise_jax.functional.preprocessing import preprocess
 from stepwise_jax.functional.state import TrainState
 from stepwise_jax.functional.train_step import Batch, make_train_step
+from stepwise_jax.runtime import sharding
+from stepwise_jax.training.programs.step_functions import rank_classes
 from tests.training.programs.compiled_programs import (
     IMAGES,
     LABELS,
+    MESH,
     NETWORK,
     OPTIMIZER,
     PREPROCESSING,
@@ -86,15 +89,39 @@ def test_predictions_and_counts_are_those_of_the_network_in_numpy(shared):
     state, inputs = start(), np.arange(20, dtype=np.int32)
     expected = reference_probabilities(state, inputs)
     assert 0.05 < expected.max() < 0.999
-    np.testing.assert_allclose(
-        shared.compiled.predict(state, examples(), placed(inputs)), expected, rtol=2e-3, atol=1e-5
-    )
+    own = expected[np.arange(20), LABELS[:20]]
+    ranks = (expected > own[:, None]).sum(axis=1)
+    ranking = jax.device_get(shared.compiled.predict(state, examples(), placed(inputs)))
+    assert (ranking.classes.dtype, ranking.label_ranks.dtype) == (np.int32, np.int32)
+    np.testing.assert_array_equal(ranking.classes, np.argsort(-expected, axis=1)[:, :10])
+    np.testing.assert_allclose(ranking.probabilities, -np.sort(-expected, axis=1)[:, :10], rtol=2e-3, atol=1e-5)
+    np.testing.assert_array_equal(ranking.label_ranks, ranks)
+    np.testing.assert_allclose(ranking.label_probabilities, own, rtol=2e-3, atol=1e-5)
     mask = np.arange(20) % 3 > 0
     counts = jax.device_get(shared.compiled.evaluate(state, examples(), placed(inputs), mask))
-    own = expected[np.arange(20), LABELS[:20]]
-    places = (expected > own[:, None]).sum(axis=1)[mask]
-    assert (counts["top1"], counts["top5"]) == ((places < 1).sum(), (places < 5).sum())
+    assert (counts["top1"], counts["top5"]) == ((ranks[mask] < 1).sum(), (ranks[mask] < 5).sum())
     assert counts["loss"] == pytest.approx(-np.log(own[mask]).sum(), rel=1e-3)
+
+
+@pytest.mark.parametrize("classes", [2, 10, 101])
+def test_the_ten_most_probable_classes_are_those_of_a_stable_sort_ties_included(classes):
+    # Whole numbers from few values, so that most rows hold ties; and zeros of either sign.
+    logits = np.random.default_rng(0).integers(-2, 3, (40, classes)).astype(np.float32)
+    logits[::2] *= np.where(logits[::2] == 0, -1, 1)
+    labels = np.arange(40) % classes
+    rows = sharding.split_along(MESH, 0)
+    ranking = jax.device_get(jax.jit(rank_classes)(*jax.device_put((logits, labels), rows)))
+    order = np.argsort(-logits, axis=1, kind="stable")
+    np.testing.assert_array_equal(ranking.classes, order[:, :10])
+    np.testing.assert_array_equal(ranking.label_ranks, np.argmax(order == labels[:, None], axis=1))
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(ranking.probabilities, np.take_along_axis(probabilities, order, 1)[:, :10], rtol=1e-5)
+    np.testing.assert_allclose(ranking.label_probabilities, probabilities[np.arange(40), labels], rtol=1e-5)
+
+
+def test_a_diverged_network_predicts_nothing_correctly():
+    ranking = rank_classes(jnp.full((2, 12), jnp.nan), jnp.array([0, 5]))
+    assert (np.asarray(ranking.label_ranks) > 0).all()
 
 
 def test_statistics_start_from_what_is_given_and_not_from_the_state(shared):
