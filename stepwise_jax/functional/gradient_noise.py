@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from scipy import special
+import scipy
 
 CONFIDENCE = 0.95
 
@@ -93,7 +93,7 @@ def _estimate(whole: Any, without: np.ndarray) -> Estimate:
     """Return an estimate with its jackknife interval, by Student's t, from the estimates without each group [J]."""
     groups = len(without)
     error = np.sqrt((groups - 1) / groups * ((without - without.mean()) ** 2).sum())
-    reach = special.stdtrit(groups - 1, (1 + CONFIDENCE) / 2) * error
+    reach = scipy.special.stdtrit(groups - 1, (1 + CONFIDENCE) / 2) * error
     return Estimate(float(whole), float(whole - reach), float(whole + reach))
 
 

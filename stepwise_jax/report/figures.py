@@ -5,7 +5,7 @@ import textwrap
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import matplotlib.style
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -42,6 +42,8 @@ DARK = Theme(
     ("#56b4e9", "#f0883e", "#2fbf95", "#e49ac6", "#f0e442", "#7d8fff", "#cf6a93", "#a3adb8"),
 )
 
+Format = Literal["png", "svg"]
+
 DrawFunction = Callable[[Theme], Figure]
 
 WIDTH = 5.2
@@ -71,18 +73,48 @@ def make_picture(
       panels: pairs of a description and a function that draws a figure.
       whole: draws all panels in one figure, for the files; by default the first panel.
     """
-    drawn = tuple(PicturePanel(words, render(draw, "svg", LIGHT), render(draw, "svg", DARK)) for words, draw in panels)
-    return Picture(name, description, drawn, *render_files(whole or panels[0][1]))
+    png, svg = render_files(whole or panels[0][1])
+    # The file of a single panel is its light figure.
+    light = [svg] if whole is None else [render(draw, "svg", LIGHT) for _, draw in panels]
+    drawn = tuple(
+        PicturePanel(words, own, render(draw, "svg", DARK)) for (words, draw), own in zip(panels, light, strict=True)
+    )
+    return Picture(name, description, drawn, png, svg)
 
 
 def render_files(draw: DrawFunction) -> tuple[bytes, bytes]:
     """Return the contents of a PNG and of an SVG file of a figure."""
-    return render(draw, "png", LIGHT), render(draw, "svg", LIGHT)
+    svg, png = _render(draw, ("svg", "png"), LIGHT)
+    return png, svg
 
 
-def render(draw: DrawFunction, file_format: Literal["png", "svg"], theme: Theme) -> bytes:
+def render(draw: DrawFunction, file_format: Format, theme: Theme) -> bytes:
     """Return the contents of a file of a figure."""
-    settings = {
+    return _render(draw, (file_format,), theme)[0]
+
+
+def _render(draw: DrawFunction, formats: Sequence[Format], theme: Theme) -> list[bytes]:
+    with matplotlib.style.context(["default", _settings(theme)]), warnings.catch_warnings():
+        # Characters that the font lacks are drawn as boxes; the text of the page shows them.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        figure = draw(theme)
+        FigureCanvasAgg(figure)
+        return [_save(figure, each, theme, laid_out=bool(index)) for index, each in enumerate(formats)]
+
+
+def _save(figure: Figure, file_format: Format, theme: Theme, laid_out: bool) -> bytes:
+    if laid_out:
+        # To lay out a figure, matplotlib draws it once more.
+        figure.set_layout_engine("none")
+    # No date and no version: the same figure must give the same bytes.
+    metadata = {"Date": None, "Creator": None} if file_format == "svg" else {"Software": None}
+    file = io.BytesIO()
+    figure.savefig(file, format=file_format, dpi=160, facecolor=theme.background, metadata=metadata)
+    return file.getvalue()
+
+
+def _settings(theme: Theme) -> dict[str, Any]:
+    return {
         # Without a salt, matplotlib gives the parts of an SVG random names.
         "svg.hashsalt": "stepwise-jax",
         # A dollar sign in a name does not start a formula.
@@ -93,17 +125,9 @@ def render(draw: DrawFunction, file_format: Literal["png", "svg"], theme: Theme)
         "axes.edgecolor": theme.muted,
         "axes.labelcolor": theme.foreground,
         "axes.facecolor": "none",
+        # Where a title stands by itself; matplotlib would measure every tick to place it.
+        "axes.titley": 1.0,
         "text.color": theme.foreground,
         "xtick.color": theme.foreground,
         "ytick.color": theme.foreground,
     }
-    # No date and no version: the same figure must give the same bytes.
-    metadata = {"Date": None, "Creator": None} if file_format == "svg" else {"Software": None}
-    file = io.BytesIO()
-    with matplotlib.style.context(["default", settings]), warnings.catch_warnings():
-        # Characters that the font lacks are drawn as boxes; the text of the page shows them.
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        figure = draw(theme)
-        FigureCanvasAgg(figure)
-        figure.savefig(file, format=file_format, dpi=160, facecolor=theme.background, metadata=metadata)
-    return file.getvalue()

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from stepwise_jax.workdir.files import DESIGN, SUMMARY
 from stepwise_jax.workdir.folder import check_finished_run, conflicting_fields, holds_other_files
 from stepwise_jax.workdir.json_files import read_json, write_json
 from stepwise_jax.workdir.predictions import read_correct
-from stepwise_jax.workdir.runs import read_summary
+from stepwise_jax.workdir.runs import READERS, read_summary
 
 FAILURES_FILE = "failures.json"
 
@@ -158,10 +159,11 @@ class FinishedRun:
 def read_finished_runs(comparison: Comparison, root: Path) -> dict[str, dict[int, FinishedRun]]:
     """Read the finished runs, by arm and seed."""
     runs: dict[str, dict[int, FinishedRun]] = {}
-    for arm in comparison.arms:
-        folders = {seed: comparison.run_folder(root, arm.name, seed) for seed in comparison.seeds}
-        finished = {seed: folder for seed, folder in folders.items() if (folder / SUMMARY).exists()}
-        runs[arm.name] = {seed: _read_finished_run(folder) for seed, folder in finished.items()}
+    with ThreadPoolExecutor(READERS) as pool:
+        for arm in comparison.arms:
+            folders = {seed: comparison.run_folder(root, arm.name, seed) for seed in comparison.seeds}
+            finished = {seed: folder for seed, folder in folders.items() if (folder / SUMMARY).exists()}
+            runs[arm.name] = dict(zip(finished, pool.map(_read_finished_run, finished.values()), strict=True))
     return runs
 
 

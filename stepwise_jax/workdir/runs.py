@@ -1,6 +1,7 @@
 """Reads the folders of runs, finished or not, for reports and tables."""
 
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ _EPOCH_SCORES = ("train_loss", "test_loss", "top1", "top5", "best_top1")
 _NOISE_NUMBERS = ("stage", "microbatches", "microbatch_size", "noise_scale", "rate_over_batch", "seconds")
 _NOISE_INTERVALS = ("trace_interval", "squared_norm_interval", "b_simple_interval")
 _SUMMARY_NUMBERS = ("top1", "best_top1", "samples", "updates")
+
+READERS = 8
+"""Threads that read runs: on a file system of another machine they would wait for one file after another."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +51,9 @@ def read_runs(workdirs: Iterable[Path]) -> tuple[Run, ...]:
       InputError: for a folder that holds no run or has no finished epoch.
     """
     folders = tuple(dict.fromkeys(Path(workdir).resolve() for workdir in workdirs))
-    names = _distinct_names(folders)
-    return tuple(_read_run(folder, replace_unprintable(name)) for folder, name in zip(folders, names, strict=True))
+    names = map(replace_unprintable, _distinct_names(folders))
+    with ThreadPoolExecutor(READERS) as pool:
+        return tuple(pool.map(_read_run, folders, names))
 
 
 def _read_run(workdir: Path, name: str) -> Run:

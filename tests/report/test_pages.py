@@ -24,6 +24,7 @@ from stepwise_jax.report.series import group_series
 from stepwise_jax.report.sweep_page import sweep_page
 from stepwise_jax.workdir.json_files import write_json
 from stepwise_jax.workdir.predictions import Predictions, most_confused, read_predictions
+from stepwise_jax.workdir.record_file import RunRecords, read_records
 from stepwise_jax.workdir.runs import read_runs
 
 
@@ -221,6 +222,26 @@ def test_the_same_comparison_gives_the_same_bytes(compared, tmp_path):
     assert files[0] == files[1]
     for name in files[0]:
         assert (pages[0] / name).read_bytes() == (pages[1] / name).read_bytes(), name
+
+
+def test_the_page_of_a_comparison_reads_each_run_once(compared, monkeypatch):
+    read = []
+
+    def counting(folder: Path) -> RunRecords:
+        read.append(folder)
+        return read_records(folder)
+
+    monkeypatch.setattr("stepwise_jax.workdir.runs.read_records", counting)
+    monkeypatch.setattr("stepwise_jax.report.figures._render", lambda draw, formats, theme: [b""] * len(formats))
+    comparison_page(compared)
+    assert sorted(read) == sorted(path.parent.resolve() for path in compared.glob("*/*/records.jsonl"))
+
+
+def test_a_picture_of_one_panel_has_it_as_its_file():
+    drawn = draw_seconds("seconds", {"a run": SECONDS})
+    assert drawn.panels[0].light == drawn.svg == draw_seconds("seconds", {"a run": SECONDS}).svg
+    assert drawn.panels[0].dark != drawn.svg
+    assert drawn.png.startswith(b"\x89PNG")
 
 
 def test_a_comparison_is_reported_alone(compared, tmp_path):

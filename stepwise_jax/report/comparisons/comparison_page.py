@@ -27,7 +27,7 @@ from stepwise_jax.studies.tuning import TUNING_HEADER, tuning_rows
 from stepwise_jax.workdir.json_files import read_json
 from stepwise_jax.workdir.predictions import read_predictions
 from stepwise_jax.workdir.records import TIME_KINDS
-from stepwise_jax.workdir.runs import Run, read_runs
+from stepwise_jax.workdir.runs import Run
 
 
 def comparison_page(root: Path) -> tuple[Block, ...]:
@@ -38,11 +38,11 @@ def comparison_page(root: Path) -> tuple[Block, ...]:
     """
     compared = comparison_file.read_comparison(root)
     finished = comparison_folder.read_finished_runs(compared, root)
-    folders = [compared.run_folder(root, name, seed) for name, of_seed in finished.items() for seed in of_seed]
-    if not folders:
+    if not any(finished.values()):
         raise InputError(f"{root} has no finished run yet: there is nothing to show")
-    looks = comparison_file.count_looks(root)
-    runs, differences = read_runs(folders), comparison_folder.arm_differences(compared, finished, looks)
+    arm_runs = predictors.read_arm_runs(compared, root, finished)
+    runs = [run for of_seed in arm_runs.values() for run in of_seed.values()]
+    differences = comparison_folder.arm_differences(compared, finished, comparison_file.count_looks(root))
     styles = arm_styles(compared.arms)
     reference = styles[compared.arms[0].name].label
     return (
@@ -54,7 +54,7 @@ def comparison_page(root: Path) -> tuple[Block, ...]:
         *difference_blocks(compared, finished, differences, styles),
         *_curves(compared, root, runs, styles),
         *_strategies(compared, finished, runs, root, styles),
-        *_predictors(predictors.read_arm_runs(compared, root, finished), styles),
+        *_predictors(arm_runs, styles),
         *paper_blocks(runs),
         *_cost(compared, finished, runs, root, styles),
         *_tuning(root, styles),

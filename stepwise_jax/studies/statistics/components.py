@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special
+import scipy
 
 from stepwise_jax.studies.statistics.student import SIGNIFICANCE, Interval
 
@@ -56,5 +56,5 @@ def _interval(variance: float, runs: int) -> Interval | None:
     if variance <= 0:
         return None
     freedom = runs - 1
-    low, high = (special.chdtri(freedom, tail) for tail in (SIGNIFICANCE / 2, 1 - SIGNIFICANCE / 2))
+    low, high = (scipy.special.chdtri(freedom, tail) for tail in (SIGNIFICANCE / 2, 1 - SIGNIFICANCE / 2))
     return Interval(freedom * variance / float(low), freedom * variance / float(high))

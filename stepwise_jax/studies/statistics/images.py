@@ -3,7 +3,7 @@
 import math
 
 import numpy as np
-from scipy import special, stats
+import scipy
 
 from stepwise_jax.studies.statistics.student import SIGNIFICANCE, Interval
 
@@ -23,7 +23,7 @@ def image_interval(differences: np.ndarray) -> Interval | None:
     per_image = differences.mean(0)
     if len(per_image) < 2 or np.ptp(per_image) == 0:
         return None
-    found = stats.bootstrap(
+    found = scipy.stats.bootstrap(
         (per_image,),
         np.mean,
         n_resamples=_RESAMPLES,
@@ -62,8 +62,8 @@ def crossed_interval(differences: np.ndarray, looks: int = 1) -> Interval | None
     variance = (of_seeds + from_images) / (seeds * images)
     freedom = (of_seeds + from_images) ** 2 / (of_seeds**2 / (seeds - 1) + from_images**2 / (images - 1))
     tail = 1 - SIGNIFICANCE / looks / 2
-    half = float(special.stdtrit(freedom, tail)) * math.sqrt(variance)
-    of_seeds_alone = float(special.stdtrit(seeds - 1, tail)) * math.sqrt(of_seeds / (seeds * images))
+    half = float(scipy.special.stdtrit(freedom, tail)) * math.sqrt(variance)
+    of_seeds_alone = float(scipy.special.stdtrit(seeds - 1, tail)) * math.sqrt(of_seeds / (seeds * images))
     half = max(half, of_seeds_alone)
     mean = float(differences.mean())
     return Interval(mean - half, mean + half)

@@ -2,14 +2,19 @@
 
 import math
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
-from scipy import optimize, special, stats
+import scipy
 
 MOST_SEEDS = 1000
 """Larger numbers of seeds are not searched: nobody would train them."""
 
-_NODES, _WEIGHTS = special.roots_legendre(200)
+
+@cache
+def _nodes_and_weights() -> tuple[np.ndarray, np.ndarray]:
+    """Of Gauss and Legendre's quadrature on [-1, 1]."""
+    return scipy.special.roots_legendre(200)
 
 
 def difference_power(deviation: float, difference: float, seeds: int, alpha: float = 0.05) -> float:
@@ -22,10 +27,10 @@ def difference_power(deviation: float, difference: float, seeds: int, alpha: flo
       alpha: the test's level.
     """
     shift = math.sqrt(seeds) * abs(difference) / deviation
-    critical = stats.t.ppf(1 - alpha / 2, seeds - 1)
-    upper = stats.nct.sf(critical, seeds - 1, shift)
+    critical = scipy.stats.t.ppf(1 - alpha / 2, seeds - 1)
+    upper = scipy.stats.nct.sf(critical, seeds - 1, shift)
     # The tail of the wrong sign, which SciPy returns as NaN where it is far below the smallest number of consequence.
-    return float(upper + np.nan_to_num(stats.nct.cdf(-critical, seeds - 1, shift)))
+    return float(upper + np.nan_to_num(scipy.stats.nct.cdf(-critical, seeds - 1, shift)))
 
 
 def equivalence_power(deviation: float, margin: float, seeds: int, alpha: float = 0.05) -> float:
@@ -41,13 +46,14 @@ def equivalence_power(deviation: float, margin: float, seeds: int, alpha: float 
       alpha: the level of each of the two tests.
     """
     scaled = math.sqrt(seeds) * margin / deviation
-    critical = stats.t.ppf(1 - alpha, seeds - 1)
+    critical = scipy.stats.t.ppf(1 - alpha, seeds - 1)
     # Both tests reject where |mean| < margin - critical * estimate / sqrt(n). Integrated is estimate / deviation.
     freedom, scale = seeds - 1, 1 / math.sqrt(seeds - 1)
-    highest = min(scaled / critical, float(stats.chi.isf(1e-14, freedom, scale=scale)))
-    ratios = highest * (_NODES + 1) / 2
-    within = 2 * special.ndtr(scaled - critical * ratios) - 1
-    return float(highest / 2 * np.sum(_WEIGHTS * within * stats.chi.pdf(ratios, freedom, scale=scale)))
+    highest = min(scaled / critical, float(scipy.stats.chi.isf(1e-14, freedom, scale=scale)))
+    nodes, weights = _nodes_and_weights()
+    ratios = highest * (nodes + 1) / 2
+    within = 2 * scipy.special.ndtr(scaled - critical * ratios) - 1
+    return float(highest / 2 * np.sum(weights * within * scipy.stats.chi.pdf(ratios, freedom, scale=scale)))
 
 
 def smallest_difference(deviation: float, seeds: int, power: float = 0.8, alpha: float = 0.05) -> float:
@@ -70,7 +76,9 @@ def smallest_difference(deviation: float, seeds: int, power: float = 0.8, alpha:
     highest = 1.0
     while difference_power(1.0, highest, seeds, alpha) < power:
         highest *= 2
-    found = optimize.brentq(lambda difference: difference_power(1.0, difference, seeds, alpha) - power, 0.0, highest)
+    found = scipy.optimize.brentq(
+        lambda difference: difference_power(1.0, difference, seeds, alpha) - power, 0.0, highest
+    )
     return deviation * float(found)  # pyright: ignore
 
 
@@ -142,7 +150,7 @@ def seeds_to_decide(deviation: float, margin: float, alpha: float = 0.05) -> int
         raise ValueError(f"margin is {margin}: it must be positive")
 
     def decides(seeds: int) -> bool:
-        quantiles = special.stdtrit(seeds - 1, 1 - alpha) + special.stdtrit(seeds - 1, 1 - alpha / 2)
+        quantiles = scipy.special.stdtrit(seeds - 1, 1 - alpha) + scipy.special.stdtrit(seeds - 1, 1 - alpha / 2)
         return float(quantiles) * deviation < margin * math.sqrt(seeds)
 
     return _fewest(decides)

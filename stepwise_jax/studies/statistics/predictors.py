@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from stepwise_jax.studies.comparison import Comparison
 from stepwise_jax.studies.statistics.student import Interval, t_interval
@@ -107,7 +107,7 @@ def _taus(predictions: Mapping[int, Sequence[Prediction]], predictor: str, loss:
         if all(None not in pair for pair in pairs):
             # Rounded, so that arms whose predictor is equal but for rounding are ties.
             values, losses = zip(*((float(f"{x:.9g}"), y) for x, y in pairs), strict=True)
-            taus[seed] = float(stats.kendalltau(values, losses).statistic)  # pyright: ignore
+            taus[seed] = float(scipy.stats.kendalltau(values, losses).statistic)  # pyright: ignore
     return {seed: tau for seed, tau in taus.items() if np.isfinite(tau)}
 
 

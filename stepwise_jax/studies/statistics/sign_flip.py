@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
+import scipy
 
 EXACT_COUNT = 20
 """Up to so many seeds, all flips are counted."""
@@ -39,7 +39,7 @@ def sign_flip_p(values: Sequence[float]) -> float | None:
 
 
 def _sampled_p(values: np.ndarray) -> float:
-    found = stats.permutation_test(
+    found = scipy.stats.permutation_test(
         (values,),
         np.mean,
         permutation_type="samples",

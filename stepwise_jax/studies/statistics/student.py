@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy import special
+import scipy
 
 SIGNIFICANCE = 0.05
 
@@ -55,7 +55,7 @@ def t_interval(values: Sequence[float], looks: int = 1) -> Interval | None:
 
 def t_quantile(probability: float, count: int) -> float:
     """The quantile of Student's t for `count` values."""
-    return float(special.stdtrit(count - 1, probability))
+    return float(scipy.special.stdtrit(count - 1, probability))
 
 
 def difference_p(values: Sequence[float]) -> float | None:
@@ -63,7 +63,7 @@ def difference_p(values: Sequence[float]) -> float | None:
     statistic = _statistic(values, 0.0)
     if statistic is None:
         return 1.0 if len(values) > 1 and abs(mean_and_deviation(values)[0]) <= _NO_SPREAD else None
-    return min(1.0, 2 * float(special.stdtr(len(values) - 1, -abs(statistic))))
+    return min(1.0, 2 * float(scipy.special.stdtr(len(values) - 1, -abs(statistic))))
 
 
 def equivalence_p(values: Sequence[float], margin: float) -> float | None:
@@ -74,7 +74,7 @@ def equivalence_p(values: Sequence[float], margin: float) -> float | None:
     low, high = _statistic(values, -margin), _statistic(values, margin)
     if low is None or high is None:
         return None
-    return float(special.stdtr(len(values) - 1, max(-low, high)))
+    return float(scipy.special.stdtr(len(values) - 1, max(-low, high)))
 
 
 def _statistic(values: Sequence[float], center: float) -> float | None:
