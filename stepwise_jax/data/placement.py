@@ -110,7 +110,7 @@ def open_split(
     stored, rows = datasets.used_rows(data, dataset, split)
     examples = datasets.load(dataset, stored, data.image_size, progress, rows)
     resident = place_resident(examples.images, examples.labels, mesh, sharded=placement.kind == "sharded")
-    counts = channel_histograms(examples.images) if _needs_histograms(data, split) else None
+    counts = training_histograms(data, dataset, examples.images) if split == "train" else None
     return Split(ResidentLoader(resident, mesh), examples.labels, examples.ids, counts)
 
 
@@ -119,13 +119,34 @@ def _open_streamed(data: DataConfig, dataset: Dataset, split: str, mesh: Mesh, p
     labels, ids = datasets.labels_and_ids(dataset, stored, rows, progress)
     read_images = datasets.make_image_reader(dataset, stored, data.image_size, rows)
     loader = StreamingLoader(read_images, labels, datasets.image_shape(dataset, data.image_size), mesh, data.workers)
-    return Split(
-        loader, labels, ids, _count_values(read_images, len(labels)) if _needs_histograms(data, split) else None
-    )
+    return Split(loader, labels, ids, training_histograms(data, dataset) if split == "train" else None)
 
 
-def _needs_histograms(data: DataConfig, split: str) -> bool:
-    return data.normalisation == "dataset" and split == "train"
+def training_histograms(data: DataConfig, dataset: Dataset, images: np.ndarray | None = None) -> np.ndarray | None:
+    """Counts of each pixel value per channel over all training images; None where normalisation does not need them.
+
+    They are kept beside the data set: images are decoded to count them only once.
+
+    Args:
+      data: the data set, and how its images are normalised.
+      dataset: the same, opened.
+      images: the training images, if they are decoded already.
+
+    Returns:
+      int64 [C, 256].
+    """
+    from stepwise_jax.data.prepared import index
+
+    if data.normalisation != "dataset":
+        return None
+    stored, rows = datasets.used_rows(data, dataset, "train")
+
+    def count() -> np.ndarray:
+        if images is not None:
+            return channel_histograms(images)
+        return _count_values(datasets.make_image_reader(dataset, stored, data.image_size, rows), len(rows))
+
+    return index.find_histograms(dataset, rows, datasets.image_shape(dataset, data.image_size), count)
 
 
 def _count_values(read_images: ImageReader, examples: int) -> np.ndarray:

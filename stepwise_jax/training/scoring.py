@@ -10,7 +10,7 @@ from flax import linen as nn
 from stepwise_jax.data import datasets, subsets
 from stepwise_jax.data.dataset import Dataset
 from stepwise_jax.data.loaders import Loader
-from stepwise_jax.data.placement import Split, open_data, open_split
+from stepwise_jax.data.placement import Split, open_data, open_split, training_histograms
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import DataConfig, ExperimentConfig
 from stepwise_jax.functional.preprocessing import make_preprocessing
@@ -61,9 +61,7 @@ def open_scoring(
         log.event("delivery", placement.reason)
         test = open_split(config, dataset, "test", placement, mesh, log.show_preparation)
         _check_examples(config, dataset, test, folder)
-        counts = None
-        if config.normalisation == "dataset":
-            counts = open_split(config, dataset, "train", placement, mesh, log.show_preparation).histograms
+        counts = training_histograms(config, dataset)
         processing = make_preprocessing(config.normalisation, config.image_size, counts)
         shape = datasets.image_shape(dataset, config.image_size)
         write_signature(folder, Signature(processing, shape, dataset.class_names, config.name))

@@ -16,6 +16,7 @@ from stepwise_jax.errors import InputError, ReadError
 from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.experiment.serialization import override_fields
 from stepwise_jax.inference.trained import open_trained
+from stepwise_jax.training import scoring
 from stepwise_jax.training.measurements import evaluation
 from stepwise_jax.workdir import lock, reading
 from stepwise_jax.workdir.folder import parse_config, read_config
@@ -136,3 +137,18 @@ def test_test_images_that_changed_are_refused(copy):
     path.write_text(path.read_text().replace('"count": 360', '"count": 359'))
     with pytest.raises(InputError, match="the data has changed"):
         evaluation.evaluate(*parse_config(read_config(copy)), TinyNet(), copy)
+
+
+def test_evaluating_decodes_no_training_images(copy, monkeypatch):
+    opened, open_split = [], placement.open_split
+
+    def counting(data: Any, dataset: Any, split: str, *others: Any) -> placement.Split:
+        opened.append(split)
+        return open_split(data, dataset, split, *others)
+
+    monkeypatch.setattr(scoring, "open_split", counting)
+    monkeypatch.setattr(placement, "_count_values", None)
+    experiment, planned = parse_config(read_config(copy))
+    assert experiment.data.normalisation == "dataset"
+    evaluation.evaluate(experiment, planned, TinyNet(), copy)
+    assert opened == ["test"]

@@ -2,6 +2,7 @@
 
 One file for each split, beside the records that `prepare` wrote, or else in the user's cache. It is valid while the
 record files have the names, sizes and times that it lists, and it is made again, from the records, where it is not.
+Beside it are the histograms of decoded images that training has counted, each valid for the images of one hash.
 """
 
 import functools
@@ -9,7 +10,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import cv2
 import numpy as np
 
 from stepwise_jax.data.dataset import Dataset
@@ -127,6 +129,44 @@ def _places(folder: Path, stored: str) -> list[Path]:
     cache, name = user_cache(), hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:16]
     ours = [index_path(folder, stored)] if is_ours(folder) else []
     return [*ours, *([cache / "indexes" / f"{name}.{stored}.index"] if cache else [])]
+
+
+def find_histograms(
+    dataset: Dataset, rows: Sequence[int], shape: tuple[int, int, int], count: Callable[[], np.ndarray]
+) -> np.ndarray:
+    """The histogram of each channel over decoded training images, int64 [C, 256]; counted and kept if there is none.
+
+    Args:
+      dataset: an opened data set.
+      rows: the rows of its training images that are used.
+      shape: [H, W, C] of each decoded image.
+      count: returns the histograms.
+    """
+    images = find_index(dataset, "train").content_sha256
+    used = hashlib.sha256(np.asarray(rows, "<i8").tobytes()).hexdigest()
+    # Another version of the decoder may give other pixels.
+    key = hashlib.sha256(json.dumps([images, used, shape, cv2.__version__]).encode()).hexdigest()[:16]
+    places = [path.with_suffix(f".{key}.json") for path in _places(Path(dataset.builder.data_dir), "train")]
+    for place in places:
+        counts = _load_histograms(place)
+        if counts.shape == (shape[2], 256) and (counts.sum(axis=1) == len(rows) * shape[0] * shape[1]).all():
+            return counts
+    counts = count()
+    for place in places:
+        with suppress(OSError):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_write(place) as file:
+                file.write(json.dumps(counts.tolist()).encode())
+            break
+    return counts
+
+
+def _load_histograms(path: Path) -> np.ndarray:
+    """The histograms in a file; an empty array if there is none, or it is damaged."""
+    try:
+        return np.array(json.loads(path.read_bytes()), np.int64)
+    except (OSError, ValueError, TypeError, OverflowError):
+        return np.zeros(0, np.int64)
 
 
 def read_index(dataset: Dataset, split: str, progress: ProgressCallback) -> SplitIndex:
