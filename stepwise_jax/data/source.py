@@ -37,7 +37,7 @@ class Source:
       origin: where the images come from, for messages: "data.root is '...'".
       read: returns an example's image by its id, as encoded bytes or as a uint8 array [H, W, C]; must be thread-safe.
       array_shape: shape of the images if `read` returns arrays, None if it returns encoded bytes.
-      size_bytes: approximate size of all images.
+      size_bytes: approximate size of all images, or a function that finds it.
       find_fingerprint: returns what distinguishes data sets that are prepared under one name; None if there is only
         one. It may read all files, so it is called only when it is needed.
       unchanged: whether the data are still those that this source was made from.
@@ -53,7 +53,7 @@ class Source:
     splits: Mapping[str, SourceSplit]
     read: Callable[[str], bytes | np.ndarray]
     array_shape: tuple[int, int, int] | None
-    size_bytes: int
+    size_bytes: int | Callable[[], int]
     find_fingerprint: Callable[[], str | None] = lambda: None
     unchanged: Callable[[], bool] = lambda: True
     skip_unreadable: bool = False
@@ -64,6 +64,11 @@ class Source:
     def fingerprint(self) -> str | None:
         """What distinguishes this data set from others that are prepared under its name."""
         return self.find_fingerprint()
+
+    @property
+    def total_bytes(self) -> int:
+        """Approximate size of all images."""
+        return self.size_bytes() if callable(self.size_bytes) else self.size_bytes
 
 
 class _Scans:

@@ -7,7 +7,7 @@ from data_files import folder, prepare_and_open, quiet, write_image, write_split
 from stepwise_jax import train
 from stepwise_jax.data import datasets
 from stepwise_jax.data.source import forget_scans, scan_once
-from stepwise_jax.data.sources import image_folder
+from stepwise_jax.data.sources import class_folders, image_folder
 from stepwise_jax.experiment.config import DataConfig, ExperimentConfig, PlanConfig
 
 
@@ -27,6 +27,12 @@ def test_a_start_scans_a_folder_once(tmp_path, scans):
         dataset = prepare_and_open(data)
     assert len(scans) == 1
     assert len(datasets.labels_and_ids(dataset, "train")[1]) == 6
+
+
+def test_counting_images_asks_for_the_status_of_none(tmp_path, monkeypatch):
+    data = folder(write_splits(tmp_path / "root"))
+    monkeypatch.setattr(class_folders, "_with_status", None)
+    assert datasets.sizes(data).train == 6
 
 
 def test_the_next_start_finds_what_was_added(tmp_path, scans):

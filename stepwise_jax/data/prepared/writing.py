@@ -72,7 +72,7 @@ def prepare(source: Source, data_dir: Path, progress: ProgressCallback) -> None:
 
 def _needed_bytes(source: Source) -> int:
     """Approximate bytes on disk that preparing takes."""
-    return int(source.size_bytes * 1.05) + (1 << 20)
+    return int(source.total_bytes * 1.05) + (1 << 20)
 
 
 def _remove_incomplete(parent: Path) -> None:
@@ -203,7 +203,7 @@ def _shards(name: str, split: SourceSplit, count: int) -> list[np.ndarray]:
 
 
 def _bytes_each(source: Source) -> float:
-    return source.size_bytes / sum(len(split.ids) for split in source.splits.values())
+    return source.total_bytes / sum(len(split.ids) for split in source.splits.values())
 
 
 def _chunks(rows: np.ndarray, bytes_each: float) -> list[list[int]]:

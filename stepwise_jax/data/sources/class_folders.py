@@ -10,10 +10,13 @@ from typing import NamedTuple
 from stepwise_jax.data.images import SUFFIXES
 from stepwise_jax.data.source import SourceSplit, shorten
 from stepwise_jax.errors import InputError
+from stepwise_jax.runtime.threads import map_ahead
 
 _OTHER_IMAGES = (".heic", ".heif", ".jxl", ".svg", ".tga")
 
 _SEARCHED_LEVELS = 3
+
+_FILES_PER_TASK = 256
 
 _CLUTTER = ("thumbs.db", "desktop.ini", "__macosx")
 
@@ -23,14 +26,14 @@ class NestedImagesError(InputError):
 
 
 class ImageFile(NamedTuple):
-    """One image: `id` is its path below the root, with forward slashes."""
+    """One image: `id` is its path below the root, with forward slashes; the rest is 0 until somebody asks for it."""
 
     id: str
     class_name: str
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-    inode: int
+    size: int = 0
+    mtime_ns: int = 0
+    ctime_ns: int = 0
+    inode: int = 0
 
 
 class ClassFolder(NamedTuple):
@@ -43,13 +46,14 @@ class ClassFolder(NamedTuple):
     """Names of images of formats that are not read."""
 
 
-def read_class_folder(root: Path, path: Path, layout: str) -> ClassFolder:
+def read_class_folder(root: Path, path: Path, layout: str, status: bool = True) -> ClassFolder:
     """The images of one class, and the names of the other files.
 
     Args:
       root: the folder that ids are relative to.
       path: the class's folder.
       layout: the expected layout of the folders, for messages.
+      status: whether to ask for the size and the times of each file, which names alone do not need.
 
     Raises:
       InputError: for a folder that has no images or cannot be read, or images in subfolders.
@@ -62,7 +66,7 @@ def read_class_folder(root: Path, path: Path, layout: str) -> ClassFolder:
         if entry.is_dir():
             _check_not_nested(Path(entry.path), layout)
         elif _is_image(entry.name):
-            found.files.append(_file(entry, name, class_name))
+            found.files.append(_file(entry, name, class_name, status))
         else:
             foreign = entry.name.lower().endswith(_OTHER_IMAGES)
             (found.unsupported if foreign else found.others).append(name)
@@ -87,17 +91,37 @@ def refuse_unsupported(root: Path, names: Sequence[str], remedy: str = "") -> No
         )
 
 
-def _file(entry: os.DirEntry[str], name: str, class_name: str) -> ImageFile:
+def read_status(root: Path, files: Sequence[ImageFile]) -> list[ImageFile]:
+    """The same files with their sizes and times, asked for in parallel.
+
+    Raises:
+      InputError: naming one that cannot be read.
+    """
+    parts = [files[start : start + _FILES_PER_TASK] for start in range(0, len(files), _FILES_PER_TASK)]
+    found: list[ImageFile] = []
+    for future in map_ahead(lambda part: [_with_status(str(root / file.id), file) for file in part], parts):
+        found += future.result()
+    return found
+
+
+def _file(entry: os.DirEntry[str], name: str, class_name: str, status: bool) -> ImageFile:
     try:
         name.encode()
-        status = entry.stat()
     except UnicodeEncodeError as error:
         raise InputError(f"the name of {entry.path!r} is not valid UTF-8: rename the file") from error
+    file = ImageFile(name, class_name)
+    # Folders say of each name whether it is a file.
+    return file if not status and entry.is_file() else _with_status(entry.path, file)
+
+
+def _with_status(path: str, file: ImageFile) -> ImageFile:
+    try:
+        status = os.stat(path)
     except OSError as error:
-        raise InputError(f"{entry.path!r} cannot be read: {error.strerror}") from error
+        raise InputError(f"{path!r} cannot be read: {error.strerror}") from error
     if not stat.S_ISREG(status.st_mode):
-        raise InputError(f"{entry.path!r} is named like an image but is not a file")
-    return ImageFile(name, class_name, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+        raise InputError(f"{path!r} is named like an image but is not a file")
+    return ImageFile(file.id, file.class_name, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 
 def _check_class_name(path: Path) -> None:

@@ -57,6 +57,7 @@ def source(data: DataConfig) -> Source:
     class_names = next(iter(folders.values())).class_names
     test_fraction = None if "test" in folders else data.test_fraction
     files = [file for folder in folders.values() for file in folder.files]
+    known = cache(lambda: class_folders.read_status(root, files))  # A plan of a million files needs their names alone.
     remembered = locating.dataset_folder("image_folder", locating.data_dir(data))
     return Source(
         name="image_folder",
@@ -66,9 +67,9 @@ def source(data: DataConfig) -> Source:
         splits=_splits(folders, class_names, test_fraction),
         read=lambda name: (root / name).read_bytes(),
         array_shape=None,
-        size_bytes=sum(file.size for file in files),
-        find_fingerprint=cache(lambda: content_hashes.fingerprint(root, files, repr(test_fraction), remembered)),
-        unchanged=lambda: _all_files(data) == scanned,
+        size_bytes=lambda: sum(file.size for file in known()),
+        find_fingerprint=cache(lambda: content_hashes.fingerprint(root, known(), repr(test_fraction), remembered)),
+        unchanged=lambda: _all_files(data) == scanned and class_folders.read_status(root, files) == known(),
         skip_unreadable=data.unreadable == "skip",
         notes=(*notes, *_left_out_notes(root, places, folders, unsupported)),
     )
@@ -176,7 +177,9 @@ def _read_folder(root: Path, path: Path, unsupported: list[str]) -> _Folder:
     files: list[ImageFile] = []
     others: list[str] = []
     # A network's file system answers late: other folders are read meanwhile.
-    for future in map_ahead(lambda name: class_folders.read_class_folder(root, path / name, _LAYOUT), class_names):
+    for future in map_ahead(
+        lambda name: class_folders.read_class_folder(root, path / name, _LAYOUT, status=False), class_names
+    ):
         try:
             found = future.result()
         except class_folders.NestedImagesError as error:
