@@ -38,10 +38,9 @@ def source(data: DataConfig) -> Source:
     Images end in one of `images.SUFFIXES`, in any letter case; hidden files and file managers' clutter are ignored.
     Other files in a class folder are left out with a warning. Images of formats that are not read (HEIC, ...) raise an
     error unless data.unreadable is "skip", and images in subfolders of a class folder always do, since leaving them out
-    would silently train on fewer images than the user has. Symbolic links are followed.
-
-    Where there is no test folder, one called validation, valid or val takes its place; where there is no train folder,
-    `data.test_fraction` of the images of each class is held out.
+    would silently train on fewer images than the user has. Symbolic links are followed. Where there is no test folder,
+    one called validation, valid or val takes its place; where there is no train folder, `data.test_fraction` of the
+    images of each class is held out.
 
     Raises:
       InputError: for another layout, fewer than two classes, a class without images, or one that only test has.
