@@ -113,15 +113,12 @@ def open_session(
         log = stack.enter_context(RunLog(folder if is_first else None, observers))
         data, processing = stack.enter_context(open_run_data(experiment, stages, mesh, folder, log))
         opening = open_functions(experiment, network, variables, data.classes, processing, mesh, log)
-        wait_for_checkpoints(folder)
-        check = held.check if held else None
-        checkpoints = Checkpoints(folder / CHECKPOINTS, experiment.checkpoint.keep, check=check)
         yield Session(
             experiment=experiment,
             stages=stages,
             **data._asdict(),
             **stack.enter_context(opening)._asdict(),
-            checkpoints=stack.enter_context(checkpoints),
+            checkpoints=stack.enter_context(_open_checkpoints(folder, experiment.checkpoint.keep, held)),
             stop=agreement.StopAgreement(stack.enter_context(stop_on_signals()), mesh),
             log=log,
             mesh=mesh,
@@ -129,6 +126,11 @@ def open_session(
             profile=profile if is_first else None,
             held=held,
         )
+
+
+def _open_checkpoints(folder: Path, keep: int, held: HeldLock | None) -> Checkpoints:
+    wait_for_checkpoints(folder)
+    return Checkpoints(folder / CHECKPOINTS, keep, check=held.check if held else None)
 
 
 def open_devices(experiment: ExperimentConfig, stages: tuple[Stage, ...], network: nn.Module) -> Mesh:

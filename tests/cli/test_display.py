@@ -22,7 +22,7 @@ from stepwise_jax.cli.display import LineDisplay, LiveDisplay, RunStatus, estima
 from stepwise_jax.experiment.config import PlanConfig
 from stepwise_jax.plans.planning import make_plan, plan_to_dict
 from stepwise_jax.plans.stage import stage_to_dict
-from stepwise_jax.workdir.records import EpochRecord, EventRecord, StageRecord, StartRecord, StepsRecord
+from stepwise_jax.workdir.records import EpochRecord, StageRecord, StartRecord, StepsRecord
 
 ROOT = Path(__file__).parents[2]
 ROWS = [stage_to_dict(stage) for stage in make_plan(PlanConfig(), 1437)]
@@ -288,14 +288,3 @@ def test_a_stream_that_fails_does_not_end_the_run(number, terminal, monkeypatch)
     shown(StartRecord("nobody reads this", ROWS, 10_000))
     shown.show_message("nor this")
     shown.finish()
-
-
-@pytest.mark.parametrize(
-    ("verbose", "shown"), [(False, ["resuming"]), (True, ["compiled", "resuming", "on the device"])]
-)
-def test_what_the_compiler_did_is_shown_on_request(verbose, shown):
-    stream = io.StringIO()
-    display = make_display(stream, verbose)
-    for name, message in (("compile", "compiled"), ("resume", "resuming"), ("delivery", "on the device")):
-        display(EventRecord(name, message))
-    assert stream.getvalue().splitlines() == shown

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import stepwise_jax
 from stepwise_jax.errors import StepwiseError, first_line
 from stepwise_jax.studies.executors.slurm_job import run_command
 from stepwise_jax.studies.jobs import Job, Needs
@@ -57,7 +56,7 @@ def make_parameters(needs: Needs, partition: str | None, at_a_time: int) -> dict
     """
     assert needs.minutes is not None
     # The job imports this package, which need not be installed.
-    path = shlex.quote(str(Path(stepwise_jax.__file__).parents[1]))
+    path = shlex.quote(str(Path(__file__).parents[3]))
     parameters = {
         "job_name": "stepwise",
         "time": needs.minutes,
