@@ -145,7 +145,7 @@ def test_the_table_has_the_numbers(tmp_path):
     assert (table[0]["reference is"], table[0]["ahead by"], table[0]["seeds"]) == ("–", "–", "2")
     assert (table[1]["reference is"], table[1]["ahead by"]) == ("not decided", "+8.00")
     assert (table[1]["p sign-flip (Holm)"], table[1]["p equivalent (Holm)"]) == ("0.500", "0.911")
-    assert (table[1]["samples"], table[1]["updates"], table[1]["time a run"]) == ("1,200", "30", "0:01:05")
+    assert (table[1]["samples planned"], table[1]["updates"], table[1]["time a run"]) == ("1,200", "30", "0:01:05")
     assert set(table[2].values()) == {"long [slow]", "0", "–"}
     stream = io.StringIO()
     print_comparison(three, runs, differences, stream)

@@ -110,10 +110,10 @@ def _stamps(folder: Path) -> dict[str, _Stamp]:
     """The files that belong to the run, checkpoints last: size and time by path below the folder."""
     steps, found = complete_steps(folder), dict[str, _Stamp]()
     for path in sorted(folder.rglob("*"), key=lambda path: (path.is_relative_to(folder / CHECKPOINTS), path)):
-        parts = path.relative_to(folder).parts
-        partial = parts[0] == CHECKPOINTS and (len(parts) < 2 or parts[1] not in steps)
-        if parts[0] in (LOCK, OWNER) or partial or not path.is_file():
+        top, *below = path.relative_to(folder).parts
+        partial = top == CHECKPOINTS and (not below or below[0] not in steps)
+        if top in (LOCK, OWNER) or partial or not path.is_file():
             continue
         status = path.stat()
-        found["/".join(parts)] = (status.st_size, status.st_mtime_ns)
+        found["/".join([top, *below])] = (status.st_size, status.st_mtime_ns)
     return found

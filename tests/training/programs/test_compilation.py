@@ -70,7 +70,7 @@ def test_all_kinds_of_programs_compile_in_the_background(compilations):
     prepared.compile_predict_ahead(state, examples(), batch)
     prepared.compile_batch_stats_ahead(state, examples(), batch)
     before = len(compilations)
-    assert prepared.predict(state, examples(), batch).shape == (20, 7)
+    assert prepared.predict(state, examples(), batch).classes.shape == (20, 7)
     assert int(prepared.evaluate(state, examples(), batch, np.ones(20, bool))["top1"]) >= 0
     prepared.update_batch_stats(state.batch_stats, state, examples(), batch)
     assert len(opened.messages) == 3
