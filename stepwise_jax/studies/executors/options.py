@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,8 @@ def _make_local(options: ExecutorOptions, _: Path) -> Executor:
 
 
 def _make_slurm(options: ExecutorOptions, folder: Path) -> Executor:
+    # Otherwise submitit configures the logging of this process.
+    os.environ.setdefault("SUBMITIT_LOG_LEVEL", "NOCONFIG")
     submitit = _import_extra("submitit", "slurm")
     require(options.time is not None, "--executor.time", None, "the minutes that Slurm gives each job")
     check_slurm(options.needs(), options.partition)

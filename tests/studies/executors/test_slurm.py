@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-import launch
 from stepwise_jax.errors import InputError, InterruptedRunError
 from stepwise_jax.runtime.signals import StopRequest
 from stepwise_jax.studies.executors import job_queue, slurm
@@ -18,7 +17,7 @@ from stepwise_jax.studies.executors.job_queue import run_jobs
 from stepwise_jax.studies.executors.slurm_commands import check_slurm, query_states
 from stepwise_jax.studies.jobs import Failure, Job, Needs, StudyObserver
 from tests.studies.executors.engines import find_process, slurm_node, wait_for
-from tests.studies.executors.small_comparison import RUNS, WORDS, epochs_of, states
+from tests.studies.executors.small_comparison import ROOT, RUNS, WORDS, epochs_of, states
 from tests.studies.executors.small_comparison import undisturbed as undisturbed
 
 FINISH = "import pathlib, sys; p = pathlib.Path(sys.argv[1]); p.mkdir(parents=True, exist_ok=True); "
@@ -43,6 +42,8 @@ def conf() -> Iterator[Path]:
 def node(conf, monkeypatch):
     """Slurm's commands find the node, which is asked often."""
     monkeypatch.setenv("SLURM_CONF", str(conf))
+    # Otherwise submitit would write to what pytest captures now, and closes later.
+    monkeypatch.setenv("SUBMITIT_LOG_LEVEL", "NOCONFIG")
     monkeypatch.setattr(slurm, "ASK_SECONDS", 0.5)
     monkeypatch.setattr(job_queue, "POLL_SECONDS", 0.1)
 
@@ -137,11 +138,18 @@ def test_a_slurm_that_does_not_answer(node, monkeypatch, tmp_path):
         check_slurm(Needs(minutes=5), None)
 
 
-def test_a_disturbed_comparison_ends_as_the_undisturbed(node, undisturbed, capsys, tmp_path):
+def compare(root: Path) -> "subprocess.CompletedProcess[str]":
+    """In a process of its own, where Slurm is asked often."""
+    program = "import sys, launch; from stepwise_jax.studies.executors import slurm; slurm.ASK_SECONDS = 0.5; "
+    program += "sys.exit(launch.main(sys.argv[1:]))"
+    words = [*WORDS, "--workdir", str(root), "--executor", "slurm", "--executor.partition", "debug"]
+    command = [sys.executable, "-c", program, *words, "--executor.time", "10"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1000)
+
+
+def test_a_disturbed_comparison_ends_as_the_undisturbed(node, undisturbed, tmp_path):
     """One run is killed, one cancelled, and one meets its time limit."""
     root, seen = tmp_path / "compared", list[str]()
-    words = [*WORDS, "--workdir", str(root), "--executor", "slurm", "--executor.partition", "debug"]
-    words += ["--executor.time", "10"]
     disturbances = [kill, cancel, reach_time_limit]
     threads = [
         threading.Thread(target=lambda act=act, folder=root / run: seen.append(act(folder)))
@@ -149,19 +157,19 @@ def test_a_disturbed_comparison_ends_as_the_undisturbed(node, undisturbed, capsy
     ]
     for each in threads:
         each.start()
-    status = launch.main(words)
+    done = compare(root)
     for each in threads:
         each.join()
     assert sorted(seen) == ["cancelled", "killed", "stopped"]
-    printed = capsys.readouterr().err
-    assert status == 1, printed
-    assert "stepwise, seed 0: FAILED: its process was killed by SIGKILL" in printed
-    assert "baseline, seed 0: FAILED: its Slurm job" in printed
-    assert "error: 2 of 3 runs failed" in printed
+    assert done.returncode == 1, done.stderr
+    assert "stepwise, seed 0: FAILED: its process was killed by SIGKILL" in done.stderr
+    assert "baseline, seed 0: FAILED: its Slurm job" in done.stderr
+    assert "error: 2 of 3 runs failed" in done.stderr
     # Back in the queue before its limit, the third has finished.
     assert "error: stopped by SIGTERM after" in (root / "cosine" / "seed0.log").read_text()
     assert (root / "cosine" / "seed0" / "summary.json").exists()
-    assert launch.main(words) == 0, capsys.readouterr().err
+    done = compare(root)
+    assert done.returncode == 0, done.stderr
     assert states(root) == undisturbed
 
 
