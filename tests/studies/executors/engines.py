@@ -139,7 +139,8 @@ def parent_of(process: int) -> int:
 def _start(stack: ExitStack, folder: Path, words: list) -> tuple[Path, "subprocess.Popen[bytes]"]:
     """Start a daemon that ends with the stack; returns its log and its process."""
     log = folder / f"daemon{len(list(folder.glob('daemon*')))}.log"
-    environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONWARNINGS": ""}
+    # Ray makes its workers nice, which starves them on a busy machine.
+    environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", "PYTHONWARNINGS": ""}
     with open(log, "wb") as file:
         process = subprocess.Popen(
             words, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment, start_new_session=True
