@@ -44,7 +44,10 @@ class DataFields(NamedTuple):
 def open_run_data(
     experiment: ExperimentConfig, stages: tuple[Stage, ...], mesh: Mesh, folder: Path, log: RunLog
 ) -> Iterator[tuple[DataFields, Preprocessing]]:
-    """Open the data set, draw its subsets, and record both the subsets and the preprocessing in the workdir."""
+    """Open the data set, draw its subsets, and record both the subsets and the preprocessing in the workdir.
+
+    Then every process sees the workdir as the first one does.
+    """
     config = experiment.data
     dataset, placement = open_data(config, mesh, log.show_preparation)
     log.event("delivery", placement.reason)
@@ -63,6 +66,7 @@ def open_run_data(
         shape = datasets.image_shape(dataset, config.image_size)
         ours = Signature(preprocessing, shape, dataset.class_names, config.name)
         multihost.broadcast_from_first(partial(write_signature, folder, ours))
+        _wait_for_checkpoints(folder)
         sampler = PlanSampler(experiment.stream_seed("order"), stages, [subset.rows for subset in drawn])
         classes = dataset.class_names
         yield DataFields(drawn, sampler, train.loader, test.loader, test.labels, test.ids, classes), preprocessing
@@ -159,7 +163,7 @@ def _wait_for(path: Path, folder: Path) -> None:
         )
 
 
-def wait_for_checkpoints(folder: Path) -> None:
+def _wait_for_checkpoints(folder: Path) -> None:
     """Wait until every process sees the checkpoints that the first one sees, so that none restores another."""
     if jax.process_count() == 1:
         return

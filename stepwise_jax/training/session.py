@@ -28,7 +28,7 @@ from stepwise_jax.plans.stage import Stage
 from stepwise_jax.runtime import agreement, compile_cache, multihost, sharding
 from stepwise_jax.runtime.signals import stop_on_signals
 from stepwise_jax.training.measurements.timing import ProfiledEpoch, Timer
-from stepwise_jax.training.opening import open_run_data, wait_for_checkpoints
+from stepwise_jax.training.opening import open_run_data
 from stepwise_jax.training.programs.compilation import CompiledFunctions
 from stepwise_jax.training.progress import Observer, RunLog
 from stepwise_jax.workdir.checkpoints import Checkpoints
@@ -68,8 +68,6 @@ class Session:
     """The run's workdir."""
     profile: ProfiledEpoch | None = None
     """The epoch to trace, if any."""
-    held: HeldLock | None = None
-    """The lock on the workdir, on the first process."""
 
     def place(self, state: TrainState) -> TrainState:
         """Place a state on every device, always with the same sharding, so that nothing compiles twice."""
@@ -113,24 +111,19 @@ def open_session(
         log = stack.enter_context(RunLog(folder if is_first else None, observers))
         data, processing = stack.enter_context(open_run_data(experiment, stages, mesh, folder, log))
         opening = open_functions(experiment, network, variables, data.classes, processing, mesh, log)
+        checkpoints = Checkpoints(folder / CHECKPOINTS, experiment.checkpoint.keep, check=held and held.check)
         yield Session(
             experiment=experiment,
             stages=stages,
             **data._asdict(),
             **stack.enter_context(opening)._asdict(),
-            checkpoints=stack.enter_context(_open_checkpoints(folder, experiment.checkpoint.keep, held)),
+            checkpoints=stack.enter_context(checkpoints),
             stop=agreement.StopAgreement(stack.enter_context(stop_on_signals()), mesh),
             log=log,
             mesh=mesh,
             folder=folder,
             profile=profile if is_first else None,
-            held=held,
         )
-
-
-def _open_checkpoints(folder: Path, keep: int, held: HeldLock | None) -> Checkpoints:
-    wait_for_checkpoints(folder)
-    return Checkpoints(folder / CHECKPOINTS, keep, check=held.check if held else None)
 
 
 def open_devices(experiment: ExperimentConfig, stages: tuple[Stage, ...], network: nn.Module) -> Mesh:

@@ -37,8 +37,7 @@ def write_results(
     images = session.test_loader.images(rows)
 
     def write() -> dict[str, Any]:
-        if session.held:
-            session.held.check()
+        session.checkpoints.check()
         summary = recorded or make_summary(session, state, record_file.read_records(folder))
         with _explain_write_failure(folder):
             write_predictions(folder / PREDICTIONS, session.test_ids, session.test_labels, session.classes, ranking)

@@ -46,7 +46,7 @@ class Checkpoints:
     """The checkpoints of one run, named by optimizer steps. As a context manager it waits for the last save."""
 
     def __init__(self, folder: Path, keep: int, *, read_only: bool = False, check: Callable[[], None] | None = None):
-        self._check = check or (lambda: None)
+        self.check = check or (lambda: None)  # of the workdir, before each write
         self._folder, self._keep, self._read_only = folder.absolute(), keep, read_only
         self._pinned: int | None = None
         self.damaged: tuple[int, ...] = ()
@@ -118,7 +118,7 @@ class Checkpoints:
         """
         # Even if this save fails, the next attempt comes after the usual time.
         self._saved_at = time.monotonic()
-        self._check()
+        self.check()
         self.wait()
         step = int(state.step)
         if step in self._manager.all_steps():
@@ -144,7 +144,7 @@ class Checkpoints:
         if self._prepared is None:
             return
         self._written, self._prepared = self._prepared, None
-        self._check()
+        self.check()
         self._writing = True
         try:
             self._manager.save(self._written[0], args=self._written[1], force=True)
@@ -201,7 +201,7 @@ class Checkpoints:
     def _failed(self, error: Exception) -> SaveError:
         """Prepare for the next attempt; return an error that says why this one failed."""
         self._writing = False
-        self._check()
+        self.check()
         # One of several processes must not open it alone: opening waits for the others.
         if jax.process_count() == 1:
             # After a failed save, closing the manager raises its error again.
@@ -219,7 +219,7 @@ class Checkpoints:
 
     def delete_after(self, step: int) -> None:
         """Remove every checkpoint of a step later than `step`."""
-        self._check()
+        self.check()
         for later in self.steps():
             if later > step:
                 self._manager.delete(later)
