@@ -193,7 +193,8 @@ def _shift(place: int, count: int) -> float:
 
 def _draw_schedule(axes: Axes, panel: CurvePanel, run: Series, axis: Axis, style: dict[str, Any], shift: float) -> None:
     values = [row[panel.fields[0]] for row in run.rows]
-    (line,) = axes.step([0, *epoch_ends(run, axis)], [values[0], *values], where="pre", **style)
+    # Not clipped: a shifted line may lie above the highest value.
+    (line,) = axes.step([0, *epoch_ends(run, axis)], [values[0], *values], where="pre", clip_on=False, **style)
     # Only now: the limits of the axes follow from the values.
     line.set_transform(offset_copy(axes.transData, axes.get_figure(root=True), y=shift, units="points"))
 

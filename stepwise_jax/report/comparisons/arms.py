@@ -24,7 +24,12 @@ ArmStyles = Mapping[str, ArmStyle]
 
 def arm_styles(arms: Sequence[Arm]) -> ArmStyles:
     """Return how to show each arm."""
-    return {arm.name: ArmStyle(arm_label(arm.name), arm.title, color) for color, arm in enumerate(arms)}
+    return {arm.name: ArmStyle(arm_label(arm.name), _title(arm), color) for color, arm in enumerate(arms)}
+
+
+def _title(arm: Arm) -> str:
+    """What the arm's title says beyond its name: nothing for a row of a configuration (`constant_b of masks.py`)."""
+    return "" if arm.title.startswith(f"{arm.name} of ") else arm.title
 
 
 def arm_label(name: str) -> str:

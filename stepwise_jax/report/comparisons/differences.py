@@ -79,7 +79,7 @@ def _draw_forest(reference: str, differences: Sequence[Difference], styles: ArmS
     for index, each in enumerate(differences):
         style = styles[each.other]
         _draw_difference(axes, index, each, theme.palette[style.color % len(theme.palette)], theme)
-        _write_name(axes, index, wrapped(f"{style.label}: {style.title}", _NAME_WIDTH), theme)
+        _write_name(axes, index, wrapped(": ".join(filter(None, (style.label, style.title))), _NAME_WIDTH), theme)
     axes.set(yticks=[], ylim=(len(differences) - 0.5, -0.9))
     axes.set_xlabel(f"points of top-1 by which {reference} is ahead")
     axes.grid(axis="x", color=theme.muted, linewidth=0.5, alpha=0.6)

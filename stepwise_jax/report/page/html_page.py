@@ -178,7 +178,8 @@ def _marks(table: Table) -> Iterator[str]:
 
 
 def _details(table: Table) -> Iterator[str]:
-    return itertools.chain((f"<small>{_text(each)}</small>" for each in table.details), itertools.repeat(""))
+    details = (f"<small>{_text(each)}</small>" if each else "" for each in table.details)
+    return itertools.chain(details, itertools.repeat(""))
 
 
 def _picture(picture: Picture) -> str:
