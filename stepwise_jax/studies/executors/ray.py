@@ -1,7 +1,7 @@
 """Runs jobs as tasks of a Ray cluster.
 
-The tasks end with this process: if it is killed, the runs save and stop. A job whose worker or machine is lost is
-submitted again, and Ray finds another place for it.
+The tasks end with this process. A job whose worker or machine is lost is submitted again, and Ray finds another place
+for it.
 """
 
 import logging
