@@ -68,7 +68,7 @@ _SHOWN_POINTS = 20
 def print_results(results: dict[str, Any], stream: TextIO | None = None) -> None:
     """Prints the best points, the test score of the best one, and the failures, by default on stdout."""
     names = varying_fields(results)
-    table = Table(box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     fields = [name.removeprefix("plan.") for name in names]
     for index, column in enumerate((*fields, "held-out top-1", "samples planned", "updates")):
         table.add_column(column, justify="right" if index else "left")

@@ -35,9 +35,10 @@ def plan_design(options: argparse.Namespace, asked: Request, stages: Stages) -> 
 
 
 def _print(header: Sequence[str], rows: Sequence[Sequence[str]], text: str, stream: TextIO | None = None) -> None:
-    table = Table(box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for index, name in enumerate(header):
-        table.add_column(name, justify="right" if index else "left", overflow="fold")
+        # Titles have several lines on a narrow terminal; names of strategies stay whole.
+        table.add_column(name, justify="right" if index else "left", overflow="fold", no_wrap=index == 0)
     for row in rows:
         table.add_row(*row)
     console = make_console(stream)
