@@ -94,7 +94,7 @@ class Recorder(Display):
     """A display that keeps the messages."""
 
     def __init__(self):
-        super().__init__()
+        super().__init__(verbose=True)
         self.messages: list[str] = []
 
     def show_message(self, text: str) -> None:

@@ -1,5 +1,6 @@
 """The batches of a run by number: those of each epoch's order, which is computed once and ahead of its use."""
 
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -19,12 +20,14 @@ ROWS = [np.arange(9) * 2, np.arange(17) + 5]
 
 
 @pytest.fixture
-def computed(monkeypatch) -> list[tuple[int, int]]:
-    """The stages and epochs whose order was computed, in the order of computing."""
+def computed(monkeypatch, request) -> list[tuple[int, int]]:
+    """The stages and epochs whose order this test computed; a thread of an earlier test may still compute others."""
     found = []
+    monkeypatch.setattr(sys.modules[__name__], "SEED", hash(request.node.nodeid) % 1000 + 10)
 
     def count(seed, stage, epoch, *rest):
-        found.append((stage, epoch))
+        if seed == SEED:
+            found.append((stage, epoch))
         return epoch_order(seed, stage, epoch, *rest)
 
     monkeypatch.setattr(sampler, "epoch_order", count)

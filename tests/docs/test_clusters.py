@@ -67,7 +67,7 @@ def test_two_tasks_train_together_stop_and_resume_under_slurm(tmp_path, monkeypa
             lambda: output(tmp_path, "squeue", "-h", "-t", "all", "-o", "%T") == "COMPLETED", "the job has not ended"
         )
         assert "Restarts=1" in output(tmp_path, "scontrol", "show", "job", job)
-    assert "error: stopped by SIGTERM after" in log(tmp_path)
+    assert "stopped by SIGTERM after" in log(tmp_path)
     assert (tmp_path / "run" / "summary.json").exists()
 
 

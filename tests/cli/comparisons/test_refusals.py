@@ -44,7 +44,7 @@ def design(capsys, tmp_path):
         (["--workdir", "w", "--vary", "weights"], "'weights' is no stream: they are init, order, subset, sample"),
         (["--workdir", "w", "--vary", "init", "--streams.init", "3"], "streams.init is set, and would have no effect"),
         (["--workdir", "w", "--vary", "subset"], "data.subset_draw 'tfds' draws the same for every seed"),
-        (["--plan-design", "d.toml", "--pilot", "no"], "there is no comparison.json in no"),
+        (["--plan-design", "d.toml", "--pilot", "no"], "there is no folder no"),
         (["--plan-design", "no/d.toml"], "--plan-design no/d.toml cannot be written"),
     ],
 )

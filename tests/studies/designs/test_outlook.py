@@ -76,5 +76,5 @@ def test_without_a_pilot_it_says_what_is_not_known():
 def test_a_pilot_without_pairs_is_refused(pilot, tmp_path):
     with pytest.raises(InputError, match="no two finished seeds of cosine and of another strategy"):
         outlook.read_pilot(pilot, compared("cosine", "baseline"))
-    with pytest.raises(InputError, match=r"there is no comparison\.json"):
+    with pytest.raises(InputError, match=r"there is no folder"):
         outlook.read_pilot(tmp_path / "no", PLANNED)

@@ -46,5 +46,5 @@ def test_a_comparison_that_loses_a_worker_and_a_node_ends_as_the_undisturbed(und
     for name in ("stepwise", "baseline"):
         assert f"{name}, seed 0: starts again: its Ray worker was lost" in done.stderr
     # The run of a worker notices that it is gone; with a node its processes may end at once.
-    assert "error: stopped by SIGTERM after" in (root / "stepwise" / "seed0.log").read_text()
+    assert "stopped by SIGTERM after" in (root / "stepwise" / "seed0.log").read_text()
     assert states(root) == undisturbed

@@ -176,8 +176,10 @@ def test_a_run_whose_machine_is_lost_ends_with_the_same_bits(tmp_path, kind, req
     """kill -9 in the middle, the local folder deleted, the same command on another machine."""
     url = request.getfixturevalue("s3") if kind == "s3" else f"file://{tmp_path}/mirror"
     data, run = tmp_path / "data", tmp_path / "run"
-    finish(command(tmp_path / "whole", data))
-    words = [*command(run, data), "--mirror", url]
+    # Long enough that the first copy is there before the run ends.
+    longer = {"plan.epochs_per_stage": "20", "plan.decay_every": "10"}
+    finish(command(tmp_path / "whole", data, **longer))
+    words = [*command(run, data, **longer), "--mirror", url]
     strike(words, lambda: mirrored_steps(url))
     shutil.rmtree(run)
     output = finish(words)
