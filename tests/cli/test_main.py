@@ -25,7 +25,7 @@ def test_every_command_has_help(capsys, command):
     out = capsys.readouterr().out
     assert f"usage: python launch.py {command}" in out
     if command in ("plan", "train"):
-        for field in ("--plan.batch_size INT", "--data.root", "--checkpoint.every-seconds", "{eq9,eq9_recursive"):
+        for field in ("--plan.batch_size INT", "--data.root", "--checkpoint.every_seconds", "{eq9,eq9_recursive"):
             assert field in out
 
 

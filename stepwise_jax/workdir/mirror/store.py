@@ -13,6 +13,8 @@ from stepwise_jax.errors import InputError, first_line
 MANIFEST = "mirror.json"
 """Written last: what it lists is complete, and everything else does not count."""
 
+_OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "abfs", "az")
+
 Manifest = dict[str, Any]
 """`{"owner": the process that writes, "files": {path: size}}`."""
 
@@ -21,7 +23,7 @@ class Store:
     """Files below a URL. Every method raises `OSError` or what the store's library raises if the place fails."""
 
     def __init__(self, filesystem: fsspec.AbstractFileSystem, root: str, url: str):
-        self._filesystem, self._root = filesystem, root
+        self._filesystem, self._root, self._made = filesystem, root, set[str]()
         self.url = url
 
     def read_manifest(self) -> Manifest | None:
@@ -35,13 +37,13 @@ class Store:
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Replace the manifest, in one write."""
-        self._filesystem.makedirs(self._root, exist_ok=True)
+        self._make_folder(self._root)
         self._filesystem.pipe_file(self._path(MANIFEST), json.dumps(manifest).encode())
 
     def upload(self, folder: Path, name: str) -> None:
         """Copy a file of the folder."""
         target = self._path(name)
-        self._filesystem.makedirs(posixpath.dirname(target), exist_ok=True)
+        self._make_folder(posixpath.dirname(target))
         self._filesystem.put_file(str(folder / name), target)
 
     def download(self, name: str, folder: Path) -> None:
@@ -53,6 +55,12 @@ class Store:
         """Remove a file; it does not matter if it is gone."""
         with contextlib.suppress(FileNotFoundError):
             self._filesystem.rm_file(self._path(name))
+
+    def _make_folder(self, path: str) -> None:
+        """Make a folder once; object stores have none, and would be asked about it over the network."""
+        if path not in self._made and self.url.partition("://")[0] not in _OBJECT_STORES:
+            self._filesystem.makedirs(path, exist_ok=True)
+            self._made.add(path)
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"

@@ -177,7 +177,7 @@ def test_a_run_whose_machine_is_lost_ends_with_the_same_bits(tmp_path, kind, req
     url = request.getfixturevalue("s3") if kind == "s3" else f"file://{tmp_path}/mirror"
     data, run = tmp_path / "data", tmp_path / "run"
     # Long enough that the first copy is there before the run ends.
-    longer = {"plan.epochs_per_stage": "20", "plan.decay_every": "10"}
+    longer = {"plan.epochs_per_stage": "40", "plan.decay_every": "20"}
     finish(command(tmp_path / "whole", data, **longer))
     words = [*command(run, data, **longer), "--mirror", url]
     strike(words, lambda: mirrored_steps(url))
