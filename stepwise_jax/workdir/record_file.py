@@ -33,7 +33,7 @@ _REQUIRED = {
 """The fields without a default, but for newer ones, which older runs did not record."""
 
 _KEYS = {"stage": int, "epoch": int, "side": str, "statistics": str}
-"""The fields by which rows are told apart and sorted, and their types."""
+"""The fields that identify rows and sort them, and their types."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ MAX_JOBS = 1000
 """Slurm's usual limit on the size of an array."""
 
 SAVE_SECONDS = 120
-"""Before its time limit a job is told to save and stop; half of a limit below four minutes."""
+"""How long before its time limit a job gets the signal to save and stop; half of a limit below four minutes."""
 
 
 def submit_array(
