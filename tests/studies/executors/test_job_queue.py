@@ -19,7 +19,7 @@ def quick(monkeypatch):
 
 
 class Losing:
-    """Loses every job so many times, each after as many epochs as it is told, and then finishes it."""
+    """Loses every job so many times, each time after a given number of epochs, and then finishes it."""
 
     def __init__(self, losses: int, epochs: int):
         self.losses, self.epochs, self.starts = losses, epochs, 0
