@@ -1,7 +1,7 @@
 """The verdict on CIFAR-100: a small ResNet on all 50,000 and 10,000 images at 32 x 32, a tenth of the paper's epochs.
 
     python launch.py train configs/cifar100_verdict.py --workdir runs/cifar100_verdict --data.root FOLDER
-    python launch.py compare configs/cifar100_verdict.py --seeds 5 --margin 1 --tune-trials 3 \
+    python launch.py compare configs/cifar100_verdict.py --seeds 10 --margin 1 --tune-trials 3 \
         --plan-design cifar100.toml --data.root FOLDER
     python launch.py compare --design cifar100.toml --workdir runs/verdict100 --data.root FOLDER
 
