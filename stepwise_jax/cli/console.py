@@ -14,3 +14,8 @@ def make_console(stream: TextIO | None = None) -> Console:
     target: TextIO = sys.stdout if stream is None else stream
     # Names of runs and classes may contain text that Rich would read as markup.
     return Console(file=target, highlight=False, markup=False, width=None if target.isatty() else PIPE_WIDTH)
+
+
+def print_prose(console: Console, text: str) -> None:
+    """Prints sentences: folded between words on a terminal, one line in pipes and files."""
+    console.print(text, soft_wrap=not console.file.isatty())

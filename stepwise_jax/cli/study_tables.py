@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 
-from stepwise_jax.cli.console import make_console
+from stepwise_jax.cli.console import make_console, print_prose
 from stepwise_jax.formatting import describe_scores, format_percent
 from stepwise_jax.studies.comparison import Comparison
 from stepwise_jax.studies.comparison_table import COMPARISON_HEADER, FinishedRuns, comparison_rows, verdict
@@ -32,7 +32,7 @@ def print_comparison(
         _print_stacked(console, rows)
     else:
         _print_table(console, rows, widths[:columns])
-    console.print(verdict(comparison.arms[0].name, differences), soft_wrap=True)
+    print_prose(console, verdict(comparison.arms[0].name, differences))
 
 
 _ESSENTIAL_COLUMNS = COMPARISON_HEADER.index("95 % over seeds")

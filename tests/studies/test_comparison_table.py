@@ -161,12 +161,11 @@ class Terminal(io.StringIO):
 
 
 def printed(width: int, monkeypatch: pytest.MonkeyPatch, *shown: Any) -> list[str]:
-    """The lines before the verdict on a terminal of this width, without its colors."""
+    """The lines on a terminal of this width, without its colors."""
     monkeypatch.setenv("COLUMNS", str(width))
     stream = Terminal()
     print_comparison(*shown, stream=stream)
-    lines = re.sub("\x1b\\[[0-9;]*m", "", stream.getvalue()).splitlines()
-    return lines[: next(place for place, line in enumerate(lines) if line.startswith("Not decided"))]
+    return re.sub("\x1b\\[[0-9;]*m", "", stream.getvalue()).splitlines()
 
 
 def test_80_columns_show_whole_names_and_the_answer(tmp_path, monkeypatch):
@@ -184,13 +183,15 @@ def test_80_columns_show_whole_names_and_the_answer(tmp_path, monkeypatch):
 
 def test_a_narrow_terminal_stacks_the_columns_and_keeps_the_names_whole(tmp_path, monkeypatch):
     lines = printed(40, monkeypatch, *three_arms(tmp_path, "equal_samples_rate_curve", "equal_samples", "baseline"))
-    assert [line.strip() for line in lines if not line.startswith(" ")] == [
+    verdict = next(place for place, line in enumerate(lines) if line.startswith("Not decided"))
+    assert [line.strip() for line in lines[:verdict] if not line.startswith(" ")] == [
         "equal_samples_rate_curve",
         "equal_samples",
         "baseline",
     ]
     assert max(map(len, lines)) <= 40
     assert "reference is not decided; ahead by +8.00" in " ".join(" ".join(lines).split())
+    assert "(Points of top-1" in " ".join(line.strip() for line in lines[verdict:])
 
 
 def test_an_empty_comparison_can_be_shown(tmp_path):

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from stepwise_jax.cli.comparisons.request import Request
 from stepwise_jax.cli.comparisons.tuned import Stages, make_trials
-from stepwise_jax.cli.console import make_console
+from stepwise_jax.cli.console import make_console, print_prose
 from stepwise_jax.formatting import program_name
 from stepwise_jax.studies.designs import outlook
 from stepwise_jax.studies.designs.document import make_design, write_design
@@ -43,4 +43,4 @@ def _print(header: Sequence[str], rows: Sequence[Sequence[str]], text: str, stre
         table.add_row(*row)
     console = make_console(stream)
     console.print(table)
-    console.print(text, soft_wrap=True)
+    print_prose(console, text)
