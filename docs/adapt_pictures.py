@@ -7,16 +7,7 @@ import pathlib
 import sys
 from collections.abc import Mapping
 
-from stepwise_jax.report.figures import DARK, LIGHT
-
-REPORT = dict(
-    zip(
-        (LIGHT.background, LIGHT.foreground, LIGHT.muted, LIGHT.band, *LIGHT.palette),
-        (DARK.background, DARK.foreground, DARK.muted, DARK.band, *DARK.palette),
-        strict=True,
-    )
-)
-"""The dark colour for each light one of a report."""
+from stepwise_jax.report.figures import DARK_COLORS, LIGHT
 
 
 def adapt(drawing: str, dark: Mapping[str, str], ink: str = LIGHT.foreground) -> str:
@@ -34,7 +25,7 @@ def adapt(drawing: str, dark: Mapping[str, str], ink: str = LIGHT.foreground) ->
 
 def main(file: str, out: str) -> None:
     """Write the adapted picture."""
-    pathlib.Path(out).write_text(adapt(pathlib.Path(file).read_text(), REPORT))
+    pathlib.Path(out).write_text(adapt(pathlib.Path(file).read_text(), DARK_COLORS))
 
 
 if __name__ == "__main__":

@@ -48,21 +48,11 @@ class Table:
 
 
 @dataclass(frozen=True)
-class PicturePanel:
-    """One figure in two versions, for a light and for a dark page (SVG)."""
-
-    description: str
-    light: bytes
-    dark: bytes
-
-
-@dataclass(frozen=True)
 class Picture:
-    """Panels side by side; `png` and `svg` contain all of them and are written beside the page as `name`."""
+    """A figure for a light page; `png` and `svg` are written beside the page as `name`."""
 
     name: str
     description: str
-    panels: tuple[PicturePanel, ...]
     png: bytes
     svg: bytes
     curves: str = ""

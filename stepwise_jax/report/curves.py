@@ -36,8 +36,6 @@ from stepwise_jax.report.series import AXES, Axis, Series, epoch_ends, run_serie
 from stepwise_jax.runtime.files import atomic_write
 from stepwise_jax.workdir.runs import read_runs
 
-_AXIS_WORDS: dict[Axis, str] = {"epoch": "by epoch", "samples": "by samples fed"}
-
 _TRAINING_STYLE = {"linewidth": 0.9, "alpha": 0.65}
 
 _BAND_ALPHA = 0.18
@@ -61,8 +59,7 @@ def draw_curves(runs: Sequence[Series]) -> Picture:
     names = ", ".join(run.name for run in runs)
     stages = "; ".join(dict.fromkeys(" → ".join(str(stage["name"]) for stage in run.stages) for run in runs))
     description = f"Test accuracy, loss, learning rate, batch size and noise scale of {names}, in stages {stages}"
-    panels = [(f"{description}, {_AXIS_WORDS[axis]}", partial(_draw_figure, runs, (axis,))) for axis in AXES]
-    picture = make_picture("curves", description, panels, partial(_draw_figure, runs, AXES))
+    picture = make_picture("curves", description, partial(_draw_figure, runs, AXES))
     return dataclasses.replace(picture, curves=curves_document(runs, curve_panels(runs), [*map(_curve_label, runs)]))
 
 

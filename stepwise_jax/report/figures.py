@@ -1,18 +1,20 @@
 """Figures for a page: one style, light and dark, and the same bytes for the same figure."""
 
 import io
+import re
 import textwrap
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import matplotlib.style
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from stepwise_jax.report.blocks import Picture, PicturePanel
+from stepwise_jax.report.blocks import Picture
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,23 @@ DARK = Theme(
     ("#56b4e9", "#f0883e", "#2fbf95", "#e49ac6", "#f0e442", "#7d8fff", "#cf6a93", "#a3adb8"),
 )
 
+DARK_COLORS: Mapping[str, str] = dict(
+    zip(
+        (LIGHT.background, LIGHT.foreground, LIGHT.muted, LIGHT.band, *LIGHT.palette),
+        (DARK.background, DARK.foreground, DARK.muted, DARK.band, *DARK.palette),
+        strict=True,
+    )
+)
+"""The dark colour for each light one."""
+
 Format = Literal["png", "svg"]
 
 DrawFunction = Callable[[Theme], Figure]
+
+_BLACK, _WHITE = "#111111", "#fefefe"
+"""Inks that are the same in the dark form."""
+
+_DPI = 160
 
 WIDTH = 5.2
 """Inches; text is as large as the page's on a wide screen, and still readable on a phone."""
@@ -54,7 +70,18 @@ def contrasting_color(color: str) -> str:
     """Return black or white, whichever contrasts more with this colour (by relative luminance, WCAG 2)."""
     linear = [((each + 0.055) / 1.055) ** 2.4 if each > 0.04045 else each / 12.92 for each in to_rgb(color)]
     luminance = sum(share * each for share, each in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
-    return "#111111" if luminance > 0.18 else "#ffffff"
+    return _BLACK if luminance > 0.18 else _WHITE
+
+
+def contrasting_ink(light: str, dark: str) -> str:
+    """Return the colour for a text of a light figure that contrasts with its background in the dark form as well.
+
+    Args:
+      light: the background in the light figure.
+      dark: the background in its dark form.
+    """
+    inks = contrasting_color(light), contrasting_color(dark)
+    return {(_BLACK, _WHITE): LIGHT.foreground, (_WHITE, _BLACK): LIGHT.background}.get(inks, inks[0])
 
 
 def wrapped(label: str, width: int = 30) -> str:
@@ -62,24 +89,26 @@ def wrapped(label: str, width: int = 30) -> str:
     return textwrap.fill(label, width) or label
 
 
-def make_picture(
-    name: str, description: str, panels: Sequence[tuple[str, DrawFunction]], whole: DrawFunction | None = None
-) -> Picture:
-    """Make a picture of one or several figures side by side.
+def make_picture(name: str, description: str, draw: DrawFunction) -> Picture:
+    """Make a picture.
 
     Args:
       name: the stem of its file names.
       description: the content of the picture, in words.
-      panels: pairs of a description and a function that draws a figure.
-      whole: draws all panels in one figure, for the files; by default the first panel.
+      draw: draws it.
     """
-    png, svg = render_files(whole or panels[0][1])
-    # The file of a single panel is its light figure.
-    light = [svg] if whole is None else [render(draw, "svg", LIGHT) for _, draw in panels]
-    drawn = tuple(
-        PicturePanel(words, own, render(draw, "svg", DARK)) for (words, draw), own in zip(panels, light, strict=True)
-    )
-    return Picture(name, description, drawn, png, svg)
+    png, svg = render_files(draw)
+    return Picture(name, description, png, svg)
+
+
+def in_dark(svg: bytes) -> bytes:
+    """Return the dark form of a light figure: drawing it anew would take much longer."""
+
+    def dark_color(found: re.Match[bytes]) -> bytes:
+        color = found[0].decode()
+        return DARK_COLORS.get(color, color).encode()
+
+    return re.sub(rb"#[0-9a-f]{6}\b", dark_color, svg)
 
 
 def render_files(draw: DrawFunction) -> tuple[bytes, bytes]:
@@ -98,18 +127,21 @@ def _render(draw: DrawFunction, formats: Sequence[Format], theme: Theme) -> list
         # Characters that the font lacks are drawn as boxes; the text of the page shows them.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure = draw(theme)
-        FigureCanvasAgg(figure)
-        return [_save(figure, each, theme, laid_out=bool(index)) for index, each in enumerate(formats)]
+        figure.set(facecolor=theme.background)
+        return [_save(figure, each, laid_out=bool(index)) for index, each in enumerate(formats)]
 
 
-def _save(figure: Figure, file_format: Format, theme: Theme, laid_out: bool) -> bytes:
+def _save(figure: Figure, file_format: Format, laid_out: bool) -> bytes:
     if laid_out:
-        # To lay out a figure, matplotlib draws it once more.
         figure.set_layout_engine("none")
-    # No date and no version: the same figure must give the same bytes.
-    metadata = {"Date": None, "Creator": None} if file_format == "svg" else {"Software": None}
     file = io.BytesIO()
-    figure.savefig(file, format=file_format, dpi=160, facecolor=theme.background, metadata=metadata)
+    # `savefig` would draw the figure once more for its layout, which drawing makes anyway.
+    # No date and no version: the same figure must give the same bytes.
+    if file_format == "svg":
+        FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None, "Creator": None})
+    else:
+        figure.set(dpi=_DPI)
+        FigureCanvasAgg(figure).print_png(file, metadata={"Software": None})
     return file.getvalue()
 
 

@@ -34,7 +34,7 @@ def draw_noise(name: str, run: Run) -> Picture | None:
     if not rows:
         return None
     description = "Test accuracy of each epoch against its noise scale, stages marked"
-    return make_picture(name, description, [(description, partial(_noise_figure, run, rows))])
+    return make_picture(name, description, partial(_noise_figure, run, rows))
 
 
 def _noise_figure(run: Run, rows: Sequence[Mapping[str, float]], theme: Theme) -> Figure:
@@ -160,7 +160,7 @@ def draw_measured_noise(name: str, rows: Sequence[Row]) -> Picture | None:
     if not drawn:
         return None
     description = "Measured noise of a step against the formulas, at the sides of each stage"
-    return make_picture(name, description, [(description, partial(_measured_figure, drawn))])
+    return make_picture(name, description, partial(_measured_figure, drawn))
 
 
 _FORMULAS = {"noise_scale": "λM/b (Eq. 10)", "rate_over_batch": "λ/b"}

@@ -5,13 +5,15 @@ from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
-from matplotlib.colors import LinearSegmentedColormap, to_hex
+from matplotlib.collections import PatchCollection
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from PIL import Image
 
 from stepwise_jax.formatting import format_percent, replace_unprintable
 from stepwise_jax.report.blocks import Block, Folded, Heading, ImageGrid, Paragraph, Picture, Table
-from stepwise_jax.report.figures import WIDTH, Theme, contrasting_color, make_picture, wrapped
+from stepwise_jax.report.figures import DARK, WIDTH, Theme, contrasting_ink, make_picture, wrapped
 from stepwise_jax.workdir.predictions import Predictions, Sample, most_confused
 
 _MATRIX_CLASSES = 30
@@ -108,7 +110,7 @@ def _class_label(predictions: Predictions) -> str:
 
 def _class_picture(predictions: Predictions, name: str) -> Picture:
     description = f"Accuracy by {_class_label(predictions)}"
-    return make_picture(f"classes{name}", description, [(description, partial(_draw_classes, predictions))])
+    return make_picture(f"classes{name}", description, partial(_draw_classes, predictions))
 
 
 def _draw_classes(predictions: Predictions, theme: Theme) -> Figure:
@@ -144,7 +146,7 @@ def _class_table(predictions: Predictions) -> Table:
 
 def _matrix(predictions: Predictions, name: str) -> Picture:
     description = "Confusion matrix of the test set: true class by row, prediction by column, in percent of the row"
-    return make_picture(f"confusion{name}", description, [(description, partial(_draw_matrix, predictions))])
+    return make_picture(f"confusion{name}", description, partial(_draw_matrix, predictions))
 
 
 def _draw_matrix(predictions: Predictions, theme: Theme) -> Figure:
@@ -153,12 +155,17 @@ def _draw_matrix(predictions: Predictions, theme: Theme) -> Figure:
     side = max(3.4, 1.4 + 0.36 * size)
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.subplots()
-    colors = LinearSegmentedColormap.from_list("shares", [theme.band, theme.palette[0]])
-    axes.imshow(shares, cmap=colors, vmin=0, vmax=100)
+    # The shares are opacities of one colour, so that the dark form needs no other picture.
+    axes.set_facecolor(theme.band)
+    cells = np.argwhere(shares > 0).tolist()
+    opacities = [shares[row, column] / 100 for row, column in cells]
+    squares = [Rectangle((column - 0.5, row - 0.5), 1, 1) for row, column in cells]
+    axes.add_collection(PatchCollection(squares, facecolor=theme.palette[0], alpha=opacities, linewidth=0))
     for row, column in np.argwhere(shares >= 0.5).tolist():
         value = shares[row, column]
-        foreground = contrasting_color(to_hex(colors(value / 100)))
-        axes.text(column, row, f"{value:.0f}", ha="center", va="center_baseline", fontsize=7.5, color=foreground)
+        ink = contrasting_ink(*(_blend(each.band, each.palette[0], value / 100) for each in (theme, DARK)))
+        axes.text(column, row, f"{value:.0f}", ha="center", va="center_baseline", fontsize=7.5, color=ink)
+    axes.set(aspect="equal", xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5))
     axes.set(xlabel="prediction (% of the true class)", ylabel="true class", xticks=range(size), yticks=range(size))
     names = [wrapped(each, _CLASS_WIDTH) for each in predictions.classes]
     slope = {"rotation": 60, "ha": "right", "rotation_mode": "anchor"} if max(map(len, names)) > 3 else {}
@@ -167,6 +174,12 @@ def _draw_matrix(predictions: Predictions, theme: Theme) -> Figure:
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     return figure
+
+
+def _blend(one: str, other: str, share: float) -> str:
+    """The colour of a share of the other colour over the first."""
+    red, green, blue = ((1 - share) * a + share * b for a, b in zip(to_rgb(one), to_rgb(other), strict=True))
+    return to_hex((red, green, blue))
 
 
 def _confusions(predictions: Predictions) -> Table:

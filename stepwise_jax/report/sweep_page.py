@@ -90,7 +90,7 @@ def _table(results: SweepResults, names: Sequence[str]) -> Table:
 
 def _picture(results: SweepResults, names: Sequence[str]) -> Picture:
     description = "Top-1 on held-out images of the best points, every seed"
-    return make_picture("points", description, [(description, partial(_draw, results["points"][:_DRAWN], names))])
+    return make_picture("points", description, partial(_draw, results["points"][:_DRAWN], names))
 
 
 def _draw(points: Sequence[SweepResults], names: Sequence[str], theme: Theme) -> Figure:

@@ -121,7 +121,7 @@ def test_the_page_fits_and_loads_completely(page_path, tmp_path, width, dark):
     assert (measured["dark"], measured["width"]) == (dark, width)
     assert measured["background"] == ("rgb(21, 25, 31)" if dark else "rgb(255, 255, 255)")
     assert (measured["overflow"], measured["missing"], measured["cut"], measured["faults"]) == (0, 0, [], [])
-    assert measured["images"] == 2 + 5
+    assert measured["images"] == 1 + 5
 
 
 # Uses the curves as a reader would: a look at values, a curve hidden, samples for epochs, and a closer look.
@@ -129,7 +129,7 @@ USE = """
 <script>
 window.onload = () => {
   const plots = document.querySelectorAll(".plot"), over = plots[0].querySelector(".u-over");
-  const pictures = document.querySelector(".pictures");
+  const picture = document.querySelector(".curves > figure");
   const all = [...document.querySelectorAll(".controls button")];
   const buttons = name => all.find(each => each.textContent.startsWith(name));
   const move = (type, share) => over.dispatchEvent(new MouseEvent(type, {
@@ -137,7 +137,7 @@ window.onload = () => {
     clientY: over.getBoundingClientRect().top + 50,
   }));
   const tip = () => plots[0].querySelector(".tip"), axis = () => plots[0].querySelector(".uplot");
-  const seen = { plots: plots.length, hidden: pictures.hidden };
+  const seen = { plots: plots.length, hidden: picture.hidden };
   over.dispatchEvent(new MouseEvent("mouseenter"));
   move("mousemove", 0.5);
   setTimeout(() => {
@@ -183,7 +183,7 @@ def test_without_its_script_the_page_shows_the_picture(tmp_path):
     path.write_text(with_script(scriptless, PROBE))
     words = (f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=5000", "--dump-dom")
     dom = browse(*words, f"file://{path}", refuses="Content Security Policy")
-    assert '<div class="pictures"><figure>' in dom
+    assert '<div class="curves"><figure tabindex="0">' in dom
     assert "uplot" not in dom.split("</style>")[1].split("<script>")[0]
 
 

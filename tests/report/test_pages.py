@@ -237,13 +237,6 @@ def test_the_page_of_a_comparison_reads_each_run_once(compared, monkeypatch):
     assert sorted(read) == sorted(path.parent.resolve() for path in compared.glob("*/*/records.jsonl"))
 
 
-def test_a_picture_of_one_panel_has_it_as_its_file():
-    drawn = draw_seconds("seconds", {"a run": SECONDS})
-    assert drawn.panels[0].light == drawn.svg == draw_seconds("seconds", {"a run": SECONDS}).svg
-    assert drawn.panels[0].dark != drawn.svg
-    assert drawn.png.startswith(b"\x89PNG")
-
-
 def test_a_comparison_is_reported_alone(compared, tmp_path):
     with pytest.raises(InputError, match="report it alone"):
         report.write_report([compared, compared / "baseline" / "seed0"], tmp_path / "out")

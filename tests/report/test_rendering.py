@@ -17,20 +17,13 @@ from stepwise_jax.report.blocks import (
     Notes,
     Paragraph,
     Picture,
-    PicturePanel,
     Table,
     Verdict,
 )
 from stepwise_jax.report.page import rendering
 
 TITLE = Heading("A page", level=1)
-PICTURE = Picture(
-    "bars",
-    "two bars",
-    (PicturePanel("left", b"<svg>1", b"<svg>2"), PicturePanel("right", b"<svg>3", b"<svg>4")),
-    b"P",
-    b"S",
-)
+PICTURE = Picture("bars", "two bars", b"P", b"S")
 
 
 def test_both_formats_have_every_block(tmp_path):
@@ -61,8 +54,7 @@ def test_both_formats_have_every_block(tmp_path):
         "second",
         "name",
         "value",
-        "left",
-        "right",
+        "two bars",
         "a caption",
         "More",
         "Inside.",
@@ -107,7 +99,8 @@ def test_rows_have_the_colours_of_their_curves_and_small_text():
 
 def test_two_narrow_sections_stand_side_by_side_and_one_alone_is_wide():
     wide = Table(tuple("abcdefgh"), ())
-    blocks = (TITLE, Heading("1"), PICTURE, Heading("2"), Heading("3"), Heading("4"), wide, Heading("5"))
+    curves = dataclasses.replace(PICTURE, curves="{}")
+    blocks = (TITLE, Heading("1"), curves, Heading("2"), Heading("3"), Heading("4"), wide, Heading("5"))
     page = rendering.to_html(blocks)
     assert re.findall(r'<section id="\d" class="(\w+)"', page) == ["wide", "half", "half", "wide", "wide"]
 

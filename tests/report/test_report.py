@@ -226,8 +226,8 @@ def test_the_page_needs_no_other_file_and_escapes_names(several):
     assert page.open == []
     links = [source for source in page.sources if source.startswith("#")]
     pictures = [source for source in page.sources if source not in links]
-    # Curves by epoch and by samples, the time of all runs, and the noise scale of each of the three, light and dark.
-    assert len(pictures) == 2 * (2 + 1 + 3)
+    # The curves, the time of all runs, and the noise scale of each of the three, light and dark.
+    assert len(pictures) == 2 * (1 + 1 + 3)
     assert all(source.startswith("data:image/svg+xml;base64,") for source in pictures)
     assert not {"link", "b"} & set(page.tags)
     assert {link.removeprefix("#") for link in links} <= set(page.anchors)

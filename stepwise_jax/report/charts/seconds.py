@@ -30,7 +30,7 @@ def seconds_by_kind(run: Run) -> dict[str, float]:
 def draw_seconds(name: str, seconds: Mapping[str, Mapping[str, float]]) -> Picture:
     """Draw one stacked bar per label; `seconds` maps a label, such as a run's name, to seconds by kind."""
     description = f"Seconds by kind of {', '.join(seconds)}"
-    return make_picture(name, description, [(description, partial(_seconds_figure, seconds))])
+    return make_picture(name, description, partial(_seconds_figure, seconds))
 
 
 def _seconds_figure(seconds: Mapping[str, Mapping[str, float]], theme: Theme) -> Figure:

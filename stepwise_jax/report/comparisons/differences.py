@@ -66,7 +66,7 @@ def _columns(rows: Sequence[tuple[str, ...]], places: slice) -> tuple[tuple[str,
 def _forest(reference: str, differences: Sequence[Difference], styles: ArmStyles) -> Picture:
     description = f"Top-1 of {reference} minus each other strategy's: every seed, the mean and its 95 % interval"
     draw = partial(_draw_forest, reference, differences, styles)
-    return make_picture("differences", description, [(description, draw)])
+    return make_picture("differences", description, draw)
 
 
 def _draw_forest(reference: str, differences: Sequence[Difference], styles: ArmStyles, theme: Theme) -> Figure:

@@ -16,11 +16,10 @@ from stepwise_jax.report.blocks import (
     Notes,
     Paragraph,
     Picture,
-    PicturePanel,
     Table,
     Verdict,
 )
-from stepwise_jax.report.figures import DARK, LIGHT, Theme
+from stepwise_jax.report.figures import DARK, LIGHT, Theme, in_dark
 
 _NARROW_TABLE = 6
 """Up to this many columns, a table leaves space for something beside it on a wide screen."""
@@ -98,8 +97,8 @@ def _is_wide(block: Block) -> bool:
         case Table(header=header, rows=rows):
             longest = max((len(cell) for row in rows for cell in row), default=0)
             return len(header) > _NARROW_TABLE or longest > _NARROW_CELL
-        case Picture(panels=panels):
-            return len(panels) > 1
+        case Picture(curves=curves):
+            return bool(curves)
         case ImageGrid():
             return True
         case _:
@@ -183,19 +182,22 @@ def _details(table: Table) -> Iterator[str]:
 
 
 def _picture(picture: Picture) -> str:
-    static = f'<div class="pictures">{"".join(map(_panel, picture.panels))}</div>'
     if not picture.curves:
-        return static
+        return f"<figure>{_both_forms(picture)}</figure>"
     # No text of a JSON document ends the element that holds it.
     data = picture.curves.replace("<", "\\u003c")
-    return f'<div class="curves">{static}<script type="application/json">{data}</script></div>'
-
-
-def _panel(panel: PicturePanel) -> str:
-    light, dark = (_inlined(content, "svg+xml") for content in (panel.light, panel.dark))
+    # What scrolls must be focusable by keyboard.
     return (
-        f'<figure><picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">'
-        f'<img alt="{html.escape(panel.description)}" src="{light}"></picture></figure>'
+        f'<div class="curves"><figure tabindex="0">{_both_forms(picture)}</figure>'
+        f'<script type="application/json">{data}</script></div>'
+    )
+
+
+def _both_forms(picture: Picture) -> str:
+    light, dark = (_inlined(content, "svg+xml") for content in (picture.svg, in_dark(picture.svg)))
+    return (
+        f'<picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">'
+        f'<img alt="{html.escape(picture.description)}" src="{light}"></picture>'
     )
 
 

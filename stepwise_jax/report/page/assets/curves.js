@@ -288,7 +288,7 @@
     plots.append(...places);
     holder.append(element("p", "", HINT), controls, plots);
     redraw();
-    holder.querySelector(".pictures").hidden = true;
+    holder.querySelector("figure").hidden = true;
     new ResizeObserver(() => drawn.forEach(({ plot, holder: place, height }) => {
       if (place.clientWidth !== plot.width) plot.setSize({ width: place.clientWidth, height });
     })).observe(plots);
