@@ -7,6 +7,7 @@ import pytest
 from tests.cli.command_line import ROOT
 
 PAGES = sorted(page for page in (ROOT / "docs").rglob("*.md"))
+STYLE = ROOT / "docs" / "assets" / "extra.css"
 CONFIGURATION = (ROOT / "mkdocs.yml").read_text()
 
 
@@ -23,9 +24,9 @@ def test_pictures_of_a_page_exist_and_have_a_dark_form(page):
         if name.startswith("https://") or "/actions/" in name:
             continue
         assert picture.is_file()
-        # The report's own pictures, which it writes anew, are for light pages.
-        if picture.suffix == ".svg" and picture.parent.name != "results":
-            assert "prefers-color-scheme:dark" in picture.read_text()
+        # A PNG has its dark form from the site's style.
+        form = picture if picture.suffix == ".svg" else STYLE
+        assert re.search(rf'prefers-color-scheme: ?dark\)[^@]*(svg|img\[src\$="{picture.suffix}"\])', form.read_text())
 
 
 def test_the_search_needs_no_network():
