@@ -124,10 +124,10 @@ def format_p_value(p: float | None) -> str:
 VARIANCE_HEADER = ("strategy", "what differs", "runs", "deviation (points)", "95 %", "share of the variance")
 
 
-def variance_row(name: str, component: Component) -> tuple[str, ...]:
+def variance_row(label: str, component: Component) -> tuple[str, ...]:
     """A row under `VARIANCE_HEADER`: the standard deviation of an arm's top-1 where one stream differs."""
     interval = component.interval
     ends = "–" if interval is None else f"{100 * interval.low**0.5:.2f} to {100 * interval.high**0.5:.2f}"
     deviation = "–" if component.deviation is None else f"{100 * component.deviation:.2f}"
     share = "–" if component.share is None else f"{component.share:.0%}"
-    return (name, component.stream, str(component.runs), deviation, ends, share)
+    return (label, component.stream, str(component.runs), deviation, ends, share)

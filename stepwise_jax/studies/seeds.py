@@ -15,6 +15,14 @@ STREAM_FIELDS = {
 }
 """The fields that hold the seeds of single streams."""
 
+STREAM_LABELS = {
+    "init": "initial weights",
+    "order": "order of the examples",
+    "subset": "subsets",
+    "sample": "choice of training images",
+}
+"""What single streams decide, in words."""
+
 
 def _fields(vary: Sequence[str]) -> tuple[str, ...]:
     return tuple(STREAM_FIELDS[name] for name in vary) or ("seed",)
@@ -60,6 +68,7 @@ def describe_vary(vary: Sequence[str], seed: int) -> str:
     """What differs between the seeds, in one sentence; empty where everything does."""
     if not vary:
         return ""
-    held = [name for name in STREAM_FIELDS if name not in vary and name != "sample"]
+    differing = ", ".join(STREAM_LABELS[name] for name in vary)
+    held = [label for name, label in STREAM_LABELS.items() if name not in vary and name != "sample"]
     rest = f"; held at seed {seed}: {', '.join(held)}" if held else ""
-    return f"What differs between the seeds: {', '.join(vary)}{rest}."
+    return f"What differs between the seeds: {differing}{rest}."

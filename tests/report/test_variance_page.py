@@ -25,9 +25,18 @@ def test_comparisons_that_vary_one_stream_at_a_time_show_its_variance(tmp_path):
     roots = [varied(tmp_path / "i", ("init",), 0.01), varied(tmp_path / "o", ("order",), 0.02)]
     out = report.write_report([*roots, varied(tmp_path / "all", (), 0.03)], tmp_path / "out")
     text = (out.parent / "report.md").read_text()
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if "| baseline |" in line]
-    assert [row[1:4] for row in rows] == [["init", "3", "0.10"], ["order", "3", "0.20"], ["every stream", "3", "0.30"]]
+    rows, names = (
+        [[cell.strip() for cell in line.split("|")[1:-1]] for line in part.splitlines() if "| baseline |" in line]
+        for part in text.split("## Names in commands")
+    )
+    assert [row[1:4] for row in rows] == [
+        ["initial weights", "3", "0.10"],
+        ["order of the examples", "3", "0.20"],
+        ["every stream", "3", "0.30"],
+    ]
     assert [row[5] for row in rows] == ["20%", "80%", "–"]
+    assert [row[2] for row in names] == ["baseline"]
+    assert "| initial weights | the seed of streams.init | init |" in text
     # By hand: chi-square with 2 degrees of freedom has the quantiles 0.050636 and 7.37776.
     assert rows[0][4] == f"{0.1 * (2 / 7.37776) ** 0.5:.2f} to {0.1 * (2 / 0.050636) ** 0.5:.2f}"
 

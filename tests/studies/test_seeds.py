@@ -23,7 +23,8 @@ def test_only_the_named_streams_differ():
     assert [varied.stream_seed(stream) for stream in ("init", "order", "subset")] == [3, 7, 3]
     assert (varied.seed, varied.data.sample_seed) == (7, None)
     assert seeds.describe_vary(("init", "sample"), 7) == (
-        "What differs between the seeds: init, sample; held at seed 7: order, subset."
+        "What differs between the seeds: initial weights, choice of training images; held at seed 7: order of the "
+        "examples, subsets."
     )
     assert seeds.describe_vary((), 7) == ""
 

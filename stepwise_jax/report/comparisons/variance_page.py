@@ -6,9 +6,11 @@ from pathlib import Path
 
 from stepwise_jax.errors import InputError
 from stepwise_jax.report.blocks import Block, Heading, Paragraph, Table
+from stepwise_jax.report.comparisons.arms import arm_label
 from stepwise_jax.studies import comparison_folder
 from stepwise_jax.studies.comparison import Comparison
 from stepwise_jax.studies.comparison_table import VARIANCE_HEADER, FinishedRuns, variance_row
+from stepwise_jax.studies.seeds import STREAM_FIELDS, STREAM_LABELS
 from stepwise_jax.studies.statistics.components import variance_components
 from stepwise_jax.workdir.folder import conflicting_fields
 
@@ -29,7 +31,7 @@ def variance_page(roots: Sequence[Path]) -> tuple[Block, ...]:
     """
     compared = {root: comparison_folder.read_comparison(root) for root in roots}
     _check_same(compared)
-    names = {root: ", ".join(each.protocol.vary) or _EVERY_STREAM for root, each in compared.items()}
+    names = {root: _stream_label(each) for root, each in compared.items()}
     if len(set(names.values())) < len(names):
         raise InputError(f"two of {', '.join(map(str, roots))} vary the same random numbers: report one of them")
     finished = {names[root]: comparison_folder.read_finished_runs(each, root) for root, each in compared.items()}
@@ -39,7 +41,22 @@ def variance_page(roots: Sequence[Path]) -> tuple[Block, ...]:
         Heading("What makes the runs differ", level=1),
         Paragraph(_NOTE),
         Table(VARIANCE_HEADER, tuple(rows)),
+        Heading("Names in commands"),
+        _names_table(list(compared.values())),
     )
+
+
+def _stream_label(compared: Comparison) -> str:
+    return ", ".join(STREAM_LABELS[name] for name in compared.protocol.vary) or _EVERY_STREAM
+
+
+def _names_table(compared: Sequence[Comparison]) -> Table:
+    arms = ((arm_label(arm.name), arm.title, arm.name) for arm in compared[0].arms)
+    streams = {name for each in compared for name in each.protocol.vary}
+    varied = (
+        (label, f"the seed of {STREAM_FIELDS[name]}", name) for name, label in STREAM_LABELS.items() if name in streams
+    )
+    return Table(("here", "what it is", "in commands"), (*arms, *varied), prose=True)
 
 
 def _check_same(compared: Mapping[Path, Comparison]) -> None:
@@ -55,4 +72,4 @@ def _variance_rows(name: str, finished: Mapping[str, FinishedRuns]) -> list[tupl
     scores = {stream: [run.summary["top1"] for run in runs[name].values()] for stream, runs in finished.items()}
     every = {_EVERY_STREAM: scores.pop(_EVERY_STREAM)} if _EVERY_STREAM in scores else {}
     components = (*variance_components(scores), *(replace(each, share=None) for each in variance_components(every)))
-    return [variance_row(name, each) for each in components]
+    return [variance_row(arm_label(name), each) for each in components]

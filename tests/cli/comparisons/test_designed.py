@@ -178,7 +178,7 @@ def test_only_the_named_streams_differ_between_the_seeds(capsys, tmp_path, train
     plan(capsys, path, "--seeds", "2", "--seed", "3", "--vary", "init", "--tune-trials", "3")
     assert 'vary = ["init"]' in path.read_text()
     shown = output_of(capsys, "compare", "--design", str(path), "--workdir", str(root))
-    assert "What differs between the seeds: init; held at seed 3: order, subset." in shown
+    assert "What differs between the seeds: initial weights; held at seed 3: order of the examples, subsets." in shown
     seeds = [
         json.loads((root / folder / "config.json").read_text())["experiment"]
         for folder in ("stepwise/seed3", "stepwise/seed4", "tuning/stepwise/learning_rate=0.01")
