@@ -24,7 +24,7 @@ class Epoch(NamedTuple):
     """The drawn values of one epoch."""
 
     end: float
-    """Samples fed until its end, in units of M."""
+    """Planned samples until its end, in units of M."""
     percent: float
     """M_i of M."""
     batch_size: float
@@ -47,13 +47,13 @@ def planned(strategy: str) -> tuple[Stage, ...]:
 
 def epochs_of(stages: tuple[Stage, ...]) -> list[Epoch]:
     """Every epoch of a plan."""
-    epochs, fed = [], 0
+    epochs, done = [], 0
     for stage in stages:
         for epoch in range(1, stage.epochs + 1):
-            fed += stage.examples
+            done += stage.examples
             rate = learning_rate_at(stage, epoch)
             scale = noise_scale(stage, rate)
-            epochs.append(Epoch(fed / EXAMPLES, 100 * stage.fraction, stage.batch_size, rate, scale))
+            epochs.append(Epoch(done / EXAMPLES, 100 * stage.fraction, stage.batch_size, rate, scale))
     return epochs
 
 
@@ -66,11 +66,11 @@ def draw(axes: Axes, name: str, epochs: list[Epoch], colour: str, label: str, li
 
 def mark_stages(axes: Axes, stages: tuple[Stage, ...]) -> None:
     """The names of the stages, each above its middle."""
-    fed = 0.0
+    start = 0.0
     for stage in stages:
-        end = fed + stage.samples / EXAMPLES
-        axes.text((fed + end) / 2, 1.04, stage.name, transform=axes.get_xaxis_transform(), ha="center", color=STAGED)
-        fed = end
+        end = start + stage.samples / EXAMPLES
+        axes.text((start + end) / 2, 1.04, stage.name, transform=axes.get_xaxis_transform(), ha="center", color=STAGED)
+        start = end
 
 
 def main() -> None:
@@ -93,7 +93,7 @@ def main() -> None:
     axes[1].set_ylim(0, 104)
     axes[2].set_yscale("log")
     axes[3].set_yscale("log")
-    axes[3].set_xlabel("samples fed, in units of the training set (M)")
+    axes[3].set_xlabel("samples planned, in units of the training set (M)")
     axes[0].legend(frameon=False, loc="lower right")
     mark_stages(axes[0], staged)
     figure.align_ylabels()

@@ -27,7 +27,7 @@ class StudyDisplay(StudyObserver):
         self._start = (time.monotonic(), sum(job.samples_done() for job in jobs))
         self._samples, self._finished, self._twentieths = self._start[1], sum(job.done for job in jobs), -1
         count = "1 run" if len(jobs) == 1 else f"{len(jobs)} runs"
-        self._show(f"{count}, {self._finished} finished; {self._total:,} samples in all")
+        self._show(f"{count}, {self._finished} finished; {self._total:,} samples to feed")
 
     def started(self, job: Job) -> None:
         """See `StudyObserver`."""

@@ -33,7 +33,7 @@ _COLUMNS = {
     "milestones": ("drops\nafter", lambda value: ", ".join(map(str, value)) or "–"),
     "epochs": ("epochs", str),
     "updates": ("updates", "{:,}".format),
-    "samples": ("samples", "{:,}".format),
+    "samples": ("samples\nplanned", "{:,}".format),
     "noise_scale": ("noise\nscale", "{:.3g}".format),
     "noise_scale_exact": ("exact\n(Eq. 5)", "{:.3g}".format),
     "image_size": ("image\nsize", lambda value: str(value or "–")),
@@ -75,9 +75,7 @@ def make_stages_table(rows: Sequence[Row], columns: Sequence[str] | None = None,
     shown = [*(name for name in columns or common if any(name in row for row in rows)), *special]
     for name in shown:
         justify = "left" if name == "name" else "right"
-        # Beside scores stands what was fed, too.
-        header = "samples\nplanned" if metrics and name == "samples" else _COLUMNS[name][0]
-        table.add_column(header, justify=justify, vertical="bottom", no_wrap=True)
+        table.add_column(_COLUMNS[name][0], justify=justify, vertical="bottom", no_wrap=True)
     for name in metrics:
         table.add_column(metric_label(name), justify="right", vertical="bottom", no_wrap=True)
     for row in rows:
@@ -114,8 +112,7 @@ def print_plan(document: Row, examples: int, stream: TextIO | None = None) -> No
     console = make_console(stream)
     console.print()
     for name, plan in (("this plan", document), ("baseline", document["baseline"])):
-        cost = f"{plan['samples']:,} samples ({plan['samples'] / examples:.4g} M) in {plan['updates']:,} updates"
-        console.print(Text(f"{name:<10} {cost}"))
+        console.print(Text(f"{name:<10} {_describe_cost(plan, examples)}"))
     shares = [f"{100 * document[name]:.1f} %" for name in ("relative_samples", "relative_updates")]
     console.print(Text(f"{'relative':<10} {shares[0]} of the samples, {shares[1]} of the updates"))
 
@@ -133,9 +130,13 @@ def print_plans(document: Row, stream: TextIO | None = None) -> None:
     if _width(table, console) > console.width:
         table = make_plans_table(document["plans"], title, batches=False)
     console.print(table)
-    cost = document["baseline"]
-    samples = f"{cost['samples']:,} samples ({cost['samples'] / document['examples']:.4g} M)"
-    console.print(Text(f"\nbaseline: {samples} in {cost['updates']:,} updates"))
+    console.print(Text(f"\nbaseline: {_describe_cost(document['baseline'], document['examples'])}"))
+
+
+def _describe_cost(plan: Row, examples: int) -> str:
+    """The cost of a plan: `3,000,000 samples planned (60 M) in 74,940 updates`."""
+    samples = plan["samples"]
+    return f"{samples:,} samples planned ({samples / examples:.4g} M) in {plan['updates']:,} updates"
 
 
 def make_plans_table(rows: Sequence[Row], title: str, batches: bool = True) -> Table:
@@ -147,7 +148,7 @@ def make_plans_table(rows: Sequence[Row], title: str, batches: bool = True) -> T
       batches: whether to show the smallest and the largest batch size.
     """
     table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
-    heads = ("strategy", "stages", "batch", "samples", "updates", "% of its\nsamples", "% of its\nupdates")
+    heads = ("strategy", "stages", "batch", "samples\nplanned", "updates", "% of its\nsamples", "% of its\nupdates")
     # On a terminal that is too narrow for a name, it goes on in the next line.
     table.add_column(heads[0], vertical="bottom", overflow="fold")
     for head in heads[1:] if batches else (heads[1], *heads[3:]):

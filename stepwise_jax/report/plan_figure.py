@@ -1,4 +1,4 @@
-"""The figure of plans: data, batch size, learning rate and noise scale over their samples."""
+"""The figure of plans: data, batch size, learning rate and noise scale over their planned samples."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ _LINES = ("-", "--", "-.", ":")
 
 
 def plans_figure(plans: Mapping[str, Sequence[Stage]], baseline: Sequence[Stage], examples: int) -> DrawFunction:
-    """Return a function that draws data, batch size, learning rate and noise scale of plans over their samples.
+    """Return a function that draws data, batch size, learning rate and noise scale of plans over their planned samples.
 
     Args:
       plans: stages by name.
@@ -53,7 +53,7 @@ def _plans_figure(
             _use_log_scale(axes)
         axes.grid(color=theme.muted, linewidth=0.5, alpha=0.6)
     rows[0].set_ylim(0, 108)
-    rows[-1].set_xlabel("samples, in units of the training set (M)")
+    rows[-1].set_xlabel("samples planned, in units of the training set (M)")
     figure.align_ylabels()
     handles, names = rows[-1].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper left", ncols=3, frameon=False, fontsize=8)

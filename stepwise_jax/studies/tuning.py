@@ -40,6 +40,7 @@ class Trial:
     top1: float | None
     """On the held-out images; None if the loss was not finite."""
     samples: int
+    """Fed in training."""
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,7 @@ def tuning_from_dict(document: Mapping[str, Any] | None) -> dict[str, TunedArm]:
     }
 
 
-TUNING_HEADER = ("strategy", "learning rates", "top-1 on held-out images (%)", "best", "samples")
+TUNING_HEADER = ("strategy", "learning rates", "top-1 on held-out images (%)", "best", "samples fed")
 
 
 def tuning_rows(tuned: Mapping[str, TunedArm]) -> list[tuple[str, ...]]:
@@ -230,5 +231,5 @@ def describe_tuning(tuned: Mapping[str, TunedArm]) -> str:
     edge = f" At the edge of its grid, so that a rate beyond it may be better: {', '.join(edges)}." if edges else ""
     return (
         f"Each strategy has the best of {trials} learning rates, by top-1 on {100 * VALIDATION_FRACTION:g} % held out "
-        f"of the training images and with a seed of its own. The tuning took {samples:,} samples.{edge}"
+        f"of the training images and with a seed of its own. The tuning fed {samples:,} samples.{edge}"
     )

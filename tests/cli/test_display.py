@@ -236,8 +236,8 @@ def test_a_plan_is_shown_with_its_cost_beside_the_baseline():
     lines = stream.getvalue().splitlines()
     assert lines[0].strip() == "The plan for 50,000 training examples (M)"
     assert lines[-3:] == [
-        "this plan  3,000,000 samples (60 M) in 74,940 updates",
-        "baseline   5,000,000 samples (100 M) in 208,300 updates",
+        "this plan  3,000,000 samples planned (60 M) in 74,940 updates",
+        "baseline   5,000,000 samples planned (100 M) in 208,300 updates",
         "relative   60.0 % of the samples, 36.0 % of the updates",
     ]
 

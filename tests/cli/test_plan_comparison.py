@@ -47,7 +47,7 @@ def test_a_row_for_each_plan_has_its_cost_beside_the_baselines(capsys):
     assert ["stepwise", "5", "24–96", "3,000,000", "74,940", "60.0", "36.0"] in rows
     assert ["seesaw", "4", "24–5000", "3,000,000", "41,658", "60.0", "20.0"] in rows
     assert ["pacing:linear", "9", "24", "3,010,000", "125,372", "60.2", "60.2"] in rows
-    assert ["baseline:", "5,000,000", "samples", "(100", "M)", "in", "208,300", "updates"] in rows
+    assert ["baseline:", "5,000,000", "samples", "planned", "(100", "M)", "in", "208,300", "updates"] in rows
 
 
 def test_the_document_has_the_plans_of_single_calls(capsys):

@@ -33,7 +33,7 @@ def test_plain_lines_report_starts_ends_and_progress(tmp_path):
     display.ended(jobs[2], Failure(jobs[2], 3, "the loss is not finite"))
     display.finish()
     lines = stream.getvalue().splitlines()
-    assert lines[0] == "3 runs, 1 finished; 300 samples in all"
+    assert lines[0] == "3 runs, 1 finished; 300 samples to feed"
     assert lines[1] == f"b: started (log: {tmp_path / 'b.log'})"
     # Nothing while the pace is unknown; then a line for each twentieth.
     assert lines[2].startswith("1 of 3 runs, 50% of the samples, 0:00:")
@@ -46,7 +46,7 @@ def test_a_started_run_is_resumed(tmp_path):
     (one.folder / "records.jsonl").write_text('{"kind": "epoch", "examples_seen": 7}\n')
     display = make_study_display([one], stream)
     display.started(one)
-    assert stream.getvalue().splitlines()[0] == "1 run, 0 finished; 100 samples in all"
+    assert stream.getvalue().splitlines()[0] == "1 run, 0 finished; 100 samples to feed"
     assert "a: resuming" in stream.getvalue()
 
 
@@ -89,4 +89,4 @@ def test_no_runs_at_all(tmp_path):
     stream = io.StringIO()
     display = StudyDisplay([], stream)
     display.progressed([], 0, 0)
-    assert stream.getvalue() == "0 runs, 0 finished; 0 samples in all\n"
+    assert stream.getvalue() == "0 runs, 0 finished; 0 samples to feed\n"

@@ -79,7 +79,7 @@ def test_the_best_rate_becomes_the_arms_change(tmp_path):
     text = tuning.describe_tuning(tuned)
     assert "At the edge of its grid, so that a rate beyond it may be better: baseline (0.0005)." in text
     samples = sum(job.samples for of_arm in jobs.values() for job in of_arm.values())
-    assert f"The tuning took {samples:,} samples" in text
+    assert f"The tuning fed {samples:,} samples" in text
     assert tuning.tuning_rows(tuned)[0][1:4] == ("0.0005, 0.001, 0.002", "50.00, 70.00, 60.00", "0.001")
     assert tuning.tuning_from_dict(json.loads(json.dumps(tuning.tuning_to_dict(tuned)))) == tuned
 

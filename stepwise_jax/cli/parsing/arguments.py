@@ -170,7 +170,7 @@ def _add_sweep_options(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--trials", type=int, default=0, metavar="N", help="points of a search (needs Optuna)")
     command.add_argument(
-        "--samples", type=int, metavar="N", help="limit on a search point's samples (default: those of the staged run)"
+        "--samples", type=int, metavar="N", help="planned samples of a search point at most (default: the staged run's)"
     )
     command.add_argument("--seeds", type=int, default=1, metavar="N", help="runs of each point (default: 1)")
     add_executor_options(command)

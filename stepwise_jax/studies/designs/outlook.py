@@ -100,7 +100,7 @@ def outlook_header(comparison: Comparison) -> tuple[str, ...]:
     """The header of `outlook_rows`."""
     margin = comparison.protocol.margin
     shown, wanted = f"shown by {format_count(len(comparison.seeds), 'seed')}", f"seeds for ± {margin:g}"
-    return ("strategy", "deviation", shown, wanted, "samples", "hours")
+    return ("strategy", "deviation", shown, wanted, "samples fed", "hours")
 
 
 def outlook_rows(comparison: Comparison, costs: Mapping[str, Cost], pilot: Pilot | None) -> list[tuple[str, ...]]:

@@ -47,9 +47,9 @@ def test_the_table_has_power_and_cost(pilot):
     assert table["baseline"]["deviation"] == "2.00"
     assert table["cosine"]["deviation"] == "–"
     samples = 10 * sum(stage.updates * stage.batch_size for stage in stages["baseline"])
-    assert table["baseline"]["samples"] == f"{samples:,}"
+    assert table["baseline"]["samples fed"] == f"{samples:,}"
     assert table["baseline"]["hours"] == f"{samples * 65 / 1200 / 3600:.1f}"
-    assert table["cosine"]["samples"] == f"{costs['cosine'].samples + 600:,}"
+    assert table["cosine"]["samples fed"] == f"{costs['cosine'].samples + 600:,}"
 
     shown, level = float(table["baseline"]["shown by 10 seeds"]) / 100, 0.05 / 2
     critical = stats.t.ppf(1 - level / 2, 9)
