@@ -6,7 +6,7 @@ from made_runs import BASELINE, make_run
 from matplotlib.collections import PolyCollection
 
 from stepwise_jax.report.curves import _draw_figure
-from stepwise_jax.report.figures import DARK, LIGHT, contrasting_color
+from stepwise_jax.report.figures import LIGHT
 from stepwise_jax.report.series import Series, group_series
 from stepwise_jax.workdir.runs import read_runs
 
@@ -41,20 +41,20 @@ def test_the_legend_explains_lines_and_bands(curves):
     assert [text.get_text() for text in alone.get_texts()] == ["y, top-1 86.00 %"]
 
 
-def contrast(one: str, other: str) -> float:
-    """The contrast ratio of two colours, by WCAG 2."""
+def test_seeds_are_one_curve_with_its_range(tmp_path):
+    folders = [make_run(tmp_path / "x" / f"seed{seed}", seed=seed, ahead=0.01 * seed) for seed in range(3)]
+    other = make_run(tmp_path / "y", BASELINE)
+    *seeds, alone = read_runs([*folders, other])
+    first, second = group_series({"x": seeds, "none": [], "y": [alone]})
+    assert (first.name, second.name, second.lowest) == ("x", "y", ())
+    assert (first.color, second.color) == (0, 2)
+    for row, low, high in zip(first.rows, first.lowest, first.highest, strict=True):
+        assert row["top1"] == pytest.approx(low["top1"] + 0.01)
+        assert high["top1"] == pytest.approx(low["top1"] + 0.02)
 
-    def luminance(color: str) -> float:
-        parts = [int(color[index : index + 2], 16) / 255 for index in (1, 3, 5)]
-        linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
-        return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
 
-    low, high = sorted((luminance(one), luminance(other)))
-    return (high + 0.05) / (low + 0.05)
-
-
-@pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
-def test_text_and_lines_have_contrast(theme):
-    assert contrast(theme.foreground, theme.background) >= 7
-    assert all(contrast(color, theme.background) >= 2.3 for color in theme.palette)
-    assert all(contrast(contrasting_color(color), color) >= 4.5 for color in theme.palette)
+def test_a_mean_curve_ends_with_the_least_finished_seed(tmp_path):
+    folders = [make_run(tmp_path / "x" / f"seed{seed}", seed=seed, epochs=3 + 2 * seed) for seed in range(2)]
+    (curve,) = group_series({"x": read_runs(folders)})
+    assert len(curve.rows) == 3
+    assert not curve.finished

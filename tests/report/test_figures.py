@@ -1,5 +1,6 @@
 """A figure is drawn once, and its dark form is what drawing it for a dark page would give."""
 
+import io
 import re
 from functools import partial
 
@@ -7,10 +8,10 @@ import numpy as np
 import pytest
 from made_runs import SECONDS, make_run
 from matplotlib.colors import to_hex, to_rgb
-from test_curves import contrast
+from PIL import Image
 
 from stepwise_jax.report.charts.seconds import _seconds_figure, draw_seconds
-from stepwise_jax.report.figures import DARK, DARK_COLORS, LIGHT, contrasting_ink, in_dark, render
+from stepwise_jax.report.figures import DARK, DARK_COLORS, LIGHT, contrasting_color, contrasting_ink, in_dark, render
 from stepwise_jax.report.noise_section import _noise_figure
 from stepwise_jax.workdir.runs import read_runs
 
@@ -33,6 +34,25 @@ def test_a_dark_colour_that_is_also_a_light_one_stays():
     assert in_dark(b"#0072b2 #56b4e9 #123456") == f"{DARK.palette[0]} {DARK.palette[5]} #123456".encode()
 
 
+def contrast(one: str, other: str) -> float:
+    """The contrast ratio of two colours, by WCAG 2."""
+
+    def luminance(color: str) -> float:
+        parts = [int(color[index : index + 2], 16) / 255 for index in (1, 3, 5)]
+        linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
+def test_text_and_lines_have_contrast(theme):
+    assert contrast(theme.foreground, theme.background) >= 7
+    assert all(contrast(color, theme.background) >= 2.3 for color in theme.palette)
+    assert all(contrast(contrasting_color(color), color) >= 4.5 for color in theme.palette)
+
+
 @pytest.mark.parametrize("share", np.linspace(0, 1, 21))
 def test_text_on_a_share_has_contrast_in_both_forms(share):
     light, dark = (
@@ -53,4 +73,6 @@ def test_text_on_the_colours_of_curves_has_contrast_in_both_forms():
 def test_the_same_figure_has_the_same_files():
     drawn, again = (draw_seconds("seconds", {"a run": SECONDS}) for _ in range(2))
     assert drawn == again
-    assert drawn.png.startswith(b"\x89PNG")
+    with Image.open(io.BytesIO(drawn.png)) as image:
+        # 160 pixels for each of 5.2 inches.
+        assert (image.format, image.width) == ("PNG", 832)
