@@ -24,7 +24,9 @@ from stepwise_jax.report.run_section import (
 )
 from stepwise_jax.report.series import run_series
 from stepwise_jax.report.sweep_page import sweep_page
-from stepwise_jax.studies import comparison_folder, sweep
+from stepwise_jax.studies import sweep
+from stepwise_jax.studies.comparison_file import COMPARISON_FILE
+from stepwise_jax.studies.results import Results, read_results
 from stepwise_jax.workdir.runs import Run, read_runs
 
 _MOST_DRAWN = 4
@@ -50,17 +52,26 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     return rendering.write_page(_blocks(folders), out)
 
 
+def write_comparison(results: Results, out: Path) -> Path:
+    """Write the report of a comparison that is already read; see `write_report`."""
+    return rendering.write_page(comparison_page(results), out)
+
+
 def _blocks(folders: Sequence[Path]) -> tuple[Block, ...]:
-    pages = {comparison_folder.COMPARISON_FILE: comparison_page, sweep.SWEEP_FILE: sweep_page}
+    pages = {COMPARISON_FILE: _comparison, sweep.SWEEP_FILE: sweep_page}
     studies = [(folder, page) for folder in folders for name, page in pages.items() if (folder / name).exists()]
     if not studies:
         return runs_page(read_runs(folders))
     folder, page = studies[0]
-    if len(folders) > 1 and [page for _, page in studies] == [comparison_page] * len(folders):
+    if len(folders) > 1 and [page for _, page in studies] == [_comparison] * len(folders):
         return variance_page(folders)
     if len(folders) > 1:
         raise InputError(f"{folder} is a comparison or a sweep: report it alone, without other folders")
     return page(folder)
+
+
+def _comparison(folder: Path) -> tuple[Block, ...]:
+    return comparison_page(read_results(folder))
 
 
 def runs_page(runs: Sequence[Run]) -> tuple[Block, ...]:

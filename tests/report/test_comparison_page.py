@@ -12,6 +12,7 @@ from stepwise_jax.report import report
 from stepwise_jax.report.blocks import Picture, Table, Verdict
 from stepwise_jax.report.comparisons.comparison_page import comparison_page
 from stepwise_jax.report.page import rendering
+from stepwise_jax.studies.results import read_results
 from stepwise_jax.workdir.json_files import write_json
 from stepwise_jax.workdir.record_file import RunRecords, read_records
 
@@ -22,7 +23,7 @@ def compared(tmp_path_factory) -> Path:
 
 
 def test_a_comparison_states_its_verdict(compared):
-    blocks = comparison_page(compared)
+    blocks = comparison_page(read_results(compared))
     (verdict,) = (block for block in blocks if isinstance(block, Verdict))
     table = after(blocks, "Paired differences", Table)
     assert isinstance(table, Table)
@@ -43,7 +44,7 @@ def test_a_comparison_states_its_verdict(compared):
 
 def test_the_cost_of_the_references_accuracy(compared):
     """By hand: the staged run ends at 86 %, its last epoch; the baseline ends below 79 %."""
-    tables = [block for block in comparison_page(compared) if isinstance(block, Table)]
+    tables = [block for block in comparison_page(read_results(compared)) if isinstance(block, Table)]
     (table,) = (each for each in tables if "runs that reach it" in each.header)
     rows = [dict(zip(table.header, row, strict=True)) for row in table.rows]
     assert [row["runs that reach it"] for row in rows] == ["3 of 3", "0 of 3"]
@@ -57,7 +58,7 @@ def test_an_unfinished_comparison_says_so(compared, tmp_path):
     (root / "baseline" / "seed1" / "summary.json").unlink()
     failure = {"run": "baseline, seed 1", "status": 3, "message": "the loss is <nan>"}
     write_json(root / "failures.json", {"failures": [failure]})
-    text = rendering.to_markdown(comparison_page(root))
+    text = rendering.to_markdown(comparison_page(read_results(root)))
     assert "3 of 4 runs are finished" in text
     assert r"baseline, seed 1 failed: the loss is \<nan\>" in text
     assert "One seed shows no difference" in text
@@ -80,7 +81,7 @@ def test_the_page_of_a_comparison_reads_each_run_once(compared, monkeypatch):
 
     monkeypatch.setattr("stepwise_jax.workdir.runs.read_records", counting)
     monkeypatch.setattr("stepwise_jax.report.figures._render", lambda draw, formats, theme: [b""] * len(formats))
-    comparison_page(compared)
+    comparison_page(read_results(compared))
     assert sorted(read) == sorted(path.parent.resolve() for path in compared.glob("*/*/records.jsonl"))
 
 

@@ -73,17 +73,16 @@ def _train(
 
 def _show(folder: Any) -> None:
     from stepwise_jax.cli.study_tables import print_comparison
-    from stepwise_jax.report.report import write_report
-    from stepwise_jax.studies import comparison_file, comparison_folder
+    from stepwise_jax.report.report import write_comparison
+    from stepwise_jax.studies import comparison_file
     from stepwise_jax.studies.designs.summary import describe_folder
+    from stepwise_jax.studies.results import read_results
     from stepwise_jax.studies.statistics import predictors
 
-    whole = comparison_file.read_comparison(folder)
-    runs = comparison_folder.read_finished_runs(whole, folder)
+    found = read_results(folder)
     comparison_file.record_look(folder)
-    looks = comparison_file.count_looks(folder)
-    print_comparison(whole, runs, comparison_folder.arm_differences(whole, runs, looks))
-    for sentence in (*predictors.conclusions(whole, folder, runs), *describe_folder(folder)):
+    print_comparison(found.comparison, found.finished, found.differences())
+    for sentence in (*predictors.conclusions(found.runs), *describe_folder(folder)):
         print(sentence)
-    if any(runs.values()):
-        print(f"report: {write_report([folder], folder / 'report')}")
+    if any(found.finished.values()):
+        print(f"report: {write_comparison(found, folder / 'report')}")

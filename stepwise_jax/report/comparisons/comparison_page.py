@@ -22,6 +22,7 @@ from stepwise_jax.studies import comparison_file, comparison_folder
 from stepwise_jax.studies.comparison import Comparison
 from stepwise_jax.studies.comparison_table import FinishedRuns, verdict
 from stepwise_jax.studies.designs.summary import describe_folder
+from stepwise_jax.studies.results import Results
 from stepwise_jax.studies.statistics import predictors
 from stepwise_jax.studies.tuning import TUNING_HEADER, tuning_rows
 from stepwise_jax.workdir.json_files import read_json
@@ -30,20 +31,17 @@ from stepwise_jax.workdir.records import TIME_KINDS
 from stepwise_jax.workdir.runs import Run
 
 
-def comparison_page(root: Path) -> tuple[Block, ...]:
-    """Return the page of the comparison in a folder, finished or not.
+def comparison_page(results: Results) -> tuple[Block, ...]:
+    """Return the page of a comparison, finished or not.
 
     Raises:
-      InputError: if the comparison is damaged, or none of its runs is finished.
+      InputError: if none of its runs is finished.
     """
-    compared = comparison_file.read_comparison(root)
-    finished = comparison_folder.read_finished_runs(compared, root)
+    root, compared, finished = results.root, results.comparison, results.finished
     if not any(finished.values()):
         raise InputError(f"{root} has no finished run yet: there is nothing to show")
-    arm_runs = predictors.read_arm_runs(compared, root, finished)
-    runs = [run for of_seed in arm_runs.values() for run in of_seed.values()]
-    differences = comparison_folder.arm_differences(compared, finished, comparison_file.count_looks(root))
-    styles = arm_styles(compared.arms)
+    runs = [run for of_seed in results.runs.values() for run in of_seed.values()]
+    differences, styles = results.differences(), arm_styles(compared.arms)
     reference = styles[compared.arms[0].name].label
     return (
         Heading(f"Comparison: {reference} and {_counted(len(compared.arms) - 1, 'other')}", level=1),
@@ -52,11 +50,11 @@ def comparison_page(root: Path) -> tuple[Block, ...]:
         *_unfinished(compared, finished, root),
         *[Paragraph(sentence) for sentence in describe_folder(root)],
         *difference_blocks(compared, finished, differences, styles),
-        *_curves(compared, root, runs, styles),
-        *_strategies(compared, finished, runs, root, styles),
-        *_predictors(arm_runs, styles),
+        *_curves(results.runs, styles),
+        *_strategies(compared, results.runs, styles),
+        *_predictors(results.runs, styles),
         *paper_blocks(runs),
-        *_cost(compared, finished, runs, root, styles),
+        *_cost(results, styles),
         *_tuning(root, styles),
         *_first_predictions(compared, finished, root, styles),
         Heading("Configuration"),
@@ -93,16 +91,8 @@ def _unfinished(compared: Comparison, finished: FinishedRuns, root: Path) -> lis
     return [*progress, *failed]
 
 
-def _curves(compared: Comparison, root: Path, runs: Sequence[Run], styles: ArmStyles) -> list[Block]:
-    by_folder = {run.folder: run for run in runs}
-    groups = {
-        styles[arm.name].label: [
-            by_folder[folder]
-            for seed in compared.seeds
-            if (folder := compared.run_folder(root, arm.name, seed).resolve()) in by_folder
-        ]
-        for arm in compared.arms
-    }
+def _curves(runs: predictors.ArmRuns, styles: ArmStyles) -> list[Block]:
+    groups = {styles[name].label: list(of_seed.values()) for name, of_seed in runs.items()}
     lead = (
         "Means over the seeds, with their range; look at which strategy is ahead after equally many samples, not only "
         "at the end. Where lines coincide, they are drawn side by side."
@@ -118,10 +108,8 @@ def _predictors(runs: predictors.ArmRuns, styles: ArmStyles) -> list[Block]:
     ]
 
 
-def _cost(
-    compared: Comparison, finished: FinishedRuns, runs: Sequence[Run], root: Path, styles: ArmStyles
-) -> list[Block]:
-    seconds = {styles[name].label: of_kind for name, of_kind in _mean_seconds(finished).items()}
+def _cost(results: Results, styles: ArmStyles) -> list[Block]:
+    seconds = {styles[name].label: of_kind for name, of_kind in _mean_seconds(results.finished).items()}
     return [
         Heading("Cost"),
         Paragraph(
@@ -129,8 +117,8 @@ def _cost(
             "are epochs times examples; fed are the full batches, without the rest of each epoch."
         ),
         draw_seconds("seconds", seconds),
-        styled_table(_cost_table(compared, finished, runs, root), styles),
-        *target_blocks(compared, finished, runs, root, styles),
+        styled_table(_cost_table(results), styles),
+        *target_blocks(results, styles),
     ]
 
 
@@ -147,32 +135,28 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _cost_table(compared: Comparison, finished: FinishedRuns, runs: Sequence[Run], root: Path) -> Table:
+def _cost_table(results: Results) -> Table:
     """Samples, updates, operations and seconds of one run of each strategy, relative to the reference."""
     of_reference = "(of the reference)"
     header = ("strategy", f"samples planned {of_reference}", "samples fed", f"updates {of_reference}")
-    started = [(each.name, list(finished[each.name].items())) for each in compared.arms if finished[each.name]]
-    first = started[0][1][0][1].summary
-    fed = {run.folder: run.records.epochs[-1]["examples_seen"] for run in runs}
+    started = {name: list(of_seed.values()) for name, of_seed in results.finished.items() if of_seed}
+    first = next(iter(started.values()))[0].summary
     table = []
-    for name, of_seed in started:
-        seed, summary = of_seed[0][0], of_seed[0][1].summary
-        seconds = _mean([sum(run.summary["seconds"].values()) for _, run in of_seed])
+    for name, of_seed in started.items():
+        summary = of_seed[0].summary
+        seconds = _mean([sum(run.summary["seconds"].values()) for run in of_seed])
         planned, updates = (f"{summary[key]:,} ({summary[key] / first[key]:.0%})" for key in ("samples", "updates"))
         work = format_operations(summary["flops"]) if summary.get("flops") else "–"
-        taken = f"{fed[compared.run_folder(root, name, seed).resolve()]:,}"
-        table.append((name, planned, taken, updates, work, f"{seconds:,.0f}"))
+        fed = next(iter(results.runs[name].values())).records.epochs[-1]["examples_seen"]
+        table.append((name, planned, f"{fed:,}", updates, work, f"{seconds:,.0f}"))
     return Table((*header, "operations", "seconds per run"), tuple(table))
 
 
-def _strategies(
-    compared: Comparison, finished: FinishedRuns, runs: Sequence[Run], root: Path, styles: ArmStyles
-) -> list[Block]:
-    plans = {run.folder: run.stages for run in runs}
+def _strategies(compared: Comparison, runs: predictors.ArmRuns, styles: ArmStyles) -> list[Block]:
     table = []
     for each in compared.arms:
-        seeds = list(finished[each.name])
-        stages = plans[compared.run_folder(root, each.name, seeds[0]).resolve()] if seeds else ()
+        first = next(iter(runs[each.name].values()), None)
+        stages = () if first is None else first.stages
         description = "; ".join(
             f"{stage['name']}: {_counted(stage['epochs'], 'epoch')} of {stage['examples']:,}, b {stage['batch_size']}, "
             f"λ {stage['learning_rate']:.3g}{_drops(stage)}"

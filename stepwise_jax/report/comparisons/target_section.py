@@ -1,40 +1,23 @@
 """What it costs each strategy of a comparison to reach the reference's accuracy."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from stepwise_jax.formatting import format_percent
 from stepwise_jax.report.blocks import Block, Paragraph, Table
 from stepwise_jax.report.comparisons.arms import ArmStyles, styled_table
-from stepwise_jax.studies.comparison import Comparison
-from stepwise_jax.studies.comparison_table import FinishedRuns
+from stepwise_jax.studies.results import Results
 from stepwise_jax.studies.statistics.student import mean_and_deviation
 from stepwise_jax.studies.statistics.target import first_reaching, median_cost
 from stepwise_jax.workdir.runs import Run
 
 
-def target_blocks(
-    compared: Comparison, finished: FinishedRuns, runs: Sequence[Run], root: Path, styles: ArmStyles
-) -> list[Block]:
-    """Return a sentence about the target, the mean top-1 of the reference, and the cost of reaching it.
-
-    Args:
-      compared: the comparison.
-      finished: its finished runs.
-      runs: the contents of the same runs' folders.
-      root: the comparison's folder.
-      styles: of its arms.
-    """
-    reference = compared.arms[0].name
-    if not finished[reference]:
+def target_blocks(results: Results, styles: ArmStyles) -> list[Block]:
+    """Return a sentence about the target, the mean top-1 of the reference, and the cost of reaching it."""
+    reference = results.comparison.arms[0].name
+    if not results.finished[reference]:
         return []
-    target, _ = mean_and_deviation([run.summary["top1"] for run in finished[reference].values()])
-    by_folder = {run.folder: run for run in runs}
-    started = {
-        name: [by_folder[compared.run_folder(root, name, seed).resolve()] for seed in of_seed]
-        for name, of_seed in finished.items()
-        if of_seed
-    }
+    target, _ = mean_and_deviation([run.summary["top1"] for run in results.finished[reference].values()])
+    started = {name: list(of_seed.values()) for name, of_seed in results.runs.items() if of_seed}
     text = (
         f"The cost of a target, {format_percent(target)} top-1, which {styles[reference].label} reaches at its end on "
         "average: from the start to the end of the first epoch whose test score reaches it. These are medians over "

@@ -111,9 +111,8 @@ def _taus(predictions: Mapping[int, Sequence[Prediction]], predictor: str, loss:
     return {seed: tau for seed, tau in taus.items() if np.isfinite(tau)}
 
 
-def conclusions(compared: Comparison, root: Path, finished: Mapping[str, Mapping[int, object]]) -> tuple[str, ...]:
+def conclusions(runs: ArmRuns) -> tuple[str, ...]:
     """Return a sentence for each loss of a comparison whose runs measured their noise."""
-    runs = read_arm_runs(compared, root, finished)
     return tuple(conclude(agreements(runs), loss) for loss in LOSSES) if has_measurements(runs) else ()
 
 

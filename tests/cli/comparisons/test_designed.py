@@ -12,6 +12,9 @@ from stepwise_jax.errors import InterruptedRunError
 from stepwise_jax.report import report
 from stepwise_jax.report.blocks import Heading, Paragraph
 from stepwise_jax.report.comparisons.comparison_page import comparison_page
+from stepwise_jax.studies import comparison_folder
+from stepwise_jax.studies.results import read_results
+from stepwise_jax.workdir import runs
 from tests.cli.command_line import DIGITS, fails
 from tests.cli.comparisons.made_training import make_training
 
@@ -27,7 +30,7 @@ def trained(data_dir, monkeypatch):
     names = []
     monkeypatch.setenv("TFDS_DATA_DIR", str(data_dir))
     monkeypatch.setattr(study_commands, "run_unfinished", make_training(names))
-    monkeypatch.setattr(report, "write_report", lambda folders, out: out / "report.html")
+    monkeypatch.setattr(report, "write_comparison", lambda results, out: out / "report.html")
     return names
 
 
@@ -39,7 +42,7 @@ def output_of(capsys, *words: str) -> str:
 
 def page_texts(root: Path) -> list[str]:
     """The headings and paragraphs of the comparison's page."""
-    return [each.text for each in comparison_page(root) if isinstance(each, Heading | Paragraph)]
+    return [each.text for each in comparison_page(read_results(root)) if isinstance(each, Heading | Paragraph)]
 
 
 def plan(capsys, path: Path, *words: str) -> str:
@@ -71,6 +74,18 @@ def test_a_design_is_trained_as_it_says(capsys, tmp_path, trained):
     output_of(capsys, *words)
     assert len(trained) == 4
     assert document_of(root) == document
+
+
+def test_each_run_is_read_once_for_the_terminal_and_the_report(capsys, tmp_path, trained, monkeypatch):
+    read = []
+    for module, name in ((runs, "read_records"), (comparison_folder, "read_correct")):
+        original = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda folder, own=original: read.append(folder) or own(folder))
+    monkeypatch.setattr("stepwise_jax.report.figures._render", lambda draw, formats, theme: [b""] * len(formats))
+    monkeypatch.setattr(report, "write_comparison", lambda results, out: f"{len(comparison_page(results))} blocks")
+    shown = output_of(capsys, "compare", DIGITS, *NAMES, *SMALL, "--seeds", "1", "--workdir", str(tmp_path / "c"))
+    assert re.search(r"report: \d\d blocks", shown)
+    assert len(read) == len(trained) * 2 == 4
 
 
 def test_a_design_that_was_edited_after_the_start_is_refused(capsys, tmp_path, trained):
