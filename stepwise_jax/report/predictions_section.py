@@ -61,7 +61,7 @@ def _wrong_blocks(predictions: Predictions, level: int, name: str) -> list[Block
         return []
     shown = [sample for sample in predictions.samples if sample.label != sample.predicted]
     order = wrong[np.argsort(-predictions.confidence[wrong], kind="stable")][:_WRONG].tolist()
-    title = f"All {len(wrong):,}" if len(wrong) <= _WRONG else f"The first {_WRONG} of {len(wrong):,}"
+    title = "All" if len(wrong) <= _WRONG else f"The first {_WRONG} of {len(wrong):,}"
     return [
         Heading("Wrong predictions", level),
         Paragraph(

@@ -151,7 +151,7 @@ def _text(text: str) -> str:
 
 
 def _table(table: Table) -> str:
-    head = "".join(f'<th scope="col">{_text(cell)}</th>' for cell in table.header)
+    head = "".join(f'<th scope="col">{_heading(cell)}</th>' for cell in table.header)
     rows = "".join(
         f'<tr><th scope="row"{_kept_whole(row[0])}>{mark}{_text(row[0])}{detail}</th>'
         + "".join(f"<td>{_text(cell)}</td>" for cell in row[1:])
@@ -163,6 +163,11 @@ def _table(table: Table) -> str:
     return (
         f'<div class="table" tabindex="0"><table class="{"prose" if table.prose else "numbers"}">{inner}</table></div>'
     )
+
+
+def _heading(name: str) -> str:
+    """A heading that breaks between words, but not within `top-1`."""
+    return re.sub(r"\S+-\S+", r'<span class="whole">\g<0></span>', _text(name))
 
 
 def _kept_whole(name: str) -> str:

@@ -156,13 +156,24 @@
     return { hooks: { init, setCursor: plot => fillTip(tip, panel, series, view, plot) } };
   };
 
-  const axisOptions = (label, values) => ({
+  const isPowerOfTen = value => Math.abs(Math.log10(value) - Math.round(Math.log10(value))) < 1e-6;
+
+  // Over several powers of ten only those have a label: the lowest tick of a logarithmic axis may be any value.
+  const labelTicks = (ticks, log) => {
+    const powers = log && ticks.filter(tick => tick !== null && isPowerOfTen(tick)).length > 1;
+    return ticks.map(tick => tick === null || (powers && !isPowerOfTen(tick)) ? "" : short(tick));
+  };
+
+  const WHOLE_STEPS = [...Array(12).keys()].flatMap(power => [1, 2, 5].map(digit => digit * 10 ** power));
+
+  const axisOptions = (label, log) => ({
     stroke: () => color("ink"),
     grid: { stroke: () => color("line"), width: 0.5 },
     ticks: { stroke: () => color("line"), width: 1, size: 4 },
     font: "12px system-ui, sans-serif",
-    ...(label ? { label, labelFont: "12px system-ui, sans-serif", labelSize: 18, size: 30 } : { size: 62 }),
-    values: (plot, ticks) => ticks.map(tick => tick === null ? "" : values(tick)),
+    // Epochs and samples are whole numbers.
+    ...(label ? { label, labelFont: "12px system-ui, sans-serif", labelSize: 18, size: 30, incrs: WHOLE_STEPS } : { size: 62 }),
+    values: (plot, ticks) => labelTicks(ticks, log),
   });
 
   const plotOptions = (panel, series, lines, view, width) => ({
@@ -175,7 +186,7 @@
       x: { time: false, range: () => view.zoom || [0, view.length()] },
       y: { distr: panel.log ? 3 : 1, range: valueRange(panel, view) },
     },
-    axes: [axisOptions(view.label(), short), axisOptions("", short)],
+    axes: [axisOptions(view.label(), false), axisOptions("", panel.log)],
     cursor: {
       sync: { key: "curves" },
       drag: { x: true, y: false, setScale: false },
