@@ -146,6 +146,8 @@ def _check_with_pillow(encoded: bytes) -> None:
     try:
         # Pillow refuses a sound PNG for much text that comes with it.
         with Image.open(io.BytesIO(_without_text(encoded, 0)), formats=_FORMATS) as image:
+            # A JPEG is still read to its end, but at an eighth of its size and without colours, which takes less time.
+            image.draft("L", (1, 1))
             image.load()
     except Image.UnidentifiedImageError as error:
         raise UnreadableImageError("no image, or of an unknown format" if encoded else "empty file") from error

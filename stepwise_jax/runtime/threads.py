@@ -6,7 +6,7 @@ import os
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -68,7 +68,7 @@ _Output = TypeVar("_Output")
 _CHUNK_BYTES = 4 << 20
 
 
-def map_ahead(function: Callable[[_Item], _Output], items: Iterable[_Item]) -> Iterator[Future[_Output]]:
+def map_ahead(function: Callable[[_Item], _Output], items: Iterable[_Item]) -> Generator[Future[_Output], None, None]:
     """Yield futures of `function` over the items, in order, with two per core in flight.
 
     Closing the iterator early cancels the futures that have not started.

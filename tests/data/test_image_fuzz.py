@@ -1,10 +1,12 @@
 """Seeded, mutated images: each is decoded or refused with a sentence; STEPWISE_FUZZED_IMAGES=2000 tries more."""
 
+import io
 import os
 import re
 
 import numpy as np
 import pytest
+from PIL import Image
 from test_images import encoded, picture
 
 from stepwise_jax.data import images
@@ -62,6 +64,23 @@ def test_mutated_images_are_decoded_or_refused_with_a_sentence(capfd):
     assert set(outcomes) != {"decoded"}
     assert all(re.fullmatch(r"[^\n]+", each) for each in outcomes)
     assert capfd.readouterr() == ("", "")
+
+
+def opens(content: bytes) -> bool:
+    """Whether both libraries decode an image at its full size."""
+    try:
+        with Image.open(io.BytesIO(content), formats=images._FORMATS) as image:
+            image.load()
+        images.decode(content)
+    except Exception:
+        return False
+    return True
+
+
+def test_exactly_what_both_libraries_decode_at_full_size_is_taken():
+    with images.refuse_decompression_bombs(), images.silence_decoders():
+        contents = [mutated(number) for number in range(COUNT)]
+        assert [outcome(content) == "decoded" for content in contents] == [opens(content) for content in contents]
 
 
 @pytest.mark.parametrize("content", ORIGINALS)

@@ -1,5 +1,6 @@
 """Writing data sets: order and shards on disk, interruptions, full disks, two processes at once."""
 
+import dataclasses
 import errno
 import fcntl
 import os
@@ -10,16 +11,20 @@ import time
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordReader
 from data_files import quiet, source_of
+from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
 from stepwise_jax.data import datasets, disk
 from stepwise_jax.data.prepared import writing
 from stepwise_jax.data.source import SourceSplit
 from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import DataConfig
+from stepwise_jax.runtime import threads
 
 ROOT = Path(__file__).parents[2]
 
@@ -74,6 +79,42 @@ def test_several_shards_are_one_split(tmp_path, monkeypatch):
         row = int(name.removeprefix("made_"))
         np.testing.assert_array_equal(image, images[row])
         assert label == row % 2
+
+
+@pytest.mark.parametrize("kind", ["files", "arrays"])
+def test_records_are_those_that_tfds_makes(kind, tmp_path):
+    pixels = np.random.default_rng(3).integers(0, 256, (9, 8, 8, 3), dtype=np.uint8)
+    source = source_of(pixels)
+    if kind == "files":
+        read = {
+            name: cv2.imencode(".png", np.asarray(source.read(name)))[1].tobytes()
+            for split in source.splits.values()
+            for name in split.ids
+        }
+        source = dataclasses.replace(source, read=read.__getitem__, array_shape=None)
+    writing.prepare(source, tmp_path, quiet)
+    features: Any = tfds.builder_from_directory(tmp_path / "stepwise_made/1.0.0").info.features
+    serializer = ExampleSerializer(features.get_serialized_info())
+    for name, split in source.splits.items():
+        (path,), (rows,) = tmp_path.rglob(f"*-{name}.array_record-*"), writing._shards(name, split, 1)
+        records = ArrayRecordReader(str(path)).read_all()
+        for row, record in zip(rows, records, strict=True):
+            example = {"id": split.ids[row], "label": split.labels[row], "image": source.read(split.ids[row])}
+            expected = serializer.get_tf_example(features.encode_example(example))
+            # Protocol buffers do not fix the order of the features.
+            assert type(expected).FromString(record) == expected
+
+
+def test_the_same_images_give_the_same_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(writing, "_SHARD_BYTES", 300)
+    source = source_of(np.arange(40 * 64, dtype=np.uint8).reshape(40, 8, 8, 1))
+    for folder, workers in ((tmp_path / "one", 1), (tmp_path / "many", 7)):
+        monkeypatch.setattr(threads, "usable_cores", lambda workers=workers: workers)
+        monkeypatch.setattr(writing, "_MAX_CHUNK", workers)
+        writing.prepare(source, folder, quiet)
+    written = [sorted((tmp_path / name).rglob("*.array_record-*")) for name in ("one", "many")]
+    assert len(written[0]) == 9
+    assert [path.read_bytes() for path in written[0]] == [path.read_bytes() for path in written[1]]
 
 
 def test_full_disk_is_reported_before_work(tmp_path, monkeypatch):

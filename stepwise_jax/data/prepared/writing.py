@@ -1,21 +1,27 @@
 """Writes a data set as TFDS array_record files: once, completely or not at all, and without TensorFlow.
 
 TFDS's own generator of examples shuffles through TensorFlow's file system once a split is larger than a gigabyte. So
-the builder here writes shard by shard, in the order that TFDS would give: by the MD5 hash of split name and key.
+the builder here writes shard by shard, in the order that TFDS would give: by the MD5 hash of split name and key. TFDS
+also encodes each example in the thread that writes, while the other cores wait. Here the threads that check the images
+make the records, too, always with the same bytes.
 """
 
 import hashlib
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
+from tensorflow_datasets.proto import tf_example_pb2
 
 from stepwise_jax.data import images
 from stepwise_jax.data.disk import check_free_space, file_lock, is_disk_error, write_error
@@ -28,14 +34,26 @@ from stepwise_jax.data.source import Source, SourceSplit, check_source, missing_
 from stepwise_jax.errors import InputError
 from stepwise_jax.runtime.threads import chunk_length, map_ahead
 
+_FILE_FORMAT = tfds.core.FileFormat.ARRAY_RECORD
+
 _SHARD_BYTES = 128 << 20
 
 _MAX_CHUNK = 32
 
 _log = logging.getLogger(__name__)
 
-_ReadResult = tuple[bytes | np.ndarray, tuple[int, ...], bytes] | str
-"""An image, its shape, and a hash of its pixels; or the reason why it cannot be read."""
+
+class _CheckedImage(NamedTuple):
+    """An image that can be read: its record, its shape, the SHA-256 of its content, and a hash of its pixels."""
+
+    record: bytes
+    shape: tuple[int, ...]
+    content: bytes
+    pixels: bytes
+
+
+_ReadResult = _CheckedImage | str
+"""A checked image, or the reason why it cannot be read."""
 
 
 def prepare(source: Source, data_dir: Path, progress: ProgressCallback) -> None:
@@ -94,7 +112,7 @@ def _write(source: Source, data_dir: Path, progress: ProgressCallback) -> None:
         _log.warning(note)
 
 
-class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
+class _Builder(FileReaderBuilder, skip_registration=True):
     """A source as a TFDS builder, used once to prepare it; opening only needs `tfds.builder_from_directory`."""
 
     # Nothing is downloaded, and searching for checksums beside the code needs a package that TFDS does not install.
@@ -112,7 +130,7 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
         self._duplicates, self._words = DuplicateFinder(), images.decoder_words()
         self._metadata = tfds.core.MetadataDict(class_names=source.class_names)
         config = tfds.core.BuilderConfig(name=source.fingerprint) if source.fingerprint else None
-        super().__init__(data_dir=data_dir, config=config, file_format="array_record")
+        super().__init__(data_dir=data_dir, config=config, file_format=_FILE_FORMAT)
 
     def _info(self) -> tfds.core.DatasetInfo:
         shape = self._source.array_shape
@@ -122,7 +140,9 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
         return tfds.core.DatasetInfo(builder=self, features=features, metadata=self._metadata)
 
     def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
-        super()._download_and_prepare(dl_manager, download_config)
+        del dl_manager, download_config
+        splits = [self._write_split(name, split) for name, split in self._source.splits.items()]
+        self.info.set_splits(tfds.core.SplitDict(splits))
         _check_readable(self._source, self._unreadable, self.info.splits)
         with ThreadPoolExecutor(1) as pool:
             unchanged = self._meter.wait_for(pool.submit(self._source.unchanged))
@@ -149,30 +169,36 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
         skipped = f"{self._source.origin}: {unreadable_sentence(sorted(self._unreadable))}; left out"
         return [*([skipped] if self._unreadable else []), *self._duplicates.notes(self._source.name)]
 
-    def _shard_iterators_per_split(self, dl_manager: Any) -> Mapping[str, Sequence[Callable[[], Iterator[Any]]]]:
-        del dl_manager
-        size, splits = _bytes_each(self._source), self._source.splits
-        shards = {name: _shards(name, split, _shard_count(size * len(split.ids))) for name, split in splits.items()}
-        return {name: [partial(self._examples, name, rows) for rows in parts] for name, parts in shards.items()}
+    def _write_split(self, name: str, split: SourceSplit) -> tfds.core.SplitInfo:
+        size, written = _bytes_each(self._source), self._written[name]
+        shards = [_chunks(rows, size) for rows in _shards(name, split, _shard_count(size * len(split.ids)))]
+        template, writer = self._get_filename_template(name), tfds.core.ExampleWriter(_FILE_FORMAT)
+        paths, ends = template.sharded_filepaths(len(shards)), [0]
+        with closing(map_ahead(partial(_read_chunk, self._source, split), chain(*shards))) as results:
+            for path, chunks in zip(paths, shards, strict=True):
+                writer.write(path, self._records(name, chunks, results))
+                ends.append(len(written))
+        size = sum(path.stat().length for path in paths)
+        return tfds.core.SplitInfo(
+            name=name, shard_lengths=np.diff(ends).tolist(), num_bytes=size, filename_template=template
+        )
 
-    def _examples(self, split_name: str, rows: np.ndarray) -> Iterator[tuple[str, dict[str, Any]]]:
-        split, chunks = self._source.splits[split_name], _chunks(rows, _bytes_each(self._source))
-        for chunk, future in zip(chunks, map_ahead(partial(_read_chunk, self._source, split), chunks), strict=True):
+    def _records(
+        self, split_name: str, chunks: Sequence[Sequence[int]], results: Iterator[Future[list[_ReadResult]]]
+    ) -> Iterator[tuple[str, bytes]]:
+        """The keys and the records of one shard, from the results of its chunks, which are the next ones."""
+        split = self._source.splits[split_name]
+        for chunk, future in zip(chunks, results, strict=False):
             for row, result in zip(chunk, self._meter.wait_for(future), strict=True):
                 if isinstance(result, str):
                     self._unreadable.append(result)
                 else:
-                    self._record(split_name, result[0], result[1])
+                    self._shapes.add(result.shape)
+                    self._digests[split_name].update(result.content)
                     self._written[split_name].append(row)
-                    self._duplicates.add(split_name, split.labels[row], split.ids[row], result[2])
-                    yield split.ids[row], {"image": result[0], "label": split.labels[row], "id": split.ids[row]}
+                    self._duplicates.add(split_name, split.labels[row], split.ids[row], result.pixels)
+                    yield split.ids[row], result.record
                 self._meter.advance()
-
-    def _record(self, split_name: str, image: bytes | np.ndarray, shape: tuple[int, ...]) -> None:
-        """Update what the metadata store of all images: the set of their shapes, and a hash over their hashes."""
-        self._shapes.add(shape)
-        content = image if isinstance(image, bytes) else image.tobytes()
-        self._digests[split_name].update(hashlib.sha256(content).digest())
 
     # TFDS's version warns of a configuration that is not in the code.
     def _create_builder_config(self, builder_config: Any, version: Any) -> Any:
@@ -213,16 +239,28 @@ def _chunks(rows: np.ndarray, bytes_each: float) -> list[list[int]]:
 
 
 def _read_chunk(source: Source, split: SourceSplit, rows: Sequence[int]) -> list[_ReadResult]:
-    return [_read_one(source, split.ids[row]) for row in rows]
+    return [_read_one(source, split.ids[row], split.labels[row]) for row in rows]
 
 
-def _read_one(source: Source, name: str) -> _ReadResult:
+def _read_one(source: Source, name: str, label: int) -> _ReadResult:
     try:
         image = source.read(name)
         pixels = images.decode_whole(image) if isinstance(image, bytes) else image
-        return image, pixels.shape, images.hash_pixels(pixels)
     except (images.UnreadableImageError, OSError) as error:
         return f"{name} ({getattr(error, 'strerror', None) or error})"
+    content = image if isinstance(image, bytes) else image.tobytes()
+    hashed = hashlib.sha256(content).digest()
+    return _CheckedImage(_record(content, label, name), pixels.shape, hashed, images.hash_pixels(pixels))
+
+
+def _record(content: bytes, label: int, name: str) -> bytes:
+    """A serialized tf.train.Example, as TFDS makes it, with its features in the order of their names."""
+    example = tf_example_pb2.Example()  # pyright: ignore[reportAttributeAccessIssue]
+    features = example.features.feature
+    features["id"].bytes_list.value.append(name.encode())
+    features["image"].bytes_list.value.append(content)
+    features["label"].int64_list.value.append(label)
+    return example.SerializeToString(deterministic=True)
 
 
 def _check_readable(source: Source, names: Sequence[str], splits: Any) -> None:
