@@ -103,6 +103,12 @@ def _format_loss(value: float) -> str:
     return f"{value:.3f}" if value < 1000 else f"{value:.3g}"
 
 
+def _format_preparation(done: int, total: int, what: str) -> str:
+    """What is being done, and how far it is; `total` is 0 while nobody knows it."""
+    unknown = f"{what}: {done:,} so far" if done else what
+    return f"{what}: {done:,} of {total:,}" if total else unknown
+
+
 class Display:
     """An observer that follows a run and shows nothing: a silent display, and the base of the others.
 
@@ -135,7 +141,7 @@ class Display:
                 self.finish()
 
     def show_progress(self, done: int, total: int, what: str) -> None:
-        """Shows that `done` of `total` things are ready (`data.progress.Progress`). May come before `on_start`."""
+        """Shows that `done` of `total` things are ready, 0 of an unknown number. May come before `on_start`."""
 
     def on_start(self, record: StartRecord) -> None:
         """Shows the title of a run that starts or continues."""
@@ -196,11 +202,11 @@ class LineDisplay(Display):
         self._shown: tuple[str, int] | None = None
 
     def show_progress(self, done: int, total: int, what: str) -> None:
-        """Shows a line for each tenth."""
-        tenths = (what, 10 * done // max(total, 1))
+        """Shows a line for each tenth, or at ten times as many things where their number is unknown."""
+        tenths = (what, 10 * done // total if total else len(str(done)))
         if tenths != self._shown:
             self._shown = tenths
-            self._show(f"{what}: {done:,} of {total:,}", "")
+            self._show(_format_preparation(done, total, what), "")
 
     def _format_epoch(self, record: EpochRecord) -> str:
         left = self._status.seconds_left(time.monotonic())
@@ -235,9 +241,10 @@ class LiveDisplay(Display):
 
     def show_progress(self, done: int, total: int, what: str) -> None:
         """Shows a bar, and a line at the end."""
-        self._preparation = None if done >= total else (done, total, what)
+        finished = 0 < total <= done
+        self._preparation = None if finished else (done, total, what)
         self._live.start()
-        if done >= total:
+        if finished:
             self._show(f"{what}: {total:,}", "")
 
     def finish(self) -> None:
@@ -252,7 +259,8 @@ class LiveDisplay(Display):
         if self._preparation is None:
             return render_status(self._status, time.monotonic())
         done, total, what = self._preparation
-        return Group(Text(f"{what}: {done:,} of {total:,}"), _render_bar(done, total, f"{done / total:.0%}"))
+        bars = [_render_bar(done, total, f"{done / total:.0%}")] if total else []
+        return Group(Text(_format_preparation(done, total, what)), *bars)
 
 
 def make_display(stream: TextIO | None = None, verbose: bool = False) -> Display:

@@ -8,7 +8,6 @@ the same name. Any other data set that TFDS has prepared as array_record opens u
 
 import importlib
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,7 @@ import numpy as np
 from stepwise_jax.data import splits
 from stepwise_jax.data.dataset import Dataset, Examples, Sizes
 from stepwise_jax.data.prepared import locating
-from stepwise_jax.data.progress import ProgressCallback, ProgressMeter
+from stepwise_jax.data.progress import ProgressCallback
 from stepwise_jax.data.source import scanned
 from stepwise_jax.data.sources import digits
 from stepwise_jax.data.sources.catalog import PUBLISHED, PUBLISHED_SIZES
@@ -139,10 +138,8 @@ def prepare(data: DataConfig, progress: ProgressCallback, fetch: bool = False) -
         return
     from stepwise_jax.data.prepared import writing
 
-    meter = ProgressMeter(progress, 1, f"{data.name}: scanning the files")
-    with ThreadPoolExecutor(1) as pool:
-        source = meter.wait_for(pool.submit(_source, data))
-        meter.wait_for(pool.submit(source.find_fingerprint))
+    source = _source(data, progress)
+    source.find_fingerprint(progress)
     writing.prepare(source, data_dir(data), progress)
     if data.duplicates == "refuse":
         open_dataset(data)
@@ -252,8 +249,8 @@ def make_image_reader(
     return reading.make_image_reader(dataset, split, image_size, rows)
 
 
-def _source(data: DataConfig) -> "Source":
-    return scanned(data, lambda: importlib.import_module(_SOURCES[data.name]).source(data))
+def _source(data: DataConfig, progress: ProgressCallback = lambda *_: None) -> "Source":
+    return scanned(data, lambda: importlib.import_module(_SOURCES[data.name]).source(data, progress))
 
 
 def _prepared_folder(data: DataConfig) -> Path:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 ProgressCallback = Callable[[int, int, str], None]
-"""Called as `progress(done, total, task)`, several times a second."""
+"""Called as `progress(done, total, task)`, several times a second; `total` is 0 while nobody knows it."""
 
 _T = TypeVar("_T")
 
@@ -15,11 +15,14 @@ _INTERVAL_SECONDS = 0.1
 
 
 class ProgressMeter:
-    """Counts finished items and calls `progress(done, total, task)` at most ten times a second."""
+    """Counts finished items and calls `progress(done, total, task)` at most ten times a second.
+
+    Where the total is unknown, 0, the first call comes after a tenth of a second.
+    """
 
     def __init__(self, progress: ProgressCallback, total: int, task: str):
         self._progress, self._total, self._task = progress, total, task
-        self._done, self._reported_at = 0, 0.0
+        self._done, self._reported_at = 0, 0.0 if total else time.monotonic()
 
     def advance(self, count: int = 1) -> None:
         """Count `count` more items as done."""
@@ -30,7 +33,7 @@ class ProgressMeter:
     def report(self) -> None:
         """Report at once. The last of `total` items only counts when `finish` is called."""
         self._reported_at = time.monotonic()
-        self._progress(min(self._done, self._total - 1), self._total, self._task)
+        self._progress(min(self._done, self._total - 1) if self._total else self._done, self._total, self._task)
 
     def finish(self) -> None:
         """Report that everything is done."""

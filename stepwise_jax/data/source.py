@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stepwise_jax.data.progress import ProgressCallback
 from stepwise_jax.errors import InputError
 
 
@@ -38,8 +39,8 @@ class Source:
       read: returns an example's image by its id, as encoded bytes or as a uint8 array [H, W, C]; must be thread-safe.
       array_shape: shape of the images if `read` returns arrays, None if it returns encoded bytes.
       size_bytes: approximate size of all images, or a function that finds it.
-      find_fingerprint: returns what distinguishes data sets that are prepared under one name; None if there is only
-        one. It may read all files, so it is called only when it is needed.
+      find_fingerprint: called with a progress callback, returns what distinguishes data sets that are prepared under
+        one name; None if there is only one. It may read all files, so it is called only when it is needed.
       unchanged: whether the data are still those that this source was made from.
       skip_unreadable: whether images that cannot be decoded are left out instead of refused.
       notes: warnings to log when the data set is prepared.
@@ -54,7 +55,7 @@ class Source:
     read: Callable[[str], bytes | np.ndarray]
     array_shape: tuple[int, int, int] | None
     size_bytes: int | Callable[[], int]
-    find_fingerprint: Callable[[], str | None] = lambda: None
+    find_fingerprint: Callable[[ProgressCallback], str | None] = lambda progress: None
     unchanged: Callable[[], bool] = lambda: True
     skip_unreadable: bool = False
     notes: tuple[str, ...] = ()
@@ -63,7 +64,7 @@ class Source:
     @property
     def fingerprint(self) -> str | None:
         """What distinguishes this data set from others that are prepared under its name."""
-        return self.find_fingerprint()
+        return self.find_fingerprint(lambda *_: None)
 
     @property
     def total_bytes(self) -> int:

@@ -142,7 +142,7 @@ StoredRecord = StageRecord | EpochRecord | NoiseRecord | EventRecord
 
 @dataclass(frozen=True)
 class PreparationRecord:
-    """Progress of a long preparation before training: `done` of `total` are ready."""
+    """Progress of a long preparation before training: `done` of `total` are ready, 0 of an unknown number."""
 
     done: int
     total: int

@@ -1,6 +1,5 @@
 """Prepared copies of folders are told apart by the contents of the files, which are read once."""
 
-import json
 import os
 from pathlib import Path
 
@@ -104,17 +103,59 @@ def test_files_that_have_just_changed_are_not_remembered(tmp_path, read, monkeyp
     assert len(read) == 16
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"[]", b'{"format": 1, "files": {"cat/0.bmp": [1]}}', b'{"format": 2}', b"\xff"]
-)
+def _remembered(data: DataConfig) -> Path:
+    (path,) = (Path(str(data.data_dir)) / "stepwise_image_folder").glob("hashes.*.npz")
+    return path
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"\xff", b"PK\x03\x04", b"PK\x05\x06" + bytes(18)])
 def test_a_damaged_memory_is_forgotten(tmp_path, read, content):
     data = folder(write_twins(tmp_path / "root", "cat"))
     datasets.prepare(data, quiet)
-    (path,) = (tmp_path / "data/stepwise_image_folder").glob("hashes.*.json")
-    assert set(json.loads(path.read_bytes())["files"]) == set(read)
-    path.write_bytes(content)
+    with np.load(_remembered(data)) as stored:
+        assert set(stored["ids"].tobytes().decode().split("\0")) == set(read)
+    _remembered(data).write_bytes(content)
     datasets.open_dataset(data)
     assert len(read) == 16
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("format", np.array(1)),
+        ("ids", np.frombuffer(b"cat/0.bmp", np.uint8)),
+        ("ids", np.zeros(0, np.uint8)),
+        ("status", np.zeros((8, 3), np.int64)),
+        ("status", np.zeros((8, 4))),
+        ("hashes", np.zeros((8, 16), "U1")),
+        ("hashes", np.zeros((8, 16), object)),
+    ],
+)
+def test_a_memory_of_another_kind_is_forgotten(tmp_path, read, name, other):
+    data = folder(write_twins(tmp_path / "root", "cat"))
+    datasets.prepare(data, quiet)
+    with np.load(_remembered(data)) as stored:
+        fields = {field: stored[field] for field in stored.files}
+    np.savez(_remembered(data), **{**fields, name: other})
+    datasets.open_dataset(data)
+    assert len(read) == 16
+
+
+def test_only_files_that_are_new_or_changed_are_read(tmp_path, read):
+    data = folder(write_twins(tmp_path / "root", "cat"))
+    datasets.prepare(data, quiet)
+    read.clear()
+    calls = []
+    (tmp_path / "root/cat/0.bmp").unlink()
+    write_image(tmp_path / "root/cat/00.bmp", 77)
+    write_image(tmp_path / "root/dog/3.bmp", 78)
+    datasets.prepare(data, lambda *call: calls.append(call))
+    assert sorted(read) == ["cat/00.bmp", "dog/3.bmp"]
+    reading = [call for call in calls if "reading" in call[2]]
+    assert reading[-1] == (2, 2, "image_folder: reading new and changed images")
+    read.clear()
+    datasets.prepare(data, quiet)
+    assert read == []
 
 
 def test_where_nothing_can_be_written_the_files_are_read_each_time(tmp_path, read):

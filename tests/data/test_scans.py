@@ -16,7 +16,7 @@ def scans(monkeypatch) -> list[DataConfig]:
     """The scans so far."""
     found = []
     scan = image_folder.source
-    monkeypatch.setattr(image_folder, "source", lambda data: found.append(data) or scan(data))
+    monkeypatch.setattr(image_folder, "source", lambda data, progress: found.append(data) or scan(data, progress))
     return found
 
 
@@ -31,7 +31,7 @@ def test_a_start_scans_a_folder_once(tmp_path, scans):
 
 def test_counting_images_asks_for_the_status_of_none(tmp_path, monkeypatch):
     data = folder(write_splits(tmp_path / "root"))
-    monkeypatch.setattr(class_folders, "_with_status", None)
+    monkeypatch.setattr(class_folders, "_status", None)
     assert datasets.sizes(data).train == 6
 
 

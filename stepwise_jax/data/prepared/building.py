@@ -43,7 +43,7 @@ def note_unused_source(name: str, path: Path | None, folder: Path) -> None:
 
 def _write(name: str, path: Path | None, data_dir: Path, progress: ProgressCallback) -> None:
     path = _fetched_path(name, data_dir, progress) if path is None else _existing_path(name, path)
-    progress(0, 1, f"{name}: scanning the files")
+    progress(0, 0, f"{name}: scanning the files")
     module = importlib.import_module(PUBLISHED[name].module)
     with closing(module.source(name, path, data_dir, progress)) as source:
         writing.prepare(source, data_dir, progress)

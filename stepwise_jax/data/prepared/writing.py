@@ -72,7 +72,7 @@ def prepare(source: Source, data_dir: Path, progress: ProgressCallback) -> None:
     check_source(source)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        waiting = partial(progress, 0, 1, f"{source.name}: waiting for another process to prepare it")
+        waiting = partial(progress, 0, 0, f"{source.name}: waiting for another process to prepare it")
         with file_lock(target.parent / ".lock", waiting) as held:
             if not target.exists():
                 if held:

@@ -7,7 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from stepwise_jax.data.images import SUFFIXES
+from stepwise_jax.data.progress import ProgressMeter
 from stepwise_jax.data.source import SourceSplit, shorten
 from stepwise_jax.errors import InputError
 from stepwise_jax.runtime.threads import map_ahead
@@ -17,6 +20,8 @@ _OTHER_IMAGES = (".heic", ".heif", ".jxl", ".svg", ".tga")
 _SEARCHED_LEVELS = 3
 
 _FILES_PER_TASK = 256
+
+_LARGEST = (1 << 63) - 1
 
 _CLUTTER = ("thumbs.db", "desktop.ini", "__macosx")
 
@@ -91,17 +96,18 @@ def refuse_unsupported(root: Path, names: Sequence[str], remedy: str = "") -> No
         )
 
 
-def read_status(root: Path, files: Sequence[ImageFile]) -> list[ImageFile]:
-    """The same files with their sizes and times, asked for in parallel.
+def read_status(root: Path, files: Sequence[ImageFile], meter: ProgressMeter) -> np.ndarray:
+    """Size, times of modification and of change in nanoseconds, and inode of each file, int64 [N, 4].
 
     Raises:
       InputError: naming one that cannot be read.
     """
     parts = [files[start : start + _FILES_PER_TASK] for start in range(0, len(files), _FILES_PER_TASK)]
-    found: list[ImageFile] = []
-    for future in map_ahead(lambda part: [_with_status(str(root / file.id), file) for file in part], parts):
-        found += future.result()
-    return found
+    found = [np.zeros((0, 4), np.int64)]
+    for future in map_ahead(lambda part: [_status(f"{root}/{file.id}") for file in part], parts):
+        found.append(np.array(meter.wait_for(future), np.int64))
+        meter.advance(len(found[-1]))
+    return np.concatenate(found)
 
 
 def _file(entry: os.DirEntry[str], name: str, class_name: str, status: bool) -> ImageFile:
@@ -111,17 +117,20 @@ def _file(entry: os.DirEntry[str], name: str, class_name: str, status: bool) -> 
         raise InputError(f"the name of {entry.path!r} is not valid UTF-8: rename the file") from error
     file = ImageFile(name, class_name)
     # Folders say of each name whether it is a file.
-    return file if not status and entry.is_file() else _with_status(entry.path, file)
+    if not status and entry.is_file():
+        return file
+    return ImageFile(name, class_name, *_status(entry.path))
 
 
-def _with_status(path: str, file: ImageFile) -> ImageFile:
+def _status(path: str) -> tuple[int, int, int, int]:
     try:
         status = os.stat(path)
     except OSError as error:
         raise InputError(f"{path!r} cannot be read: {error.strerror}") from error
     if not stat.S_ISREG(status.st_mode):
         raise InputError(f"{path!r} is named like an image but is not a file")
-    return ImageFile(file.id, file.class_name, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+    # Some file systems number files with all 64 bits.
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino & _LARGEST
 
 
 def _check_class_name(path: Path) -> None:

@@ -4,6 +4,7 @@ import functools
 
 import numpy as np
 
+from stepwise_jax.data.progress import ProgressCallback
 from stepwise_jax.data.source import Source, SourceSplit
 from stepwise_jax.data.splits import draw_test_split
 from stepwise_jax.experiment.config import DataConfig
@@ -15,9 +16,9 @@ _TEST_FRACTION = 0.2
 _LEVELS = 16
 
 
-def source(data: DataConfig) -> Source:
+def source(data: DataConfig, progress: ProgressCallback) -> Source:
     """1,437 training and 360 test images, uint8 [8, 8, 1]; the test images are a fixed draw by class."""
-    del data
+    del data, progress
     images, labels = _scans()
     ids = [f"digits_{row:04d}" for row in range(len(labels))]
     mask = draw_test_split(ids, labels.tolist(), _TEST_FRACTION)

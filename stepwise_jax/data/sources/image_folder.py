@@ -3,12 +3,12 @@
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from stepwise_jax.data.prepared import locating
+from stepwise_jax.data.progress import ProgressCallback, ProgressMeter
 from stepwise_jax.data.source import Source, SourceSplit
 from stepwise_jax.data.sources import class_folders, content_hashes
 from stepwise_jax.data.sources.class_folders import ImageFile, quote_names
@@ -32,7 +32,38 @@ class _Folder:
     others: tuple[str, ...]
 
 
-def source(data: DataConfig) -> Source:
+class _Contents:
+    """What the files of a root are beyond their names: each is asked for once, when somebody needs it."""
+
+    def __init__(self, root: Path, files: Sequence[ImageFile], settings: str, folder: Path):
+        self._root, self._files, self._settings, self._folder = root, files, settings, folder
+        self._status: np.ndarray | None = None
+        self._fingerprint: str | None = None
+
+    def status(self, progress: ProgressCallback = lambda *_: None) -> np.ndarray:
+        """Sizes and times, as `class_folders.read_status`. A plan of a million files needs their names alone."""
+        if self._status is None:
+            self._status = _read_status(self._root, self._files, progress)
+        return self._status
+
+    def size(self) -> int:
+        """Bytes of all files."""
+        return int(self.status()[:, 0].sum())
+
+    def fingerprint(self, progress: ProgressCallback) -> str:
+        """The hash of `content_hashes.fingerprint`."""
+        if self._fingerprint is None:
+            self._fingerprint = content_hashes.fingerprint(
+                self._root, self._files, self.status(progress), self._settings, self._folder, progress
+            )
+        return self._fingerprint
+
+    def unchanged(self) -> bool:
+        """Whether no file has another status by now."""
+        return np.array_equal(_read_status(self._root, self._files, lambda *_: None), self.status())
+
+
+def source(data: DataConfig, progress: ProgressCallback) -> Source:
     """The images below `data.root`: root/train/CLASS/* and root/test/CLASS/*, or root/CLASS/* alone.
 
     Images end in one of `images.SUFFIXES`, in any letter case; hidden files and file managers' clutter are ignored.
@@ -46,8 +77,8 @@ def source(data: DataConfig) -> Source:
       InputError: for another layout, fewer than two classes, a class without images, or one that only test has.
     """
     root = _root(data)
-    places, unsupported = _split_folders(root), []
-    folders = {split: _read_folder(root, path, unsupported) for split, path in places.items()}
+    places, unsupported, meter = _split_folders(root), [], _scan_meter(progress)
+    folders = {split: _read_folder(root, path, unsupported, meter) for split, path in places.items()}
     scanned = [file for folder in folders.values() for file in folder.files]
     if data.unreadable == "refuse":
         class_folders.refuse_unsupported(root, unsupported, ", or set data.unreadable to 'skip'")
@@ -56,8 +87,8 @@ def source(data: DataConfig) -> Source:
     class_names = next(iter(folders.values())).class_names
     test_fraction = None if "test" in folders else data.test_fraction
     files = [file for folder in folders.values() for file in folder.files]
-    known = cache(lambda: class_folders.read_status(root, files))  # A plan of a million files needs their names alone.
     remembered = locating.dataset_folder("image_folder", locating.data_dir(data))
+    contents = _Contents(root, files, repr(test_fraction), remembered)
     return Source(
         name="image_folder",
         version="1.0.0",
@@ -66,17 +97,25 @@ def source(data: DataConfig) -> Source:
         splits=_splits(folders, class_names, test_fraction),
         read=lambda name: (root / name).read_bytes(),
         array_shape=None,
-        size_bytes=lambda: sum(file.size for file in known()),
-        find_fingerprint=cache(lambda: content_hashes.fingerprint(root, known(), repr(test_fraction), remembered)),
-        unchanged=lambda: _all_files(data) == scanned and class_folders.read_status(root, files) == known(),
+        size_bytes=contents.size,
+        find_fingerprint=contents.fingerprint,
+        unchanged=lambda: _all_files(data) == scanned and contents.unchanged(),
         skip_unreadable=data.unreadable == "skip",
         notes=(*notes, *_left_out_notes(root, places, folders, unsupported)),
     )
 
 
 def _all_files(data: DataConfig) -> list[ImageFile]:
-    root = _root(data)
-    return [file for path in _split_folders(root).values() for file in _read_folder(root, path, []).files]
+    root, meter = _root(data), _scan_meter(lambda *_: None)
+    return [file for path in _split_folders(root).values() for file in _read_folder(root, path, [], meter).files]
+
+
+def _scan_meter(progress: ProgressCallback) -> ProgressMeter:
+    return ProgressMeter(progress, 0, "image_folder: scanning the files")
+
+
+def _read_status(root: Path, files: Sequence[ImageFile], progress: ProgressCallback) -> np.ndarray:
+    return class_folders.read_status(root, files, ProgressMeter(progress, 0, "image_folder: looking for changed files"))
 
 
 def _join_spellings(folders: Mapping[str, _Folder]) -> tuple[Mapping[str, _Folder], list[str]]:
@@ -163,7 +202,7 @@ def _is_unlabelled(path: Path) -> bool:
     return not class_folders.folder_names(path) and bool(class_folders.image_names(path))
 
 
-def _read_folder(root: Path, path: Path, unsupported: list[str]) -> _Folder:
+def _read_folder(root: Path, path: Path, unsupported: list[str], meter: ProgressMeter) -> _Folder:
     stray = class_folders.image_names(path)
     if stray:
         raise InputError(
@@ -180,10 +219,11 @@ def _read_folder(root: Path, path: Path, unsupported: list[str]) -> _Folder:
         lambda name: class_folders.read_class_folder(root, path / name, _LAYOUT, status=False), class_names
     ):
         try:
-            found = future.result()
+            found = meter.wait_for(future)
         except class_folders.NestedImagesError as error:
             raise InputError(f"{error}{class_folders.suggestion(root)}") from error
         files += found.files
+        meter.advance(len(found.files))
         others += found.others
         unsupported += found.unsupported
     return _Folder(class_names, tuple(files), tuple(others))
