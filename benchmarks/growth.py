@@ -1,6 +1,7 @@
 """Measure how the start of a run grows with the number of examples: seconds, CPU seconds, peak memory.
 
     python benchmarks/growth.py --data-dir FOLDER [--examples 10000,100000,1280000] [--classes 10] [--limit 300]
+    python benchmarks/growth.py --data-dir FOLDER --image-folders --classes 1000 --limit 3600
 
 Writes a data set of tiny images for each number, once, in FOLDER, and then starts each command in a fresh process:
 
@@ -10,8 +11,9 @@ Writes a data set of tiny images for each number, once, in FOLDER, and then star
 - `train, finished`: of that run, where nothing is left to do;
 - `plan`: of the same experiment.
 
-The first two end with the first step's record, so the seconds of a whole epoch do not count. This file is also the
-configuration file of its commands.
+The first two end with the first step's record, so the seconds of a whole epoch do not count. With `--image-folders`,
+the data sets are folders of JPEGs of 16 x 16 pixels, a fifth of which become the test split, and the commands are
+`plan`, `prepare`, the same again, and the two of `train`. This file is also the configuration file of its commands.
 """
 
 import argparse
@@ -31,6 +33,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+import cv2  # noqa: E402
 import flax.linen as nn  # noqa: E402
 import numpy as np  # noqa: E402
 
@@ -87,6 +90,17 @@ def write_set(folder: Path, name: str, examples: int, classes: int) -> None:
     target = folder / f"stepwise_{name}" / "1.0.0"
     written = {split: write_records(target, split, count, classes) for split, count in counts.items()}
     correct_numbers(target, counts, written)
+
+
+def write_folder(root: Path, examples: int, classes: int) -> None:
+    """Write a folder of images, all of them different, unless it is there."""
+    for label in range(0 if root.exists() else classes):
+        folder, draw = root / f"n{label:08d}", np.random.default_rng(label)
+        folder.mkdir(parents=True)
+        for row in range(examples // classes):
+            pixels = draw.integers(0, 256, (2 * SIDE, 2 * SIDE, 3), np.uint8)
+            _, encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 60])
+            (folder / f"{folder.name}_{row:05d}.JPEG").write_bytes(encoded.tobytes())
 
 
 def write_records(target: Path, split: str, count: int, classes: int) -> tuple[int, str]:
@@ -178,13 +192,39 @@ def commands(folder: Path, name: str) -> dict[str, list[str]]:
     }
 
 
+def folder_commands(folder: Path, name: str) -> dict[str, list[str]]:
+    """The commands that are measured on a folder of images, in their order."""
+    launch, ours, data, runs = (
+        str(ROOT / "launch.py"),
+        str(Path(__file__)),
+        folder / f"{name}_prepared",
+        folder / "runs",
+    )
+    for old in (data, runs):
+        shutil.rmtree(old, ignore_errors=True)
+    fields = ["--data.name", "image_folder", "--data.root", str(folder / name), "--data.data_dir", str(data)]
+    preparing = [launch, "prepare", "image_folder", "--from", str(folder / name), "--data-dir", str(data)]
+    return {
+        "plan": [launch, "plan", ours, *fields],
+        "prepare": preparing,
+        "prepare, again": preparing,
+        "train, first": [ours, "--worker", str(runs / "first"), *fields],
+        "train": [ours, "--worker", str(runs / "again"), *fields],
+    }
+
+
 def measure_all(options: argparse.Namespace) -> Iterator[tuple[str, int, float, float, float]]:
     """Rows of the table, as they are measured."""
     for examples in options.examples:
         name = f"growth_{examples}_{options.classes}"
-        shutil.rmtree(options.data_dir / f"stepwise_{name}", ignore_errors=True)
-        write_set(options.data_dir, name, examples, options.classes)
-        for command, words in commands(options.data_dir, name).items():
+        if options.image_folders:
+            write_folder(options.data_dir / name, examples, options.classes)
+            measured = folder_commands(options.data_dir, name)
+        else:
+            shutil.rmtree(options.data_dir / f"stepwise_{name}", ignore_errors=True)
+            write_set(options.data_dir, name, examples, options.classes)
+            measured = commands(options.data_dir, name)
+        for command, words in measured.items():
             yield command, examples, *measure(words, options.limit)
 
 
@@ -193,6 +233,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--data-dir", type=Path, required=True, help="folder for the data sets and the runs")
     parser.add_argument("--examples", default="10000,100000,1280000", help="numbers with commas between")
     parser.add_argument("--classes", type=int, default=10)
+    parser.add_argument("--image-folders", action="store_true", help="measure folders of images and their preparation")
     parser.add_argument("--limit", type=float, default=300, help="seconds that a command may take")
     options = parser.parse_args()
     options.examples = [int(word) for word in options.examples.split(",")]

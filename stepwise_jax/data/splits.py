@@ -75,14 +75,16 @@ def draw_test_split(ids: Sequence[str], labels: Sequence[int], fraction: float) 
 
     ceil(fraction * N) examples, each class in proportion; every class keeps at least one example for training.
     """
-    hashes, classes = np.array([_hash(name) for name in ids]), np.array(labels)
+    hashes, classes = _hash_names(ids), np.array(labels)
     sizes = np.bincount(classes)
+    members = np.split(np.argsort(classes, kind="stable"), np.cumsum(sizes)[:-1])
     mask = np.zeros(len(ids), bool)
-    for label, share in enumerate(apportion(sizes.tolist(), math.ceil(_exact(fraction) * len(ids)))):
-        members = np.flatnonzero(classes == label)
-        mask[members[np.argsort(hashes[members], kind="stable")[:share]]] = True
+    for rows, share in zip(members, apportion(sizes.tolist(), math.ceil(_exact(fraction) * len(ids))), strict=True):
+        mask[rows[np.argsort(hashes[rows], kind="stable")[:share]]] = True
     return mask
 
 
-def _hash(name: str) -> int:
-    return int.from_bytes(hashlib.sha256(b"held out:" + name.encode()).digest()[:7], "big")
+def _hash_names(names: Sequence[str]) -> np.ndarray:
+    """The first seven bytes of a hash of each name, uint64 [N]."""
+    digests = b"".join([hashlib.sha256(b"held out:" + name.encode()).digest() for name in names])
+    return np.frombuffer(digests, ">u8")[::4].astype(np.uint64) >> np.uint64(8)

@@ -4,6 +4,8 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -103,11 +105,16 @@ def read_status(root: Path, files: Sequence[ImageFile], meter: ProgressMeter) ->
       InputError: naming one that cannot be read.
     """
     parts = [files[start : start + _FILES_PER_TASK] for start in range(0, len(files), _FILES_PER_TASK)]
-    found = [np.zeros((0, 4), np.int64)]
-    for future in map_ahead(lambda part: [_status(f"{root}/{file.id}") for file in part], parts):
-        found.append(np.array(meter.wait_for(future), np.int64))
-        meter.advance(len(found[-1]))
-    return np.concatenate(found)
+    found = np.zeros((len(files), 4), np.int64)
+    for start, future in zip(count(0, _FILES_PER_TASK), map_ahead(partial(_statuses, f"{root}/"), parts), strict=False):
+        some = meter.wait_for(future)
+        found[start : start + len(some)] = some
+        meter.advance(len(some))
+    return found
+
+
+def _statuses(prefix: str, files: Sequence[ImageFile]) -> list[tuple[int, int, int, int]]:
+    return [_status(prefix + file.id) for file in files]
 
 
 def _file(entry: os.DirEntry[str], name: str, class_name: str, status: bool) -> ImageFile:

@@ -252,4 +252,7 @@ def _splits(
     rows = {"train": np.flatnonzero(~mask), "test": np.flatnonzero(mask)}
     if not len(rows["test"]):
         raise InputError(f"data.test_fraction is {fraction}: no class has an image to spare for testing")
-    return {name: class_folders.split([files[row] for row in members], class_names) for name, members in rows.items()}
+    return {
+        name: SourceSplit(tuple(files[row].id for row in members), tuple(labels[row] for row in members))
+        for name, members in ((name, members.tolist()) for name, members in rows.items())
+    }
