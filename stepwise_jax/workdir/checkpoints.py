@@ -29,7 +29,7 @@ from stepwise_jax.errors import InputError, ReadError, SaveError, describe_error
 from stepwise_jax.functional.state import TrainState, digest, present_fields
 from stepwise_jax.runtime import multihost
 from stepwise_jax.workdir.reading import LiteralPath, read_patiently, set_aside
-from stepwise_jax.workdir.writing import check_writable, checkpoint_error, was_interrupted
+from stepwise_jax.workdir.writing import check_writable, checkpoint_error, make_handlers, was_interrupted
 
 PositionDocument = dict[str, Any]
 """A position in training as plain JSON data (`training.progress.Position.document`)."""
@@ -68,7 +68,7 @@ class Checkpoints:
             cleanup_tmp_directories=not self._read_only and jax.process_count() > 1,
             create=not self._read_only,
         )
-        return ocp.CheckpointManager(LiteralPath(self._folder), options=options)
+        return ocp.CheckpointManager(LiteralPath(self._folder), options=options, handler_registry=make_handlers())
 
     def _barrier(self, *, key: str, timeout_ms: int) -> None:
         """Wait in one of Orbax's threads for all processes, unless it comes here because of a failure."""

@@ -1,9 +1,23 @@
-"""Why a file of a run cannot be written, and what helps."""
+"""Writes the state of a checkpoint to the disk, and says why a file of a run cannot be written, and what helps.
+
+TensorStore forces each of a checkpoint's files to the disk as it writes it, some forty times for a small network, and
+gives up if a signal or a network file system interrupts one of these calls (EINTR); it repeats a write that is
+interrupted. Python repeats both. So TensorStore only writes here, and the files are forced to the disk afterwards,
+before Orbax gives the checkpoint its name.
+"""
 
 import errno
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+import tensorstore
+from orbax.checkpoint._src.serialization import tensorstore_utils
 
 from stepwise_jax.errors import SaveError, first_line
 from stepwise_jax.workdir.reading import error_chain, os_error_code
@@ -11,6 +25,70 @@ from stepwise_jax.workdir.reading import error_chain, os_error_code
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 _INTERRUPTED = (errno.EINTR, errno.EAGAIN)
+
+
+_unforced: ContextVar[bool] = ContextVar("unforced", default=False)
+
+_orbax_context = tensorstore_utils.get_ts_context
+
+
+def _context(*arguments: Any, **options: Any) -> tensorstore.Context:
+    """The settings with which Orbax opens TensorStore: its own, except for the saves of `StateHandler`."""
+    context = _orbax_context(*arguments, **options)
+    return tensorstore.Context({"file_io_sync": False}, context) if _unforced.get() else context
+
+
+# Orbax has no option for this. If another version takes its settings elsewhere, TensorStore forces files itself.
+tensorstore_utils.get_ts_context = _context
+
+
+@contextmanager
+def _without_forcing() -> Iterator[None]:
+    """Within it, TensorStore does not force files to the disk, unless other processes write some of them."""
+    token = _unforced.set(jax.process_count() == 1)
+    try:
+        yield
+    finally:
+        _unforced.reset(token)
+
+
+class StateHandler(ocp.StandardCheckpointHandler):
+    """Saves a state as Orbax does, and forces its files to the disk all at once before the checkpoint is complete."""
+
+    async def async_save(self, *arguments: Any, **options: Any) -> Any:
+        """Start writing; as in the base class."""
+        with _without_forcing():
+            return await super().async_save(*arguments, **options)
+
+    def finalize(self, directory: Any) -> None:
+        """Complete the files in `directory`, and force them to the disk.
+
+        Raises:
+          OSError: if the disk reports that some cannot be written.
+        """
+        with _without_forcing():
+            super().finalize(directory)
+        for folder, _, names in os.walk(directory, topdown=False):
+            for path in (*(os.path.join(folder, name) for name in names), folder):
+                _force(path)
+
+
+def make_handlers() -> ocp.handlers.CheckpointHandlerRegistry:
+    """What writes and reads the two items of a checkpoint: the state, and the document of the run."""
+    registry, state, run = ocp.handlers.DefaultCheckpointHandlerRegistry(), StateHandler(), ocp.JsonCheckpointHandler()
+    for arguments in (ocp.args.StandardSave, ocp.args.StandardRestore):
+        registry.add("state", arguments, state)
+    for arguments in (ocp.args.JsonSave, ocp.args.JsonRestore):
+        registry.add("run", arguments, run)
+    return registry
+
+
+def _force(path: str) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def checkpoint_error(error: Exception) -> SaveError:
