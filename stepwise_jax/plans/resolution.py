@@ -1,6 +1,7 @@
 """Schedules of the image size."""
 
 import dataclasses
+import itertools
 import math
 
 from stepwise_jax.errors import require
@@ -25,16 +26,17 @@ def progressive_size(
       examples: M.
       smallest: pixels that the first stage exceeds.
       largest: pixels of the last stage; scores always use `data.image_size`.
-      stages: S.
+      stages: S, at most the epochs of the run.
     """
     require(1 <= smallest <= largest, "smallest of progressive_size", smallest, f"from 1 to the largest, {largest}")
     require(1 <= stages <= 1000, "stages of progressive_size", stages, "from 1 to 1000")
     (whole,) = equal_samples(plan, examples)
+    enough = f"at most {whole.epochs}, the epochs of the run, so that each size has one"
+    require(stages <= whole.epochs, "stages of progressive_size", stages, enough)
     ends = [math.floor(whole.epochs * stage / stages + 1e-9) for stage in range(stages + 1)]
     sizes = [smallest + (largest - smallest) * (stage + 1) // stages for stage in range(stages)]
     planned = [
         dataclasses.replace(whole, epochs=end - start, image_size=size)
-        for start, end, size in zip(ends, ends[1:], sizes, strict=False)
-        if end > start
+        for (start, end), size in zip(itertools.pairwise(ends), sizes, strict=True)
     ]
     return follow_rates(planned, (whole,))

@@ -63,9 +63,17 @@ def test_progressive_size_grows_by_equal_steps():
     assert [stage.image_size for stage in plan("progressive_size:8:16:stages=3")] == [10, 13, 16]
     rates = [learning_rate_at(stage, epoch) for stage in stages for epoch in range(1, stage.epochs + 1)]
     assert rates == pytest.approx([0.001] * 18 + [1e-4] * 18 + [1e-5] * 18 + [1e-6] * 6)
-    # With fewer epochs than stages, those without one are left out, and the last has its size.
-    (only,) = plan("progressive_size:128:300", fractions=(1.0,), batch_multipliers=(1.0,), epochs_per_stage=1)
-    assert only.image_size == 300
+
+
+@pytest.mark.parametrize("stages", [1, 2, 3, 4, 5])
+def test_progressive_size_has_the_stages_that_it_names_or_is_refused(stages):
+    few = {"fractions": (1.0,), "batch_multipliers": (1.0,), "epochs_per_stage": 3}
+    if stages <= 3:
+        assert len(plan(f"progressive_size:128:300:stages={stages}", **few)) == stages
+        return
+    message = f"stages of progressive_size is {stages}: it must be at most 3, the epochs of the run, so that each size"
+    with pytest.raises(InputError, match=message):
+        plan(f"progressive_size:128:300:stages={stages}", **few)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +113,9 @@ def two_stages(config: PlanConfig, examples: int) -> tuple[Stage, ...]:
     ],
 )
 def test_every_strategy_makes_a_plan_of_its_budget(name, examples, fields):
-    config = with_strategy(PlanConfig(batch_size=1, **fields), name)
+    # Three epochs are too few for its four stages.
+    short = name.startswith("progressive_size") and {"epochs_per_stage", "staged"} & fields.keys()
+    config = with_strategy(PlanConfig(batch_size=1, **fields), f"{name}:stages=3" if short else name)
     stages = make_plan(config, examples)
     assert all(1 <= stage.batch_size <= stage.examples <= examples for stage in stages)
     assert all(stage.samples == stage.epochs * stage.examples for stage in stages)
