@@ -14,6 +14,7 @@ from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.config import DataConfig, ExperimentConfig, ModelConfig
 from stepwise_jax.experiment.serialization import model_name, override_fields
 from stepwise_jax.formatting import describe_progress, describe_scores
+from stepwise_jax.runtime.files import check_output
 from stepwise_jax.runtime.process import compute_in_main_thread
 
 
@@ -208,6 +209,7 @@ def import_weights(options: argparse.Namespace, _: Sequence[str]) -> None:
         raise InputError(f"--out {out}: it must be a file in a folder that exists")
     if out.exists() and out.samefile(options.file):
         raise InputError(f"--out {out} is the imported file: name another file")
+    check_output("--out", out)
     try:
         imported = networks.import_weights(config, options.file, out, options.key)
     except OSError as error:

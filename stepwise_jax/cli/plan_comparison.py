@@ -12,6 +12,7 @@ from stepwise_jax.experiment.config_files import load_rows
 from stepwise_jax.plans.planning import make_plan, plan_to_dict
 from stepwise_jax.plans.registry import shown_strategies
 from stepwise_jax.plans.stage import Stage
+from stepwise_jax.runtime.files import check_output
 
 Stages = Sequence[Stage]
 
@@ -28,6 +29,7 @@ def check_options(options: argparse.Namespace) -> None:
         drawable = options.out.suffix in (".png", ".svg") and not options.out.is_dir()
         require(drawable, "--out", str(options.out), "a file that ends with .png or .svg")
         require(options.out.parent.is_dir(), "--out", str(options.out), "in a folder that exists")
+        check_output("--out", options.out)
 
 
 def plan_baseline(experiment: ExperimentConfig, examples: int) -> tuple[Stage, ...]:

@@ -12,7 +12,7 @@ from stepwise_jax.errors import InputError
 from stepwise_jax.experiment.serialization import model_name
 from stepwise_jax.inference.predict import make_classifier
 from stepwise_jax.inference.trained import TrainedNetwork
-from stepwise_jax.runtime.files import atomic_write
+from stepwise_jax.runtime.files import atomic_write, check_output
 from stepwise_jax.workdir.folder import installed_version
 from stepwise_jax.workdir.json_files import write_json
 
@@ -32,7 +32,8 @@ def check_export_path(path: Path) -> None:
     """Check the path of an export before any work.
 
     Raises:
-      InputError: for a suffix not in `EXPORT_SUFFIXES`, a folder that does not exist, or a file that exists already.
+      InputError: for a suffix not in `EXPORT_SUFFIXES`, a folder that does not exist or cannot be written, or a file
+        that exists already.
     """
     if path.suffix not in EXPORT_SUFFIXES:
         raise InputError(f"--out {path}: its name must end with {' or '.join(EXPORT_SUFFIXES)}")
@@ -42,6 +43,7 @@ def check_export_path(path: Path) -> None:
     existing = [target for target in targets if os.path.lexists(target)]
     if existing:
         raise InputError(f"--out {path}: {existing[0].name} exists already: remove it, or name another file")
+    check_output("--out", path)
 
 
 def description_path(path: Path) -> Path:

@@ -8,6 +8,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from stepwise_jax.errors import InputError
+
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
@@ -27,6 +29,26 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         # A partial file would occupy disk space that the next attempt needs.
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def check_output(option: str, path: Path) -> None:
+    """Check that a file can be written, and leave none where there was none.
+
+    Args:
+      option: of the command line that names the file.
+      path: of the file.
+
+    Raises:
+      InputError: naming the option, the file, and why it cannot be written.
+    """
+    existed = path.exists()
+    try:
+        with open(path, "ab"):
+            pass
+        if not existed:
+            path.unlink()
+    except OSError as error:
+        raise InputError(f"{option} {path} cannot be written: {error.strerror}") from error
 
 
 LAG_SECONDS = 90.0

@@ -120,8 +120,16 @@ def test_one_plan_is_drawn_too(capsys, tmp_path):
         (["--compare", "cosine", "--memory"], "--memory: it measures one plan: leave out --compare"),
         (["--out", "plan.pdf"], "--out is 'plan.pdf': it must be a file that ends with .png or .svg"),
         (["--out", "no/such/plan.svg"], "--out is 'no/such/plan.svg': it must be in a folder that exists"),
+        (["--out", "/proc/plan.svg"], "--out /proc/plan.svg cannot be written: No such file or directory"),
         (["--compare", "own,cosine", "--plan.batch_size", "500"], "strategy own: batch_size of stage 1 (A) is 500"),
     ],
 )
 def test_what_cannot_be_compared_gets_one_sentence(capsys, words, message):
     assert message in fails(capsys, "plan", DIGITS, *words)
+
+
+def test_a_picture_is_checked_before_the_plan_is_made_and_leaves_nothing_if_that_fails(capsys, tmp_path):
+    words = ["--out", str(tmp_path / "plan.svg"), "--compare", "seesw"]
+    assert "cannot be written" in fails(capsys, "plan", DIGITS, "--compare", "seesw", "--out", "/proc/plan.svg")
+    assert "known strategy" in fails(capsys, "plan", DIGITS, *words)
+    assert list(tmp_path.iterdir()) == []

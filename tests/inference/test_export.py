@@ -21,7 +21,13 @@ from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.experiment.serialization import override_fields
 from stepwise_jax.functional.preprocessing import Preprocessing
 from stepwise_jax.inference import image_files
-from stepwise_jax.inference.export import PLATFORMS, check_export_path, describe_network, export_stablehlo
+from stepwise_jax.inference.export import (
+    EXPORT_SUFFIXES,
+    PLATFORMS,
+    check_export_path,
+    describe_network,
+    export_stablehlo,
+)
 from stepwise_jax.inference.predict import classify_files, make_classifier
 from stepwise_jax.inference.trained import TrainedNetwork
 from stepwise_jax.workdir.folder import read_experiment
@@ -210,6 +216,13 @@ def test_bad_targets_get_one_sentence_and_change_nothing(
     assert message in fails(capsys, "export", str(folder_run / "run"), "--out", name)
     assert [path.name for path in tmp_path.iterdir()] == ([existing] if existing else [])
     assert not existing or (tmp_path / existing).read_text() == "mine"
+
+
+@pytest.mark.parametrize("suffix", EXPORT_SUFFIXES)
+def test_a_folder_that_cannot_be_written_is_found_before_the_run_is_read(capsys, tmp_path, suffix):
+    # Nobody creates files in /proc, whatever their rights.
+    message = fails(capsys, "export", str(tmp_path / "none"), "--out", f"/proc/x{suffix}")
+    assert message == f"error: --out /proc/x{suffix} cannot be written: No such file or directory\n"
 
 
 def test_a_json_beside_does_not_hinder_safetensors(tmp_path):
