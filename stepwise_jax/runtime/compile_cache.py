@@ -2,7 +2,8 @@
 
 JAX reads and writes the entries, and trusts them: one that was damaged is a warning in every run, and one that stands
 under the name of another program is executed. This module decides where they are stored and how many are kept, and ends
-each with a digest of its name and its content, which must fit when the entry is read.
+each with a digest of its name and its content, which must fit when the entry is read. In a folder of the user's
+(JAX_COMPILATION_CACHE_DIR), which other programs of JAX may share, they are in a folder of their own.
 """
 
 import hashlib
@@ -25,13 +26,24 @@ _log = logging.getLogger(__name__)
 
 
 def enable() -> None:
-    """Enable the cache, unless the user has set its folder (JAX_COMPILATION_CACHE_DIR) or disabled it.
+    """Enable the cache, unless the user has disabled it; in a folder of the user's, its entries are verified, too.
 
-    Call it before the first compilation of the process. If the folder cannot be used, it logs a warning.
+    Call it before the first compilation of the process; a second call changes nothing. If the folder cannot be used, it
+    logs a warning. An object store (JAX_COMPILATION_CACHE_DIR=gs://...) is left to JAX, without digests.
     """
     chosen, enabled = jax.config.jax_compilation_cache_dir, jax.config.jax_enable_compilation_cache  # pyright: ignore
-    if chosen is not None or not enabled:
+    if not enabled:
         return
+    if chosen is None:
+        _use_own_folder()
+    elif "://" not in chosen:
+        # If it cannot be made, the first entry that is read or written says so.
+        with suppress(OSError):
+            _verified_folder(chosen).mkdir(parents=True, exist_ok=True)
+        _verify_entries()
+
+
+def _use_own_folder() -> None:
     folder = cache_folder()
     if folder is None:
         _log.warning("the compilation cache is disabled: XDG_CACHE_HOME and the home folder are no absolute paths")
@@ -57,7 +69,15 @@ def _verify_entries() -> None:
         assert callable(compilation_cache.get_file_cache)
     except (ImportError, AttributeError):
         return
-    compilation_cache.get_file_cache = lambda path: (VerifiedCache(Path(path)), path)  # pyright: ignore
+    compilation_cache.get_file_cache = lambda path: (VerifiedCache(_verified_folder(path)), path)  # pyright: ignore
+
+
+def _verified_folder(chosen: str) -> Path:
+    """The folder of our entries: this package's own, or one in the user's, for this kind of processor."""
+    own = cache_folder()
+    if own is not None and chosen == str(own):
+        return own
+    return Path(chosen, "stepwise-jax", _machine())
 
 
 class VerifiedCache:
@@ -111,7 +131,11 @@ def cache_folder() -> Path | None:
     A program compiled on one machine may use instructions that another machine with the same home folder lacks.
     """
     cache = user_cache()
-    return None if cache is None else cache / "compiled" / f"{platform.machine()}-{_processor()}"
+    return None if cache is None else cache / "compiled" / _machine()
+
+
+def _machine() -> str:
+    return f"{platform.machine()}-{_processor()}"
 
 
 def _processor() -> str:

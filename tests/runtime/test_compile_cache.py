@@ -173,22 +173,27 @@ from stepwise_jax.runtime import compile_cache
 
 logging.basicConfig(format="warning: %(message)s", level=logging.WARNING)
 compile_cache.enable()
+compile_cache.enable()
 plus, times = jax.jit(lambda x: x + 3), jax.jit(lambda x: x * 3)
 print(plus(5), times(5), jax.jit(lambda x: x - 3)(5))
 """
 
 
-def test_programs_that_changed_places_are_compiled_again_with_one_line(tmp_path):
-    """JAX would execute each of them under the name of another."""
+@pytest.mark.parametrize("variable", ["XDG_CACHE_HOME", "JAX_COMPILATION_CACHE_DIR"])
+def test_programs_that_changed_places_are_compiled_again_with_one_line(tmp_path, variable):
+    """JAX would execute each of them under the name of another, also in a folder that the user names."""
 
     def run_programs() -> tuple[str, str]:
         environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
-        environment |= {"XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+        environment |= {variable: str(tmp_path), "PYTHONPATH": str(ROOT)}
         words = [sys.executable, "-c", PROGRAMS]
         done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120, check=True)
         return done.stdout, done.stderr
 
+    (tmp_path / "jit_of-another-program-cache").write_bytes(b"an entry of another program")
     assert run_programs() == ("8 15 2\n", "")
+    assert (tmp_path / "jit_of-another-program-cache").read_bytes() == b"an entry of another program"
+    (tmp_path / "jit_of-another-program-cache").unlink()
     entries = sorted(tmp_path.rglob("*-cache"))
     contents = [path.read_bytes() for path in entries]
     assert len(entries) >= 3
@@ -201,3 +206,29 @@ def test_programs_that_changed_places_are_compiled_again_with_one_line(tmp_path)
         "programs are compiled again\n"
     )
     assert run_programs() == ("8 15 2\n", "")
+
+
+def test_entries_that_jax_itself_wrote_in_the_users_folder_are_not_executed(tmp_path):
+    """They have no digest, and may have changed places."""
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    outputs = []
+    for program in (PROGRAMS.replace("compile_cache.enable()", ""), PROGRAMS):
+        words = [sys.executable, "-c", program]
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120, check=True)
+        outputs.append((done.stdout, done.stderr))
+        theirs = sorted(tmp_path.glob("*-cache"))
+        contents = [path.read_bytes() for path in theirs]
+        for path, content in zip(theirs, [*contents[1:], contents[0]], strict=True):
+            path.write_bytes(content)
+    assert len(theirs) >= 3
+    assert outputs == [("8 15 2\n", "")] * 2
+
+
+def test_a_folder_of_the_users_that_cannot_be_written_is_one_warning(tmp_path):
+    (tmp_path / "file").touch()
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "file"), "PYTHONPATH": str(ROOT)}
+    words = [sys.executable, "-c", PROGRAMS]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout == "8 15 2\n"
+    assert done.stderr.count("\n") == 1
+    assert "cannot be read (Not a directory): programs are compiled again" in done.stderr
