@@ -93,4 +93,6 @@ class SlurmExecutor:
             return None
         state = self._states.get(key)
         message = f"its Slurm job {key} ended without a result: {state or 'Slurm has forgotten it'}"
+        if state == "TIMEOUT":
+            message += f", before it had saved within its {job.needs.minutes} min: raise --executor.time"
         return Ended(job, Failure(job, 1, message), lost=state is None or state in _SUBMIT_AGAIN)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stepwise_jax.errors import StepwiseError, first_line
-from stepwise_jax.studies.executors.slurm_job import run_command
+from stepwise_jax.studies.executors.slurm_job import run_command, starts_file
 from stepwise_jax.studies.jobs import Job, Needs
 
 MAX_JOBS = 1000
@@ -35,15 +35,22 @@ def submit_array(
         return ()
     executor = submitit.SlurmExecutor(folder)
     executor.update_parameters(**make_parameters(jobs[0].needs, partition, at_a_time))
+    for job in jobs:
+        starts_file(job.folder).unlink(missing_ok=True)
     try:
         with executor.batch():
-            submitted = [executor.submit(run_command, job.command, job.log.absolute(), Path.cwd()) for job in jobs]
+            submitted = [executor.submit(run_command, *_arguments(job)) for job in jobs]
     except (OSError, RuntimeError) as error:
         raise StepwiseError(f"Slurm does not take the jobs: {first_line(error)}") from error
     for job, theirs in zip(jobs, submitted, strict=True):
         _id_file(job).parent.mkdir(parents=True, exist_ok=True)
         _id_file(job).write_text(theirs.job_id)
     return [theirs.job_id for theirs in submitted]
+
+
+def _arguments(job: Job) -> tuple[Any, ...]:
+    """Those of `run_command`."""
+    return job.command, job.log.absolute(), Path.cwd(), job.folder.absolute(), job.needs.minutes
 
 
 def make_parameters(needs: Needs, partition: str | None, at_a_time: int) -> dict[str, Any]:

@@ -79,6 +79,18 @@ def test_jobs_finish_fail_and_go_back_into_the_queue(node, tmp_path):
     assert [restarts(each) for each in ids] == [0, 0, 1]
 
 
+def test_a_job_that_never_saves_fails_after_three_starts_and_may_be_submitted_again(node, tmp_path):
+    grid = [job(tmp_path / "a", "import sys; sys.exit(75)")]
+    for _ in range(2):
+        (failure,) = run_jobs(grid, make_executor(tmp_path), Log(), StopRequest())
+        slurm_id = (tmp_path / "a.slurm").read_text()
+        assert failure.message == (
+            f"Slurm job {slurm_id} met its time limit of 5 min 3 times in a row without saving another checkpoint: "
+            "raise --executor.time"
+        )
+        assert restarts(slurm_id) == 2
+
+
 def restarts(slurm_id: str) -> int:
     return int(job_fields(slurm_id)["Restarts"])
 
