@@ -2,15 +2,17 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from stepwise_jax.cli import networks
 from stepwise_jax.cli.parsing.overrides import load_experiment
-from stepwise_jax.errors import require
+from stepwise_jax.errors import StepwiseError, require
 from stepwise_jax.experiment.config import ExperimentConfig
 from stepwise_jax.runtime.process import compute_in_main_thread
+
+_Request = TypeVar("_Request")
 
 
 def train(options: argparse.Namespace, fields: Sequence[str]) -> None:
@@ -18,15 +20,11 @@ def train(options: argparse.Namespace, fields: Sequence[str]) -> None:
     from stepwise_jax.cli.display import Display, make_display
     from stepwise_jax.runtime import compile_cache, multihost
     from stepwise_jax.training import loop
-    from stepwise_jax.workdir.loggers import make_loggers
 
     compute_in_main_thread()
-    experiment = load_experiment(options.config, fields, options.command)
-    require(bool(options.log) or not options.log_group, "--log-group", str(options.log_group), "given with --log")
-    loggers = make_loggers(options.log, options.workdir, options.log_group)
-    _join_processes(options)
+    experiment, loggers = _join_processes(options, lambda: _read_request(options, fields))
     compile_cache.enable()
-    mirrors = _open_mirror(options) if options.mirror and multihost.is_first_process() else []
+    mirrors = multihost.on_all_processes(lambda: _open_mirror(options))
     # A host may lack the data or the weights: no process waits for it.
     run = multihost.on_all_processes(lambda: _prepare_run(experiment, options.profile))
     with make_display(sys.stderr, options.verbose) if multihost.is_first_process() else Display() as display:
@@ -36,11 +34,23 @@ def train(options: argparse.Namespace, fields: Sequence[str]) -> None:
         _print_run_result(run["stages"], summary, options.workdir)
 
 
+def _read_request(options: argparse.Namespace, fields: Sequence[str]) -> tuple[ExperimentConfig, list[Any]]:
+    """The experiment and the loggers that the command asks for."""
+    from stepwise_jax.workdir.loggers import make_loggers
+
+    experiment = load_experiment(options.config, fields, options.command)
+    require(bool(options.log) or not options.log_group, "--log-group", str(options.log_group), "given with --log")
+    return experiment, list(make_loggers(options.log, options.workdir, options.log_group))
+
+
 def _open_mirror(options: argparse.Namespace) -> list[Any]:
     """The observer that copies the run to `--mirror`, after a run that is there and not here has been downloaded."""
     from stepwise_jax.cli.display import make_display
+    from stepwise_jax.runtime import multihost
     from stepwise_jax.workdir.mirror import Mirror, open_store, restore
 
+    if not options.mirror or not multihost.is_first_process():
+        return []
     store = open_store(options.mirror)
     with make_display(sys.stderr) as display:
         restore(options.workdir, store, display.show_progress)
@@ -65,12 +75,25 @@ def _prepare_run(experiment: ExperimentConfig, profile: str | None) -> dict[str,
     }
 
 
-def _join_processes(options: argparse.Namespace) -> None:
+def _join_processes(options: argparse.Namespace, read: Callable[[], _Request]) -> _Request:
+    """Connects to the other processes of the run, if any; returns what `read` does, or raises its error on all."""
     from stepwise_jax.runtime import multihost
 
     config = multihost.DistributedConfig(options.coordinator, options.processes, options.process_id)
-    if options.distributed or set(config) != {None}:
-        multihost.initialize(config, options.heartbeat)
+    if not options.distributed and set(config) == {None}:
+        return read()
+    try:
+        request, failure = read(), None
+    except StepwiseError as error:
+        request, failure = None, error
+    multihost.initialize(config, options.heartbeat, failure)
+
+    def answer() -> Any:
+        if failure:
+            raise failure
+        return request
+
+    return multihost.on_all_processes(answer)
 
 
 def _print_run_result(stages: Any, summary: dict[str, Any], workdir: Path) -> None:

@@ -12,7 +12,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, NamedTuple, TypeVar
 
@@ -29,6 +29,9 @@ HEARTBEAT_SECONDS = 100
 
 _CONNECT_SECONDS = 300
 
+_CONNECT_FAILED_SECONDS = 60
+"""How long a process that cannot train waits for the others, which learn from it why."""
+
 _RESUME = "run the same command to continue"
 
 
@@ -42,10 +45,18 @@ class DistributedConfig(NamedTuple):
     """From 0."""
 
 
-def initialize(config: DistributedConfig, heartbeat_seconds: int = HEARTBEAT_SECONDS) -> None:
+def initialize(
+    config: DistributedConfig, heartbeat_seconds: int = HEARTBEAT_SECONDS, failure: StepwiseError | None = None
+) -> None:
     """Connect to the other processes, before JAX initialises its devices.
 
     If the others do not connect in time, JAX ends the process with SIGABRT. So this first prints what it waits for.
+
+    Args:
+      config: the arguments of JAX.
+      heartbeat_seconds: of silence after which a process counts as dead.
+      failure: why this process cannot train. It connects all the same, so that `on_all_processes` can raise the failure
+        on the others, which would wait for it. If they do not connect within a minute, this exits with its status.
 
     Raises:
       InputError: if the configuration is invalid, or no cluster is detected that could complete it.
@@ -53,9 +64,9 @@ def initialize(config: DistributedConfig, heartbeat_seconds: int = HEARTBEAT_SEC
     """
     _check_config(config, heartbeat_seconds)
     where = f"at {config.coordinator_address} " if config.coordinator_address else ""
-    print(
-        f"waiting {where}for the other processes of this run, {_CONNECT_SECONDS} s at most", file=sys.stderr, flush=True
-    )
+    seconds = _CONNECT_FAILED_SECONDS if failure else _CONNECT_SECONDS
+    waiting = f"waiting {where}for the other processes of this run, {seconds} s at most"
+    print(waiting + (f", to say that this one cannot train: {failure}" if failure else ""), file=sys.stderr, flush=True)
     # The service's handler of SIGTERM would replace ours.
     jax.config.update("jax_enable_preemption_service", False)
     connect = functools.partial(
@@ -69,7 +80,7 @@ def initialize(config: DistributedConfig, heartbeat_seconds: int = HEARTBEAT_SEC
     try:
         # In another thread: signal handlers run in this one, and would have to wait for the library to return.
         with ThreadPoolExecutor(1, "connect") as executor:
-            executor.submit(connect).result()
+            _wait_for_others(executor.submit(connect), seconds, failure)
     except ValueError as error:
         raise InputError(
             f"--distributed: no cluster detected ({error}): start the process with srun or mpirun, on a TPU pod or in "
@@ -77,6 +88,16 @@ def initialize(config: DistributedConfig, heartbeat_seconds: int = HEARTBEAT_SEC
         ) from error
     except RuntimeError as error:
         raise StepwiseError(f"the processes cannot connect {where}({first_line(error)})") from error
+
+
+def _wait_for_others(connected: Future[None], seconds: float, failure: StepwiseError | None) -> None:
+    try:
+        connected.result(timeout=seconds if failure else None)
+    except TimeoutError:
+        assert failure is not None
+        print(f"error: {failure}", file=sys.stderr, flush=True)
+        # The thread that connects cannot be stopped, and ends the process in the end.
+        os._exit(failure.status)
 
 
 def _check_config(config: DistributedConfig, heartbeat_seconds: int) -> None:

@@ -101,3 +101,67 @@ def test_a_host_without_the_weights_ends_both_processes_with_the_same_status(tmp
     assert [status for status, _ in output] == [2, 2], output
     assert "Traceback" not in "".join(text for _, text in output)
     assert all("error: " in text and "model.initial_weights" in text for _, text in output)
+
+
+def without_configuration(words: list[str]) -> list[str]:
+    return ["configs/missing.py" if word.startswith("configs/") else word for word in words]
+
+
+def with_misspelt_field(words: list[str]) -> list[str]:
+    return [*words, "--plan.batchsize", "8"]
+
+
+@pytest.mark.parametrize(
+    ("broken", "change", "message"),
+    [
+        (0, without_configuration, "missing.py"),
+        (1, with_misspelt_field, "--plan.batchsize is no field of the experiment"),
+    ],
+)
+def test_a_host_whose_configuration_cannot_be_read_ends_both_processes(tmp_path, data_dir, broken, change, message):
+    address = f"127.0.0.1:{free_port()}"
+    words = [["--coordinator", address, "--processes", "2", "--process-id", str(number)] for number in range(2)]
+    commands = [command(tmp_path / "run", data_dir, *each) for each in words]
+    commands[broken] = change(commands[broken])
+    output = run_processes(commands)
+    assert [status for status, _ in output] == [2, 2], output
+    assert "Traceback" not in "".join(text for _, text in output)
+    # Gloo prints lines, too.
+    own, other = (
+        next(line for line in output[number][1].splitlines() if line.startswith("error: "))
+        for number in (broken, 1 - broken)
+    )
+    assert message in own
+    assert other == own.replace("error: ", f"error: process {broken} on {HERE}: ")
+    assert not (tmp_path / "run").exists()
+
+
+ALONE = """
+import sys
+from stepwise_jax.cli.main import main
+from stepwise_jax.runtime import multihost
+
+multihost._CONNECT_FAILED_SECONDS = 1
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("process", ["0", "1"])
+def test_a_process_that_cannot_train_does_not_wait_long_for_the_others(tmp_path, process):
+    words = ["--coordinator", f"127.0.0.1:{free_port()}", "--processes", "2", "--process-id", process]
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE, "train", "configs/missing.py", "--workdir", str(tmp_path / "run"), *words],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        # JAX would wait for 300 s.
+        timeout=200,
+    )
+    assert done.returncode == 2, done.stderr
+    first, last = done.stderr.strip().splitlines()
+    assert first.startswith("waiting at 127.0.0.1:")
+    assert last.startswith("error: ")
+    assert first.endswith(
+        f"for the other processes of this run, 1 s at most, to say that this one cannot train: {last[7:]}"
+    )
