@@ -29,6 +29,7 @@ def sweep(options: argparse.Namespace, fields: Sequence[str]) -> None:
     from stepwise_jax.functional.checks import check_experiment
     from stepwise_jax.report.report import write_report
     from stepwise_jax.studies import search, sweep
+    from stepwise_jax.studies.executors.mirror import recorded_study
 
     _check_sweep(options)
     execute = choose_executor(options)
@@ -44,11 +45,17 @@ def sweep(options: argparse.Namespace, fields: Sequence[str]) -> None:
         settings.jobs(point)
     examples = sweep.examples_without_validation(experiment, sizes.train)
     space = None if points else search.make_space(experiment, examples, options.samples)
-    sweep.open_sweep_folder(options.workdir, sweep.sweep_to_dict(settings, options.config, points, space))
+    document = sweep.sweep_to_dict(settings, options.config, points, space)
+    with recorded_study(options.mirror, sweep.SWEEP_FILE) as recorded:
+        if recorded:
+            sweep.check_sweep_folder(recorded, document)
+    mirror = open_mirror(options)
+    sweep.open_sweep_folder(options.workdir, document)
     prepare_data({"sweep": experiment})
-    results = _run_sweep(options, settings, points, space, execute)
+    results = _run_sweep(options, settings, points, space, mirror.mirrored(execute))
     print_results(results)
     print(f"report: {write_report([options.workdir], options.workdir / 'report')}")
+    mirror.copy()
     if results["failures"]:
         raise StepwiseError(f"{len(results['failures'])} runs failed: {results['failures'][0]['message']}")
 
@@ -126,6 +133,21 @@ def choose_executor(options: argparse.Namespace) -> Execute:
     executor = make_executor(chosen, options.workdir)
     needs = chosen.needs()
     return lambda jobs: run_unfinished([dataclasses.replace(job, needs=needs) for job in jobs], executor)
+
+
+def open_mirror(options: argparse.Namespace) -> Any:
+    """The mirror that the options name, if any, once what it has and the folder lacks has been downloaded.
+
+    Raises:
+      InputError: if it cannot be read or written, or is damaged.
+    """
+    from stepwise_jax.cli.display import make_display
+    from stepwise_jax.studies.executors.mirror import StudyMirror
+
+    mirror = StudyMirror(options.workdir, options.mirror)
+    with make_display(sys.stderr) as display:
+        mirror.restore(display.show_progress)
+    return mirror
 
 
 def check_weights(experiments: Mapping[str, ExperimentConfig]) -> dict[str, Any]:

@@ -231,6 +231,11 @@ def _check_same(root: Path, before: Any, now: Mapping[str, Any]) -> None:
         raise InputError(f"{root} holds another sweep ({'; '.join(changed)}): use another folder for this one")
 
 
+def check_sweep_folder(root: Path, document: Mapping[str, Any]) -> None:
+    """Check that the sweep in a folder is the one of a document; see `open_sweep_folder`."""
+    _check_same(root, read_json(root / SWEEP_FILE), document)
+
+
 SweepResults = Mapping[str, Any]
 """The document of `results.json`."""
 

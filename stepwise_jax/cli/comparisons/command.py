@@ -12,11 +12,17 @@ from stepwise_jax.errors import StepwiseError
 def compare(options: argparse.Namespace, fields: Sequence[str]) -> None:
     """Trains strategies x seeds, or resumes; ends with paired differences, their significance, and a report."""
     from stepwise_jax.cli.comparisons import planned, request
+    from stepwise_jax.studies.comparison_file import COMPARISON_FILE
+    from stepwise_jax.studies.comparison_folder import check_comparison_folder
+    from stepwise_jax.studies.executors.mirror import recorded_study
 
     request.check_options(options, fields)
     log_words = () if options.plan_design else study_commands.log_words(options)
-    asked = request.make_request(options, fields)
-    asked, stages = _drop_duplicates(asked)
+    with recorded_study(options.mirror, COMPARISON_FILE) as recorded:
+        asked = request.make_request(options, fields, recorded)
+        asked, stages = _drop_duplicates(asked)
+        if recorded:
+            check_comparison_folder(recorded, asked.comparison, asked.design)
     if options.plan_design:
         planned.plan_design(options, asked, stages)
         return
@@ -51,6 +57,8 @@ def _train(
 
     folder, words = options.workdir, [*asked.fields, *log_words]
     comparison_folder.check_comparison_folder(folder, asked.comparison, asked.design)
+    mirror = study_commands.open_mirror(options)
+    execute = mirror.mirrored(execute)
     recorded = comparison_file.read_tuning(folder)
     known = tuned.use_best_rates(asked, stages, recorded)
     comparison_folder.check_finished_runs(known[0].comparison, folder, known[0].experiments, known[1])
@@ -65,13 +73,14 @@ def _train(
     for due in comparison.split_by_look(asked.comparison, jobs):
         failures += execute(due)
         comparison_folder.write_failures(folder, failures)
-        _show(folder)
+        _show(folder, mirror)
+        mirror.copy()
     if failures:
         first = f"{failures[0].job.name}: {failures[0].message}"
         raise StepwiseError(f"{len(failures)} of {len(jobs)} runs failed: {first}")
 
 
-def _show(folder: Any) -> None:
+def _show(folder: Any, mirror: Any) -> None:
     from stepwise_jax.cli.study_tables import print_comparison
     from stepwise_jax.report.report import write_comparison
     from stepwise_jax.studies import comparison_file
@@ -81,6 +90,8 @@ def _show(folder: Any) -> None:
 
     found = read_results(folder)
     comparison_file.record_look(folder)
+    # Before the results are seen: a look that is not on record could be taken again.
+    mirror.copy()
     print_comparison(found.comparison, found.finished, found.differences())
     for sentence in (*predictors.conclusions(found.runs), *describe_folder(folder)):
         print(sentence)

@@ -40,7 +40,7 @@ def check_options(options: argparse.Namespace, fields: Sequence[str]) -> None:
     Raises:
       InputError: naming one of them.
     """
-    for name in ("workdir", "design", "log", "processes", "executor"):
+    for name in ("workdir", "design", "log", "mirror", "processes", "executor"):
         if options.plan_design and getattr(options, name):
             raise InputError(f"--plan-design writes a design and trains nothing: leave out --{name}")
     if options.pilot and not options.plan_design:
@@ -63,18 +63,23 @@ def _check_design_options(options: argparse.Namespace, fields: Sequence[str]) ->
             raise InputError(f"--design {options.design} fixes every field: leave out {word.partition('=')[0]}")
 
 
-def make_request(options: argparse.Namespace, fields: Sequence[str]) -> Request:
+def make_request(options: argparse.Namespace, fields: Sequence[str], mirrored: Path | None = None) -> Request:
     """The comparison of the command line.
+
+    Args:
+      options: of the command line.
+      fields: `--FIELD VALUE` words for all runs.
+      mirrored: a folder with the document of a comparison that continues, besides the folder of the options.
 
     Raises:
       InputError: for whatever cannot be compared.
     """
-    request = _from_design(options.design, fields) if options.design else _from_options(options, fields)
+    request = _from_design(options.design, fields) if options.design else _from_options(options, fields, mirrored)
     comparison.check_arm_names([arm.name for arm in request.comparison.arms])
     return request
 
 
-def _from_options(options: argparse.Namespace, fields: Sequence[str]) -> Request:
+def _from_options(options: argparse.Namespace, fields: Sequence[str], mirrored: Path | None) -> Request:
     number = 5 if options.seeds is None else options.seeds
     require(1 <= number <= 10_000, "--seeds", number, "from 1 to 10000")
     config = load_config(options.config)
@@ -85,17 +90,17 @@ def _from_options(options: argparse.Namespace, fields: Sequence[str]) -> Request
     )
     comparison.reject_ignored_fields(config, experiment, arms)
     seeds = tuple(range(experiment.seed, experiment.seed + number))
-    protocol = _make_protocol(options, number)
+    protocol = _make_protocol(options, number, mirrored)
     check_vary(protocol.vary, experiment)
     tuning.check_tuning(protocol.tune_trials, experiment, seeds)
     compared = Comparison(options.config, experiment, arms, seeds, protocol)
     return Request(compared, load_arms(arms, fields), tuple(fields), text not in ("", "rows"))
 
 
-def _make_protocol(options: argparse.Namespace, seeds: int) -> Protocol:
+def _make_protocol(options: argparse.Namespace, seeds: int, mirrored: Path | None) -> Protocol:
     """What the options say, and where they say nothing what the folder has recorded."""
     given = {name: getattr(options, name) for name in ("margin", "looks", "tune_trials", "vary")}
-    recorded = _recorded_protocol(options.workdir)
+    recorded = _recorded_protocol(options.workdir, mirrored)
     margin, looks, trials, vary = (getattr(recorded, name) if value is None else value for name, value in given.items())
     require(0 < margin <= 100, "--margin", margin, "points of top-1, above 0 and at most 100")
     if given["looks"] is not None:
@@ -104,10 +109,10 @@ def _make_protocol(options: argparse.Namespace, seeds: int) -> Protocol:
     return Protocol(margin, looks, trials, vary)
 
 
-def _recorded_protocol(folder: Path | None) -> Protocol:
-    if folder is None or not (folder / comparison_file.COMPARISON_FILE).exists():
-        return Protocol()
-    return comparison_file.read_comparison(folder).protocol
+def _recorded_protocol(*folders: Path | None) -> Protocol:
+    """The protocol in the first of these folders that has one, or the default."""
+    known = [folder for folder in folders if folder and (folder / comparison_file.COMPARISON_FILE).exists()]
+    return comparison_file.read_comparison(known[0]).protocol if known else Protocol()
 
 
 def load_arms(arms: Sequence[Arm], fields: Sequence[str]) -> dict[str, ExperimentConfig]:

@@ -92,6 +92,10 @@ def _add_log(command: argparse.ArgumentParser) -> None:
     command.add_argument("--log", type=_names, action="extend", default=[], metavar="NAME,...", help=text)
 
 
+def _add_mirror(command: argparse.ArgumentParser, text: str) -> None:
+    command.add_argument("--mirror", metavar="URL", help=text)
+
+
 def _add_plan_options(command: argparse.ArgumentParser) -> None:
     _add_config(command)
     command.add_argument(
@@ -109,9 +113,7 @@ def _add_train_options(command: argparse.ArgumentParser) -> None:
     _add_config(command)
     _add_workdir(command, "folder of the run, new or to resume")
     _add_log(command)
-    command.add_argument(
-        "--mirror", metavar="URL", help="copy DIR there after each checkpoint; if DIR is empty, take the run from there"
-    )
+    _add_mirror(command, "copy DIR there after each checkpoint; if DIR is empty, take the run from there")
     command.add_argument("--verbose", action="store_true", help="also show what is compiled, and where images are kept")
     command.add_argument(
         "--log-group", type=_folder, metavar="DIR", help="folder of the study that holds the run: the run's group there"
@@ -148,10 +150,14 @@ def _add_evaluate_options(command: argparse.ArgumentParser) -> None:
     _add_json(command)
 
 
+_MIRROR_OF_RUNS = "copy DIR there, each run after its checkpoints; what DIR lacks, take from there"
+
+
 def _add_compare_options(command: argparse.ArgumentParser) -> None:
     _add_config(command)
     _add_workdir(command, "folder of the comparison", required=False)
     _add_log(command)
+    _add_mirror(command, _MIRROR_OF_RUNS)
     add_protocol_options(command, _numbers, _names)
     add_executor_options(command)
     add_design_options(command, _path)
@@ -161,6 +167,7 @@ def _add_sweep_options(command: argparse.ArgumentParser) -> None:
     _add_config(command)
     _add_workdir(command, "folder of the sweep")
     _add_log(command)
+    _add_mirror(command, _MIRROR_OF_RUNS)
     command.add_argument(
         "--grid",
         action="append",

@@ -1,4 +1,4 @@
-"""Copies a run's folder to a store after each checkpoint, in a thread of its own."""
+"""Copies a run's folder to a store after each checkpoint, in a thread of its own, or a folder's files when asked."""
 
 import logging
 import os
@@ -6,17 +6,18 @@ import socket
 import threading
 import time
 import uuid
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from stepwise_jax.errors import InputError, describe_error
-from stepwise_jax.workdir.files import CHECKPOINTS, LOCK, OWNER
+from stepwise_jax.workdir.files import CHECKPOINTS, LOCK, OWNER, SUMMARY
 from stepwise_jax.workdir.mirror.store import Store
 from stepwise_jax.workdir.records import EndRecord, Record
 
 _log = logging.getLogger(__name__)
 
-_Stamp = tuple[int, int]
-"""Size, and time of the last change in ns."""
+Stamps = dict[str, tuple[int, int]]
+"""Size, and time of the last change in ns, of files by their paths below a folder."""
 
 _ATTEMPTS, _PAUSE_SECONDS = 3, 2.0
 """Of the last copy, which no later one completes."""
@@ -30,15 +31,20 @@ class Mirror:
     longer lists are removed after that, so that the store has a run to resume from at any time.
     """
 
-    def __init__(self, folder: Path, store: Store):
+    def __init__(self, folder: Path, store: Store, files: Callable[[Path], Stamps] | None = None):
         """Claim the store for this process.
+
+        Args:
+          folder: of the run.
+          store: for the copies.
+          files: the files of a folder that are copied; by default those of a run.
 
         Raises:
           InputError: if nothing can be written there.
         """
-        self._folder, self._store = folder, store
+        self._folder, self._store, self._files = folder, store, files or _run_files
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-        self._copied: dict[str, _Stamp] = {}
+        self._copied: Stamps = {}
         self._steps: frozenset[str] = frozenset()
         self._thread: threading.Thread | None = None
         self._looked_at, self._lost = 0.0, False
@@ -51,7 +57,7 @@ class Mirror:
     def __call__(self, record: Record) -> None:
         """Start a copy if there is a new checkpoint; at the end of the run, wait for the last copy."""
         if isinstance(record, EndRecord):
-            self._finish()
+            self.finish()
         elif self._has_new_checkpoint():
             self._thread = threading.Thread(target=self._try_to_copy, name="mirror", daemon=True)
             self._thread.start()
@@ -64,14 +70,15 @@ class Mirror:
         self._looked_at = now
         return bool(complete_steps(self._folder) - self._steps)
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
+        """Copy what has changed, and wait for it; a copy that fails is tried again, and becomes a warning."""
         if self._thread is not None:
             self._thread.join()
         for attempt in range(_ATTEMPTS):
             if self._lost or not self._folder.is_dir() or self._try_to_copy():
                 return
             time.sleep(_PAUSE_SECONDS * (attempt + 1))
-        _log.warning(f"--mirror {self._store.url} lacks the end of the run: run the same command to copy it")
+        _log.warning(f"--mirror {self._store.url} lacks the last changes: run the same command to copy them")
 
     def _try_to_copy(self) -> bool:
         try:
@@ -87,7 +94,7 @@ class Mirror:
             self._lost = True
             _log.warning(f"--mirror {self._store.url} was taken over by {before['owner']}: no more is copied there")
             return
-        steps, stamps = complete_steps(self._folder), _stamps(self._folder)
+        steps, stamps = complete_steps(self._folder), self._files(self._folder)
         for name, stamp in stamps.items():
             if self._copied.get(name) != stamp:
                 self._store.upload(self._folder, name)
@@ -106,14 +113,30 @@ def complete_steps(folder: Path) -> frozenset[str]:
         return frozenset()
 
 
-def _stamps(folder: Path) -> dict[str, _Stamp]:
-    """The files that belong to the run, checkpoints last: size and time by path below the folder."""
-    steps, found = complete_steps(folder), dict[str, _Stamp]()
-    for path in sorted(folder.rglob("*"), key=lambda path: (path.is_relative_to(folder / CHECKPOINTS), path)):
+def _run_files(folder: Path) -> Stamps:
+    """The files that belong to the run, checkpoints last."""
+    steps = complete_steps(folder)
+
+    def belongs(path: Path) -> bool:
         top, *below = path.relative_to(folder).parts
         partial = top == CHECKPOINTS and (not below or below[0] not in steps)
-        if top in (LOCK, OWNER) or partial or not path.is_file():
-            continue
-        status = path.stat()
-        found["/".join([top, *below])] = (status.st_size, status.st_mtime_ns)
-    return found
+        return top not in (LOCK, OWNER) and not partial
+
+    paths = sorted(folder.rglob("*"), key=lambda path: (path.is_relative_to(folder / CHECKPOINTS), path))
+    return stamp(folder, filter(belongs, paths))
+
+
+def stamp(folder: Path, paths: Iterable[Path]) -> Stamps:
+    """The size and the time of those paths below a folder that are files."""
+    statuses = {path.relative_to(folder).as_posix(): path.stat() for path in paths if path.is_file()}
+    return {name: (status.st_size, status.st_mtime_ns) for name, status in statuses.items()}
+
+
+def copy_finished(folder: Path, store: Store) -> None:
+    """Copy a finished run whose mirror is missing or not complete; a failure is a warning."""
+    try:
+        manifest = store.read_manifest()
+        if manifest is None or SUMMARY not in manifest["files"]:
+            Mirror(folder, store).finish()
+    except Exception as error:
+        _log.warning(f"--mirror {store.url} lacks a finished run: {describe_error(error)}")

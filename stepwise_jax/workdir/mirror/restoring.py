@@ -1,4 +1,4 @@
-"""Brings a run back from its mirror to a machine that lacks it."""
+"""Brings a run, or the runs of a study, back from their mirrors to a machine that lacks them."""
 
 import os
 import shutil
@@ -36,6 +36,21 @@ def restore(folder: Path, store: Store, progress: ProgressCallback = lambda *_: 
     except Exception as error:
         raise InputError(f"--mirror {store.url} cannot be read: {describe_error(error)}") from error
     return True
+
+
+def restore_below(folder: Path, store: Store, progress: ProgressCallback = lambda *_: None) -> None:
+    """Download each run whose mirror is below a place into the folder of the same path, as `restore`.
+
+    Raises:
+      InputError: as `restore`.
+    """
+    try:
+        names = store.mirrors_below()
+    except Exception as error:
+        raise InputError(f"--mirror {store.url} cannot be read: {describe_error(error)}") from error
+    for name in names:
+        _check_name(name, store)
+        restore(folder / name, store.below(name), progress)
 
 
 def _download(manifest: Manifest, folder: Path, store: Store, progress: ProgressCallback) -> None:

@@ -56,6 +56,16 @@ class Store:
         with contextlib.suppress(FileNotFoundError):
             self._filesystem.rm_file(self._path(name))
 
+    def below(self, name: str) -> "Store":
+        """The place of a folder below this one."""
+        return Store(self._filesystem, self._path(name), f"{self.url}/{name}")
+
+    def mirrors_below(self) -> list[str]:
+        """The paths of the folders below this place that have a manifest of their own."""
+        self._filesystem.invalidate_cache()
+        names = [path.removeprefix(f"{self._root}/") for path in self._filesystem.find(self._root)]
+        return sorted(posixpath.dirname(name) for name in names if name.endswith(f"/{MANIFEST}"))
+
     def _make_folder(self, path: str) -> None:
         """Make a folder once; object stores have none, and would be asked about it over the network."""
         if path not in self._made and self.url.partition("://")[0] not in _OBJECT_STORES:

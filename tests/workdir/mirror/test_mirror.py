@@ -2,11 +2,7 @@
 
 import json
 import shutil
-import socket
-import subprocess
-import sys
 import time
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -17,6 +13,7 @@ from stepwise_jax.workdir.mirror.copying import complete_steps
 from stepwise_jax.workdir.records import EndRecord, EventRecord
 from tests.cli.command_line import fails
 from tests.training.test_resume import command, finish, strike
+from tests.workdir.mirror.s3_server import s3 as s3
 
 
 def make_run(folder: Path, steps: tuple[int, ...], records: str) -> Path:
@@ -134,41 +131,6 @@ def test_a_place_that_cannot_be_used_gets_one_sentence_before_anything_starts(ca
     words = ["train", "configs/digits.py", "--workdir", str(tmp_path / "run"), "--mirror", url]
     assert message in fails(capsys, *words)
     assert not (tmp_path / "run").exists()
-
-
-@pytest.fixture
-def s3(tmp_path, monkeypatch):
-    """The address of a server of its own that speaks S3, with a bucket."""
-    if find_spec("moto") is None or find_spec("s3fs") is None:
-        pytest.skip("needs moto[server] and s3fs")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = (tmp_path / "server.log").open("wb")
-    server = subprocess.Popen([sys.executable, "-m", "moto.server", "-p", str(port)], stdout=log, stderr=log)
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_ACCESS_KEY_ID": "made",
-        "AWS_SECRET_ACCESS_KEY": "up",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    import s3fs
-
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                s3fs.S3FileSystem(skip_instance_cache=True).mkdir("bucket")
-                break
-            except OSError:
-                assert time.monotonic() < deadline, (tmp_path / "server.log").read_text()
-                time.sleep(0.5)
-        yield "s3://bucket/run"
-    finally:
-        server.kill()
-        server.wait()
-        log.close()
 
 
 @pytest.mark.parametrize("kind", ["file", "s3"])
