@@ -1,12 +1,12 @@
 """The arguments of each command. The fields of an experiment are parsed later, in `overrides`, from its CONFIG."""
 
 import argparse
-import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from stepwise_jax import __version__
+from stepwise_jax.cli.bench.arguments import add_bench_options
 from stepwise_jax.cli.comparisons.arguments import add_design_options, add_executor_options, add_protocol_options
 from stepwise_jax.cli.parsing.parser import ArgumentParser
 from stepwise_jax.formatting import parse_path, program_name
@@ -92,10 +92,6 @@ def _add_log(command: argparse.ArgumentParser) -> None:
     command.add_argument("--log", type=_names, action="extend", default=[], metavar="NAME,...", help=text)
 
 
-def _add_mirror(command: argparse.ArgumentParser, text: str) -> None:
-    command.add_argument("--mirror", metavar="URL", help=text)
-
-
 def _add_plan_options(command: argparse.ArgumentParser) -> None:
     _add_config(command)
     command.add_argument(
@@ -113,7 +109,9 @@ def _add_train_options(command: argparse.ArgumentParser) -> None:
     _add_config(command)
     _add_workdir(command, "folder of the run, new or to resume")
     _add_log(command)
-    _add_mirror(command, "copy DIR there after each checkpoint; if DIR is empty, take the run from there")
+    command.add_argument(
+        "--mirror", metavar="URL", help="copy DIR there after each checkpoint; if DIR is empty, take the run from there"
+    )
     command.add_argument("--verbose", action="store_true", help="also show what is compiled, and where images are kept")
     command.add_argument(
         "--log-group", type=_folder, metavar="DIR", help="folder of the study that holds the run: the run's group there"
@@ -157,7 +155,7 @@ def _add_compare_options(command: argparse.ArgumentParser) -> None:
     _add_config(command)
     _add_workdir(command, "folder of the comparison", required=False)
     _add_log(command)
-    _add_mirror(command, _MIRROR_OF_RUNS)
+    command.add_argument("--mirror", metavar="URL", help=_MIRROR_OF_RUNS)
     add_protocol_options(command, _numbers, _names)
     add_executor_options(command)
     add_design_options(command, _path)
@@ -167,7 +165,7 @@ def _add_sweep_options(command: argparse.ArgumentParser) -> None:
     _add_config(command)
     _add_workdir(command, "folder of the sweep")
     _add_log(command)
-    _add_mirror(command, _MIRROR_OF_RUNS)
+    command.add_argument("--mirror", metavar="URL", help=_MIRROR_OF_RUNS)
     command.add_argument(
         "--grid",
         action="append",
@@ -240,38 +238,8 @@ def _add_import_weights_options(command: argparse.ArgumentParser) -> None:
 
 
 def _add_bench_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("networks", nargs="*", metavar="NETWORK", help="networks whose training steps to measure")
-    command.add_argument("--data", action="store_true", help="measure the input pipeline instead")
-    _add_bench_option(command, "--image-size", "size of the network's input (default: 224)", type=int)
+    add_bench_options(command)
     _add_json(command)
-    _add_bench_step_options(command.add_argument_group("for NETWORK..."))
-    _add_bench_data_options(command.add_argument_group("for --data"))
-
-
-def _add_bench_option(parser: Any, name: str, text: str, **settings: Any) -> None:
-    # Without defaults, the namespace holds only the given options: `bench` rejects those of the other measurement.
-    parser.add_argument(name, default=argparse.SUPPRESS, help=text, **settings)
-
-
-def _add_bench_step_options(group: Any) -> None:
-    add = functools.partial(_add_bench_option, group)
-    add("--batch-sizes", "images in a step (default: 24,48,72,96)", metavar="N,N,...")
-    add("--precisions", "number formats of the networks (default: float32,bfloat16)", metavar="NAME,...")
-    add("--small-images", "use the stem for images of about 32 pixels", action="store_true")
-    add("--width", "channels of the first network stage (default: the network's own)", type=int, metavar="N")
-    add("--blocks", "blocks of the network stages, up to four (default: the network's own)", metavar="A,B,C,D")
-    add("--classes", "size of the output (default: 1000)", type=int, metavar="N")
-    add("--steps-per-call", "steps in one compiled call (default: as in a run)", type=int, metavar="N")
-    add("--seconds", "measuring time of each combination (default: 10)", type=float, metavar="S")
-
-
-def _add_bench_data_options(group: Any) -> None:
-    add = functools.partial(_add_bench_option, group)
-    add("--images", "number of JPEGs to generate and load (default: 2048)", type=int)
-    add("--side", "their height and width (default: 512)", type=int)
-    add("--batch-size", "images in a batch (default: 96)", type=int)
-    add("--epochs", "passes with each loader (default: 2)", type=int)
-    add("--streamed-only", "skip the loader that holds all images in memory", action="store_true")
 
 
 _OPTIONS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {

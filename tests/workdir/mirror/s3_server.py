@@ -26,7 +26,7 @@ def s3(tmp_path, monkeypatch):
         "AWS_DEFAULT_REGION": "us-east-1",
     }.items():
         monkeypatch.setenv(name, value)
-    import s3fs
+    import s3fs  # pyright: ignore[reportMissingImports]
 
     try:
         deadline = time.monotonic() + 60
