@@ -7,6 +7,7 @@ before Orbax gives the checkpoint its name.
 """
 
 import errno
+import importlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,7 +18,6 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 import tensorstore
-from orbax.checkpoint._src.serialization import tensorstore_utils
 
 from stepwise_jax.errors import SaveError, first_line
 from stepwise_jax.workdir.reading import error_chain, os_error_code
@@ -29,17 +29,21 @@ _INTERRUPTED = (errno.EINTR, errno.EAGAIN)
 
 _unforced: ContextVar[bool] = ContextVar("unforced", default=False)
 
-_orbax_context = tensorstore_utils.get_ts_context
+
+def _extend_settings(module: Any) -> None:
+    """Open TensorStore with Orbax's own settings, except for the saves of `StateHandler`."""
+    orbax_context = module.get_ts_context
+
+    def context(*arguments: Any, **options: Any) -> tensorstore.Context:
+        settings = orbax_context(*arguments, **options)
+        return tensorstore.Context({"file_io_sync": False}, settings) if _unforced.get() else settings
+
+    module.get_ts_context = context
 
 
-def _context(*arguments: Any, **options: Any) -> tensorstore.Context:
-    """The settings with which Orbax opens TensorStore: its own, except for the saves of `StateHandler`."""
-    context = _orbax_context(*arguments, **options)
-    return tensorstore.Context({"file_io_sync": False}, context) if _unforced.get() else context
-
-
-# Orbax has no option for this. If another version takes its settings elsewhere, TensorStore forces files itself.
-tensorstore_utils.get_ts_context = _context
+# Orbax has no option for this. Where another version takes its settings elsewhere, TensorStore forces files itself.
+with suppress(ImportError, AttributeError):
+    _extend_settings(importlib.import_module("orbax.checkpoint._src.serialization.tensorstore_utils"))
 
 
 @contextmanager
