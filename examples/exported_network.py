@@ -47,4 +47,6 @@ def main(network: str, paths: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit("usage: python exported_network.py NETWORK.stablehlo IMAGE...")
     main(sys.argv[1], sys.argv[2:])

@@ -89,7 +89,7 @@ def main(arguments: Sequence[str]) -> int:
     except OSError as error:
         return _fail(f"{error.filename or 'the output'}: {error.strerror or error}", 1)
     except KeyboardInterrupt:
-        print("interrupted before there was anything to save", file=sys.stderr)
+        print("interrupted; what was saved before stays", file=sys.stderr)
         return 130
     return 0
 

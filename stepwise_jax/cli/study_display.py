@@ -14,6 +14,7 @@ from rich.text import Text
 from stepwise_jax.cli.display import can_move_cursor, estimate_seconds_left, format_time_left
 from stepwise_jax.runtime.streams import tolerate_errors
 from stepwise_jax.studies.jobs import Failure, Job, StudyObserver
+from stepwise_jax.workdir.files import complete_steps
 
 _EARLY_SECONDS = 600.0
 
@@ -27,11 +28,11 @@ class StudyDisplay(StudyObserver):
         self._start = (time.monotonic(), sum(job.samples_done() for job in jobs))
         self._samples, self._finished, self._twentieths = self._start[1], sum(job.done for job in jobs), -1
         count = "1 run" if len(jobs) == 1 else f"{len(jobs)} runs"
-        self._show(f"{count}, {self._finished} finished; {self._total:,} samples to feed")
+        self._show(f"{count}, {self._finished} finished; {self._total - self._start[1]:,} samples to feed")
 
     def started(self, job: Job) -> None:
         """See `StudyObserver`."""
-        self._show(f"{job.name}: {'resuming' if job.samples_done() else 'started'} (log: {job.log})")
+        self._show(f"{job.name}: {'resuming' if complete_steps(job.folder) else 'started'} (log: {job.log})")
 
     def ended(self, job: Job, failure: Failure | None) -> None:
         """See `StudyObserver`."""

@@ -1,4 +1,4 @@
-"""The names of a run's files, and opening them."""
+"""The names of a run's files, which checkpoints it has, and opening them."""
 
 import errno
 import os
@@ -11,6 +11,14 @@ PREPROCESSING, PREDICTIONS, SAMPLES = "preprocessing.json", "predictions.npz", "
 CHECKPOINTS, TENSORBOARD, PROFILE = "checkpoints", "tensorboard", "profile"
 LOCK, OWNER = "lock", "lock.owner"
 LOGGING, DESIGN = "logging.json", "design.json"
+
+
+def complete_steps(folder: Path) -> frozenset[str]:
+    """The names of a run's complete checkpoints: Orbax gives a checkpoint its number when it is complete."""
+    try:
+        return frozenset(name for name in os.listdir(folder / CHECKPOINTS) if name.isdecimal())
+    except FileNotFoundError:
+        return frozenset()
 
 
 def open_file(path: Path) -> BinaryIO:

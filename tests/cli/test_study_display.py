@@ -33,7 +33,7 @@ def test_plain_lines_report_starts_ends_and_progress(tmp_path):
     display.ended(jobs[2], Failure(jobs[2], 3, "the loss is not finite"))
     display.finish()
     lines = stream.getvalue().splitlines()
-    assert lines[0] == "3 runs, 1 finished; 300 samples to feed"
+    assert lines[0] == "3 runs, 1 finished; 200 samples to feed"
     assert lines[1] == f"b: started (log: {tmp_path / 'b.log'})"
     # Nothing while the pace is unknown; then a line for each twentieth.
     assert lines[2].startswith("1 of 3 runs, 50% of the samples, 0:00:")
@@ -44,9 +44,10 @@ def test_a_started_run_is_resumed(tmp_path):
     one, stream = job(tmp_path / "a"), io.StringIO()
     one.folder.mkdir()
     (one.folder / "records.jsonl").write_text('{"kind": "epoch", "examples_seen": 7}\n')
+    (one.folder / "checkpoints" / "7").mkdir(parents=True)
     display = make_study_display([one], stream)
     display.started(one)
-    assert stream.getvalue().splitlines()[0] == "1 run, 0 finished; 100 samples to feed"
+    assert stream.getvalue().splitlines()[0] == "1 run, 0 finished; 93 samples to feed"
     assert "a: resuming" in stream.getvalue()
 
 

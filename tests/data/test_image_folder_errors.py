@@ -190,4 +190,4 @@ def test_verifying_and_preparing_need_the_same_folder(tmp_path, capsys):
         assert launch.main(["prepare", "image_folder", "--data-dir", str(tmp_path), *words]) == 2
         errors.append(capsys.readouterr().err)
     assert errors[0] == errors[1]
-    assert "give it as --from FOLDER" in errors[0]
+    assert "give it as --data.root FOLDER, or to prepare as --from FOLDER" in errors[0]

@@ -169,8 +169,8 @@ def _left_out_notes(
 def _root(data: DataConfig) -> Path:
     if not data.root:
         raise InputError(
-            f"data.root is not set: image_folder needs the folder of the images ({_LAYOUT}); with prepare, also with "
-            "--verify, give it as --from FOLDER"
+            f"data.root is not set: image_folder needs the folder of the images ({_LAYOUT}); give it as --data.root "
+            "FOLDER, or to prepare as --from FOLDER"
         )
     root = locating.local_path("data.root", data.root)
     if not root.exists():

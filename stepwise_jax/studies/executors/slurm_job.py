@@ -7,7 +7,7 @@ from pathlib import Path
 
 from stepwise_jax.errors import InterruptedRunError, StepwiseError
 from stepwise_jax.runtime.signals import PARENT
-from stepwise_jax.workdir.files import CHECKPOINTS
+from stepwise_jax.workdir.files import complete_steps
 
 MAX_STARTS = 3
 """How often a job is started in a row without saving another checkpoint before its time limit."""
@@ -29,13 +29,13 @@ def run_command(command: Sequence[str], log: Path, folder: Path, workdir: Path, 
     Returns:
       The exit status, negative for a signal.
     """
-    before = _checkpoints(workdir)
+    before = complete_steps(workdir)
     status = _call(command, log, folder)
     if status != InterruptedRunError.status:
         return status
     job_id = _job_id(os.environ)
     if not _is_completing(job_id):
-        starts = _count_starts(starts_file(workdir), progressed=bool(_checkpoints(workdir) - before))
+        starts = _count_starts(starts_file(workdir), progressed=bool(complete_steps(workdir) - before))
         if starts >= MAX_STARTS:
             with open(log, "a") as output:
                 output.write(f"error: {_describe_idle_job(job_id, minutes)}\n")
@@ -62,13 +62,6 @@ def _call(command: Sequence[str], log: Path, folder: Path) -> int:
 def starts_file(workdir: Path) -> Path:
     """The file that counts how often the job of a run was started in a row without another checkpoint."""
     return workdir.with_name(workdir.name + ".starts")
-
-
-def _checkpoints(workdir: Path) -> set[str]:
-    try:
-        return {name for name in os.listdir(workdir / CHECKPOINTS) if name.isdecimal()}
-    except FileNotFoundError:
-        return set()
 
 
 def _count_starts(path: Path, progressed: bool) -> int:

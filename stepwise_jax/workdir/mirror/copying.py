@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from stepwise_jax.errors import InputError, describe_error
-from stepwise_jax.workdir.files import CHECKPOINTS, LOCK, OWNER, SUMMARY
+from stepwise_jax.workdir.files import CHECKPOINTS, LOCK, OWNER, SUMMARY, complete_steps
 from stepwise_jax.workdir.mirror.store import Store
 from stepwise_jax.workdir.records import EndRecord, Record
 
@@ -103,14 +103,6 @@ class Mirror:
         for name in before["files"].keys() - stamps.keys():
             self._store.remove(name)
         self._copied, self._steps = stamps, steps
-
-
-def complete_steps(folder: Path) -> frozenset[str]:
-    """The names of the complete checkpoints: Orbax gives a checkpoint its number when it is complete."""
-    try:
-        return frozenset(name for name in os.listdir(folder / CHECKPOINTS) if name.isdecimal())
-    except FileNotFoundError:
-        return frozenset()
 
 
 def _run_files(folder: Path) -> Stamps:

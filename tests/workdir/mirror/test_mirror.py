@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from stepwise_jax.errors import InputError
+from stepwise_jax.workdir.files import complete_steps
 from stepwise_jax.workdir.mirror import Mirror, open_store, restore
-from stepwise_jax.workdir.mirror.copying import complete_steps
 from stepwise_jax.workdir.records import EndRecord, EventRecord
 from tests.cli.command_line import fails
 from tests.training.test_resume import command, finish, strike
@@ -139,7 +139,7 @@ def test_a_run_whose_machine_is_lost_ends_with_the_same_bits(tmp_path, kind, req
     url = request.getfixturevalue("s3") if kind == "s3" else f"file://{tmp_path}/mirror"
     data, run = tmp_path / "data", tmp_path / "run"
     # Long enough that the first copy is there before the run ends.
-    longer = {"plan.epochs_per_stage": "40", "plan.decay_every": "20"}
+    longer = {"plan.epochs_per_stage": "120", "plan.decay_every": "60"}
     finish(command(tmp_path / "whole", data, **longer))
     words = [*command(run, data, **longer), "--mirror", url]
     strike(words, lambda: mirrored_steps(url))
