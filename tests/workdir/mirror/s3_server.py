@@ -28,6 +28,9 @@ def s3(tmp_path, monkeypatch):
         monkeypatch.setenv(name, value)
     import s3fs  # pyright: ignore[reportMissingImports]
 
+    # fsspec remembers file systems, and with them the address of an earlier test's server.
+    s3fs.S3FileSystem.clear_instance_cache()
+
     try:
         deadline = time.monotonic() + 60
         while True:
