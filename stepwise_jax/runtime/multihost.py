@@ -64,9 +64,7 @@ def initialize(
     """
     _check_config(config, heartbeat_seconds)
     where = f"at {config.coordinator_address} " if config.coordinator_address else ""
-    seconds = _CONNECT_FAILED_SECONDS if failure else _CONNECT_SECONDS
-    waiting = f"waiting {where}for the other processes of this run, {seconds} s at most"
-    print(waiting + (f", to say that this one cannot train: {failure}" if failure else ""), file=sys.stderr, flush=True)
+    _announce_wait(where, failure)
     # The service's handler of SIGTERM would replace ours.
     jax.config.update("jax_enable_preemption_service", False)
     connect = functools.partial(
@@ -80,7 +78,7 @@ def initialize(
     try:
         # In another thread: signal handlers run in this one, and would have to wait for the library to return.
         with ThreadPoolExecutor(1, "connect") as executor:
-            _wait_for_others(executor.submit(connect), seconds, failure)
+            _wait_for_others(executor.submit(connect), failure)
     except ValueError as error:
         raise InputError(
             f"--distributed: no cluster detected ({error}): start the process with srun or mpirun, on a TPU pod or in "
@@ -90,9 +88,15 @@ def initialize(
         raise StepwiseError(f"the processes cannot connect {where}({first_line(error)})") from error
 
 
-def _wait_for_others(connected: Future[None], seconds: float, failure: StepwiseError | None) -> None:
+def _announce_wait(where: str, failure: StepwiseError | None) -> None:
+    seconds = _CONNECT_FAILED_SECONDS if failure else _CONNECT_SECONDS
+    reason = f", to say that this one cannot train: {failure}" if failure else ""
+    print(f"waiting {where}for the other processes of this run, {seconds} s at most{reason}", file=sys.stderr, flush=True)
+
+
+def _wait_for_others(connected: Future[None], failure: StepwiseError | None) -> None:
     try:
-        connected.result(timeout=seconds if failure else None)
+        connected.result(timeout=_CONNECT_FAILED_SECONDS if failure else None)
     except TimeoutError:
         assert failure is not None
         print(f"error: {failure}", file=sys.stderr, flush=True)
