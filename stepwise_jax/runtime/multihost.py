@@ -91,7 +91,9 @@ def initialize(
 def _announce_wait(where: str, failure: StepwiseError | None) -> None:
     seconds = _CONNECT_FAILED_SECONDS if failure else _CONNECT_SECONDS
     reason = f", to say that this one cannot train: {failure}" if failure else ""
-    print(f"waiting {where}for the other processes of this run, {seconds} s at most{reason}", file=sys.stderr, flush=True)
+    print(
+        f"waiting {where}for the other processes of this run, {seconds} s at most{reason}", file=sys.stderr, flush=True
+    )
 
 
 def _wait_for_others(connected: Future[None], failure: StepwiseError | None) -> None:
