@@ -63,6 +63,8 @@ class StudyDisplay(StudyObserver):
 
     def _seconds_left(self, now: float) -> float | None:
         """Seconds to the end; None while compiling takes most of the time, and the pace says nothing."""
+        if self._finished == len(self._jobs):
+            return 0.0
         started, before = self._start
         early = self._samples - before < (self._total - before) / 50 and now - started < _EARLY_SECONDS
         return None if early else estimate_seconds_left(self._start, (now, self._samples), self._total)

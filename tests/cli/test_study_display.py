@@ -86,6 +86,14 @@ def test_a_stream_that_fails_does_not_stop_the_study(number, kind, tmp_path):
     display.finish()
 
 
+def test_nothing_is_left_of_a_finished_study(tmp_path):
+    one, stream = job(tmp_path / "a"), io.StringIO()
+    finish(one)
+    display = StudyDisplay([one], stream)
+    assert stream.getvalue() == "1 run, 1 finished; 0 samples to feed\n"
+    assert display._format_progress() == "1 of 1 runs, 100% of the samples, 0:00:00 to the end"
+
+
 def test_no_runs_at_all(tmp_path):
     stream = io.StringIO()
     display = StudyDisplay([], stream)

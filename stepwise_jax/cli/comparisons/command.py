@@ -81,6 +81,7 @@ def _train(
 
 
 def _show(folder: Any, mirror: Any) -> None:
+    from stepwise_jax.cli.console import make_console, print_prose
     from stepwise_jax.cli.study_tables import print_comparison
     from stepwise_jax.report.report import write_comparison
     from stepwise_jax.studies import comparison_file
@@ -94,6 +95,6 @@ def _show(folder: Any, mirror: Any) -> None:
     mirror.copy()
     print_comparison(found.comparison, found.finished, found.differences())
     for sentence in (*predictors.conclusions(found.runs), *describe_folder(folder)):
-        print(sentence)
+        print_prose(make_console(), sentence)
     if any(found.finished.values()):
         print(f"report: {write_comparison(found, folder / 'report')}")
