@@ -5,7 +5,6 @@ every decision that must be the same everywhere and broadcasts it. An error in o
 the same point. With a single process, the functions of this module communicate with nobody and return at once.
 """
 
-import functools
 import json
 import os
 import socket
@@ -67,18 +66,10 @@ def initialize(
     _announce_wait(where, failure)
     # The service's handler of SIGTERM would replace ours.
     jax.config.update("jax_enable_preemption_service", False)
-    connect = functools.partial(
-        jax.distributed.initialize,
-        config.coordinator_address,
-        config.num_processes,
-        config.process_id,
-        initialization_timeout=_CONNECT_SECONDS,
-        heartbeat_timeout_seconds=heartbeat_seconds,
-    )
     try:
         # In another thread: signal handlers run in this one, and would have to wait for the library to return.
         with ThreadPoolExecutor(1, "connect") as executor:
-            _wait_for_others(executor.submit(connect), failure)
+            _wait_for_others(executor.submit(_connect, config, heartbeat_seconds), failure)
     except ValueError as error:
         raise InputError(
             f"--distributed: no cluster detected ({error}): start the process with srun or mpirun, on a TPU pod or in "
@@ -86,6 +77,12 @@ def initialize(
         ) from error
     except RuntimeError as error:
         raise StepwiseError(f"the processes cannot connect {where}({first_line(error)})") from error
+
+
+def _connect(config: DistributedConfig, heartbeat_seconds: int) -> None:
+    jax.distributed.initialize(
+        *config, initialization_timeout=_CONNECT_SECONDS, heartbeat_timeout_seconds=heartbeat_seconds
+    )
 
 
 def _announce_wait(where: str, failure: StepwiseError | None) -> None:
